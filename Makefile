@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check lint types zoo results clean
+
+demo: .venv/installed  ## the main job, on the zoo: a table here, a page in secateur-demo/
+	$(BIN)/secateur demo --out secateur-demo
+
+test: .venv/installed  ## every test that needs no GPU and no network
+	$(BIN)/python -m pytest
+
+check: lint types test  ## what .ci/run runs
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/pyright
+
+.venv/installed: pyproject.toml install_torch.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/python install_torch.py
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	touch $@
+
+zoo: .venv/installed  ## train the zoo again from nothing (hours on a CPU, minutes on a GPU); resumes
+	$(BIN)/python -m pip install -q tokenizers
+	$(BIN)/python zoo_training/judge.py
+	$(BIN)/python zoo_training/autoencoder.py
+	$(BIN)/python zoo_training/emoji_sd.py
+	$(BIN)/python zoo_training/emoji_dit.py
+
+results: .venv/installed  ## measure every number of the README again
+	$(BIN)/python benchmarks/zoo.py
+	$(BIN)/python benchmarks/runtime.py
+	$(BIN)/python benchmarks/cache.py
+
+clean:
+	rm -rf .venv secateur-demo

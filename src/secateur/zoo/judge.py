@@ -1,0 +1,98 @@
+"""The judge: a small classifier that reads object(s), background and relation from a 64 px image of the zoo's world.
+
+It stands in, offline, for what CLIP score and Inception features are elsewhere: *prompt accuracy* is the share of images in
+which it reads just what the caption asked for; its features carry the Fréchet distance. Never a judge of photographs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from secateur.zoo.scenes import BACKGROUNDS, OBJECTS, Scene, parse
+
+WEIGHTS = Path(__file__).parent / "judge" / "judge.safetensors"
+LAYOUTS = (None, "to the left of", "above")  # of canonical scenes; None: one object
+HEADS = {"layout": len(LAYOUTS), "background": len(BACKGROUNDS), "first": len(OBJECTS), "second": len(OBJECTS)}
+FEATURES = 128
+
+
+class Judge(nn.Module):
+    """Images (B, 3, 64, 64) in [0, 1] → logits by head. `first` is the single, left or upper object, `second` the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (24, 48, 96, FEATURES)
+        layers: list[nn.Module] = []
+        for c_in, c_out in zip((3, *widths[:-1]), widths, strict=True):
+            layers += [_conv(c_in, c_out, stride=2), _conv(c_out, c_out, stride=1)]
+        self.trunk = nn.Sequential(*layers)
+        self.pool = nn.Sequential(nn.Flatten(), nn.Linear(FEATURES * 16, FEATURES), nn.ReLU())
+        self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, n) for name, n in HEADS.items()})
+
+    def features(self, images: Tensor) -> Tensor:  # (B, D)
+        return self.pool(self.trunk(images * 2 - 1))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        seen = self.features(images)
+        return {name: head(seen) for name, head in self.heads.items()}
+
+
+def _conv(c_in: int, c_out: int, *, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU())
+
+
+def targets(scene: Scene) -> dict[str, int]:
+    """What each head should say about `scene`; -100, which cross entropy ignores, where there is no second object."""
+    told = scene.canonical
+    return {
+        "layout": LAYOUTS.index(told.relation),
+        "background": list(BACKGROUNDS).index(told.background),
+        "first": OBJECTS.index(told.first),
+        "second": -100 if told.second is None else OBJECTS.index(told.second),
+    }
+
+
+@cache
+def load() -> Judge:
+    """The trained judge that comes with the package, on the CPU."""
+    judge = Judge()
+    judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(WEIGHTS).items()})
+    return judge.eval().requires_grad_(False)
+
+
+def _tensor(images: np.ndarray) -> Tensor:
+    if images.ndim != 4 or images.shape[1:] != (64, 64, 3):
+        raise ValueError(
+            f"the judge reads images of shape (B, 64, 64, 3) with values in 0..1; got shape {images.shape}"
+        )
+    return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).permute(0, 3, 1, 2)
+
+
+def features(images: np.ndarray) -> np.ndarray:
+    """Features (B, 128) of `images` (B, 64, 64, 3) in 0..1, for the Fréchet distance."""
+    return load().features(_tensor(images)).numpy()
+
+
+def read(images: np.ndarray) -> list[Scene]:
+    """What `images` (B, 64, 64, 3) in 0..1 show, each as a canonical Scene."""
+    said = {name: logits.argmax(1).tolist() for name, logits in load()(_tensor(images)).items()}
+    return [_scene(*row) for row in zip(*(said[name] for name in HEADS), strict=True)]
+
+
+def _scene(layout: int, background: int, first: int, second: int) -> Scene:
+    one, colour = OBJECTS[first], list(BACKGROUNDS)[background]
+    return Scene(one, colour, LAYOUTS[layout], OBJECTS[second]) if layout else Scene(one, colour)
+
+
+def right(images: np.ndarray, captions: Sequence[str]) -> np.ndarray:
+    """Whether each image shows all that its caption says: bool (B,). Its mean is the prompt accuracy."""
+    seen = read(images)
+    return np.array([scene == parse(caption).canonical for scene, caption in zip(seen, captions, strict=True)])
