@@ -48,9 +48,7 @@ def main() -> None:
     )
     done = install("pip", "install", "-q", f"torch=={VERSION}") if gpu else install_cpu()
     if not done:
-        raise SystemExit(
-            "torch could not be installed: see the messages above, install it yourself, then run make again"
-        )
+        raise SystemExit("torch could not be installed: see the messages above, install it yourself, then run make again")
     print(f"torch {importlib.metadata.version('torch')} is installed")
 
 

@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from loop import BUILD, device, log, train
 from torch import Tensor
 
+from loop import BUILD, device, log, train
 from secateur.zoo import scenes
 
 FOLDER = BUILD / "vae"
@@ -49,9 +49,7 @@ def loss(vae: AutoencoderKL, rng: np.random.Generator, noise: torch.Generator) -
 @torch.no_grad()
 def standardise(vae: AutoencoderKL, rng: np.random.Generator) -> None:
     """Fold the latents' mean and deviation into the two 1×1 convolutions around them, so that scaling_factor is 1."""
-    z = torch.cat(
-        [vae.encode(images([scenes.sample(rng) for _ in range(64)], rng)).latent_dist.mean for _ in range(16)]
-    )
+    z = torch.cat([vae.encode(images([scenes.sample(rng) for _ in range(64)], rng)).latent_dist.mean for _ in range(16)])
     mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
     into, out = vae.quant_conv, vae.post_quant_conv
     into.bias[:4] -= mean
@@ -75,9 +73,7 @@ def main() -> None:
         z = vae.encode(x).latent_dist.mean
         after = vae.decode(z).sample
     print("latents: mean", z.mean((0, 2, 3)), "std", z.std((0, 2, 3)), "folding changed", (before - after).abs().max())
-    print(
-        f"reconstruction PSNR {10 * (4 / (after.clamp(-1, 1) - x).square().mean()).log10():.2f} dB on held-out scenes"
-    )
+    print(f"reconstruction PSNR {10 * (4 / (after.clamp(-1, 1) - x).square().mean()).log10():.2f} dB on held-out scenes")
     vae.save_pretrained(FOLDER / "final")
 
 

@@ -10,12 +10,12 @@ import sys
 import numpy as np
 import torch
 from diffusers import DiTPipeline, DiTTransformer2DModel
-from emoji_sd import scheduler
-from latents import bank, trained_autoencoder, weight
-from loop import BUILD, device, log, train
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from emoji_sd import scheduler
+from latents import bank, trained_autoencoder, weight
+from loop import BUILD, device, log, train
 from secateur.zoo import PIPES, scenes
 
 FOLDER, TARGET = BUILD / "emoji-dit", PIPES / "emoji-dit"

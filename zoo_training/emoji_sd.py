@@ -11,12 +11,12 @@ import sys
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from latents import bank, trained_autoencoder, weight
-from loop import BUILD, device, log, train
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from latents import bank, trained_autoencoder, weight
+from loop import BUILD, device, log, train
 from secateur.zoo import PIPES, scenes
 
 FOLDER, TARGET = BUILD / "emoji-sd", PIPES / "emoji-sd"

@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import torch
 import torch.nn.functional as F
-from loop import BUILD, device, log, train
 from safetensors.torch import save_file
 from torch import Tensor
 
+from loop import BUILD, device, log, train
 from secateur.zoo import judge as J
 from secateur.zoo import scenes
 
@@ -51,9 +51,7 @@ def main() -> None:
     torch.manual_seed(0)
     judge = J.Judge().to(device())
     updates = int(sys.argv[1]) if len(sys.argv) > 1 else UPDATES
-    log(
-        FOLDER, train(judge, lambda rng, _: loss(judge, rng), folder=FOLDER, updates=updates, peak=PEAK, ema_decay=0.99)
-    )
+    log(FOLDER, train(judge, lambda rng, _: loss(judge, rng), folder=FOLDER, updates=updates, peak=PEAK, ema_decay=0.99))
     J.WEIGHTS.parent.mkdir(exist_ok=True)
     weights = {k: v.half() if v.is_floating_point() else v for k, v in judge.state_dict().items()}
     save_file({k: v.cpu().contiguous() for k, v in weights.items()}, J.WEIGHTS)

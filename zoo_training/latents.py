@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from autoencoder import FOLDER as VAE_FOLDER
-from autoencoder import images
 from diffusers import AutoencoderKL
-from loop import BUILD, device
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from autoencoder import FOLDER as VAE_FOLDER
+from autoencoder import images
+from loop import BUILD, device
 from secateur.zoo import scenes
 
 

@@ -70,9 +70,7 @@ def load() -> Judge:
 
 def _tensor(images: np.ndarray) -> Tensor:
     if images.ndim != 4 or images.shape[1:] != (64, 64, 3):
-        raise ValueError(
-            f"the judge reads images of shape (B, 64, 64, 3) with values in 0..1; got shape {images.shape}"
-        )
+        raise ValueError(f"the judge reads images of shape (B, 64, 64, 3) with values in 0..1; got shape {images.shape}")
     return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).permute(0, 3, 1, 2)
 
 
