@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -86,7 +85,7 @@ def _save(folder: Path, module, adam, averaged, update: int, seconds: float) -> 
     folder.mkdir(parents=True, exist_ok=True)
     state = dict(module=module.state_dict(), adam=adam.state_dict(), averaged=averaged, update=update, seconds=seconds)
     torch.save(state, folder / "part.pt")
-    os.replace(folder / "part.pt", folder / "last.pt")  # never a half-written checkpoint
+    (folder / "part.pt").replace(folder / "last.pt")  # never a half-written checkpoint
 
 
 def log(folder: Path, progress: Iterator[Progress]) -> None:

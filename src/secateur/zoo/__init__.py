@@ -19,7 +19,7 @@ NAMES = ("emoji-dit", "emoji-sd")
 
 
 def load(name: str) -> DiffusionPipeline:
-    """The trained pipeline `name`, in float32 on the CPU, as stock diffusers loads it. ValueError where there is no such name."""
+    """The trained pipeline `name`, in float32 on the CPU, as stock diffusers loads it; ValueError where there is none."""
     from diffusers import DiffusionPipeline
 
     return DiffusionPipeline.from_pretrained(folder(name), dtype=_float32())
