@@ -1,4 +1,4 @@
-"""Train emoji-sd: a text-to-image pipeline of SD-1.5's topology, every width an eighth (the innermost a ninth).
+"""Train emoji-sd: a text-to-image pipeline of SD-1.5's topology, every width a tenth.
 
 python zoo_training/emoji_sd.py [UPDATES]      needs the autoencoder; resumes; writes src/secateur/zoo/emoji-sd
 """
@@ -67,6 +67,11 @@ def _every_word() -> list[str]:
     return [*nouns, *scenes.RELATIONS]
 
 
+def half_precision():
+    """bfloat16 on a GPU; on a CPU these narrow convolutions are faster in float32 (26 against 21 samples a core second)."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda")
+
+
 class Parts(nn.Module):
     """What is trained together: the denoiser and the text encoder it listens to."""
 
@@ -74,7 +79,7 @@ class Parts(nn.Module):
         super().__init__()
         self.unet = UNet2DConditionModel(
             sample_size=16,
-            block_out_channels=(40, 80, 144, 144),
+            block_out_channels=(32, 64, 128, 128),
             cross_attention_dim=TEXT_WIDTH,
             attention_head_dim=4,
             norm_num_groups=8,
@@ -102,7 +107,7 @@ def loss(parts: Parts, latents: Tensor, ids: Tensor, empty: Tensor, alphas: Tens
     a = alphas[t].view(-1, 1, 1, 1)
     tokens = torch.where(torch.from_numpy(rng.random(BATCH) < CAPTION_DROPOUT)[:, None], empty, ids[pick])
     noisy, where = (a.sqrt() * x + (1 - a).sqrt() * noise).to(device()), t.to(device())
-    with torch.autocast(device().type, torch.bfloat16):
+    with half_precision():
         text = parts.text_encoder(tokens.to(device())).last_hidden_state
         guess = parts.unet(noisy, where, text).sample
     error = (guess.float() - noise.to(device())).square().mean((1, 2, 3))

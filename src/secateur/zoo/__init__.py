@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 PIPES = Path(__file__).parent
-NAMES = ("emoji-dit", "emoji-sd")
+GUIDANCE = {"emoji-dit": 3.0, "emoji-sd": 3.0}
+NAMES = tuple(GUIDANCE)
 
 
 def load(name: str) -> DiffusionPipeline:
@@ -38,9 +39,12 @@ def _float32():
     return torch.float32
 
 
-def captions(*, held_out: bool | None = None) -> tuple[str, ...]:
-    """What emoji-sd can be asked for with one object: 256 captions, or only those held out of (kept for) its training."""
-    return tuple(scene.caption for scene in singles(held_out=held_out))
+def conditions(name: str, count: int) -> tuple[tuple[str, ...] | tuple[int, ...], tuple[str, ...]]:
+    """What to ask `name` for, `count` times, and its captions: for emoji-sd one object in combinations held out of its training."""
+    asked = singles(held_out=True) if name == "emoji-sd" else singles()
+    spread = [asked[i * 37 % len(asked)] for i in range(count)]  # 37 is prime to 32 and 256: neighbours differ in both words
+    texts = tuple(scene.caption for scene in spread)
+    return (texts if name == "emoji-sd" else tuple(map(class_label, spread))), texts
 
 
 def class_label(scene: Scene) -> int:

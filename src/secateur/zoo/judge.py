@@ -6,7 +6,6 @@ which it reads just what the caption asked for; its features carry the Fréchet 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from secateur.zoo.scenes import BACKGROUNDS, OBJECTS, Scene, parse
+from secateur.zoo.scenes import BACKGROUNDS, OBJECTS, Scene
 
 WEIGHTS = Path(__file__).parent / "judge" / "judge.safetensors"
 LAYOUTS = (None, "to the left of", "above")  # of canonical scenes; None: one object
@@ -88,9 +87,3 @@ def read(images: np.ndarray) -> list[Scene]:
 def _scene(layout: int, background: int, first: int, second: int) -> Scene:
     one, colour = OBJECTS[first], list(BACKGROUNDS)[background]
     return Scene(one, colour, LAYOUTS[layout], OBJECTS[second]) if layout else Scene(one, colour)
-
-
-def right(images: np.ndarray, captions: Sequence[str]) -> np.ndarray:
-    """Whether each image shows all that its caption says: bool (B,). Its mean is the prompt accuracy."""
-    seen = read(images)
-    return np.array([scene == parse(caption).canonical for scene, caption in zip(seen, captions, strict=True)])
