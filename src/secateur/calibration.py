@@ -1,0 +1,150 @@
+"""Prompts and seeds in, images and the dense trajectory out.
+
+Every sample has a generator of its own, so how many are made at once does not change any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from numbers import Integral
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.patch import intercept
+
+OURS = frozenset({"prompt", "class_labels", "generator", "latents", "num_images_per_prompt", "output_type", "return_dict"})
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """What the sampler went through for B samples: T scheduler steps from noise to latents, then the images.
+
+    latents[t] went into step t, latents[T] came out of the last. CPU, in the pipe's own dtype; images are float32 in [0, 1].
+    """
+
+    conditions: tuple[str | int, ...]  # all prompts or all class labels
+    seeds: tuple[int, ...]
+    timesteps: tuple[float, ...]
+    latents: Tensor  # (T + 1, B, C, H, W)
+    images: np.ndarray  # (B, H, W, 3)
+    options: Mapping[str, Any]  # what else the pipe was called with
+
+    def __post_init__(self) -> None:
+        B = len(self.conditions)
+        found = {len(self.seeds), self.latents.shape[1], len(self.images)}
+        if found != {B}:
+            raise ValueError(f"a Trajectory of {B} conditions has {B} seeds, latents and images; got {sorted(found)}")
+        if len(self.latents) != len(self.timesteps) + 1:
+            raise ValueError(f"{len(self.timesteps)} timesteps go with one more latents, but {len(self.latents)} came")
+
+
+def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator per sample: the same noise on every device and at every batch size."""
+    return [torch.Generator("cpu").manual_seed(int(s)) for s in seeds]
+
+
+def generate(pipe, conditions: Sequence[str] | Sequence[int], *, seeds: Sequence[int], batch_size=8, **call: Any):
+    """Images (B, H, W, 3), float32 in [0, 1]: one per condition and seed, `batch_size` at a time.
+
+    conditions: prompts (str), or class labels (int) for DiTPipeline. call: further arguments of the pipe, the same for
+    every batch. DiTPipeline hands its scheduler no generator: there only a deterministic scheduler keeps the promise
+    that `batch_size` does not matter. A ValueError or TypeError says which argument does not fit.
+    """
+    return np.concatenate(list(generate_batches(pipe, conditions, seeds=seeds, batch_size=batch_size, **call)))
+
+
+def generate_batches(
+    pipe, conditions: Sequence[str] | Sequence[int], *, seeds: Sequence[int], batch_size: int = 8, **call: Any
+) -> Iterator[np.ndarray]:
+    """The images of `generate` batch by batch, as they are made, for a caller who shows progress."""
+    argument = _check(pipe, conditions, seeds=seeds, batch_size=batch_size, call=call)
+    with _quiet(pipe):
+        for start in range(0, len(seeds), batch_size):
+            part = slice(start, start + batch_size)
+            conditioned = {argument: list(conditions[part]), "generator": generators(seeds[part])}
+            rest = _spread(call, len(conditioned["generator"]))
+            images = pipe(**conditioned, **rest, output_type="np", return_dict=False)[0]
+            yield np.asarray(images, dtype=np.float32)
+
+
+def record(
+    pipe, conditions: Sequence[str] | Sequence[int], *, seeds: Sequence[int], batch_size: int = 8, **call: Any
+) -> Trajectory:
+    """The Trajectory of generating these images; arguments and errors as for `generate`.
+
+    Read off `scheduler.step` for every pipe: DiTPipeline has no callback, and no pipe's callback sees the first noise.
+    """
+    tape: list[tuple[Any, Tensor, Tensor]] = []
+
+    def step(original, model_output, timestep, sample, *args, **kwargs):
+        out = original(model_output, timestep, sample, *args, **kwargs)
+        tape.append((timestep, _copy(sample), _copy(out[0])))
+        return out
+
+    images, latents, timesteps = [], [], ()
+    handle = intercept(pipe.scheduler, "step", step)
+    try:
+        for batch in generate_batches(pipe, conditions, seeds=seeds, batch_size=batch_size, **call):
+            images.append(batch)
+            latents.append(_unroll(tape, len(batch)))
+            timesteps = tuple(float(t) for t, _, _ in tape)
+            tape.clear()
+    finally:
+        handle.remove()
+    options, stacked = MappingProxyType(dict(call)), torch.cat(latents, dim=1)
+    return Trajectory(tuple(conditions), tuple(seeds), timesteps, stacked, np.concatenate(images), options)
+
+
+def _spread(call: Mapping[str, Any], batch: int) -> dict[str, Any]:
+    """`call` with a lone negative prompt given to each sample: pipes want as many as there are prompts."""
+    alone = {k: [v] * batch for k, v in call.items() if k.startswith("negative_prompt") and isinstance(v, str)}
+    return {**call, **alone}
+
+
+def _copy(x: Tensor) -> Tensor:
+    return x.detach().to("cpu", copy=True)
+
+
+def _unroll(tape: list[tuple[Any, Tensor, Tensor]], batch: int) -> Tensor:
+    """Latents (T + 1, B, ...). DiTPipeline steps both halves of the guidance batch; the first one is the samples'."""
+    return torch.stack([before[:batch] for _, before, _ in tape] + [tape[-1][2][:batch]])
+
+
+@contextmanager
+def _quiet(pipe) -> Iterator[None]:
+    """No progress bar of the pipe's own meanwhile; the setting it had is put back."""
+    before = vars(pipe).get("_progress_bar_config")
+    pipe.set_progress_bar_config(**{**(before or {}), "disable": True})
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**(before or {}))
+
+
+def _check(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int, call: Mapping[str, Any]) -> str:
+    """The name of the pipe's argument that takes the conditions, after everything cheap has been checked."""
+    if len(conditions) != len(seeds) or not len(seeds):
+        raise ValueError(f"each sample has a condition and a seed: got {len(conditions)} and {len(seeds)}; give as many")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but at least 1 sample is made at a time")
+    if taken := sorted(OURS & call.keys()):
+        raise ValueError(f"{taken[0]!r} is set for each batch here, from conditions and seeds: leave it out")
+    argument = _argument(conditions)
+    if argument not in signature(type(pipe).__call__).parameters:
+        raise TypeError(f"{type(pipe).__name__} takes no {argument}: got {conditions[0]!r}; give it its own conditions")
+    return argument
+
+
+def _argument(conditions: Sequence[Any]) -> str:
+    for kind, argument in ((str, "prompt"), (Integral, "class_labels")):
+        if all(isinstance(c, kind) for c in conditions):
+            return argument
+    kinds = sorted({type(c).__name__ for c in conditions})
+    raise TypeError(f"conditions are all prompts (str) or all class labels (int); got {', '.join(kinds)}")

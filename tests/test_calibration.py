@@ -1,0 +1,199 @@
+"""Images do not depend on the batch size; the trajectory is the one that the pipe went through."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from secateur.calibration import Trajectory, generate, generate_batches, generators, record
+
+PROMPTS = ["a fox", "a cat on red", "blue", "a red fox on a blue cat", "on"]
+SEEDS = [3, 1, 4, 1, 5]
+
+
+def tokenizer() -> CLIPTokenizer:
+    letters = [c + end for c in "abcdefghijklmnopqrstuvwxyz" for end in ("", "</w>")]
+    vocab = {token: k for k, token in enumerate(["<|startoftext|>", "<|endoftext|>", *letters])}
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=8)
+
+
+def autoencoder() -> AutoencoderKL:
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    return AutoencoderKL(block_out_channels=(4, 8), norm_num_groups=2, latent_channels=4, sample_size=16, **blocks)
+
+
+@pytest.fixture(scope="module")
+def sd() -> StableDiffusionPipeline:
+    torch.manual_seed(0)
+    text = CLIPTextConfig(
+        vocab_size=54, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=8, projection_dim=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, cross_attention_dim=8,
+        attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    return StableDiffusionPipeline(
+        vae=autoencoder().eval(), text_encoder=CLIPTextModel(text).eval(), tokenizer=tokenizer(), unet=unet.eval(),
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dit() -> DiTPipeline:
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=4, in_channels=4, num_layers=2, sample_size=8, patch_size=2,
+        norm_num_groups=2, num_embeds_ada_norm=1000, out_channels=4,
+    )  # fmt: skip
+    return DiTPipeline(transformer.eval(), autoencoder().eval(), DDIMScheduler())
+
+
+def with_scheduler(pipe: StableDiffusionPipeline, scheduler) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline(**{**pipe.components, "scheduler": scheduler}, requires_safety_checker=False)
+
+
+def close(a, b) -> None:
+    np.testing.assert_allclose(a, b, rtol=0, atol=2e-5)
+
+
+def interrupt(*_) -> dict:
+    raise InterruptedError
+
+
+def test_generators_are_one_per_sample() -> None:
+    first, again = (torch.randn(3, generator=generators([7, 8])[1]) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(first, torch.randn(3, generator=torch.Generator().manual_seed(8)))
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])  # with η = 1 the scheduler draws noise at every step
+def test_batch_size_does_not_change_the_image(sd, eta) -> None:
+    images = [
+        generate(sd, PROMPTS, seeds=SEEDS, batch_size=b, num_inference_steps=3, eta=eta, negative_prompt="cat")
+        for b in (1, 2, 8)
+    ]
+    assert images[0].shape == (5, 16, 16, 3)
+    assert images[0].dtype == np.float32
+    assert 0 <= images[0].min() < images[0].max() <= 1
+    close(images[1], images[0])
+    close(images[2], images[0])
+
+
+def test_batch_size_does_not_change_a_stochastic_sampler(sd) -> None:
+    lcm = with_scheduler(sd, LCMScheduler.from_config(sd.scheduler.config))
+    one, all_ = (generate(lcm, PROMPTS, seeds=SEEDS, batch_size=b, num_inference_steps=3) for b in (1, 8))
+    close(all_, one)
+
+
+def test_seed_and_prompt_change_the_image(sd) -> None:
+    images = generate(sd, ["a fox", "a fox", "blue"], seeds=[1, 2, 1], num_inference_steps=2)
+    assert np.abs(images[0] - images[1]).max() > 1e-3
+    assert np.abs(images[0] - images[2]).max() > 1e-4
+
+
+def test_batch_size_does_not_change_a_class_conditional_image(dit) -> None:
+    labels = np.array([1, 5, 999])
+    one, all_ = (generate(dit, labels, seeds=[1, 2, 3], batch_size=b, num_inference_steps=2) for b in (1, 8))
+    assert one.shape == (3, 16, 16, 3)
+    close(all_, one)
+
+
+def test_batches_come_as_they_are_made(sd) -> None:
+    batches = generate_batches(sd, PROMPTS, seeds=SEEDS, batch_size=2, num_inference_steps=1)
+    assert [len(b) for b in batches] == [2, 2, 1]
+
+
+def test_progress_bar_setting_is_put_back(sd, capfd) -> None:
+    sd.set_progress_bar_config(desc="mine")
+    generate(sd, ["a fox"], seeds=[0], num_inference_steps=1)
+    assert capfd.readouterr().err == ""
+    assert sd._progress_bar_config == {"desc": "mine"}
+    with pytest.raises(InterruptedError):
+        generate(sd, ["a fox"], seeds=[0], num_inference_steps=1, callback_on_step_end=interrupt)
+    assert sd._progress_bar_config == {"desc": "mine"}
+    sd.set_progress_bar_config()
+
+
+def test_trajectory_is_what_the_pipe_went_through(sd) -> None:
+    options = {"num_inference_steps": 3, "guidance_scale": 4.0}
+    seen: list[torch.Tensor] = []
+
+    def keep(pipe, i, t, state):
+        seen.append(state["latents"].clone())
+        return state
+
+    sd(PROMPTS[:2], generator=generators(SEEDS[:2]), output_type="np", callback_on_step_end=keep, **options)
+    told = record(sd, PROMPTS[:2], seeds=SEEDS[:2], **options)
+    assert torch.equal(told.latents[1:], torch.stack(seen))
+    noise = torch.cat([torch.randn(1, 4, 8, 8, generator=g) for g in generators(SEEDS[:2])])
+    assert torch.equal(told.latents[0], noise)
+    assert told.timesteps == tuple(float(t) for t in sd.scheduler.timesteps)
+    assert np.array_equal(told.images, generate(sd, PROMPTS[:2], seeds=SEEDS[:2], **options))
+    assert (told.conditions, told.seeds, dict(told.options)) == (tuple(PROMPTS[:2]), tuple(SEEDS[:2]), options)
+
+
+@pytest.mark.parametrize(("scheduler", "calls"), [(PNDMScheduler, 5), (HeunDiscreteScheduler, 7)])
+def test_trajectory_counts_the_scheduler_s_own_calls(sd, scheduler, calls) -> None:
+    pipe = with_scheduler(sd, scheduler.from_config(sd.scheduler.config, skip_prk_steps=True))
+    told = record(pipe, PROMPTS, seeds=SEEDS, batch_size=2, num_inference_steps=4)
+    assert (len(told.timesteps), told.latents.shape) == (calls, (calls + 1, 5, 4, 8, 8))
+
+
+def test_trajectory_of_a_pipe_without_callback(dit) -> None:
+    parts, whole = (record(dit, [1, 5, 9], seeds=[1, 2, 3], batch_size=b, num_inference_steps=2) for b in (2, 8))
+    assert whole.latents.shape == (3, 3, 4, 8, 8)
+    close(parts.latents, whole.latents)
+    last = dit.vae.decode(whole.latents[-1] / dit.vae.config.scaling_factor).sample
+    close((last / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).detach(), whole.images)
+
+
+def test_recording_leaves_no_trace(sd) -> None:
+    record(sd, ["a fox"], seeds=[0], num_inference_steps=1)
+    with pytest.raises(InterruptedError):
+        record(sd, ["a fox"], seeds=[0], num_inference_steps=1, callback_on_step_end=interrupt)
+    assert "step" not in vars(sd.scheduler)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"conditions": ["a"], "seeds": [1, 2]}, ValueError, "got 1 and 2"),
+        ({"conditions": [], "seeds": []}, ValueError, "got 0 and 0"),
+        ({"conditions": ["a", 3], "seeds": [1, 2]}, TypeError, "int, str"),
+        ({"conditions": [3], "seeds": [1]}, TypeError, "takes no class_labels: got 3"),
+        ({"conditions": ["a"], "seeds": [1], "batch_size": 0}, ValueError, "batch_size is 0"),
+        ({"conditions": ["a"], "seeds": [1], "generator": None}, ValueError, "'generator' is set"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(sd, arguments, error, words) -> None:
+    with pytest.raises(error, match=words):
+        generate(sd, **arguments)
+
+
+def test_prompts_are_refused_where_labels_are_wanted(dit) -> None:
+    with pytest.raises(TypeError, match="DiTPipeline takes no prompt"):
+        generate(dit, ["a fox"], seeds=[1])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "timesteps", "words"), [((1,), (9.0,), r"got \[1, 2\]"), ((1, 2), (9.0, 5.0), "2 timesteps")]
+)
+def test_a_trajectory_is_complete_when_built(seeds, timesteps, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        Trajectory(("a", "b"), seeds, timesteps, torch.zeros(2, 2, 4, 8, 8), np.zeros((2, 16, 16, 3)), {})
