@@ -1,0 +1,206 @@
+"""Patch: replaces block forwards reversibly and counts calls. The only file that touches a model's attributes.
+
+Everything else (the SubNet, tracing, counting, scoring) is a short function given to a Patch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial, wraps
+from typing import Any
+
+import torch
+from torch import nn
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+Run = Callable[[], Any]
+
+
+def unseen(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, now looked past by torch.compile, which still sees what it calls: decisions stay outside of graphs.
+
+    `torch.compiler.disable(recursive=False)` would not do: since 2.9 or so it hides a wrapper and compiles what is in it.
+    """
+    from torch._dynamo.decorators import skip  # takes a second, and diffusers has it loaded anyway
+
+    if inspect.isroutine(function):
+        skip(getattr(function, "__func__", function))
+    return function
+
+
+class Intercept:
+    """While it lives, `obj.name(...)` is `wrapper(original, ...)`, for this one instance.
+
+    `remove()` puts back the very object that was there, may be called twice, and does not mind what others have put around
+    it since: a wrapper that it cannot reach any more passes straight through.
+    """
+
+    def __init__(self, obj: Any, name: str, wrapper: Callable[..., Any], *, owner: Any = None):
+        self.alive, self.owner = True, owner
+        self._obj, self._slots = obj, (name, f"_old_{name}")
+        # accelerate keeps the forward it wrapped in `_old_forward`, and puts it back whenever it renews its hook (after each
+        # image under model offload): only a wrapper underneath accelerate's survives that.
+        slot = self._slots[1] if self._slots[1] in vars(obj) else name
+        self._found = vars(obj).get(slot)
+        self._original = original = getattr(obj, slot)
+
+        #  # diffusers reads what a scheduler's methods take off their signatures
+        def method(*args, **kwargs):
+            return wrapper(original, *args, **kwargs) if self.alive else original(*args, **kwargs)
+
+        vars(method)["intercept"] = self  # so that a second one can see the first
+        self._method = unseen(method)
+        unseen(wrapper)
+        setattr(obj, slot, method)
+
+    def remove(self) -> None:
+        """Put the original back."""
+        self.alive = False
+        for slot in self._slots:
+            if vars(self._obj).get(slot) is self._method:
+                self._restore(slot)
+
+    def _restore(self, slot: str) -> None:
+        if self._found is None and slot == self._slots[0]:
+            delattr(self._obj, slot)  # uncovers the class's own
+        else:
+            setattr(self._obj, slot, self._original)
+
+
+def intercept(obj: Any, name: str, wrapper: Callable[..., Any], *, owner: Any = None) -> Intercept:
+    """A handle with `remove()`; until then `obj.name(...)` is `wrapper(original, ...)`, on this instance alone."""
+    return Intercept(obj, name, wrapper, owner=owner)
+
+
+def owner_of(module: nn.Module) -> Any:
+    """Who has intercepted a module's forward, or None; found also where accelerate has put its own around it."""
+    for slot in ("forward", "_old_forward"):
+        found = getattr(vars(module).get(slot), "intercept", None)
+        if found is not None and found.alive:
+            return found.owner
+    return None
+
+
+def find_modules(denoiser: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """The modules of these names; ValueError names those that the denoiser lacks."""
+    modules = dict(denoiser.named_modules())
+    if missing := [name for name in names if name not in modules]:
+        raise ValueError(
+            f"{type(denoiser).__name__} has no block named {', '.join(missing[:3])}{', …' * (len(missing) > 3)}, so use "
+            "names that `find_blocks` gives for it"
+        )
+    return [modules[name] for name in names]
+
+
+class Patch:
+    """While it lives, block i's forward is `call(t, i, run, inputs)`, and the denoiser's own `root(t, run, inputs)`.
+
+    t: index of the denoiser call, counted where the denoiser is entered, from 0 after `restart()`; or what `clock()` gives
+    there. run(): the block's own forward on its inputs. inputs: its (args, kwargs). State lives here, never on a module:
+    `remove()`, also on leaving a `with`, leaves the denoiser as it was. One Patch at a time: ValueError for a second.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        names: Sequence[str],
+        call: Callable[[int, int, Run, Inputs], Any],
+        *,
+        root: Callable[[int, Run, Inputs], Any] | None = None,
+        clock: Callable[[], int] | None = None,
+        owner: Any = None,
+    ):
+        modules = find_modules(denoiser, names)
+        if any(isinstance(owner_of(module), Patch) for module in (denoiser, *modules)):
+            raise ValueError(f"this {type(denoiser).__name__} is already patched, so remove() what was applied to it first")
+        self.t, self.owner = -1, owner
+        self._call, self._root, self._clock = unseen(call), root and unseen(root), clock and unseen(clock)
+        self._undo = ExitStack()
+        with ExitStack() as building:  # an error half-way leaves nothing behind
+            building.callback(self.remove)
+            self._cover(denoiser, self._enter)
+            for i, module in enumerate(modules):
+                self._cover(module, self._cell(i))
+            building.pop_all()
+
+    def _cover(self, module: nn.Module, wrapper: Callable[..., Any]) -> None:
+        self._undo.callback(intercept(module, "forward", wrapper, owner=self).remove)
+
+    def _enter(self, original: Callable[..., Any], *args, **kwargs) -> Any:
+        self.t = self._clock() if self._clock else self.t + 1
+        if self._root is None:
+            return original(*args, **kwargs)
+        return self._root(self.t, partial(original, *args, **kwargs), (args, kwargs))
+
+    def _cell(self, i: int) -> Callable[..., Any]:
+        def cell(original: Callable[..., Any], *args, **kwargs) -> Any:
+            # A partial has no Python frame, which torch.compile would otherwise compile anew for every block.
+            return self._call(self.t, i, partial(original, *args, **kwargs), (args, kwargs))
+
+        return cell
+
+    def restart(self) -> None:
+        """Count from 0 again: the next call is the first of an image."""
+        self.t = -1
+
+    def on_remove(self, undo: Callable[[], Any]) -> None:
+        """Have `undo()` called when the patch is removed."""
+        self._undo.callback(undo)
+
+    def remove(self) -> None:
+        """Leave the denoiser as it was before; may be called twice."""
+        self._undo.close()
+
+    def __enter__(self) -> Patch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def patch_of(denoiser: nn.Module) -> Patch | None:
+    """The Patch that lives on a denoiser, or None."""
+    owner = owner_of(denoiser)
+    return owner if isinstance(owner, Patch) else None
+
+
+class Compiled:
+    """Blocks whose forwards are compiled, until `remove()` or the end of a `with`."""
+
+    def __init__(self, denoiser: nn.Module, names: Sequence[str], options: dict[str, Any]):
+        modules = find_modules(denoiser, names)
+        if patch_of(denoiser):
+            raise ValueError(
+                "a schedule is applied already, and what decides what runs must stay outside: compile the blocks first"
+            )
+        self._undo = ExitStack()
+        for module in modules:
+            compiled = torch.compile(module.forward, **options)
+            wrapper = partial(_instead, compiled)
+            self._undo.callback(intercept(module, "forward", wrapper, owner=self).remove)
+
+    def remove(self) -> None:
+        """Leave the blocks as they were; may be called twice."""
+        self._undo.close()
+
+    def __enter__(self) -> Compiled:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def _instead(compiled: Callable[..., Any], original: Callable[..., Any], *args, **kwargs) -> Any:
+    return compiled(*args, **kwargs)
+
+
+def compile_blocks(denoiser: nn.Module, names: Sequence[str], **options: Any) -> Compiled:
+    """A handle with `remove()`; until then each block's forward is compiled by itself. Do this before applying a schedule.
+
+    Blocks of one shape share a graph, and no schedule changes how many there are, since what decides what runs stays
+    outside. options: of `torch.compile`. U-Nets have more shapes of block than torch allows graphs by default (8), which
+    would silently leave the others uncompiled, so that the limit is raised for them.
+    """
+    return Compiled(denoiser, names, {"recompile_limit": 4 * len(names), **options})
