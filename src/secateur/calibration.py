@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from numbers import Integral
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -148,3 +149,14 @@ def _argument(conditions: Sequence[Any]) -> str:
             return argument
     kinds = sorted({type(c).__name__ for c in conditions})
     raise TypeError(f"conditions are all prompts (str) or all class labels (int); got {', '.join(kinds)}")
+
+
+def save_images(images: np.ndarray, folder: Path, *, first: int) -> list[Path]:
+    """The PNG files written: `folder`/NNNN.png for each image (B, H, W, 3) in [0, 1], numbered by seed from `first`."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{first + k:04d}.png" for k in range(len(images))]
+    for image, file in zip(images, files, strict=True):
+        Image.fromarray((image * 255).round().clip(0, 255).astype(np.uint8)).save(file)
+    return files

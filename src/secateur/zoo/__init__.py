@@ -40,7 +40,7 @@ def _float32():
 
 
 def conditions(name: str, count: int) -> tuple[tuple[str, ...] | tuple[int, ...], tuple[str, ...]]:
-    """What to ask `name` for, `count` times, and its captions: for emoji-sd one object in combinations held out of its training."""
+    """What to ask `name` for, `count` times, and its captions; of emoji-sd one object in combinations held out of training."""
     asked = singles(held_out=True) if name == "emoji-sd" else singles()
     spread = [asked[i * 37 % len(asked)] for i in range(count)]  # 37 is prime to 32 and 256: neighbours differ in both words
     texts = tuple(scene.caption for scene in spread)

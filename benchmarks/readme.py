@@ -1,0 +1,126 @@
+"""Write the README's tables from results/*.json, between their markers.
+
+python benchmarks/readme.py            rewrites README.md
+python benchmarks/readme.py --check    exit code 1 where README.md does not say what the results say
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS, README = ROOT / "results", ROOT / "README.md"
+
+
+def load(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    align = "|" + "|".join(["---"] + ["---:"] * (len(heads) - 1)) + "|"
+    return "\n".join(["| " + " | ".join(heads) + " |", align, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def percent(spread: dict) -> str:
+    low, high = spread["ci95"]
+    return f"{100 * spread['mean']:.1f} % ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def comparison(record: dict) -> str:
+    """A comparison's rows: cost both ways, time, likeness to dense, prompt accuracy."""
+    heads = (
+        "",
+        "calls",
+        "MACs, conv + linear",
+        "with attention",
+        "s an image",
+        "faster",
+        "PSNR to dense",
+        "prompt accuracy (95 %)",
+    )
+    rows = [
+        (
+            row["name"],
+            str(row["calls"]),
+            f"{row['macs_linear'] / 1e9:.2f} G ({100 * row['keep_linear']:.0f} %)",
+            f"{row['macs_attention'] / 1e9:.2f} G ({100 * row['keep_attention']:.0f} %)",
+            f"{row['latency_s']['median']:.2f}",
+            f"{row['speedup']['median']:.2f}×",
+            f"{row['psnr_db']['mean']:.1f} dB" if row["psnr_db"] else "–",
+            percent(row["accuracy"]),
+        )
+        for row in record["rows"]
+    ]
+    return table(heads, rows) + "\n\n" + provenance(record)
+
+
+def provenance(record: dict) -> str:
+    cpu = record["hardware"]
+    on = cpu["gpu"] or f"{cpu['cores']} cores of {cpu['cpu']}"
+    count = f"{len(record['conditions'])} images a row, " if record.get("conditions") else ""
+    return f"{count}`{record['command']}`, {on}, torch {cpu['torch']}, diffusers {cpu['diffusers']}, {record['made'][:10]}."
+
+
+def zoo_table(found: dict) -> str:
+    rows = [(f"judge, renders, {name}", str(r["images"]), percent(r), "–") for name, r in found["judge"].items()]
+    rows += [(name, str(r["images"]), percent(r), f"{r['seconds_per_image']:.2f}") for name, r in found["pipelines"].items()]
+    return table(("", "images", "right (95 %)", "s an image"), rows) + "\n\n" + provenance(found)
+
+
+def runtime_table(record: dict) -> str:
+    rows = [
+        (
+            row["name"],
+            f"{100 * row['keep_linear']:.1f} %",
+            f"{100 * row['keep_attention']:.1f} %",
+            f"{row['latency_s']['median']:.1f}",
+            f"{row['speedup']['median']:.2f}× ({row['speedup']['low']:.2f}–{row['speedup']['high']:.2f})",
+            f"{row['efficiency']:.2f}",
+        )
+        for row in record["rows"]
+    ]
+    heads = ("", "MACs kept, conv + linear", "with attention", "s, 50 calls", "faster (quartiles)", "faster ÷ MACs reduction")
+    return f"{record['title']}.\n\n" + table(heads, rows) + "\n\n" + provenance(record)
+
+
+def cache_table(record: dict) -> str:
+    rows = [
+        (row["name"], f"{row['every_output_bytes'] / 2**20:.1f}", f"{row['peak_cached_bytes'] / 2**20:.1f}")
+        for row in record["rows"]
+    ]
+    return table(("", "every block's output, MiB", "freed after the last reader, MiB"), rows) + "\n\n" + provenance(record)
+
+
+def sections() -> dict[str, str]:
+    """What stands between each pair of markers."""
+    numbers = [
+        "### The zoo\n\nPrompt accuracy: the share of images in which the judge reads just what was asked for.\n",
+        zoo_table(load("zoo")),
+        "\n### Milliseconds for MACs\n",
+        runtime_table(load("runtime")),
+        "\n### Memory\n\nPeak bytes cached by a schedule, float16, guidance on (batch 2).\n",
+        cache_table(load("cache")),
+    ]
+    return {"demo": comparison(load("demo")), "numbers": "\n".join(numbers)}
+
+
+def written(readme: str) -> str:
+    for name, text in sections().items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        readme = re.sub(pattern, lambda m, text=text: f"{m[1]}{text}\n{m[2]}", readme, flags=re.DOTALL)
+    return readme
+
+
+def main() -> None:
+    now = README.read_text()
+    wanted = written(now)
+    if "--check" in sys.argv:
+        raise SystemExit(0 if now == wanted else "README.md does not say what results/ says: run python benchmarks/readme.py")
+    README.write_text(wanted)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""One loop for all that makes images cheaper: each variant draws the same conditions from the same seeds, in turns.
+
+A variant is a Schedule, or fewer steps of some scheduler; the first one is the dense pipe that the others are compared with.
+Batches are the outer loop, so that the machine's mood falls on all variants alike and speed-ups can be taken pair by pair.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secateur import baselines, macs, measure, pipes, quality, zoo
+from secateur.blocks import matching
+from secateur.calibration import generate
+from secateur.families import family
+from secateur.schedule import Schedule
+from secateur.subnet import apply
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+FRECHET_IMAGES = 256  # fewer than twice the 128 features say nothing about their covariance
+PICTURES = 8  # kept in a record
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to make the images: `steps` of a scheduler (the pipe's own where None), with a Schedule or without."""
+
+    name: str
+    group: str
+    steps: int
+    schedule: Schedule | None = None
+    scheduler: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    keep: float | None = None  # what was aimed at; None for dense
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one variant made of one batch of conditions, and how long the whole pipeline took."""
+
+    variant: Variant
+    images: np.ndarray  # (B, H, W, 3) float32 in [0, 1]
+    seconds: float
+    calls: int
+
+
+def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float) -> tuple[Variant, ...]:
+    """The baseline that every schedule must beat: plainly `steps` steps, of DDIM and of DPM-Solver++ 2M.
+
+    Of the pipe's own scheduler alone where its noise is not those two's (flow matching).
+    """
+    if "beta_schedule" not in pipe.scheduler.config:
+        return (Variant(f"{steps} steps", "fewer steps", steps, keep=keep),)
+    solvers = (("DDIM", "DDIMScheduler", "trailing"), ("DPM-Solver++", "DPMSolverMultistepScheduler", "linspace"))
+    return tuple(
+        Variant(f"{name}, {steps} steps", f"fewer steps {name}", steps, None, kind, {"timestep_spacing": spacing}, keep)
+        for name, kind, spacing in solvers
+    )
+
+
+def front(pipe: DiffusionPipeline, *, steps: int, keeps: Sequence[float]) -> tuple[Variant, ...]:
+    """Dense, and at each of `keeps`: uniform hold, the static cache of the family, and fewer steps at equal MACs."""
+    wanted = [baselines.check_keep(keep) for keep in keeps]
+    denoiser = pipes.denoiser_of(pipe)
+    counted = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
+    rivals = (rival for keep in wanted for rival in _rivals(pipe, counted, steps=steps, keep=keep))
+    return (Variant("dense", "dense", steps), *rivals)
+
+
+def _rivals(pipe: DiffusionPipeline, counted: macs.Macs, *, steps: int, keep: float) -> Iterator[Variant]:
+    calls, every = pipes.calls(pipe, steps), max(1, round(1 / keep))
+    held = baselines.make("uniform", counted, calls=calls, interval=every)
+    yield Variant(f"uniform, every {_ordinal(every)} call", "uniform", steps, held, keep=keep)
+    cache = "fora" if "residual" in counted.blocks.reuse else "deepcache"
+    cached = baselines.make(cache, counted, calls=calls, keep=keep)
+    name = {"fora": "FORA", "deepcache": "DeepCache"}[cache]
+    interval = next((t for t in range(1, calls) if "." not in cached.grid[t]), calls)
+    yield Variant(f"{name}, interval {interval}", name, steps, cached, keep=keep)
+    yield from fewer_steps(pipe, -(-steps // every), keep=keep)
+
+
+def given(pipe: DiffusionPipeline, found: Sequence[tuple[str, Schedule]], *, steps: int) -> tuple[Variant, ...]:
+    """A Variant for each named schedule, and fewer steps at equal MACs beside it."""
+    denoiser = pipes.denoiser_of(pipe)
+    variants: list[Variant] = []
+    for name, schedule in found:
+        share = macs.count(denoiser, matching(denoiser, schedule.blocks)).keep(schedule)
+        keep = round(share, 2)
+        variants.append(Variant(name, "schedule", steps, schedule, keep=keep))
+        variants.extend(fewer_steps(pipe, max(1, round(share * steps)), keep=keep))
+    return tuple(variants)
+
+
+def draw(pipe: DiffusionPipeline, schedule: Schedule | None, conditions: Sequence[Any], **call: Any) -> np.ndarray:
+    """Images (B, H, W, 3) of a pipe, following a schedule where one is given; arguments as for `calibration.generate`."""
+    with apply(pipe, schedule) if schedule else nullcontext():
+        return generate(pipe, conditions, **call)
+
+
+def guidance(pipe: DiffusionPipeline, source: str, wanted: float | None) -> float:
+    """The guidance scale: `wanted`, else the zoo's for a pipe of the zoo, else the default of the pipe's own call."""
+    if wanted is not None:
+        return wanted
+    return zoo.GUIDANCE.get(source) or signature(type(pipe).__call__).parameters["guidance_scale"].default
+
+
+def _ordinal(n: int) -> str:
+    return {1: "1st", 2: "2nd", 3: "3rd"}.get(n, f"{n}th")
+
+
+def run(
+    pipe: DiffusionPipeline,
+    variants: Sequence[Variant],
+    conditions: Sequence[str] | Sequence[int],
+    *,
+    seeds: Sequence[int],
+    batch_size: int = 8,
+    clock: Callable[[], float] = time.perf_counter,
+    **call: Any,
+) -> Iterator[Batch]:
+    """The Batches as they are made, `len(variants)` for each batch of conditions, after a warm-up that is not yielded."""
+    for variant in variants:  # two steps each: every kernel has been chosen before a clock is read
+        _draw(pipe, Variant("warm-up", "", 2, None, variant.scheduler, variant.options), conditions[:batch_size],
+              seeds[:batch_size], clock, call)  # fmt: skip
+    for start in range(0, len(seeds), batch_size):
+        part = slice(start, start + batch_size)
+        for variant in variants:
+            yield _draw(pipe, variant, conditions[part], seeds[part], clock, call)
+
+
+def _draw(pipe, variant: Variant, conditions, seeds, clock, call: Mapping[str, Any]) -> Batch:
+    with ExitStack() as stack:
+        stack.enter_context(pipes.scheduled(pipe, variant.scheduler, variant.options))
+        if variant.schedule is not None:
+            stack.enter_context(apply(pipe, variant.schedule))
+        start = clock()
+        images = generate(pipe, conditions, seeds=seeds, batch_size=len(seeds), num_inference_steps=variant.steps, **call)
+        return Batch(variant, images, clock() - start, len(pipe.scheduler.timesteps))
+
+
+def record(
+    pipe: DiffusionPipeline,
+    batches: Sequence[Batch],
+    conditions: Sequence[Any],
+    *,
+    seeds: Sequence[int],
+    title: str,
+    command: str,
+    source: str,
+    captions: Sequence[str] | None = None,
+    options: Mapping[str, Any],
+    size: int | None = None,
+) -> dict[str, Any]:
+    """The record, format 1, of what `run` yielded; the first variant is the reference.
+
+    captions: what the zoo's judge should read, where the images are the zoo's. options: how the pipe was called;
+    "guidance_scale" above 1 counts two samples an image.
+    """
+    keys = dict.fromkeys(id(batch.variant) for batch in batches)
+    groups = [[b for b in batches if id(b.variant) == key] for key in keys]
+    denoiser = pipes.denoiser_of(pipe)
+    counted = {names: macs.count(denoiser, matching(denoiser, names)) for names in _block_names(groups)}
+    counted = counted or {(): macs.count(denoiser)}
+    samples = 2 if options.get("guidance_scale", 1) > 1 else 1
+    return {
+        "format": 1,
+        "title": title,
+        "command": command,
+        "pipe": source,
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "hardware": measure.hardware(),
+        "seeds": list(seeds),
+        "conditions": list(captions or conditions),
+        "options": {**options, "samples_an_image": samples, "batch_size": len(batches[0].images)},
+        "blocks": list(next(reversed(counted))),
+        "rows": [_row(group, groups[0], counted, samples, captions) for group in groups],
+    }
+
+
+def _block_names(groups: list[list[Batch]]) -> dict[tuple[str, ...], None]:
+    """The blocks of every schedule, each once; those of a schedule that was given come last, and the record draws them."""
+    schedules = (group[0].variant.schedule for group in groups)
+    return dict.fromkeys(schedule.blocks for schedule in schedules if schedule)
+
+
+def _row(
+    group: list[Batch], reference: list[Batch], counts: Mapping[tuple, macs.Macs], samples: int, captions
+) -> dict[str, Any]:
+    variant, calls = group[0].variant, group[0].calls
+    schedule, drawn = variant.schedule, next(reversed(counts))
+    counted = counts[schedule.blocks if schedule else drawn]
+    whole = {a: reference[0].calls * counted.call(attention=a) for a in (False, True)}
+    spent = {a: counted.of(schedule, attention=a) if schedule else calls * counted.call(attention=a) for a in whole}
+    images = np.concatenate([b.images for b in group])
+    return {
+        "name": variant.name,
+        "group": variant.group,
+        "keep": variant.keep,
+        "calls": calls,
+        "steps": variant.steps,
+        "scheduler": variant.scheduler,
+        "macs_linear": spent[False] * samples,
+        "macs_attention": spent[True] * samples,
+        "keep_linear": spent[False] / whole[False],
+        "keep_attention": spent[True] / whole[True],
+        **_times(group, reference),
+        **_fidelity(images, np.concatenate([b.images for b in reference]), same=group is reference),
+        **(_judged(images, captions) if captions else {}),
+        "grid": list(schedule.grid) if schedule and schedule.blocks == drawn else None,
+        "images": [data_uri(image) for image in images[:PICTURES]],
+    }
+
+
+def _times(group: list[Batch], reference: list[Batch]) -> dict[str, Any]:
+    size = len(reference[0].images)
+    pairs = [(r, b) for r, b in zip(reference, group, strict=True) if len(b.images) == size]
+    slow = measure.Timing("reference", tuple(r.seconds / size for r, _ in pairs))
+    fast = measure.Timing("variant", tuple(b.seconds / size for _, b in pairs))
+    median, low, high = measure.speedup(slow, fast)
+    return {"latency_s": fast.record(), "speedup": {"median": median, "low": low, "high": high}}
+
+
+def _fidelity(images: np.ndarray, reference: np.ndarray, *, same: bool) -> dict[str, Any]:
+    if same:
+        return {"psnr_db": None, "ssim": None}
+    return {
+        "psnr_db": _mean(quality.psnr(images, reference)),
+        "ssim": _mean(quality.ssim(images, reference)),
+    }
+
+
+def _mean(values: np.ndarray) -> dict[str, Any] | None:
+    """Mean and 95 % interval; None where an image equals its reference and its PSNR is infinite."""
+    if not np.isfinite(values).all():
+        return None
+    return {"mean": float(np.mean(values)), "ci95": list(quality.mean_interval(values)) if len(values) > 1 else None}
+
+
+def _judged(images: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
+    from secateur.zoo import judge
+
+    right = quality.prompt_accuracy(images, captions, judge)
+    low, high = quality.wilson(int(right.sum()), len(right))
+    found = {"accuracy": {"mean": float(right.mean()), "ci95": [low, high]}}
+    if len(images) >= FRECHET_IMAGES:
+        found["frechet"] = quality.judge_frechet(images, _renders(captions), judge)
+    return found
+
+
+def _renders(captions: Sequence[str], *, each: int = 8) -> np.ndarray:
+    """True pictures of the captions, `each` of every one: what the Fréchet distance compares with."""
+    from secateur.zoo import scenes
+
+    rng = np.random.default_rng(0)
+    drawn = [scenes.render(scenes.parse(c), rng) for c in captions for _ in range(each)]
+    return np.stack(drawn).astype(np.float32) / 255
+
+
+def data_uri(image: np.ndarray) -> str:
+    """`image` (H, W, 3) in [0, 1] as a PNG in a data URI."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray((image * 255).round().clip(0, 255).astype(np.uint8)).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

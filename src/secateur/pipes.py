@@ -1,0 +1,100 @@
+"""Pipelines by name: of the zoo, in a local folder, or on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateur import zoo
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from torch import nn
+
+DENOISERS = ("unet", "transformer")  # the components that diffusers' pipelines keep their denoiser in
+
+
+def load(source: str, *, dtype: str = "float32") -> DiffusionPipeline:
+    """The pipeline `source`: a name of the zoo, a local folder in diffusers' format, or a Hub id such as "owner/name".
+
+    dtype: "float32", "bfloat16" or "float16". FileNotFoundError or ValueError, in a sentence, where there is none.
+    """
+    import torch
+    from diffusers import DiffusionPipeline
+
+    folder = locate(source)
+    return DiffusionPipeline.from_pretrained(folder or source, dtype=getattr(torch, dtype))
+
+
+def locate(source: str) -> Path | None:
+    """The folder of a local pipeline or one of the zoo's; None for an id to be looked up on the Hub."""
+    if source in zoo.NAMES:
+        return zoo.folder(source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise FileNotFoundError(
+                f"{source} is no diffusers pipeline: it has no model_index.json; give the pipeline's folder"
+            )
+        return path
+    owner, slash, name = source.partition("/")
+    if slash and owner and name and "/" not in name and not source.startswith((".", "~")):
+        return None
+    if slash:
+        raise FileNotFoundError(f"there is no folder {source}: give a pipeline's folder, a Hub id, or {' or '.join(zoo.NAMES)}")
+    raise ValueError(f"the zoo has no pipeline {source!r}: choose {' or '.join(zoo.NAMES)}, a folder, or a Hub id owner/name")
+
+
+def denoiser_config(source: str) -> dict[str, Any]:
+    """The configuration of a pipeline's denoiser, read without loading any weights; also of the full-size names of `macs`."""
+    from secateur import macs
+
+    if source in macs.denoiser_names():
+        return macs.denoiser_config(source)
+    folder = locate(source)
+    index = json.loads(_file(source, folder, "model_index.json").read_text())
+    found = [name for name in DENOISERS if index.get(name, [None])[0] is not None]
+    if not found:
+        raise ValueError(f"{source} has neither a unet nor a transformer among its components: give a diffusion pipeline")
+    return json.loads(_file(source, folder, f"{found[0]}/config.json").read_text())
+
+
+def _file(source: str, folder: Path | None, name: str) -> Path:
+    if folder is not None:
+        return folder / name
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(source, name))
+
+
+def denoiser_of(pipe: DiffusionPipeline) -> nn.Module:
+    """The U-Net or transformer of a pipeline; ValueError where it has neither."""
+    for name in DENOISERS:
+        if (found := getattr(pipe, name, None)) is not None:
+            return found
+    raise ValueError(f"{type(pipe).__name__} has neither a unet nor a transformer: pass a diffusion pipeline")
+
+
+def calls(pipe: DiffusionPipeline, steps: int) -> int:
+    """How often `steps` steps of the pipe's scheduler call its denoiser: PNDM makes one more, Heun about twice as many."""
+    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    shift = {"mu": 1.0} if pipe.scheduler.config.get("use_dynamic_shifting") else {}
+    scheduler.set_timesteps(steps, **shift)
+    return len(scheduler.timesteps)
+
+
+@contextmanager
+def scheduled(pipe: DiffusionPipeline, name: str | None, options: Mapping[str, Any]) -> Iterator[None]:
+    """`pipe` with diffusers' scheduler class `name`, configured like its own but for `options`; its own again afterwards."""
+    import diffusers
+
+    before = pipe.scheduler
+    kind = getattr(diffusers, name) if name else type(before)
+    pipe.scheduler = kind.from_config(before.config, **options)
+    try:
+        yield
+    finally:
+        pipe.scheduler = before

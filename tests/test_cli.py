@@ -1,0 +1,185 @@
+"""The command line, run as a user would, in this process: real pipelines of the zoo, files in a temporary folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from secateur import cli
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """run(*words) → (exit code, stdout, stderr), in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["secateur", *words])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        code = stopped.value.code or 0
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def last_json(out: str) -> dict:
+    return json.loads(out.splitlines()[-1])
+
+
+def written(run, *options: str) -> Path:
+    code, _, error = run("schedule", "emoji-sd", *(options or ("--keep", "0.5", "--calls", "4")), "-o", "s.json")
+    assert code == 0, error
+    return Path("s.json")
+
+
+def test_macs_of_a_full_size_architecture(run):
+    code, out, _ = run("macs", "sd15", "--json")
+    found = last_json(out)
+    assert code == 0
+    assert found["call_linear_macs"] == pytest.approx(338.6e9, rel=0.005)
+    assert found["call_with_attention_macs"] == pytest.approx(401.6e9, rel=0.005)
+    assert sum(found["linear_macs"]) + found["rest_linear_macs"] == found["call_linear_macs"]
+
+
+def test_blocks_names_what_each_reads(run):
+    code, out, _ = run("blocks", "emoji-sd", "--granularity", "layer", "--json")
+    found = last_json(out)
+    assert code == 0
+    assert len(found["names"]) == 44
+    reader = found["names"].index("up_blocks.3.resnets.1")
+    read = {found["names"][i] for i in found["producers"][reader]}
+    assert read == {"down_blocks.0.attentions.0", "up_blocks.3.attentions.0"}
+
+
+def test_a_schedule_is_written_shown_and_its_macs_counted(run):
+    path = written(run, "--keep", "0.2")
+    code, out, _ = run("show", str(path), "--json")
+    assert code == 0
+    assert sum("#" in row for row in last_json(out)["grid"]) == 10
+    code, out, _ = run("macs", "emoji-sd", "--schedule", str(path), "--json")
+    assert code == 0
+    assert last_json(out)["schedule_keep_linear"] == pytest.approx(0.2)
+
+
+def test_generate_follows_the_schedule(run):
+    written(run)
+    asked = ("generate", "emoji-sd", "--prompt", "a fox on a blue background", "--steps", "4")
+    for out, extra in (("dense", ()), ("held", ("--schedule", "s.json"))):
+        code, _, error = run(*asked, "--out", out, *extra)
+        assert code == 0, error
+    dense, held = (Path(folder, "0000.png").read_bytes() for folder in ("dense", "held"))
+    assert dense[:4] == held[:4] == b"\x89PNG"
+    assert dense != held
+
+
+@pytest.mark.parametrize("pipe", ["emoji-sd", "emoji-dit"])
+def test_demo_writes_a_record_and_a_page_with_pictures(run, pipe):
+    words = ("--pipe", pipe, "--images", "2", "--batch-size", "2", "--steps", "4", "--keep", "0.5", "--json")
+    code, out, error = run("demo", *words)
+    assert code == 0, error
+    found = last_json(out)
+    assert found == json.loads(Path("secateur-demo/record.json").read_text())
+    rows = {row["group"]: row for row in found["rows"]}
+    assert set(rows) > {"dense", "uniform", "fewer steps DDIM", "fewer steps DPM-Solver++"}
+    assert rows["uniform"]["macs_linear"] == rows["fewer steps DDIM"]["macs_linear"] == found["rows"][0]["macs_linear"] // 2
+    page = Path("secateur-demo/report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 2 * len(found["rows"])
+
+
+def test_measure_compares_a_given_schedule_and_report_draws_the_record_again(run):
+    written(run, "--method", "deepcache", "--interval", "2", "--calls", "4", "--granularity", "layer")
+    Path("prompts.txt").write_text("a fox on a blue background\na ball on a pink background\n")
+    code, out, error = run("measure", "emoji-sd", "--schedule", "s.json", "--prompts", "prompts.txt", "--images", "2",
+                           "--steps", "4", "--json")  # fmt: skip
+    assert code == 0, error
+    given = next(row for row in last_json(out)["rows"] if row["name"] == "s")
+    assert 0.5 < given["keep_linear"] < 1
+    assert given["psnr_db"]["mean"] > 10
+    code, out, error = run("report", "secateur-measure/record.json", "-o", "again.html")
+    assert code == 0, error
+    assert Path("again.html").read_text() == Path("secateur-measure/report.html").read_text()
+
+
+def truncated(text: str) -> str:
+    return text[: len(text) // 2]
+
+
+def hand_edited(text: str) -> str:
+    return text.replace('"....', '"#...', 1)
+
+
+def one_too_wide(text: str) -> str:
+    document = json.loads(text)
+    document["grid"] = [row + "#" for row in document["grid"]]
+    return resigned(document)
+
+
+def unknown_block(text: str) -> str:
+    document = json.loads(text)
+    document["blocks"] = {name.replace("mid_block", "middle_block"): kind for name, kind in document["blocks"].items()}
+    return resigned(document)
+
+
+def resigned(document: dict) -> str:
+    from secateur.artifact import signature
+    from secateur.schedule import FORM
+
+    return json.dumps(document | {"sha256": signature(document, FORM)})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (truncated, "no whole JSON document"),
+        (hand_edited, "changed by hand"),
+        (one_too_wide, "has 10 cells for 9 blocks"),
+        (unknown_block, "middle_block"),
+    ],
+)
+def test_a_spoilt_artifact_ends_in_one_sentence(run, spoil, says):
+    path = written(run)
+    path.write_text(spoil(path.read_text()))
+    refused(run("generate", "emoji-sd", "--prompt", "a fox on a blue background", "--steps", "4", "--schedule", "s.json"), says)
+    assert not Path("secateur-images").exists()
+
+
+def test_another_number_of_steps_ends_in_one_sentence(run):
+    written(run)
+    words = ("generate", "emoji-sd", "--prompt", "a fox on a blue background", "--steps", "6", "--schedule", "s.json")
+    refused(run(*words), "makes 6 calls and the schedule has 4")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("macs", "./no/such/folder"), "there is no folder ./no/such/folder"),
+        (("generate", "emoji-flux", "--prompt", "a fox"), "the zoo has no pipeline 'emoji-flux'"),
+        (("demo", "--pipe", "emoji-flux"), "the zoo has no pipeline 'emoji-flux'"),
+        (("demo", "--keep", "0"), "above 0 and at most 1"),
+        (("demo", "--keep", "1.5"), "above 0 and at most 1"),
+        (("schedule", "sd15", "--keep", "-0.1"), "above 0 and at most 1"),
+        (("schedule", "sd15", "--method", "magic", "--keep", "0.5"), "no static method 'magic'"),
+        (("schedule", "dit-xl-2", "--method", "deepcache", "--keep", "0.5"), "DeepCache is for U-Nets"),
+        (("schedule", "sd15", "--keep", "0.5", "-o", "no/where.json"), "there is no folder no"),
+        (("blocks", "sd15", "--granularity", "atom"), "atom"),
+        (("show", "nowhere.json"), "there is no schedule file nowhere.json"),
+        (("report", "nowhere.json"), "no record at nowhere.json"),
+        (("measure", "sd15"), "the zoo has no pipeline 'sd15'"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(run, words, says):
+    refused(run(*words), says)
+    assert list(Path().iterdir()) in ([], [Path("secateur-demo")])
+
+
+def refused(result: tuple[int, str, str], says: str) -> None:
+    code, _, error = result
+    line = error.strip().splitlines()[-1]
+    assert code != 0
+    assert line.startswith("secateur: ")
+    assert says in line
+    assert "Traceback" not in error
