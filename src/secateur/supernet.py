@@ -1,0 +1,192 @@
+"""supernet(denoiser, gates, blocks): the denoiser whose every cell mixes run and reuse, differentiably in its gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint as checkpointed
+
+from secateur.blocks import Blocks
+from secateur.families import bare, class_name
+from secateur.liveness import versions
+from secateur.patch import Inputs, Patch, Run
+from secateur.reuse import minus, plus, streams
+
+ROUNDING = 1e-3  # a straight-through gate, hard − soft + soft, misses 0 and 1 by the rounding of its dtype
+
+Kept = dict[int, tuple[Any, tuple[int, ...]]]  # block → what it reuses, and how often that had been written into
+
+
+@dataclass(frozen=True)
+class Call:
+    """One denoiser call: its gates (L + 1,), what the call before it left, and what it leaves to the next one."""
+
+    gates: Sequence[Tensor]
+    before: Kept
+    after: Kept = field(default_factory=dict)
+
+
+class SuperNet:
+    """A denoiser with a gate on every cell, until `remove()` or the end of a `with`. Made by `supernet`.
+
+    gates: (T, L), read at the first call of each image: they may be changed, or replaced, before a `restart()`.
+    """
+
+    def __init__(self, denoiser: nn.Module, gates: Tensor, blocks: Blocks, *, branches: int = 1, checkpoint: bool = False):
+        self.gates, self.blocks, self.branches, self.checkpoint = gates, blocks, branches, checkpoint
+        self._streams = [*streams(denoiser, blocks), ()]
+        self._rows: Sequence[Sequence[Tensor]] = ()
+        self._past: dict[int, Kept] = {}
+        self._now: Call | None = None
+        self._patch = Patch(denoiser, blocks.names, self._cell, root=self._root, owner=self)
+        self._alive = True
+
+    def restart(self) -> None:
+        """Begin a new image, which sees nothing of the last one."""
+        self._patch.restart()
+        self._rows, self._past = (), {}
+
+    def remove(self) -> None:
+        """Leave the denoiser as it was before; may be called twice. With checkpoint=True, not before `backward()`."""
+        self._alive = False
+        self._patch.remove()
+        self.restart()
+
+    def _root(self, n: int, run: Run, inputs: Inputs) -> Any:
+        t, branch = divmod(n, self.branches)
+        if n == 0:
+            self._rows = [row.unbind() for row in cell_gates(self.gates, self.blocks).unbind()]
+        if t >= len(self._rows):
+            raise ValueError(
+                f"this is call {t + 1} of gates for {len(self._rows)}: restart() for a new image, or give more rows"
+            )
+        evaluate = partial(self._evaluate, Call(self._rows[t], self._past.get(branch, {})), run, inputs)
+        out, self._past[branch] = checkpointed(evaluate, use_reentrant=False) if self.checkpoint else evaluate()
+        return out
+
+    def _evaluate(self, call: Call, run: Run, inputs: Inputs) -> tuple[Any, Kept]:
+        """What the call gives and what it leaves. A recomputation in backward() begins here: it sees the gates and the past
+        that the call first saw, and changes nothing."""
+        if not self._alive:
+            raise RuntimeError("the SuperNet was removed before backward() recomputed its calls: call backward() first")
+        now = Call(call.gates, call.before)
+        outer, self._now = self._now, now
+        try:
+            return self._mixed(now, len(self.blocks), run, inputs), now.after
+        finally:
+            self._now = outer
+
+    def _cell(self, t: int, i: int, run: Run, inputs: Inputs) -> Any:
+        assert self._now is not None  # a block only ever runs inside the denoiser
+        return self._mixed(self._now, i, run, inputs)
+
+    def _mixed(self, call: Call, i: int, run: Run, inputs: Inputs) -> Any:
+        """What cell i gives, and the next call reuses: g·B(x) + (1 − g)·y of DiP-GO (arXiv 2410.16942), section 3."""
+        out, found = run(), self._streams[i]
+        kept = minus(out, found, inputs)
+        if i in call.before:
+            gate, old = call.gates[i], self._take(call, i)
+            # A residual is mixed by itself, and not as y − x, so that what is reused often does not drift by rounding.
+            mixed = mix(gate, out, plus(old, found, inputs))
+            out, kept = mixed, mix(gate, kept, old) if found else mixed
+        call.after[i] = kept, versions(kept)
+        return out
+
+    def _take(self, call: Call, i: int) -> Any:
+        value, seen = call.before[i]
+        if versions(value) != seen:
+            name = (*self.blocks.names, "the denoiser")[i]
+            raise RuntimeError(
+                f"what {name} gave was changed in place by what reads it (T2I-Adapter and FreeU do that): leave those out"
+            )
+        return value
+
+    def __enter__(self) -> SuperNet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def supernet(denoiser: nn.Module, gates: Tensor, blocks: Blocks, *, branches: int = 1, checkpoint: bool = False) -> SuperNet:
+    """A SuperNet: until its `remove()`, or the end of a `with`, every cell of the denoiser mixes run and reuse by its gate.
+
+    gates: (T, L) in [0, 1], 1 = run, floating, differentiable; call 0 runs everything, whatever its row says. With gates of
+    0 and 1 this computes what a SubNet computes for that grid, see `cell_gates`. Every denoiser call is the next one:
+    `restart()` before each further image. branches: denoiser calls a step where guidance makes several of them, each
+    reusing its own. checkpoint: keep of each call only what it reuses and gives, and compute it again in backward().
+    ValueError: gates or blocks that do not fit.
+    """
+    denoiser = bare(denoiser)
+    if class_name(denoiser) != blocks.denoiser:
+        raise ValueError(
+            f"the blocks are of a {blocks.denoiser} and this is a {class_name(denoiser)}: take its own from find_blocks"
+        )
+    check_gates(gates, blocks)
+    if branches < 1:
+        raise ValueError(f"found branches={branches}, wanted the denoiser calls that make one step: give 1 or more")
+    return SuperNet(denoiser, gates, blocks, branches=branches, checkpoint=checkpoint)
+
+
+def check_gates(gates: Tensor, blocks: Blocks) -> None:
+    """Nothing; ValueError where gates are not one float in [0, 1] a cell."""
+    if gates.ndim != 2 or gates.shape[1] != len(blocks) or not len(gates) or not gates.is_floating_point():
+        raise ValueError(
+            f"found {gates.dtype} gates of shape {tuple(gates.shape)}, wanted floats of shape (T, {len(blocks)}): one a cell"
+        )
+    low, high = gates.detach().aminmax()
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN is neither
+        raise ValueError(f"found gates from {low:.4g} to {high:.4g}, wanted 0 (reuse) to 1 (run): use a sigmoid or a clamp")
+
+
+def cell_gates(gates: Tensor, blocks: Blocks) -> Tensor:
+    """The gates that every cell and, last, the denoiser itself mix by, (T, L + 1): `closed`, and the largest of each row.
+
+    The last column, ours, makes a row of zeros hold the whole previous output, as a Schedule's row without '#' does.
+    """
+    return torch.cat((closed(gates, blocks), largest(gates.unbind(dim=1)).unsqueeze(1)), dim=1)
+
+
+def closed(gates: Tensor, blocks: Blocks) -> Tensor:
+    """Gates (T, L), none above the largest gate of those who read what the cell gives: `blocks.live`, differentiably.
+
+    DiP-GO (arXiv 2410.16942), section 3: a producer left without consumers takes the gate of the one that left it. Ours:
+    which one that is where there are several (the last to leave has the largest gate), and gates between 0 and 1.
+    """
+    columns, last = gates.unbind(dim=1), len(blocks)
+    read, run = {}, {}  # of each block, (T,)
+    for i in reversed(range(last)):  # who reads a block comes after it
+        readers = [c for c in range(i + 1, last) if i in blocks.producers[c]]
+        reading = [read[c] if blocks.reuse[c] == "residual" else run[c] for c in readers]
+        alone = torch.full_like(columns[i], i in blocks.sinks)
+        read[i] = largest(reading) if reading and i not in blocks.sinks else alone
+        # Not torch.minimum: at a tie, which is most of a grid of 0 and 1, it halves the gradient of the block's own gate.
+        run[i] = torch.where(columns[i] <= read[i], columns[i], read[i])
+    return torch.stack([run[i] for i in range(last)], dim=1)
+
+
+def largest(parts: Sequence[Tensor]) -> Tensor:
+    """The largest of several gates, elementwise; equal ones share its gradient."""
+    return torch.stack(tuple(parts)).amax(dim=0)
+
+
+def mix(gate: Tensor, new: Any, old: Any) -> Any:
+    """gate · new + (1 − gate) · old over two nests of one structure; what is no tensor comes from the new one."""
+    return tree_map(partial(_mix, gate), new, old)
+
+
+def _mix(gate: Tensor, new: Any, old: Any) -> Any:
+    if not torch.is_tensor(new):
+        return new
+    if new.shape != old.shape:
+        raise ValueError(
+            f"this call gives {tuple(new.shape)} and the one before it gave {tuple(old.shape)}: restart() before a new image"
+        )
+    gate = gate.to(new.device)
+    return gate * new + (1 - gate) * old
