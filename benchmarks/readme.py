@@ -104,7 +104,7 @@ def sections() -> dict[str, str]:
         "\n### Memory\n\nPeak bytes cached by a schedule, float16, guidance on (batch 2).\n",
         cache_table(load("cache")),
     ]
-    return {"demo": comparison(load("demo")), "numbers": "\n".join(numbers)}
+    return {"demo": comparison(load("demo/record")), "numbers": "\n".join(numbers)}
 
 
 def written(readme: str) -> str:

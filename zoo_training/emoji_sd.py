@@ -20,7 +20,7 @@ from loop import BUILD, device, log, train
 from secateur.zoo import PIPES, scenes
 
 FOLDER, TARGET = BUILD / "emoji-sd", PIPES / "emoji-sd"
-UPDATES, BATCH, PEAK = 4000, 32, 8e-4
+UPDATES, BATCH, PEAK = 4400, 32, 8e-4
 SCENES, PAIRS = 40_000, 0.35
 CAPTION_DROPOUT = 0.1  # for classifier-free guidance
 TOKENS, TEXT_WIDTH = 16, 64

@@ -1,6 +1,6 @@
 """Train the judge on renders, blurred and stained a little so that it reads decoded images as well.
 
-python zoo_training/judge.py [UPDATES]      resumes; writes src/secateur/zoo/judge; prints its accuracy on unseen renders
+python zoo_training/judge.py [UPDATES]      resumes; writes src/secateur/zoo/judge
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from secateur.zoo import judge as J
 from secateur.zoo import scenes
 
 FOLDER = BUILD / "judge"
-UPDATES, BATCH, PEAK = 2500, 64, 2e-3
+UPDATES, BATCH, PEAK = 1500, 64, 2e-3
 
 
 def batch(rng: np.random.Generator, size: int, *, held_out: bool = False) -> tuple[Tensor, dict[str, Tensor]]:

@@ -4,6 +4,7 @@ with secateur.apply(pipe, secateur.load("schedule.json")):
     image = pipe(prompt).images[0]
 """
 
+from secateur import zoo
 from secateur.baselines import chosen, deepcache, delta_dit, dense, fora, published_dip_go, uniform
 from secateur.blocks import Blocks, find_blocks
 from secateur.families import FAMILIES, Family
@@ -36,4 +37,5 @@ __all__ = [
     "remove",
     "save",
     "uniform",
+    "zoo",
 ]

@@ -53,6 +53,7 @@ class Batch:
     images: np.ndarray  # (B, H, W, 3) float32 in [0, 1]
     seconds: float
     calls: int
+    peak_cached_bytes: int  # kept for later calls, for the whole batch
 
 
 def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float) -> tuple[Variant, ...]:
@@ -130,9 +131,8 @@ def run(
     **call: Any,
 ) -> Iterator[Batch]:
     """The Batches as they are made, `len(variants)` for each batch of conditions, after a warm-up that is not yielded."""
-    for variant in variants:  # two steps each: every kernel has been chosen before a clock is read
-        _draw(pipe, Variant("warm-up", "", 2, None, variant.scheduler, variant.options), conditions[:batch_size],
-              seeds[:batch_size], clock, call)  # fmt: skip
+    warm_up = Variant("warm-up", "", 2)  # every kernel has been chosen before a clock is read
+    _draw(pipe, warm_up, conditions[:batch_size], seeds[:batch_size], clock, call)
     for start in range(0, len(seeds), batch_size):
         part = slice(start, start + batch_size)
         for variant in variants:
@@ -142,11 +142,11 @@ def run(
 def _draw(pipe, variant: Variant, conditions, seeds, clock, call: Mapping[str, Any]) -> Batch:
     with ExitStack() as stack:
         stack.enter_context(pipes.scheduled(pipe, variant.scheduler, variant.options))
-        if variant.schedule is not None:
-            stack.enter_context(apply(pipe, variant.schedule))
+        subnet = stack.enter_context(apply(pipe, variant.schedule)) if variant.schedule else None
         start = clock()
         images = generate(pipe, conditions, seeds=seeds, batch_size=len(seeds), num_inference_steps=variant.steps, **call)
-        return Batch(variant, images, clock() - start, len(pipe.scheduler.timesteps))
+        seconds = clock() - start
+        return Batch(variant, images, seconds, len(pipe.scheduler.timesteps), subnet.peak_bytes if subnet else 0)
 
 
 def record(
@@ -217,6 +217,7 @@ def _row(
         **_times(group, reference),
         **_fidelity(images, np.concatenate([b.images for b in reference]), same=group is reference),
         **(_judged(images, captions) if captions else {}),
+        "peak_cached_bytes": max(b.peak_cached_bytes for b in group) // len(group[0].images),
         "grid": list(schedule.grid) if schedule and schedule.blocks == drawn else None,
         "images": [data_uri(image) for image in images[:PICTURES]],
     }

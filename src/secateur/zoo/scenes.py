@@ -10,9 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 IMAGE_PX = 64
 GLYPH_PX = 96
@@ -107,12 +110,16 @@ def sample(rng: np.random.Generator, *, pairs: float = 0.5, held_out: bool = Fal
 
 @cache
 def _glyphs() -> dict[str, Image.Image]:
+    from PIL import Image
+
     atlas = Image.open(ATLAS).convert("RGBa")  # premultiplied, so that resizing leaves no dark fringe
     return {o: atlas.crop((GLYPH_PX * i, 0, GLYPH_PX * (i + 1), GLYPH_PX)) for i, o in enumerate(OBJECTS)}
 
 
 def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """`scene` as uint8 (64, 64, 3), its places, sizes and background tone jittered by `rng`."""
+    from PIL import Image
+
     tone = np.clip(np.array(BACKGROUNDS[scene.background]) + rng.integers(-8, 9, 3), 0, 255)
     canvas = Image.new("RGBA", (IMAGE_PX, IMAGE_PX), (*(int(c) for c in tone), 255))
     told = scene.canonical
@@ -128,5 +135,7 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def _paste(canvas: Image.Image, name: str, size_px: int, centre: tuple[int, int]) -> None:
+    from PIL import Image
+
     glyph = _glyphs()[name].resize((size_px, size_px), Image.Resampling.BOX).convert("RGBA")
     canvas.alpha_composite(glyph, (int(centre[0]) - size_px // 2, int(centre[1]) - size_px // 2))
