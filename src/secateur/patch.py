@@ -46,7 +46,7 @@ class Intercept:
         self._found = vars(obj).get(slot)
         self._original = original = getattr(obj, slot)
 
-        #  # diffusers reads what a scheduler's methods take off their signatures
+        @wraps(original)  # diffusers reads what a scheduler's methods take off their signatures
         def method(*args, **kwargs):
             return wrapper(original, *args, **kwargs) if self.alive else original(*args, **kwargs)
 

@@ -1,0 +1,46 @@
+"""What a block gives when it does not run: its last output, or its input plus what it last added to it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.blocks import Blocks
+from secateur.families import family
+from secateur.patch import Inputs, find_modules
+
+Stream = tuple[str, int]  # name and position of a forward's argument
+
+
+def streams(denoiser: nn.Module, blocks: Blocks) -> Iterator[tuple[Stream, ...]]:
+    """For each block the arguments that its outputs continue, if it reuses a residual; else none."""
+    for module, reuse in zip(find_modules(denoiser, blocks.names), blocks.reuse, strict=True):
+        names = family(denoiser).streams if reuse == "residual" else ()
+        order = list(inspect.signature(type(module).forward).parameters)[1:]
+        yield tuple((name, order.index(name)) for name in names)
+
+
+def continued(found: tuple[Stream, ...], inputs: Inputs) -> list[Tensor]:
+    """The input tensors that a block's outputs continue."""
+    args, kwargs = inputs
+    return [kwargs[name] if name in kwargs else args[position] for name, position in found]
+
+
+def minus(out: Any, found: tuple[Stream, ...], inputs: Inputs) -> Any:
+    """What a block added to its inputs; all of what it gives where it continues none. None stays None."""
+    if not found:
+        return out
+    parts = out if isinstance(out, tuple) else (out,)
+    pairs = zip(parts, continued(found, inputs), strict=True)
+    return tuple(None if y is None else y - x for y, x in pairs)
+
+
+def plus(kept: Any, found: tuple[Stream, ...], inputs: Inputs) -> Any:
+    """The inverse of `minus`, on inputs of now."""
+    if not found:
+        return kept
+    parts = tuple(None if d is None else x + d for d, x in zip(kept, continued(found, inputs), strict=True))
+    return parts[0] if len(found) == 1 else parts

@@ -1,0 +1,189 @@
+"""Schedule: which block runs at which call, as an artifact that a person can read, diff and mail. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from secateur.artifact import HASH_DIGITS, TEXT, TEXT_OR_NONE, Form, check, frozen, read, signed, write
+
+RUN, REUSE = "#", "."
+KINDS = ("output", "residual")
+BAND_CALLS = 84  # so many calls across still fit beside the names of SD-1.5's layers in 120 columns
+FORM = Form(
+    noun="schedule",
+    number=1,
+    fields={
+        "denoiser": TEXT,
+        "scheduler": TEXT_OR_NONE,
+        "scheduler_hash": TEXT_OR_NONE,
+        "made": (dict,),
+        "timesteps": (list, type(None)),
+        "blocks": (dict,),
+        "grid": (list,),
+    },
+    ordered="blocks",
+    texts=("blocks", "grid"),
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A T × L grid, `#` where a block runs and `.` where it reuses, with what it is for and how it was made.
+
+    blocks: (L,) names in execution order. grid: T rows of L characters; the first runs everything, and one without `#`
+    holds the whole previous output. reuse: (L,) "output" or "residual". denoiser, scheduler: class names. scheduler_hash:
+    of the scheduler's configuration. timesteps: (T,) where the schedule chooses them. made: how it was made, any JSON.
+    """
+
+    blocks: tuple[str, ...]
+    grid: tuple[str, ...]
+    reuse: tuple[str, ...]
+    denoiser: str
+    scheduler: str | None = None
+    scheduler_hash: str | None = None
+    timesteps: tuple[float, ...] | None = None
+    made: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "made", frozen(self.made))
+        check_blocks(self)
+        check_grid(self)
+
+    @property
+    def calls(self) -> int:
+        """T, the denoiser calls of one image."""
+        return len(self.grid)
+
+    @property
+    def share(self) -> float:
+        """Fraction of the cells that run, in (0, 1]; what they cost is for `macs`."""
+        return sum(row.count(RUN) for row in self.grid) / (self.calls * len(self.blocks))
+
+    def runs(self, t: int) -> tuple[bool, ...]:
+        """Which blocks are told to run at call t, (L,)."""
+        return tuple(cell == RUN for cell in self.grid[t])
+
+    def held(self, t: int) -> bool:
+        """Whether call t gives the previous output over again: the denoiser is not entered."""
+        return RUN not in self.grid[t]
+
+    def bound_to(self, scheduler: Any) -> Schedule:
+        """The same schedule, good for this scheduler's class and configuration alone."""
+        name, digest = scheduler_signature(scheduler)
+        return replace(self, scheduler=name, scheduler_hash=digest)
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file, see `save`."""
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | Path, *, edited: bool = False) -> Schedule:
+        """The schedule in a file, see `load`."""
+        return load(path, edited=edited)
+
+    def __reduce__(self):  # what is frozen in `made` cannot be pickled or copied as it is
+        return from_document, (document(self),)
+
+    def __str__(self) -> str:
+        return "\n".join(drawn(self))
+
+
+def check_blocks(schedule: Schedule) -> None:
+    """Nothing; ValueError where the block names and what they reuse make no sense."""
+    names, reuse = schedule.blocks, schedule.reuse
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"found {len(names)} block names, {len(set(names))} of them different: name one or more blocks, each once"
+        )
+    if len(reuse) != len(names):
+        raise ValueError(f"found {len(names)} blocks but {len(reuse)} kinds of reuse: give one for each block")
+    if wrong := set(reuse) - set(KINDS):
+        raise ValueError(f"found reuse {', '.join(sorted(map(repr, wrong)))}: use {' or '.join(map(repr, KINDS))}")
+
+
+def check_grid(schedule: Schedule) -> None:
+    """Nothing; ValueError where the grid is not T rows of L cells whose first runs everything."""
+    width = len(schedule.blocks)
+    for t, row in enumerate(schedule.grid):
+        if len(row) != width:
+            raise ValueError(f"row {t} of the grid has {len(row)} cells for {width} blocks: give one cell a block")
+        if wrong := set(row) - {RUN, REUSE}:
+            raise ValueError(
+                f"row {t} of the grid has {''.join(sorted(wrong))!r}: use only {RUN!r} (runs) and {REUSE!r} (reuses)"
+            )
+    if not schedule.grid or REUSE in schedule.grid[0]:
+        found = schedule.grid[0] if schedule.grid else "no row at all"
+        raise ValueError(f"call 0 has nothing to reuse, so the first row must be all {RUN!r}; found {found}")
+    if schedule.timesteps is not None and len(schedule.timesteps) != schedule.calls:
+        raise ValueError(f"found {len(schedule.timesteps)} timesteps for {schedule.calls} calls: give one for each call")
+
+
+def document(schedule: Schedule) -> dict[str, Any]:
+    """The JSON document of a schedule."""
+    content = {f.name: getattr(schedule, f.name) for f in fields(schedule)}
+    return signed(content | {"blocks": dict(zip(schedule.blocks, schedule.reuse, strict=True))}, FORM)
+
+
+def from_document(found: Any, *, edited: bool = False) -> Schedule:
+    """The schedule of a JSON document; ValueError says what is wrong with it."""
+    check(found, FORM, edited=edited)
+    return Schedule(
+        blocks=tuple(found["blocks"]),
+        grid=tuple(found["grid"]),
+        reuse=tuple(found["blocks"].values()),
+        denoiser=found["denoiser"],
+        scheduler=found["scheduler"],
+        scheduler_hash=found["scheduler_hash"],
+        timesteps=None if found["timesteps"] is None else tuple(found["timesteps"]),
+        made=found["made"],
+    )
+
+
+def save(schedule: Schedule, path: str | Path) -> None:
+    """Write a schedule as format 1; a reader sees the old file or the new one, never half of it."""
+    write(document(schedule), path)
+
+
+def load(path: str | Path, *, edited: bool = False) -> Schedule:
+    """The schedule in a file; edited=True takes one changed by hand. ValueError, FileNotFoundError: one sentence each."""
+    return read(path, FORM, partial(from_document, edited=edited))
+
+
+def scheduler_signature(scheduler: Any) -> tuple[str, str]:
+    """Class name of a diffusers scheduler and the start of the SHA-256 of its configuration, private keys left out."""
+    config = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
+    text = json.dumps(config, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
+    return type(scheduler).__name__, hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+def drawn(schedule: Schedule) -> Iterator[str]:
+    """Lines that show a schedule in a terminal: blocks down, calls across, a new band after every 84 calls."""
+    held = sum(schedule.held(t) for t in range(schedule.calls))
+    yield (
+        f"{schedule.denoiser}, {schedule.scheduler or 'any scheduler'}: {schedule.calls} calls × {len(schedule.blocks)} "
+        f"blocks, {schedule.share:.1%} of the cells run, {held} calls held whole"
+    )
+    head, *labels = labelled(schedule.blocks)
+    for start in range(0, schedule.calls, BAND_CALLS):
+        rows = schedule.grid[start : start + BAND_CALLS]
+        ruler = "".join(f"{t:<10}" for t in range(start, start + len(rows), 10))
+        yield f"{head}  {ruler[: max(len(rows), len(str(start)))]}".rstrip()
+        yield from (f"{label}  {''.join(cells)}" for label, cells in zip(labels, zip(*rows, strict=True), strict=True))
+
+
+def labelled(names: Sequence[str]) -> Iterator[str]:
+    """A heading and the names in one width; what a block has in common with the one above it is left out."""
+    parts = [(".".join(n.split(".")[:-2]), ".".join(n.split(".")[-2:])) for n in names]
+    groups, rests = (max(len(part[k]) for part in parts) for k in (0, 1))
+    width = max(len("call"), groups + bool(groups) + rests)
+    yield f"{'call':<{width}}"
+    for before, (group, rest) in zip([("", ""), *parts], parts, strict=False):
+        shown = "" if group == before[0] else group
+        label = f"{shown:<{groups}} {rest}" if groups else rest
+        yield f"{label:<{width}}"

@@ -1,0 +1,65 @@
+"""What a schedule means, in its plainest form: everything is computed, then hooks put the reused values in place.
+
+Independent of Patch and SubNet: y[t] = run ? block(x[t]) : y[t − 1] (or x[t] + the last y − x), DiP-GO, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from secateur.schedule import Schedule
+
+
+def parts(out) -> tuple:
+    return out if isinstance(out, tuple) else (out,)
+
+
+@contextmanager
+def reference(
+    denoiser, schedule: Schedule, *, branches: int = 1, offset: int = 0, streams=("hidden_states",)
+) -> Iterator[None]:
+    """While it lasts the denoiser follows the schedule, slowly; one image per use. offset: the image's first call."""
+    calls, last = [-1], {}
+
+    def count(*_):
+        calls[0] += 1
+
+    def cell(i: int, run, module, args, kwargs, out):
+        t, branch = offset + calls[0] // branches, calls[0] % branches
+        key = (i, branch)
+        residual = i < len(schedule.blocks) and schedule.reuse[i] == "residual"
+        names = list(type(module).forward.__code__.co_varnames)[1:]
+        before = [kwargs[n] if n in kwargs else args[names.index(n)] for n in streams] if residual else []
+        if t == offset or run(t):
+            pairs = zip(parts(out), before, strict=True)
+            last[key] = tuple(None if y is None else y - x for y, x in pairs) if residual else out
+            return out
+        if not residual:
+            return last[key]
+        found = tuple(None if d is None else x + d for d, x in zip(last[key], before, strict=True))
+        return found if isinstance(out, tuple) else found[0]
+
+    def hook(i, run):
+        return lambda module, args, kwargs, out: cell(i, run, module, args, kwargs, out)
+
+    handles = [denoiser.register_forward_pre_hook(count)]
+    for i, name in enumerate(schedule.blocks):
+        module = denoiser.get_submodule(name)
+        handles.append(module.register_forward_hook(hook(i, lambda t, i=i: schedule.runs(t)[i]), with_kwargs=True))
+    root = hook(len(schedule.blocks), lambda t: not schedule.held(t))
+    handles.append(denoiser.register_forward_hook(root, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def random_rows(blocks: int, calls: int, *, seed: int, share: float = 0.6) -> list[list[bool]]:
+    """T rows of L at random: some run a part, the third holds, the first runs everything."""
+    rows = torch.rand(calls, blocks, generator=torch.Generator().manual_seed(seed)) < share
+    rows[0], rows[2] = True, False
+    return rows.tolist()

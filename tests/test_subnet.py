@@ -1,0 +1,473 @@
+"""The runtime in stock pipelines of tiny size, against the plain reference that computes everything."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, partial
+
+import diffusers
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import tiny_pipes
+from reference import random_rows, reference
+from secateur import baselines
+from secateur.blocks import Blocks, find_blocks
+from secateur.families import family
+from secateur.liveness import block_bytes, peak_cached_bytes
+from secateur.patch import compile_blocks, patch_of
+from secateur.schedule import Schedule
+from secateur.subnet import apply, component, follow, remove
+from test_patch import NAMES, Net, traces
+from tiny import tiny
+from tiny_pipes import PIPES, STEPS, ddim, draw, noise, stable_diffusion
+
+OFFSET = {"steps_offset": 1}  # what Stable Diffusion's pipelines ask of a scheduler
+SCHEDULERS = {
+    "ddim": ddim,
+    "pndm": lambda: PNDMScheduler(**OFFSET, skip_prk_steps=True),
+    "dpm++": lambda: diffusers.DPMSolverMultistepScheduler(**OFFSET),
+    "unipc": lambda: diffusers.UniPCMultistepScheduler(**OFFSET),
+    "euler": lambda: EulerDiscreteScheduler(**OFFSET),
+    "heun": lambda: diffusers.HeunDiscreteScheduler(**OFFSET),
+    "lcm": lambda: diffusers.LCMScheduler(**OFFSET),
+}
+CALLS = {"pndm": STEPS + 1, "heun": 2 * STEPS - 1}
+
+
+@cache
+def blocks_of(name: str, granularity: str | None = None) -> Blocks:
+    return find_blocks(tiny(name), granularity)
+
+
+KNOWN: dict[tuple[str, ...], Blocks] = {}  # by names: tracing once is enough
+
+
+def scattered(blocks: Blocks, calls: int = STEPS, *, seed: int = 0) -> Schedule:
+    """A grid at random, closed, with a call held whole."""
+    KNOWN[blocks.names] = blocks
+    return baselines.closed(blocks, random_rows(len(blocks), calls, seed=seed), made={})
+
+
+def expected(pipe, call, schedule: Schedule, **how):
+    with reference(component(pipe), schedule, streams=family(component(pipe)).streams, **how):
+        return draw(pipe, call)
+
+
+def pruned(pipe, call, schedule: Schedule, **how):
+    blocks = how.pop("blocks", KNOWN.get(schedule.blocks))
+    with apply(pipe, schedule, blocks=blocks, **how):
+        return draw(pipe, call)
+
+
+# right in every pipeline
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", PIPES)
+def test_every_pipeline_computes_what_the_schedule_means(name, seed):
+    pipe, call = PIPES[name]()
+    blocks = blocks_of("sd15", "layer") if name == "sd" else find_blocks(component(pipe))
+    schedule = scattered(blocks, seed=seed)
+    dense, wanted = draw(pipe, call), expected(pipe, call, schedule, branches=2 if name == "wan" else 1)
+    assert torch.equal(pruned(pipe, call, schedule, blocks=blocks), wanted)
+    assert not torch.equal(dense, wanted)
+    assert torch.isfinite(wanted).all()
+    assert torch.equal(draw(pipe, call), dense)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_runs_dense_and_pruned_schedules_right(name):
+    pipe, call = stable_diffusion(scheduler=SCHEDULERS[name]())
+    call["generator"] = torch.Generator()
+    blocks, calls = blocks_of("sd15", "stage"), CALLS.get(name, STEPS)
+    dense = draw(pipe, call)
+    assert torch.equal(pruned(pipe, call, baselines.dense(blocks, calls), blocks=blocks), dense)
+    schedule = scattered(blocks, calls)
+    wanted = expected(pipe, call, schedule)
+    assert torch.equal(pruned(pipe, call, schedule, blocks=blocks), wanted)
+    assert not torch.equal(wanted, dense)
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"])
+@pytest.mark.parametrize(("name", "first"), [("ddim", 3), ("pndm", 3), ("dpm++", 3), ("heun", 6)])
+def test_image_to_image_starts_part_of_the_way_down(kind, name, first):
+    pipe, call = stable_diffusion(kind, SCHEDULERS[name]())
+    schedule = scattered(blocks_of("sd15", "stage"), CALLS.get(name, STEPS), seed=4)
+    assert "." in schedule.grid[first], "the image's first call must be one that the schedule prunes"
+    wanted = expected(pipe, call, schedule, offset=first)
+    assert torch.equal(pruned(pipe, call, schedule), wanted)
+    assert not torch.equal(wanted, expected(pipe, call, schedule, offset=first - 1))
+
+
+def test_controlnet():
+    unet = tiny("sd15")
+    pipe, call = stable_diffusion("StableDiffusionControlNetPipeline", controlnet=tiny_pipes.controlnet(unet))
+    schedule = scattered(blocks_of("sd15", "stage"))
+    wanted = expected(pipe, call, schedule)
+    assert torch.equal(pruned(pipe, call, schedule), wanted)
+    assert not torch.equal(wanted, expected(pipe, call | {"controlnet_conditioning_scale": 0.0}, schedule))
+
+
+def test_lora():
+    peft = pytest.importorskip("peft", reason="LoRA in diffusers needs peft")
+    pipe, call = stable_diffusion()
+    schedule = scattered(blocks_of("sd15", "stage"))
+    plain = pruned(pipe, call, schedule)
+    torch.manual_seed(0)
+    pipe.unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    wanted = expected(pipe, call, schedule)
+    assert torch.equal(pruned(pipe, call, schedule), wanted)
+    assert not torch.equal(plain, wanted)
+
+
+def test_ip_adapter():
+    pipe, call = stable_diffusion()
+    torch.manual_seed(3)
+    processor_keys = {}
+    for i, name in enumerate(pipe.unet.attn_processors):
+        if name.endswith("attn2.processor"):
+            width = pipe.unet.get_submodule(name.removesuffix(".processor")).to_q.out_features
+            processor_keys |= {f"{i}.to_{kv}_ip.weight": torch.randn(width, 8) for kv in "kv"}
+    image_proj = {
+        "proj.weight": torch.randn(4 * 8, 6),
+        "proj.bias": torch.zeros(32),
+        "norm.weight": torch.ones(8),
+        "norm.bias": torch.zeros(8),
+    }
+    pipe.unet._load_ip_adapter_weights([{"image_proj": image_proj, "ip_adapter": processor_keys}])
+    call["ip_adapter_image_embeds"] = [noise(8, 2, 1, 6)]
+    schedule = scattered(blocks_of("sd15", "stage"))
+    wanted = expected(pipe, call, schedule)
+    assert torch.equal(pruned(pipe, call, schedule), wanted)
+    assert not torch.equal(wanted, expected(pipe, call | {"ip_adapter_image_embeds": [noise(9, 2, 1, 6)]}, schedule))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_batch_is_its_images_and_guidance_is_no_matter(guidance):
+    blocks = blocks_of("sd15", "stage")
+    pipe, call = stable_diffusion(batch=2, guidance=guidance)
+    both = pruned(pipe, call, scattered(blocks), blocks=blocks)
+    for k in range(2):
+        one = {name: v[k : k + 1] if torch.is_tensor(v) else v for name, v in call.items()}
+        torch.testing.assert_close(pruned(pipe, one, scattered(blocks), blocks=blocks), both[k : k + 1], atol=1e-3, rtol=1e-4)
+
+
+def test_generators_still_reach_the_scheduler():
+    pipe, call = stable_diffusion()
+    call |= {"eta": 1.0, "generator": torch.Generator()}
+    schedule = baselines.dense(blocks_of("sd15", "stage"), STEPS)
+    assert torch.equal(pruned(pipe, call, schedule), draw(pipe, call))
+
+
+def test_true_guidance_of_flux_has_a_branch_of_its_own():
+    pipe, call = tiny_pipes.flux(true_cfg=2.0)
+    schedule = scattered(blocks_of("flux"))
+    wanted = expected(pipe, call, schedule, branches=2)
+    assert torch.equal(pruned(pipe, call, schedule), wanted)
+
+
+def test_a_batch_that_shrinks_half_way_goes_on_from_a_dense_call():
+    """Guidance may stop before the end: pipelines then halve the batch."""
+    pipe, call = stable_diffusion()
+    entered = []
+
+    def stop(pipe, step, timestep, tensors):
+        if step == 2:
+            pipe._guidance_scale = 0.0
+            tensors["prompt_embeds"] = tensors["prompt_embeds"].chunk(2)[1]
+        return tensors
+
+    call |= {"callback_on_step_end": stop, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    blocks = blocks_of("sd15", "stage")
+    handle = pipe.unet.conv_in.register_forward_pre_hook(lambda m, args: entered.append(len(args[0])))
+    out = pruned(pipe, call, baselines.uniform(blocks, STEPS, every=5), blocks=blocks)
+    handle.remove()
+    assert entered == [2, 1, 1]  # calls 0, 3 (new shape) and 5
+    assert torch.isfinite(out).all()
+
+
+def test_a_schedule_can_choose_the_timesteps():
+    pipe, call = stable_diffusion(scheduler=SCHEDULERS["dpm++"]())
+    times = (990.0, 700.0, 420.0, 60.0)
+    schedule = replace(baselines.dense(blocks_of("sd15", "stage"), 4), timesteps=times)
+    wanted = draw(pipe, {k: v for k, v in call.items() if k != "num_inference_steps"} | {"timesteps": [int(t) for t in times]})
+    assert torch.equal(pruned(pipe, call, schedule), wanted)
+    pipe.scheduler = ddim()
+    with pytest.raises(ValueError, match="chooses its timesteps and DDIMScheduler takes none"):
+        apply(pipe, schedule)
+
+
+# offload, compilation, and those who write in place
+
+
+def test_model_offload_renews_its_hooks_between_images():
+    from accelerate.hooks import CpuOffload, add_hook_to_module, remove_hook_from_module
+
+    pipe, call = stable_diffusion()
+    schedule = scattered(blocks_of("sd15", "stage"))
+    wanted = expected(pipe, call, schedule)
+    add_hook_to_module(pipe.unet, CpuOffload(execution_device="cpu"))
+    with apply(pipe, schedule, blocks=KNOWN[schedule.blocks]):
+        for _ in range(2):
+            assert torch.equal(draw(pipe, call), wanted)
+            remove_hook_from_module(pipe.unet, recurse=True)  # what maybe_free_model_hooks does
+            add_hook_to_module(pipe.unet, CpuOffload(execution_device="cpu"))
+    remove_hook_from_module(pipe.unet, recurse=True)
+    assert pipe.unet.forward.__func__ is type(pipe.unet).forward
+
+
+def test_sequential_and_group_offload_are_refused():
+    import accelerate
+    from diffusers.hooks import apply_group_offloading
+
+    schedule = scattered(blocks_of("sd15", "stage"))
+    pipe, _ = stable_diffusion()
+    accelerate.cpu_offload(pipe.unet, execution_device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"sequential CPU offload .*enable_model_cpu_offload\(\)"):
+        apply(pipe, schedule)
+    pipe, _ = stable_diffusion()
+    cpu = torch.device("cpu")
+    apply_group_offloading(pipe.unet, onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
+    with pytest.raises(ValueError, match="group offload"):
+        apply(pipe, schedule)
+
+
+@pytest.fixture
+def quick_dynamo():
+    """torch.compile afresh, without the trace that it writes for whoever captures debug logs, as pytest does."""
+    torch._dynamo.reset()
+    logger = logging.getLogger("torch.__trace")
+    level, logger.level = logger.level, logging.ERROR
+    yield
+    logger.level = level
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("quick_dynamo")
+def test_compiled_blocks_make_no_graph_after_the_first_call():
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    counter = CompileCounterWithBackend("eager")
+    pipe, call = tiny_pipes.pixart()
+    blocks = blocks_of("pixart")
+    schedule = baselines.closed(blocks, random_rows(len(blocks), STEPS, seed=1), made={})
+    wanted = expected(pipe, call, schedule)
+    counts = []
+    with compile_blocks(pipe.transformer, blocks.names, backend=counter, fullgraph=True), apply(pipe, schedule, blocks=blocks):
+        pipe.transformer.register_forward_hook(lambda *_: counts.append(counter.frame_count))
+        torch.testing.assert_close(draw(pipe, call), wanted)
+        draw(pipe, call)
+    assert counts[0] == counts[-1] <= 2  # three blocks of one shape share their graphs
+    assert not traces(pipe.transformer)
+
+
+@pytest.mark.usefixtures("quick_dynamo")
+def test_a_denoiser_compiled_whole_still_follows_and_makes_no_more_graphs():
+    """A small net of our own: compiling a real denoiser whole takes half a minute."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    counter, net = CompileCounterWithBackend("eager"), Net().requires_grad_(False)
+    whole = torch.compile(net, backend=counter)
+    blocks = Blocks("Net", "layer", NAMES, ("output",) * 3, ((), (0,), (1,)), (2,))
+    schedule = Schedule(NAMES, ("###", ".##", "...", "..#", "###", ".##"), blocks.reuse, "Net")
+    xs = [noise(k, 2, 4) for k in range(STEPS)]
+    dense = [whole(x) for x in xs]
+    with reference(net, schedule):
+        wanted = [net(x) for x in xs]
+    counts = []
+    with follow(whole, schedule, blocks=blocks) as subnet:
+        for _ in range(3):
+            subnet.restart()
+            torch.testing.assert_close([whole(x) for x in xs], wanted)
+            counts.append(counter.frame_count)
+    assert counts[0] == counts[2]
+    torch.testing.assert_close([whole(x) for x in xs], dense)
+
+
+def test_those_who_write_into_what_they_read_are_found_out_and_served_copies():
+    """FreeU scales half of mid_block's output in place."""
+    pipe, call = stable_diffusion()
+    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6)
+    blocks = blocks_of("sd15", "stage")
+    rows = [[name != "mid_block" for name in blocks.names]] * STEPS
+    schedule = baselines.closed(blocks, [None, *rows[1:]], made={})
+    with pytest.raises(RuntimeError, match=r"mid_block gave was changed in place.*copies=True"):
+        pruned(pipe, call, schedule, blocks=blocks)
+    plain = pruned(pipe, call, schedule, blocks=blocks, copies=True)
+    pure = []  # mid_block's output before anyone has written into it
+    pipe.unet.mid_block.register_forward_hook(lambda m, a, out: pure.append(out.clone()) or pure[0].clone())
+    assert torch.equal(draw(pipe, call), plain)
+
+
+# what is kept
+
+
+@pytest.mark.parametrize("granularity", ["stage", "layer"])
+def test_it_keeps_what_liveness_says_and_nothing_at_the_end(granularity):
+    pipe, call = stable_diffusion(guidance=1.0)
+    blocks = blocks_of("sd15", granularity)
+    inputs = {"sample": noise(1, 1, 4, 8, 8), "timestep": torch.tensor(1), "encoder_hidden_states": noise(2, 1, 5, 8)}
+    sizes = block_bytes(pipe.unet, blocks, inputs)
+    for schedule in (
+        scattered(blocks),
+        baselines.deepcache(blocks, STEPS, interval=3),
+        baselines.uniform(blocks, STEPS, every=3),
+    ):
+        with apply(pipe, schedule, blocks=blocks) as subnet:
+            draw(pipe, call)
+            assert subnet.peak_bytes == peak_cached_bytes(schedule, blocks, sizes) < sum(sizes)
+            assert subnet.cached_bytes == 0
+    assert peak_cached_bytes(baselines.dense(blocks, STEPS), blocks, sizes) == 0
+    assert sizes[-1] == 4 * 4 * 8 * 8
+
+
+def test_a_held_call_costs_nothing_and_dead_blocks_never_run():
+    pipe, call = stable_diffusion()
+    blocks = blocks_of("sd15", "stage")
+    ran = []
+    for name in ("conv_in", *blocks.names):
+        leaf = next(m for m in pipe.unet.get_submodule(name).modules() if isinstance(m, torch.nn.Conv2d))
+        leaf.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
+    rows = ("#########", ".........", "#######.#", *["........."] * 3)
+    pruned(pipe, call, Schedule(blocks.names, rows, blocks.reuse, blocks.denoiser), blocks=blocks)
+    assert ran == ["conv_in", *blocks.names, "conv_in", "down_blocks.0", "up_blocks.3"]
+
+
+class Syncs(TorchDispatchMode):
+    """Counts what would wait for a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_it_never_waits_for_the_device():
+    pipe, call = stable_diffusion()
+    with Syncs() as dense:
+        draw(pipe, call)
+    blocks = blocks_of("sd15", "stage")
+    with apply(pipe, scattered(blocks), blocks=blocks), Syncs() as sub:
+        draw(pipe, call)
+    assert sub.count <= dense.count
+
+
+# loops of one's own
+
+
+def test_follow_counts_the_calls_itself():
+    net = tiny("sd15")
+    blocks = blocks_of("sd15", "stage")
+    schedule = scattered(blocks)
+    xs = [noise(k, 1, 4, 8, 8) for k in range(STEPS)]
+
+    def loop():
+        return [net(x, torch.tensor(1), noise(2, 1, 5, 8), return_dict=False)[0] for x in xs]
+
+    with reference(net, schedule):
+        wanted = loop()
+    with follow(net, schedule, blocks=blocks) as subnet:
+        for _ in range(2):
+            subnet.restart()
+            assert all(torch.equal(a, b) for a, b in zip(loop(), wanted, strict=True))
+        with pytest.raises(ValueError, match="call 7 of a schedule of 6"):
+            net(xs[0], torch.tensor(1), noise(2, 1, 5, 8))
+
+
+def test_a_loop_of_ones_own_under_apply_is_found_out():
+    pipe, _ = stable_diffusion()
+    call = partial(pipe.unet, noise(1, 1, 4, 8, 8), torch.tensor(1), noise(2, 1, 5, 8))
+    with apply(pipe, scattered(blocks_of("sd15", "stage"))):
+        for _ in range(8):
+            call()
+        with pytest.raises(ValueError, match=r"9 times without a step.*follow\(\)"):
+            call()
+
+
+# what does not fit
+
+
+@contextmanager
+def refused(pipe, says: str):
+    with pytest.raises(ValueError, match=says) as caught:
+        yield
+    assert "\n" not in str(caught.value)
+    assert not traces(component(pipe))
+    assert "step" not in vars(pipe.scheduler)
+
+
+def test_mismatches_are_refused_with_both_values():
+    pipe, call = stable_diffusion()
+    blocks = blocks_of("sd15", "stage")
+    schedule = scattered(blocks)
+    with refused(pipe, "for a DiTTransformer2DModel and the pipe has a UNet2DConditionModel"):
+        apply(pipe, scattered(blocks_of("dit")))
+    names = ("down_blocks.9", *blocks.names[1:])
+    with refused(pipe, r"no block named down_blocks\.9"):
+        apply(pipe, replace(schedule, blocks=names))
+    with refused(pipe, "8 blocks are not those of UNet2DConditionModel at granularity stage or layer"):
+        apply(pipe, Schedule(blocks.names[1:], ("########",), blocks.reuse[1:], blocks.denoiser))
+    with refused(pipe, "DDIMScheduler makes 6 calls and the schedule has 9"):
+        pruned(pipe, call, scattered(blocks, 9))
+    with refused(pipe, "has none where one denoiser"):
+        apply(pipe, schedule, denoiser="transformer")
+
+
+def test_another_scheduler_is_refused_or_warned_of():
+    pipe, call = stable_diffusion()
+    schedule = scattered(blocks_of("sd15", "stage")).bound_to(EulerDiscreteScheduler())
+    with refused(pipe, r"for EulerDiscreteScheduler [0-9a-f]{16} and the pipe has DDIMScheduler [0-9a-f]{16}.*strict=False"):
+        apply(pipe, schedule)
+    with pytest.warns(UserWarning, match="for EulerDiscreteScheduler"):
+        handle = apply(pipe, schedule, strict=False)
+    handle.remove()
+    with refused(pipe, "DDIMScheduler .* DDIMScheduler"):
+        apply(pipe, schedule.bound_to(DDIMScheduler(steps_offset=3)))
+    pruned(pipe, call, schedule.bound_to(ddim()))
+
+
+def test_a_scheduler_changed_under_a_schedule_is_noticed():
+    pipe, call = stable_diffusion()
+    with apply(pipe, scattered(blocks_of("sd15", "stage"))):
+        pipe.scheduler = EulerDiscreteScheduler()
+        with pytest.raises(ValueError, match="another scheduler after the schedule was applied"):
+            draw(pipe, call)
+
+
+def test_two_denoisers_are_refused():
+    pipe, _ = tiny_pipes.wan()
+    pipe.register_modules(transformer_2=tiny("wan"))
+    with pytest.raises(ValueError, match="WanPipeline has transformer, transformer_2 where one denoiser"):
+        apply(pipe, scattered(blocks_of("wan")))
+
+
+def test_applying_again_replaces_and_remove_by_pipe_works():
+    pipe, call = stable_diffusion()
+    blocks = blocks_of("sd15", "stage")
+    dense = draw(pipe, call)
+    first = apply(pipe, scattered(blocks, seed=0), blocks=blocks)
+    apply(pipe, scattered(blocks, seed=1), blocks=blocks)
+    wanted = draw(pipe, call)
+    first.remove()  # the first one is gone already, the second stays
+    assert torch.equal(draw(pipe, call), wanted)
+    remove(pipe)
+    remove(pipe)
+    assert patch_of(pipe.unet) is None
+    assert torch.equal(draw(pipe, call), dense)
+    assert torch.equal(wanted, expected(pipe, call, scattered(blocks, seed=1)))
+
+
+def test_a_refusal_leaves_the_schedule_that_is_applied():
+    pipe, _ = stable_diffusion()
+    kept = apply(pipe, scattered(blocks_of("sd15", "stage")))
+    with pytest.raises(ValueError, match="DiT"):
+        apply(pipe, scattered(blocks_of("dit")))
+    assert patch_of(pipe.unet).owner is kept

@@ -1,0 +1,155 @@
+"""Tiny random pipelines of the real classes: `pipe, call = stable_diffusion()`, then `pipe(**call)` gives latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from tiny import tiny
+
+STEPS = 6
+
+
+def noise(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def vae(channels: int = 4) -> diffusers.AutoencoderKL:
+    torch.manual_seed(1)
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    small = {"block_out_channels": (4, 4), "norm_num_groups": 2, "layers_per_block": 1, "latent_channels": channels}
+    return diffusers.AutoencoderKL(**kinds, **small).eval().requires_grad_(False)
+
+
+def quiet(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def ddim() -> diffusers.DDIMScheduler:
+    """DDIM as Stable Diffusion 1.5 has it."""
+    return diffusers.DDIMScheduler(steps_offset=1, clip_sample=False, set_alpha_to_one=False)
+
+
+def common(batch: int = 1, width: int = 8, guidance: float = 3.0) -> dict[str, Any]:
+    """The arguments that pipelines share: embeddings instead of prompts, latents instead of images."""
+    call = {"prompt_embeds": noise(2, batch, 5, width), "guidance_scale": guidance, "num_inference_steps": STEPS}
+    if guidance > 1:
+        call["negative_prompt_embeds"] = noise(3, batch, 5, width)
+    return call | {"output_type": "latent"}
+
+
+def stable_diffusion(kind: str = "StableDiffusionPipeline", scheduler=None, *, batch: int = 1, guidance: float = 3.0, **more):
+    """A Stable Diffusion pipeline of any kind and its arguments."""
+    parts = {"vae": vae(), "text_encoder": None, "tokenizer": None, "unet": tiny("sd15", **more.pop("unet", {}))}
+    rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipe = getattr(diffusers, kind)(**parts, **rest, scheduler=scheduler or ddim(), **more)
+    return quiet(pipe), {**common(batch, guidance=guidance), **start(kind, batch)}
+
+
+def start(kind: str, batch: int) -> dict[str, Any]:
+    """What this kind of pipeline starts from."""
+    if kind == "StableDiffusionPipeline":
+        return {"latents": noise(4, batch, 4, 8, 8)}
+    image = {"image": noise(5, batch, 3, 16, 16).abs().clamp(max=1), "generator": torch.Generator().manual_seed(0)}
+    if "ControlNet" in kind:
+        return {"image": image["image"], "latents": noise(4, batch, 4, 8, 8)}
+    if "Inpaint" in kind:
+        mask = torch.zeros(batch, 1, 16, 16)
+        mask[..., :8] = 1
+        return image | {"mask_image": mask, "strength": 0.6, "height": 16, "width": 16}
+    return image | {"strength": 0.6}
+
+
+def controlnet(unet) -> diffusers.ControlNetModel:
+    torch.manual_seed(5)
+    net = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4))
+    for block in (*net.controlnet_down_blocks, net.controlnet_mid_block):
+        torch.nn.init.normal_(block.weight, std=0.1)  # they begin as zeros, which would show nothing
+    return net.eval().requires_grad_(False)
+
+
+def sdxl(scheduler=None):
+    parts = {"text_encoder": None, "text_encoder_2": None, "tokenizer": None, "tokenizer_2": None}
+    scheduler = scheduler or diffusers.EulerDiscreteScheduler()
+    pipe = diffusers.StableDiffusionXLPipeline(vae=vae(), unet=tiny("sdxl"), scheduler=scheduler, **parts)
+    pooled = {"pooled_prompt_embeds": noise(6, 1, 8), "negative_pooled_prompt_embeds": noise(7, 1, 8)}
+    return quiet(pipe), common() | pooled | {"latents": noise(4, 1, 4, 8, 8)}
+
+
+def dit():
+    pipe = diffusers.DiTPipeline(tiny("dit", num_embeds_ada_norm=1000, out_channels=8), vae(), diffusers.DDIMScheduler())
+    call = {"class_labels": [1, 2], "guidance_scale": 3.0, "num_inference_steps": STEPS, "output_type": "pt"}
+    return quiet(pipe), call
+
+
+def pixart():
+    parts = {"tokenizer": None, "text_encoder": None, "vae": vae()}
+    net = tiny("pixart", out_channels=8)
+    pipe = diffusers.PixArtAlphaPipeline(**parts, transformer=net, scheduler=diffusers.DPMSolverMultistepScheduler())
+    masks = {"prompt_attention_mask": torch.ones(1, 5), "negative_prompt_attention_mask": torch.ones(1, 5)}
+    call = common(width=12) | masks | {"latents": noise(4, 1, 4, 8, 8), "use_resolution_binning": False}
+    return quiet(pipe), call | {"height": 16, "width": 16, "negative_prompt": None}
+
+
+def sd3():
+    names = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    parts = dict.fromkeys(names) | {"vae": vae(), "transformer": tiny("sd3", out_channels=4), "scheduler": scheduler}
+    pooled = {"pooled_prompt_embeds": noise(6, 1, 6), "negative_pooled_prompt_embeds": noise(7, 1, 6)}
+    call = common(width=12) | pooled | {"latents": noise(4, 1, 4, 8, 8), "height": 16, "width": 16}
+    return quiet(diffusers.StableDiffusion3Pipeline(**parts)), call
+
+
+def flux(*, true_cfg: float = 1.0):
+    names = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    parts = dict.fromkeys(names) | {"vae": vae(), "transformer": tiny("flux"), "scheduler": scheduler}
+    call = common(width=12) | {
+        "pooled_prompt_embeds": noise(6, 1, 6),
+        "latents": noise(4, 1, 16, 16),
+        "height": 16,
+        "width": 16,
+    }
+    call |= {"negative_pooled_prompt_embeds": noise(7, 1, 6), "true_cfg_scale": true_cfg}
+    return quiet(diffusers.FluxPipeline(**parts)), call
+
+
+def wan(guidance: float = 3.0):
+    torch.manual_seed(1)
+    coder = diffusers.AutoencoderKLWan(
+        base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    scheduler = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+    pipe = diffusers.WanPipeline(tokenizer=None, text_encoder=None, vae=coder, scheduler=scheduler, transformer=tiny("wan"))
+    call = common(width=12, guidance=guidance) | {
+        "height": 32,
+        "width": 32,
+        "num_frames": 5,
+        "latents": noise(4, 1, 4, 2, 4, 4),
+    }
+    return quiet(pipe), call
+
+
+PIPES = {
+    "sd": stable_diffusion,
+    "sdxl": sdxl,
+    "dit": dit,
+    "pixart": pixart,
+    "sd3": sd3,
+    "flux": flux,
+    "wan": wan,
+}
+
+
+def draw(pipe, call: dict[str, Any]) -> Tensor:
+    """The pipeline's latents or images; a fresh generator, so that it can be called again."""
+    call = dict(call)
+    if "generator" in call or isinstance(pipe, diffusers.DiTPipeline):
+        call["generator"] = torch.Generator().manual_seed(0)
+    out = pipe(**call)
+    found = out.frames if hasattr(out, "frames") else out.images
+    return found if torch.is_tensor(found) else torch.from_numpy(found)
