@@ -10,8 +10,12 @@ from secateur.blocks import Blocks, find_blocks
 from secateur.families import FAMILIES, Family
 from secateur.macs import Macs, count
 from secateur.patch import Patch, compile_blocks
+from secateur.plan import Plan
 from secateur.schedule import Schedule, load, save
+from secateur.solve import knapsack
 from secateur.subnet import SubNet, apply, follow, remove
+from secateur.supernet import SuperNet, supernet
+from secateur.surgery import drop_layers
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,8 +24,10 @@ __all__ = [
     "Family",
     "Macs",
     "Patch",
+    "Plan",
     "Schedule",
     "SubNet",
+    "SuperNet",
     "apply",
     "chosen",
     "compile_blocks",
@@ -29,13 +35,16 @@ __all__ = [
     "deepcache",
     "delta_dit",
     "dense",
+    "drop_layers",
     "find_blocks",
     "follow",
     "fora",
+    "knapsack",
     "load",
     "published_dip_go",
     "remove",
     "save",
+    "supernet",
     "uniform",
     "zoo",
 ]

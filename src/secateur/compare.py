@@ -195,7 +195,7 @@ def _block_names(groups: list[list[Batch]]) -> dict[tuple[str, ...], None]:
 
 
 def _row(
-    group: list[Batch], reference: list[Batch], counts: Mapping[tuple, macs.Macs], samples: int, captions
+    group: list[Batch], reference: list[Batch], counts: dict[tuple[str, ...], macs.Macs], samples: int, captions
 ) -> dict[str, Any]:
     variant, calls = group[0].variant, group[0].calls
     schedule, drawn = variant.schedule, next(reversed(counts))
@@ -253,7 +253,7 @@ def _judged(images: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
 
     right = quality.prompt_accuracy(images, captions, judge)
     low, high = quality.wilson(int(right.sum()), len(right))
-    found = {"accuracy": {"mean": float(right.mean()), "ci95": [low, high]}}
+    found: dict[str, Any] = {"accuracy": {"mean": float(right.mean()), "ci95": [low, high]}}
     if len(images) >= FRECHET_IMAGES:
         found["frechet"] = quality.judge_frechet(images, _renders(captions), judge)
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -134,7 +134,7 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(canvas.convert("RGB"))
 
 
-def _paste(canvas: Image.Image, name: str, size_px: int, centre: tuple[int, int]) -> None:
+def _paste(canvas: Image.Image, name: str, size_px: int, centre: tuple[Any, Any]) -> None:
     from PIL import Image
 
     glyph = _glyphs()[name].resize((size_px, size_px), Image.Resampling.BOX).convert("RGBA")

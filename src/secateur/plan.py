@@ -1,0 +1,135 @@
+"""Plan: which layers are removed for good and how, as an artifact that a person can read, diff and mail. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from secateur.artifact import TEXT, Form, check, frozen, read, signed, write
+
+# A layer that goes leaves its input; or of it the hidden stream alone, where a skip was joined to that; or its 1×1 shortcut.
+IDENTITY, DROP_SKIP, KEEP_SHORTCUT = REMOVALS = ("identity", "drop_skip", "keep_shortcut")
+FORM = Form(
+    noun="plan",
+    number=1,
+    fields={"denoiser": TEXT, "made": (dict,), "layers": (dict,)},
+    ordered="layers",
+    texts=("layers",),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Layers of a teacher that its student lacks, and how that came about.
+
+    layers: names of the layers removed, each of another part of the net. removals: how each goes, "identity" (y = x),
+    "drop_skip" (y = the hidden stream in x, without the skip joined to it) or "keep_shortcut" (y = its 1×1 shortcut of x).
+    denoiser: the teacher's class name. made: how it was made, any JSON.
+    """
+
+    layers: tuple[str, ...]
+    removals: tuple[str, ...]
+    denoiser: str
+    made: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "made", frozen(self.made))
+        check_layers(self)
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Each layer with how it goes."""
+        return zip(self.layers, self.removals, strict=True)
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file, see `save`."""
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | Path, *, edited: bool = False) -> Plan:
+        """The plan in a file, see `load`."""
+        return load(path, edited=edited)
+
+    def __reduce__(self):  # what is frozen in `made` cannot be pickled or copied as it is
+        return from_document, (document(self),)
+
+    def __str__(self) -> str:
+        width = max(map(len, self.layers))
+        lines = (f"{layer:<{width}}  {removal}" for layer, removal in self.items())
+        return "\n".join((f"{self.denoiser}: {len(self.layers)} layers go", *lines))
+
+
+def check_layers(plan: Plan) -> None:
+    """Nothing; ValueError where the layers and how they go make no sense."""
+    layers, removals = plan.layers, plan.removals
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"found {len(layers)} layers, {len(set(layers))} of them different: name one or more, each once")
+    if len(removals) != len(layers):
+        raise ValueError(f"found {len(layers)} layers but {len(removals)} removals: give one for each layer")
+    if wrong := set(removals) - set(REMOVALS):
+        raise ValueError(f"found removal {', '.join(sorted(map(repr, wrong)))}: use {', '.join(map(repr, REMOVALS))}")
+    if inner := [layer for layer in layers if any(layer.startswith(f"{outer}.") for outer in layers)]:
+        raise ValueError(f"{inner[0]} is in a layer that goes anyway: name the outer one alone")
+
+
+def document(plan: Plan) -> dict[str, Any]:
+    """The JSON document of a plan."""
+    return signed({"denoiser": plan.denoiser, "made": plan.made, "layers": dict(plan.items())}, FORM)
+
+
+def from_document(found: Any, *, edited: bool = False) -> Plan:
+    """The plan of a JSON document; ValueError says what is wrong with it."""
+    check(found, FORM, edited=edited)
+    layers = found["layers"]
+    return Plan(tuple(layers), tuple(layers.values()), denoiser=found["denoiser"], made=found["made"])
+
+
+def save(plan: Plan, path: str | Path) -> None:
+    """Write a plan as format 1; a reader sees the old file or the new one, never half of it."""
+    write(document(plan), path)
+
+
+def load(path: str | Path, *, edited: bool = False) -> Plan:
+    """The plan in a file; edited=True takes one changed by hand. ValueError, FileNotFoundError: one sentence each."""
+    return read(path, FORM, partial(from_document, edited=edited))
+
+
+# The handcrafted rivals, for U-Nets of the shape of Stable Diffusion 1 and 2.
+
+BASE = (
+    *(f"down_blocks.{i}.{kind}.1" for i in range(3) for kind in ("resnets", "attentions")),
+    "down_blocks.3.resnets.1",
+    "up_blocks.0.resnets.1",
+    *(f"up_blocks.{i}.{kind}.1" for i in range(1, 4) for kind in ("resnets", "attentions")),
+)
+MIDDLE = ("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1")
+INNERMOST = (
+    "down_blocks.2.downsamplers.0",
+    "down_blocks.3.resnets.0",
+    "up_blocks.0.resnets.0",
+    "up_blocks.0.resnets.2",
+    "up_blocks.0.upsamplers.0",
+)
+
+
+def bk_sdm_base() -> Plan:
+    """BK-SDM Base (arXiv 2305.15798): the second pair of a stage goes; 579,384,964 of SD-1.5's 859,520,964 weights stay."""
+    return bk_sdm("Base", BASE)
+
+
+def bk_sdm_small() -> Plan:
+    """BK-SDM Small (arXiv 2305.15798): Base without the middle; 482,346,884 of SD-1.5's weights stay."""
+    return bk_sdm("Small", BASE + MIDDLE)
+
+
+def bk_sdm_tiny() -> Plan:
+    """BK-SDM Tiny (arXiv 2305.15798): Small without the innermost stages; 323,384,964 of SD-1.5's weights stay."""
+    return bk_sdm("Tiny", BASE + MIDDLE + INNERMOST)
+
+
+def bk_sdm(size: str, layers: tuple[str, ...]) -> Plan:
+    up = [layer.startswith("up_blocks") and ".resnets." in layer for layer in layers]
+    removals = tuple(DROP_SKIP if joined else IDENTITY for joined in up)
+    return Plan(layers, removals, "UNet2DConditionModel", made={"method": f"BK-SDM {size}", "source": "arXiv 2305.15798"})

@@ -1,0 +1,73 @@
+"""What to keep under a budget: the 0–1 knapsack, solved exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from operator import index
+
+SCALE = 1e6  # HiGHS takes solutions that differ by less than 1e-6 for equally good, which small scores do
+LARGEST = 10**13  # with ten times that it no longer finds the best set to the last unit
+
+
+def knapsack(scores: Sequence[float], costs: Sequence[int], *, keep: float, rest: int = 0) -> tuple[bool, ...]:
+    """Which layers to keep, (L,): the highest sum of scores whose cost is at most a fraction `keep` of the whole.
+
+    scores: (L,), higher matters more; among sets of one sum, any. costs: (L,) whole numbers 0 or more (parameters, MACs,
+    nanoseconds). rest: cost of what is kept whatever is chosen. Fractions are of sum(costs) + rest, and exact: the one
+    achieved is never above `keep`. ValueError where `rest` alone is. LAPTOP-Diff (arXiv 2404.11098): the knapsack, seen
+    from what stays.
+    """
+    check(scores, costs, rest)
+    room = budget(costs, keep=keep, rest=rest)
+    kept = optimum(scores, costs, room=room)
+    if (cost := sum(cost for cost, k in zip(costs, kept, strict=True) if k)) > room:
+        raise RuntimeError(f"HiGHS chose layers of cost {cost} where {room} were left: report this with scores and costs")
+    return kept
+
+
+def achieved(kept: Sequence[bool], costs: Sequence[int], *, rest: int = 0) -> float:
+    """Fraction of the cost that is kept, of sum(costs) + rest."""
+    return (rest + sum(cost for cost, k in zip(costs, kept, strict=True) if k)) / (rest + sum(costs))
+
+
+def check(scores: Sequence[float], costs: Sequence[int], rest: int) -> None:
+    """Nothing; ValueError or TypeError where scores and costs make no knapsack."""
+    if not costs or len(scores) != len(costs):
+        raise ValueError(f"found {len(scores)} scores and {len(costs)} costs: give one of each for every layer")
+    if wrong := [score for score in scores if not math.isfinite(score)]:
+        raise ValueError(f"found a score of {wrong[0]}: give finite numbers, higher for what matters more")
+    if wrong := [cost for cost in (*costs, rest) if not hasattr(cost, "__index__")]:
+        raise TypeError(f"found a cost of {wrong[0]!r}: give whole numbers (parameters, MACs, nanoseconds), which stay exact")
+    if min(*costs, rest) < 0 or sum(costs) + rest == 0:
+        raise ValueError(f"found costs from {min(*costs, rest)} to {max(*costs, rest)}: give 0 or more, not all of them 0")
+
+
+def budget(costs: Sequence[int], *, keep: float, rest: int) -> int:
+    """The cost that may be chosen beside `rest`; ValueError where there is none."""
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep is the fraction that stays, above 0 and at most 1; got {keep}")
+    total = sum(map(index, costs)) + index(rest)
+    room = math.floor(Fraction(str(keep)) * total) - index(rest)  # as it is written: 0.7 of 10 is 7, though the float is less
+    if room < 0:
+        raise ValueError(f"{rest / total:.4g} stays whatever is removed, so keep={keep} is out of reach: ask for more")
+    return room
+
+
+def optimum(scores: Sequence[float], costs: Sequence[int], *, room: int) -> tuple[bool, ...]:
+    """The set with the highest sum of scores that costs at most `room`, (L,). ValueError for costs past what floats hold."""
+    import numpy as np
+    from scipy.optimize import LinearConstraint, milp
+
+    unit = math.gcd(*map(index, costs), room) or 1
+    if sum(costs) // unit > LARGEST:
+        raise ValueError(f"found costs of {sum(costs)} in all: give them in a coarser unit, at most {LARGEST:.0e} of it")
+    weights = np.array([cost // unit for cost in costs], dtype=float)
+    values = np.array(scores, dtype=float)
+    values *= SCALE / (np.abs(values).max() or 1.0)
+    limit = LinearConstraint(weights, ub=room // unit + 0.5)  # whole numbers: the half loses no set to a rounding
+    found = milp(-values, integrality=np.ones(len(values)), bounds=(0, 1), constraints=limit, options={"mip_rel_gap": 0})
+    if found.x is None:
+        raise RuntimeError(f"HiGHS gave no solution for {len(costs)} layers: {found.message}")
+    return tuple(bool(x > 0.5) for x in found.x)
