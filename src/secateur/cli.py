@@ -88,6 +88,7 @@ def measure(
     from secateur import compare, pipes
     from secateur import schedule as schedules
 
+    pipes.locate(pipe)
     found = [(path.stem, schedules.load(path)) for path in schedule]
     conditions, captions = _conditions(pipe, prompts, images)
     loaded = pipes.load(pipe, dtype=dtype).to(device)
