@@ -47,6 +47,19 @@ def _command() -> str:
     return shlex.join(["secateur", *sys.argv[1:]])
 
 
+def _load(pipe: str, *, dtype: str = "float32", device: str = "cpu"):
+    """The pipe, without the libraries' own bars and remarks on the way."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    from secateur import pipes
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+    return pipes.load(pipe, dtype=dtype).to(device)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="folder for the page and the record")] = Path("secateur-demo"),
@@ -59,12 +72,13 @@ def demo(
     json: AsJson = False,
 ) -> None:
     """The main job on the zoo: dense against static schedules and fewer steps, a table and a page with pictures."""
-    from secateur import compare, pipes, zoo
+    from secateur import baselines, compare, zoo
 
     zoo.folder(pipe)
+    wanted = [baselines.check_keep(k) for k in keep]
     conditions, captions = zoo.conditions(pipe, images)
-    loaded = pipes.load(pipe)
-    _measure(loaded, pipe, compare.front(loaded, steps=steps, keeps=keep), conditions, captions=captions, seed=seed,
+    loaded = _load(pipe)
+    _measure(loaded, pipe, compare.front(loaded, steps=steps, keeps=wanted), conditions, captions=captions, seed=seed,
              batch_size=batch_size, guidance_scale=None, out=out, as_json=json)  # fmt: skip
 
 
@@ -85,14 +99,15 @@ def measure(
     json: AsJson = False,
 ) -> None:
     """Latency, fidelity and cost of schedules beside the dense pipe and fewer steps; writes a record and a page."""
-    from secateur import compare, pipes
+    from secateur import baselines, compare, pipes
     from secateur import schedule as schedules
 
     pipes.locate(pipe)
+    wanted = [baselines.check_keep(k) for k in keep]
     found = [(path.stem, schedules.load(path)) for path in schedule]
     conditions, captions = _conditions(pipe, prompts, images)
-    loaded = pipes.load(pipe, dtype=dtype).to(device)
-    variants = (*compare.front(loaded, steps=steps, keeps=keep), *compare.given(loaded, found, steps=steps))
+    loaded = _load(pipe, dtype=dtype, device=device)
+    variants = (*compare.front(loaded, steps=steps, keeps=wanted), *compare.given(loaded, found, steps=steps))
     _measure(loaded, pipe, variants, conditions, captions=captions, seed=seed, batch_size=batch_size,
              guidance_scale=guidance_scale, out=out, as_json=json)  # fmt: skip
 
@@ -116,7 +131,8 @@ def _measure(pipe, source, variants, conditions, *, captions, seed, batch_size, 
     """Run the comparison with a progress bar, print the table, write record and page."""
     from secateur import compare, report
 
-    out.mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file and a folder is wanted: give another name by --out")
     seeds = range(seed, seed + len(conditions))
     guidance = compare.guidance(pipe, source, guidance_scale)
     batches = []
@@ -127,6 +143,7 @@ def _measure(pipe, source, variants, conditions, *, captions, seed, batch_size, 
             bar.update(task, advance=1, description=batch.variant.name)
     found = compare.record(pipe, batches, conditions, seeds=seeds, title=f"Secateur on {source}", command=_command(),
                            source=source, captions=captions, options={"guidance_scale": guidance})  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
     report.save(found, out / "record.json")
     report.save_html(found, out / "report.html")
     console.print(report.table(found, width=console.width))
@@ -225,13 +242,13 @@ def generate(
     json: AsJson = False,
 ) -> None:
     """Make pictures with a pipe, following a schedule where one is given."""
-    from secateur import compare, pipes
+    from secateur import compare
     from secateur import schedule as schedules
     from secateur.calibration import save_images
 
     plan = schedules.load(schedule) if schedule else None
     asked = [int(p) for p in prompt] if all(p.isdigit() for p in prompt) else prompt
-    loaded = pipes.load(pipe, dtype=dtype).to(device)
+    loaded = _load(pipe, dtype=dtype, device=device)
     guidance = compare.guidance(loaded, pipe, guidance_scale)
     images = compare.draw(loaded, plan, asked, seeds=range(seed, seed + len(asked)), batch_size=batch_size,
                           num_inference_steps=steps, guidance_scale=guidance)  # fmt: skip
