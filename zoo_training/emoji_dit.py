@@ -19,7 +19,7 @@ from loop import BUILD, device, log, train
 from secateur.zoo import PIPES, scenes
 
 FOLDER, TARGET = BUILD / "emoji-dit", PIPES / "emoji-dit"
-UPDATES, BATCH, PEAK = 4200, 32, 1e-3
+UPDATES, BATCH, PEAK = 5000, 32, 1e-3
 SCENES = 30_000
 LABEL_DROPOUT = 0.1  # for classifier-free guidance
 CLASSES = [(o, b) for o in scenes.OBJECTS for b in scenes.BACKGROUNDS]

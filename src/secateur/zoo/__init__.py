@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 PIPES = Path(__file__).parent
-GUIDANCE = {"emoji-dit": 3.0, "emoji-sd": 3.0}
+GUIDANCE = {"emoji-dit": 2.0, "emoji-sd": 5.0}
 NAMES = tuple(GUIDANCE)
 
 
