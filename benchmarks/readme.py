@@ -99,11 +99,11 @@ def sections() -> dict[str, str]:
     numbers = [
         "### The zoo\n\nPrompt accuracy: the share of images in which the judge reads just what was asked for.\n",
         zoo_table(load("zoo")),
-        "\n### Milliseconds for MACs\n",
-        runtime_table(load("runtime")),
         "\n### Memory\n\nPeak bytes cached by a schedule, float16, guidance on (batch 2).\n",
         cache_table(load("cache")),
     ]
+    if (RESULTS / "runtime.json").exists():
+        numbers += ["\n### Milliseconds for MACs\n", runtime_table(load("runtime"))]
     return {"demo": comparison(load("demo/record")), "numbers": "\n".join(numbers)}
 
 
