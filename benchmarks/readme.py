@@ -65,9 +65,9 @@ def provenance(record: dict) -> str:
 
 
 def zoo_table(found: dict) -> str:
-    rows = [(f"judge, renders, {name}", str(r["images"]), percent(r), "–") for name, r in found["judge"].items()]
-    rows += [(name, str(r["images"]), percent(r), f"{r['seconds_per_image']:.2f}") for name, r in found["pipelines"].items()]
-    return table(("", "images", "right (95 %)", "s an image"), rows) + "\n\n" + provenance(found)
+    rows = [(f"judge, renders, {name}", str(r["images"]), percent(r)) for name, r in found["judge"].items()]
+    rows += [(name, str(r["images"]), percent(r)) for name, r in found["pipelines"].items()]
+    return table(("", "images", "right (95 %)"), rows) + "\n\n" + provenance(found)
 
 
 def runtime_table(record: dict) -> str:

@@ -23,7 +23,7 @@ from secateur.blocks import matching
 from secateur.calibration import generate
 from secateur.families import family
 from secateur.schedule import Schedule
-from secateur.subnet import apply
+from secateur.subnet import apply, component
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -73,7 +73,7 @@ def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float) -> tuple[Va
 def front(pipe: DiffusionPipeline, *, steps: int, keeps: Sequence[float]) -> tuple[Variant, ...]:
     """Dense, and at each of `keeps`: uniform hold, the static cache of the family, and fewer steps at equal MACs."""
     wanted = [baselines.check_keep(keep) for keep in keeps]
-    denoiser = pipes.denoiser_of(pipe)
+    denoiser = component(pipe)
     counted = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
     rivals = (rival for keep in wanted for rival in _rivals(pipe, counted, steps=steps, keep=keep))
     return (Variant("dense", "dense", steps), *rivals)
@@ -93,7 +93,7 @@ def _rivals(pipe: DiffusionPipeline, counted: macs.Macs, *, steps: int, keep: fl
 
 def given(pipe: DiffusionPipeline, found: Sequence[tuple[str, Schedule]], *, steps: int) -> tuple[Variant, ...]:
     """A Variant for each named schedule, and fewer steps at equal MACs beside it."""
-    denoiser = pipes.denoiser_of(pipe)
+    denoiser = component(pipe)
     variants: list[Variant] = []
     for name, schedule in found:
         share = macs.count(denoiser, matching(denoiser, schedule.blocks)).keep(schedule)
@@ -169,7 +169,7 @@ def record(
     """
     keys = dict.fromkeys(id(batch.variant) for batch in batches)
     groups = [[b for b in batches if id(b.variant) == key] for key in keys]
-    denoiser = pipes.denoiser_of(pipe)
+    denoiser = component(pipe)
     counted = {names: macs.count(denoiser, matching(denoiser, names)) for names in _block_names(groups)}
     counted = counted or {(): macs.count(denoiser)}
     samples = 2 if options.get("guidance_scale", 1) > 1 else 1

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur import zoo
+from secateur.subnet import DENOISERS
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-    from torch import nn
-
-DENOISERS = ("unet", "transformer")  # the components that diffusers' pipelines keep their denoiser in
 
 
 def load(source: str, *, dtype: str = "float32") -> DiffusionPipeline:
@@ -68,14 +66,6 @@ def _file(source: str, folder: Path | None, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(source, name))
-
-
-def denoiser_of(pipe: DiffusionPipeline) -> nn.Module:
-    """The U-Net or transformer of a pipeline; ValueError where it has neither."""
-    for name in DENOISERS:
-        if (found := getattr(pipe, name, None)) is not None:
-            return found
-    raise ValueError(f"{type(pipe).__name__} has neither a unet nor a transformer: pass a diffusion pipeline")
 
 
 def calls(pipe: DiffusionPipeline, steps: int) -> int:
