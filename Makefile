@@ -33,8 +33,8 @@ zoo: .venv/installed  ## train the zoo again from nothing (hours on a CPU, minut
 	$(BIN)/python zoo_training/emoji_dit.py
 
 results: .venv/installed  ## measure every number of the README again
-	$(BIN)/secateur demo --out results/demo
-	$(BIN)/python benchmarks/zoo.py
+	$(BIN)/secateur demo --out results/demo --images 128
+	$(BIN)/python benchmarks/zoo.py 256
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/readme.py

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ class Batch:
     seconds: float
     calls: int
     peak_cached_bytes: int  # kept for later calls, for the whole batch
+    peak_memory: measure.Peak  # of the process or the GPU, for the whole batch
 
 
 def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float) -> tuple[Variant, ...]:
@@ -143,10 +145,16 @@ def _draw(pipe, variant: Variant, conditions, seeds, clock, call: Mapping[str, A
     with ExitStack() as stack:
         stack.enter_context(pipes.scheduled(pipe, variant.scheduler, variant.options))
         subnet = stack.enter_context(apply(pipe, variant.schedule)) if variant.schedule else None
-        start = clock()
-        images = generate(pipe, conditions, seeds=seeds, batch_size=len(seeds), num_inference_steps=variant.steps, **call)
-        seconds = clock() - start
-        return Batch(variant, images, seconds, len(pipe.scheduler.timesteps), subnet.peak_bytes if subnet else 0)
+        made, options = [], {"batch_size": len(seeds), "num_inference_steps": variant.steps, **call}
+        draw = partial(generate, pipe, conditions, seeds=seeds, **options)
+        memory = measure.peak_memory(lambda: made.append(_timed(draw, clock)), device=pipe.device)
+        [(images, seconds)], cached = made, subnet.peak_bytes if subnet else 0
+        return Batch(variant, images, seconds, len(pipe.scheduler.timesteps), cached, memory)
+
+
+def _timed(make: Callable[[], np.ndarray], clock: Callable[[], float]) -> tuple[np.ndarray, float]:
+    start = clock()
+    return make(), clock() - start
 
 
 def record(
@@ -182,7 +190,12 @@ def record(
         "hardware": measure.hardware(),
         "seeds": list(seeds),
         "conditions": list(captions or conditions),
-        "options": {**options, "samples_an_image": samples, "batch_size": len(batches[0].images)},
+        "options": {
+            **options,
+            "samples_an_image": samples,
+            "batch_size": len(batches[0].images),
+            "peak_memory_of_a_batch": batches[0].peak_memory.how,
+        },
         "blocks": list(next(reversed(counted))),
         "rows": [_row(group, groups[0], counted, samples, captions) for group in groups],
     }
@@ -218,6 +231,7 @@ def _row(
         **_fidelity(images, np.concatenate([b.images for b in reference]), same=group is reference),
         **(_judged(images, captions) if captions else {}),
         "peak_cached_bytes": max(b.peak_cached_bytes for b in group) // len(group[0].images),
+        "peak_memory_bytes": max(b.peak_memory.peak_bytes for b in group),
         "grid": list(schedule.grid) if schedule and schedule.blocks == drawn else None,
         "images": [data_uri(image) for image in images[:PICTURES]],
     }
