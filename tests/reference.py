@@ -1,6 +1,7 @@
 """What a schedule means, in its plainest form: everything is computed, then hooks put the reused values in place.
 
-Independent of Patch and SubNet: y[t] = run ? block(x[t]) : y[t − 1] (or x[t] + the last y − x), DiP-GO, section 3.
+Independent of Patch and SubNet: y[t] = run ? block(x[t]) : y[t − 1] (or x[t] + the last y − x; or the line through the two
+values computed last), DiP-GO, section 3.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.utils._pytree import tree_map
 
 from secateur.schedule import Schedule
 
@@ -17,12 +19,19 @@ def parts(out) -> tuple:
     return out if isinstance(out, tuple) else (out,)
 
 
+def on_the_line(points: list, t: int):
+    """The value at t of the line through the last two points (s, y); the last y where there is only one."""
+    (s, new), (u, old) = points[-1], points[-2] if len(points) > 1 else points[-1]
+    share = (t - s) / (s - u) if s > u else 0.0
+    return tree_map(lambda y, x: torch.lerp(x, y, 1.0 + share) if torch.is_tensor(y) else y, new, old)
+
+
 @contextmanager
 def reference(
     denoiser, schedule: Schedule, *, branches: int = 1, offset: int = 0, streams=("hidden_states",)
 ) -> Iterator[None]:
     """While it lasts the denoiser follows the schedule, slowly; one image per use. offset: the image's first call."""
-    calls, last = [-1], {}
+    calls, last, computed = [-1], {}, {}
 
     def count(*_):
         calls[0] += 1
@@ -30,9 +39,15 @@ def reference(
     def cell(i: int, run, module, args, kwargs, out):
         t, branch = offset + calls[0] // branches, calls[0] % branches
         key = (i, branch)
-        residual = i < len(schedule.blocks) and schedule.reuse[i] == "residual"
+        kind = (*schedule.reuse, schedule.hold)[i]
+        residual = kind == "residual"
         names = list(type(module).forward.__code__.co_varnames)[1:]
         before = [kwargs[n] if n in kwargs else args[names.index(n)] for n in streams] if residual else []
+        if kind == "extrapolate":
+            if t == offset or run(t):
+                computed.setdefault(key, []).append((t, out))
+                return out
+            return on_the_line(computed[key], t)
         if t == offset or run(t):
             pairs = zip(parts(out), before, strict=True)
             last[key] = tuple(None if y is None else y - x for y, x in pairs) if residual else out
@@ -63,3 +78,9 @@ def random_rows(blocks: int, calls: int, *, seed: int, share: float = 0.6) -> li
     rows = torch.rand(calls, blocks, generator=torch.Generator().manual_seed(seed)) < share
     rows[0], rows[2] = True, False
     return rows.tolist()
+
+
+def lined_rows(blocks: int) -> list[list[bool]]:
+    """Six rows of L after two whole ones: holds, the first block reused, then one in the middle and all before it."""
+    whole, held = [True] * blocks, [False] * blocks
+    return [whole, whole, held, [False, *[True] * (blocks - 1)], [i > blocks // 2 for i in range(blocks)], held]

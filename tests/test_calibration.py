@@ -18,7 +18,10 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from secateur.calibration import Trajectory, generate, generate_batches, generators, record
+from secateur.baselines import chosen
+from secateur.blocks import find_blocks
+from secateur.calibration import Trajectory, generate, generate_batches, generators, record, replay
+from secateur.subnet import apply, component
 
 PROMPTS = ["a fox", "a cat on red", "blue", "a red fox on a blue cat", "on"]
 SEEDS = [3, 1, 4, 1, 5]
@@ -191,9 +194,25 @@ def test_prompts_are_refused_where_labels_are_wanted(dit) -> None:
         generate(dit, ["a fox"], seeds=[1])
 
 
+@pytest.mark.parametrize("name", ["sd", "dit"])
+def test_a_replay_says_what_was_said_and_what_a_schedule_would_say_instead(name, request) -> None:
+    pipe = request.getfixturevalue(name)
+    asked = ["a fox", "a car", "a cat"] if name == "sd" else [1, 2, 3]
+    told = record(pipe, asked, seeds=[1, 2, 3], num_inference_steps=4, guidance_scale=3.0)
+    for batch_size in (2, 3):
+        close(replay(pipe, told, batch_size=batch_size), told.outputs)
+    blocks = find_blocks(component(pipe))
+    with apply(pipe, chosen(blocks, 4, run=[0, 1, 3])):
+        found = replay(pipe, told)
+    close(found, told.outputs[[0, 1, 1, 3]])
+
+
 @pytest.mark.parametrize(
-    ("seeds", "timesteps", "words"), [((1,), (9.0,), r"got \[1, 2\]"), ((1, 2), (9.0, 5.0), "2 timesteps")]
+    ("seeds", "timesteps", "words"),
+    [((1,), (9.0,), r"got \[1, 2\]"), ((1, 2), (9.0, 5.0), "2 timesteps"), ((1, 2), (), "0 timesteps")],
 )
 def test_a_trajectory_is_complete_when_built(seeds, timesteps, words) -> None:
     with pytest.raises(ValueError, match=words):
-        Trajectory(("a", "b"), seeds, timesteps, torch.zeros(2, 2, 4, 8, 8), np.zeros((2, 16, 16, 3)), {})
+        Trajectory(
+            ("a", "b"), seeds, timesteps, torch.zeros(2, 2, 4, 8, 8), torch.zeros(1, 2, 4, 8, 8), np.zeros((2, 16, 16, 3)), {}
+        )

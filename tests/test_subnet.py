@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny_pipes
-from reference import random_rows, reference
+from reference import lined_rows, random_rows, reference
 from secateur import baselines
 from secateur.blocks import Blocks, find_blocks
 from secateur.families import family
@@ -78,6 +78,20 @@ def test_every_pipeline_computes_what_the_schedule_means(name, seed):
     assert not torch.equal(dense, wanted)
     assert torch.isfinite(wanted).all()
     assert torch.equal(draw(pipe, call), dense)
+
+
+@pytest.mark.parametrize("name", PIPES)
+def test_every_pipeline_extrapolates(name):
+    pipe, call = PIPES[name]()
+    blocks = blocks_of("sd15", "layer") if name == "sd" else find_blocks(component(pipe))
+    blocks = replace(blocks, reuse=("extrapolate",) * len(blocks))
+    schedule = replace(baselines.closed(blocks, lined_rows(len(blocks)), made={}), hold="extrapolate")
+    wanted = expected(pipe, call, schedule, branches=2 if name == "wan" else 1)
+    found = pruned(pipe, call, schedule, blocks=blocks)
+    last = replace(blocks, reuse=("output",) * len(blocks))
+    level = pruned(pipe, call, replace(schedule, reuse=last.reuse, hold="output"), blocks=last)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert (found - level).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -324,6 +338,22 @@ def test_it_keeps_what_liveness_says_and_nothing_at_the_end(granularity):
             assert subnet.cached_bytes == 0
     assert peak_cached_bytes(baselines.dense(blocks, STEPS), blocks, sizes) == 0
     assert sizes[-1] == 4 * 4 * 8 * 8
+
+
+@pytest.mark.parametrize("granularity", ["stage", "layer"])
+def test_extrapolation_keeps_two_outputs_of_each_block_and_nothing_at_the_end(granularity):
+    pipe, call = stable_diffusion(guidance=1.0)
+    blocks = blocks_of("sd15", granularity)
+    lines = replace(blocks, reuse=("extrapolate",) * len(blocks))
+    inputs = {"sample": noise(1, 1, 4, 8, 8), "timestep": torch.tensor(1), "encoder_hidden_states": noise(2, 1, 5, 8)}
+    sizes = block_bytes(pipe.unet, blocks, inputs)
+    for level in (scattered(lines), baselines.deepcache(lines, STEPS, interval=3), baselines.uniform(lines, STEPS, every=2)):
+        schedule = replace(level, hold="extrapolate")
+        with apply(pipe, schedule, blocks=lines) as subnet:
+            draw(pipe, call)
+            assert subnet.peak_bytes == peak_cached_bytes(schedule, lines, sizes)
+            assert subnet.peak_bytes > peak_cached_bytes(replace(schedule, hold="output"), blocks, sizes)
+            assert subnet.cached_bytes == 0
 
 
 def test_a_held_call_costs_nothing_and_dead_blocks_never_run():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from reference import random_rows, reference
+from reference import lined_rows, random_rows, reference
 from secateur.blocks import Blocks, find_blocks, live, needed
 from secateur.families import dummy_inputs, family
 from secateur.patch import patch_of
@@ -55,11 +55,11 @@ def gates_of(rows) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32)
 
 
-def together(net, blocks: Blocks, rows: list[list[bool]]) -> tuple[list[Tensor], list[Tensor]]:
+def together(net, blocks: Blocks, rows: list[list[bool]], *, hold: str = "output") -> tuple[list[Tensor], list[Tensor]]:
     """What the SuperNet gives for a grid, and what the SubNet gives."""
-    with torch.no_grad(), supernet(net, gates_of(rows), blocks):
+    with torch.no_grad(), supernet(net, gates_of(rows), blocks, hold=hold):
         soft = outputs(net)
-    with torch.no_grad(), follow(net, schedule_of(blocks, rows), blocks=blocks):
+    with torch.no_grad(), follow(net, replace(schedule_of(blocks, rows), hold=hold), blocks=blocks):
         return soft, outputs(net)
 
 
@@ -75,6 +75,17 @@ def test_law_3_the_supernet_with_gates_of_0_and_1_is_the_subnet(name, granularit
         torch.testing.assert_close(soft, hard, rtol=1e-5, atol=1e-5)
         assert torch.equal(soft[2], soft[1])  # the row without '#'
         assert all(x.isfinite().all() for x in soft)
+
+
+@pytest.mark.parametrize(("name", "granularity"), NETS)
+def test_law_3_holds_where_blocks_and_held_calls_extrapolate(name, granularity):
+    net, blocks = tiny(name), blocks_of(name, granularity, "extrapolate")
+    rows = [list(live(row, blocks)) for row in lined_rows(len(blocks))]
+    soft, hard = together(net, blocks, rows, hold="extrapolate")
+    level, _ = together(net, replace(blocks, reuse=("output",) * len(blocks)), rows)
+    torch.testing.assert_close(soft, hard, rtol=1e-4, atol=1e-4)
+    for t in (2, 3, 5):
+        assert (soft[t] - level[t]).abs().max() > 1e-3
 
 
 def test_law_3_needs_the_closure():

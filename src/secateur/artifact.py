@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -20,7 +20,8 @@ class Form:
     """What the documents of one kind of artifact have in common.
 
     noun: what messages call it. number: of its format. fields: name → Python types that its JSON may have, beside `format`
-    and `sha256`, which all have. ordered: the field that maps names whose order counts. texts: fields full of text.
+    and `sha256`, which all have. ordered: the field that maps names whose order counts. texts: fields full of text. defaults:
+    of fields that a document has only where they differ.
     """
 
     noun: str
@@ -28,6 +29,7 @@ class Form:
     fields: Mapping[str, tuple[type, ...]]
     ordered: str
     texts: tuple[str, ...]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def frozen(value: Any) -> Any:
@@ -50,7 +52,8 @@ def thawed(value: Any) -> Any:
 
 def signed(content: Mapping[str, Any], form: Form) -> dict[str, Any]:
     """The JSON document of an artifact: format number, its fields in the form's order, and a signature that shows edits."""
-    body = {"format": form.number, **{name: thawed(content[name]) for name in form.fields}}
+    stated = [name for name in form.fields if name not in form.defaults or content[name] != form.defaults[name]]
+    body = {"format": form.number, **{name: thawed(content[name]) for name in stated}}
     return body | {"sha256": signature(body, form)}
 
 
@@ -78,10 +81,10 @@ def check(found: Any, form: Form, *, edited: bool) -> None:
 def check_fields(found: Mapping[str, Any], form: Form) -> None:
     """Nothing; ValueError where fields are missing, unknown, or of the wrong type."""
     types = {"format": (int,), **form.fields, "sha256": TEXT}
-    if wrong := set(found) ^ set(types):
+    if wrong := set(found) ^ set(types) - (set(form.defaults) - set(found)):
         state = "unknown" if wrong & set(found) else "missing"
         raise ValueError(f"it has {state} fields ({', '.join(sorted(wrong))}): a {form.noun} has {', '.join(types)}")
-    if wrong := [key for key, kinds in types.items() if not isinstance(found[key], kinds)]:
+    if wrong := [key for key in found if not isinstance(found[key], types[key])]:
         raise ValueError(f"its field {wrong[0]!r} is a {type(found[wrong[0]]).__name__}: take the original file")
     for key in form.texts:
         items = found[key].values() if isinstance(found[key], dict) else found[key]
@@ -90,12 +93,17 @@ def check_fields(found: Mapping[str, Any], form: Form) -> None:
 
 
 def write(document: Mapping[str, Any], path: str | Path) -> None:
-    """Put a document into a file; a reader sees the old file or the new one, never half of it."""
+    """Put a document into a file, as `write_bytes` does."""
+    write_bytes((json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(), path)
+
+
+def write_bytes(content: bytes, path: str | Path) -> None:
+    """Put bytes into a file; a reader sees the old file or the new one, never half of it."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to save {path.name} in: make it first")
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_bytes(content)
     part.replace(path)
 
 

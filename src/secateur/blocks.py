@@ -13,15 +13,15 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from secateur.families import Family, architecture, bare, class_name, dummy_inputs, family
 from secateur.patch import Patch
-
-REUSES = ("output", "residual")
+from secateur.schedule import KINDS
 
 
 @dataclass(frozen=True)
 class Blocks:
     """L blocks in execution order and the edges between them, as indices into `names`.
 
-    reuse: what a block that does not run gives: its last "output", or its input plus its last "residual" (output − input).
+    reuse: what a block that does not run gives: its last "output", its input plus its last "residual" (output − input), or
+    "extrapolate", the line through its last two outputs.
     producers: direct producers of each block's inputs. sinks: blocks that the denoiser's output is made of.
     """
 
@@ -38,8 +38,8 @@ class Blocks:
                 f"found {len(self.names)} names, {len(self.reuse)} reuses and {len(self.producers)} lists of producers: "
                 "give one of each per block"
             )
-        if unknown := set(self.reuse) - set(REUSES):
-            raise ValueError(f"found reuse {sorted(unknown)}, wanted {' or '.join(REUSES)}: change it for each block")
+        if unknown := set(self.reuse) - set(KINDS):
+            raise ValueError(f"found reuse {sorted(unknown)}, wanted {' or '.join(KINDS)}: change it for each block")
 
     def __len__(self) -> int:
         return len(self.names)

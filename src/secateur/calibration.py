@@ -20,6 +20,7 @@ from torch import Tensor
 
 from secateur.patch import intercept
 
+Step = tuple[Any, Tensor, Tensor, Tensor]  # timestep, what the denoiser said, latents before and after
 OURS = frozenset({"prompt", "class_labels", "generator", "latents", "num_images_per_prompt", "output_type", "return_dict"})
 
 
@@ -27,13 +28,15 @@ OURS = frozenset({"prompt", "class_labels", "generator", "latents", "num_images_
 class Trajectory:
     """What the sampler went through for B samples: T scheduler steps from noise to latents, then the images.
 
-    latents[t] went into step t, latents[T] came out of the last. CPU, in the pipe's own dtype; images are float32 in [0, 1].
+    latents[t] went into step t with outputs[t], what the denoiser said after guidance; latents[T] came out of the last. CPU,
+    in the pipe's own dtype; images are float32 in [0, 1].
     """
 
     conditions: tuple[str | int, ...]  # all prompts or all class labels
     seeds: tuple[int, ...]
     timesteps: tuple[float, ...]
     latents: Tensor  # (T + 1, B, C, H, W)
+    outputs: Tensor  # (T, B, C, H, W)
     images: np.ndarray  # (B, H, W, 3)
     options: Mapping[str, Any]  # what else the pipe was called with
 
@@ -42,8 +45,9 @@ class Trajectory:
         found = {len(self.seeds), self.latents.shape[1], len(self.images)}
         if found != {B}:
             raise ValueError(f"a Trajectory of {B} conditions has {B} seeds, latents and images; got {sorted(found)}")
-        if len(self.latents) != len(self.timesteps) + 1:
-            raise ValueError(f"{len(self.timesteps)} timesteps go with one more latents, but {len(self.latents)} came")
+        if not len(self.latents) - 1 == len(self.outputs) == len(self.timesteps):
+            found = f"{len(self.latents)} latents and {len(self.outputs)} outputs"
+            raise ValueError(f"{len(self.timesteps)} timesteps go with one more latents and as many outputs; got {found}")
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -51,7 +55,7 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(int(s)) for s in seeds]
 
 
-def generate(pipe, conditions: Sequence[str] | Sequence[int], *, seeds: Sequence[int], batch_size=8, **call: Any):
+def generate(pipe, conditions: Sequence[str | int], *, seeds: Sequence[int], batch_size=8, **call: Any):
     """Images (B, H, W, 3), float32 in [0, 1]: one per condition and seed, `batch_size` at a time.
 
     conditions: prompts (str), or class labels (int) for DiTPipeline. call: further arguments of the pipe, the same for
@@ -62,45 +66,74 @@ def generate(pipe, conditions: Sequence[str] | Sequence[int], *, seeds: Sequence
 
 
 def generate_batches(
-    pipe, conditions: Sequence[str] | Sequence[int], *, seeds: Sequence[int], batch_size: int = 8, **call: Any
+    pipe, conditions: Sequence[str | int], *, seeds: Sequence[int], batch_size: int = 8, **call: Any
 ) -> Iterator[np.ndarray]:
     """The images of `generate` batch by batch, as they are made, for a caller who shows progress."""
-    argument = _check(pipe, conditions, seeds=seeds, batch_size=batch_size, call=call)
-    with _quiet(pipe):
+    check(pipe, conditions, seeds=seeds, batch_size=batch_size, call=call)
+    with quiet(pipe):
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
-            conditioned = {argument: list(conditions[part]), "generator": generators(seeds[part])}
-            rest = _spread(call, len(conditioned["generator"]))
-            images = pipe(**conditioned, **rest, output_type="np", return_dict=False)[0]
+            asked = arguments(conditions[part], seeds=seeds[part], call=call)
+            images = pipe(**asked, output_type="np", return_dict=False)[0]
             yield np.asarray(images, dtype=np.float32)
 
 
-def record(
-    pipe, conditions: Sequence[str] | Sequence[int], *, seeds: Sequence[int], batch_size: int = 8, **call: Any
-) -> Trajectory:
+def record(pipe, conditions: Sequence[str | int], *, seeds: Sequence[int], batch_size: int = 8, **call: Any) -> Trajectory:
     """The Trajectory of generating these images; arguments and errors as for `generate`.
 
     Read off `scheduler.step` for every pipe: DiTPipeline has no callback, and no pipe's callback sees the first noise.
     """
-    tape: list[tuple[Any, Tensor, Tensor]] = []
+    tape: list[Step] = []
 
     def step(original, model_output, timestep, sample, *args, **kwargs):
         out = original(model_output, timestep, sample, *args, **kwargs)
-        tape.append((timestep, _copy(sample), _copy(out[0])))
+        tape.append((timestep, _copy(model_output), _copy(sample), _copy(out[0])))
         return out
 
-    images, latents, timesteps = [], [], ()
+    images, latents, outputs, timesteps = [], [], [], ()
     handle = intercept(pipe.scheduler, "step", step)
     try:
         for batch in generate_batches(pipe, conditions, seeds=seeds, batch_size=batch_size, **call):
             images.append(batch)
             latents.append(_unroll(tape, len(batch)))
-            timesteps = tuple(float(t) for t, _, _ in tape)
+            outputs.append(torch.stack([output[: len(batch)] for _, output, _, _ in tape]))
+            timesteps = tuple(float(step[0]) for step in tape)
             tape.clear()
     finally:
         handle.remove()
-    options, stacked = MappingProxyType(dict(call)), torch.cat(latents, dim=1)
-    return Trajectory(tuple(conditions), tuple(seeds), timesteps, stacked, np.concatenate(images), options)
+    stacked = torch.cat(latents, dim=1), torch.cat(outputs, dim=1), np.concatenate(images)
+    return Trajectory(tuple(conditions), tuple(seeds), timesteps, *stacked, MappingProxyType(dict(call)))
+
+
+def arguments(conditions: Sequence[Any], *, seeds: Sequence[int], call: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pipe is called with for one batch, but for what it should give: conditions and seeds by its own names."""
+    return {_argument(conditions): list(conditions), "generator": generators(seeds), **_spread(call, len(seeds))}
+
+
+def replay(pipe, trajectory: Trajectory, *, batch_size: int = 8) -> Tensor:
+    """What the denoiser says along a trajectory, (T, B, C, H, W): at every step it is given the trajectory's own latents.
+
+    With a schedule applied this is what each of its calls would say if those before had cost nothing.
+    """
+    said: list[Tensor] = []
+
+    def step(original, model_output, timestep, sample, *args, **kwargs):
+        out = original(model_output, timestep, sample, *args, **kwargs)
+        said.append(_copy(model_output))
+        batch, k = divmod(len(said) - 1, len(trajectory.timesteps))
+        recorded = trajectory.latents[k + 1, batch * batch_size : (batch + 1) * batch_size].to(sample)
+        recorded = recorded.repeat(len(sample) // len(recorded), *[1] * (sample.ndim - 1))  # DiTPipeline steps both halves
+        return (recorded,) if isinstance(out, tuple) else type(out)(prev_sample=recorded)
+
+    handle = intercept(pipe.scheduler, "step", step)
+    try:
+        generate(pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=batch_size, **trajectory.options)
+    finally:
+        handle.remove()
+    T, B = trajectory.outputs.shape[:2]
+    sizes = [min(batch_size, B - start) for start in range(0, B, batch_size)]
+    parts = [torch.stack([x[:size] for x in said[n * T : (n + 1) * T]]) for n, size in enumerate(sizes)]
+    return torch.cat(parts, dim=1)
 
 
 def _spread(call: Mapping[str, Any], batch: int) -> dict[str, Any]:
@@ -113,13 +146,13 @@ def _copy(x: Tensor) -> Tensor:
     return x.detach().to("cpu", copy=True)
 
 
-def _unroll(tape: list[tuple[Any, Tensor, Tensor]], batch: int) -> Tensor:
+def _unroll(tape: list[Step], batch: int) -> Tensor:
     """Latents (T + 1, B, ...). DiTPipeline steps both halves of the guidance batch; the first one is the samples'."""
-    return torch.stack([before[:batch] for _, before, _ in tape] + [tape[-1][2][:batch]])
+    return torch.stack([before[:batch] for _, _, before, _ in tape] + [tape[-1][3][:batch]])
 
 
 @contextmanager
-def _quiet(pipe) -> Iterator[None]:
+def quiet(pipe) -> Iterator[None]:
     """No progress bar of the pipe's own meanwhile; the setting it had is put back."""
     before = vars(pipe).get("_progress_bar_config")
     pipe.set_progress_bar_config(**{**(before or {}), "disable": True})
@@ -129,8 +162,8 @@ def _quiet(pipe) -> Iterator[None]:
         pipe.set_progress_bar_config(**(before or {}))
 
 
-def _check(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int, call: Mapping[str, Any]) -> str:
-    """The name of the pipe's argument that takes the conditions, after everything cheap has been checked."""
+def check(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int, call: Mapping[str, Any]) -> None:
+    """Nothing; ValueError or TypeError where conditions, seeds or further arguments do not fit the pipe."""
     if len(conditions) != len(seeds) or not len(seeds):
         raise ValueError(f"each sample has a condition and a seed: got {len(conditions)} and {len(seeds)}; give as many")
     if batch_size < 1:
@@ -140,7 +173,6 @@ def _check(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size:
     argument = _argument(conditions)
     if argument not in signature(type(pipe).__call__).parameters:
         raise TypeError(f"{type(pipe).__name__} takes no {argument}: got {conditions[0]!r}; give it its own conditions")
-    return argument
 
 
 def _argument(conditions: Sequence[Any]) -> str:

@@ -125,7 +125,7 @@ def _ordinal(n: int) -> str:
 def run(
     pipe: DiffusionPipeline,
     variants: Sequence[Variant],
-    conditions: Sequence[str] | Sequence[int],
+    conditions: Sequence[str | int],
     *,
     seeds: Sequence[int],
     batch_size: int = 8,

@@ -32,7 +32,11 @@ def acts(schedule: Schedule, blocks: Blocks, *, start: int = 0) -> tuple[tuple[A
     """T − start rows of L + 1 acts, the last one the denoiser's own; call `start`, the first of an image, runs everything."""
     first = (Act.RUN,) * (len(blocks) + 1)
     rows = [first, *(reads(schedule.runs(t), blocks) for t in range(start + 1, schedule.calls))]
-    return tuple(zip(*(with_cache(column) for column in zip(*rows, strict=True)), strict=True))
+    kinds = (*blocks.reuse, schedule.hold)
+    columns = (
+        with_cache(column, pairs=kind == "extrapolate") for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)
+    )
+    return tuple(zip(*columns, strict=True))
 
 
 def reads(run: Sequence[bool], blocks: Blocks) -> tuple[Act, ...]:
@@ -44,15 +48,20 @@ def reads(run: Sequence[bool], blocks: Blocks) -> tuple[Act, ...]:
     return (*cells, Act.RUN)
 
 
-def with_cache(column: Sequence[Act]) -> list[Act]:
-    """One block's acts over the calls, now saying where to keep (somebody reuses it before it runs again) and where to drop."""
-    later, found = False, []
+def with_cache(column: Sequence[Act], *, pairs: bool = False) -> list[Act]:
+    """One block's acts over the calls, now saying where to keep (somebody reuses it before it runs again) and where to drop.
+
+    pairs: what is reused is made of the last two runs, so that each is read until the run after the next.
+    """
+    later = next_later = False  # reused before it runs again, and after that before it runs once more
+    found = []
     for act in reversed(column):
+        wanted = later or (pairs and next_later)
         if act is Act.RUN:
-            found.append(Act.KEEP if later else Act.RUN)
-            later = False
+            found.append(Act.KEEP if wanted else Act.RUN)
+            later, next_later = False, later
         elif act is Act.REUSE:
-            found.append(Act.REUSE if later else Act.LAST)
+            found.append(Act.REUSE if wanted else Act.LAST)
             later = True
         else:
             found.append(act)
@@ -74,11 +83,17 @@ class Cache:
     def put(self, key: Key, value: Any) -> None:
         """Keep a value that will be taken."""
         value = copied(value) if self.copies else value
+        if key in self._kept:
+            self.drop(key)
         self._kept[key] = value, versions(value)
         for storage, size in storages(value).items():
             self.bytes += 0 if self._holders[storage] else size
             self._holders[storage] += 1
         self.peak_bytes = max(self.peak_bytes, self.bytes)
+
+    def get(self, key: Key) -> Any:
+        """The value kept, or None."""
+        return self._kept[key][0] if key in self._kept else None
 
     def take(self, key: Key, *, last: bool) -> Any:
         """The value kept, dropped if this is the last time; RuntimeError if somebody has written into it."""
@@ -153,9 +168,12 @@ def peak_cached_bytes(schedule: Schedule, blocks: Blocks, sizes: Sequence[int]) 
 
     Keeping every block's output instead takes sum(sizes).
     """
-    now = peak = 0
+    kinds, held, peak = (*blocks.reuse, schedule.hold), [0] * len(sizes), 0
     for row in acts(schedule, blocks):
-        for act, size in zip(row, sizes, strict=True):
-            now += {Act.KEEP: size, Act.LAST: -size}.get(act, 0)
-            peak = max(peak, now)
+        for i, (act, size, kind) in enumerate(zip(row, sizes, kinds, strict=True)):
+            if act is Act.KEEP:
+                held[i] = 2 * size if held[i] and kind == "extrapolate" else size  # the last output, and how it grew
+            elif act is Act.LAST:
+                held[i] = 0
+            peak = max(peak, sum(held))
     return peak

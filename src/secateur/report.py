@@ -21,7 +21,7 @@ __all__ = ["check", "grid_svg", "headline", "html", "load", "save", "save_html",
 PLOTTED = (("psnr_db", "PSNR to the dense images, dB", ".1f"), ("accuracy", "Prompt accuracy", ".2f"))
 COSTS = (0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 NAME_WIDTH = 14  # characters: narrower, and the names fold into too many lines
-SPARE = ("Fréchet", "SSIM", "peak memory", "of ideal", "calls", "peak cached", "latency")  # never one of the two conventions of MACs
+SPARE = ("Fréchet", "SSIM", "peak memory", "of ideal", "calls", "peak cached", "latency")  # never a convention of MACs
 PICTURES_SHOWN = 4  # further prompts are folded away, so that the page can be read to its end
 
 

@@ -1,4 +1,6 @@
-"""What a block gives when it does not run: its last output, or its input plus what it last added to it."""
+"""What a block gives when it does not run: its last output, its input plus what it last added to it, or a line through its
+last two outputs.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from secateur.blocks import Blocks
 from secateur.families import family
@@ -44,3 +48,25 @@ def plus(kept: Any, found: tuple[Stream, ...], inputs: Inputs) -> Any:
         return kept
     parts = tuple(None if d is None else x + d for d, x in zip(kept, continued(found, inputs), strict=True))
     return parts[0] if len(found) == 1 else parts
+
+
+Line = tuple[Any, Any, int]  # what was computed last, how much it grew by each call (None: not known yet), and at which call
+
+
+def line(new: Any, before: Line | None, t: int) -> Line:
+    """The line through two outputs, this one of call t; level where there was none before."""
+    if before is None:
+        return new, None, t
+    old, _, s = before
+    slopes: dict[int, Tensor] = {}  # one for each tensor, also where a U-Net's block gives it twice
+
+    def slope(y: Any, x: Any) -> Any:
+        return slopes.setdefault(id(y), (y - x) / (t - s)) if torch.is_tensor(y) else y
+
+    return new, tree_map(slope, new, old), t
+
+
+def along(kept: Line, t: int) -> Any:
+    """What the line gives at call t."""
+    value, slope, s = kept
+    return value if slope is None else tree_map(lambda y, d: y + d * (t - s) if torch.is_tensor(y) else y, value, slope)

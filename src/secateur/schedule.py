@@ -13,7 +13,8 @@ from typing import Any
 from secateur.artifact import HASH_DIGITS, TEXT, TEXT_OR_NONE, Form, check, frozen, read, signed, write
 
 RUN, REUSE = "#", "."
-KINDS = ("output", "residual")
+KINDS = ("output", "residual", "extrapolate")
+HOLDS = ("output", "extrapolate")
 BAND_CALLS = 84  # so many calls across still fit beside the names of SD-1.5's layers in 120 columns
 FORM = Form(
     noun="schedule",
@@ -26,9 +27,11 @@ FORM = Form(
         "timesteps": (list, type(None)),
         "blocks": (dict,),
         "grid": (list,),
+        "hold": TEXT,
     },
     ordered="blocks",
     texts=("blocks", "grid"),
+    defaults={"hold": "output"},
 )
 
 
@@ -37,8 +40,10 @@ class Schedule:
     """A T × L grid, `#` where a block runs and `.` where it reuses, with what it is for and how it was made.
 
     blocks: (L,) names in execution order. grid: T rows of L characters; the first runs everything, and one without `#`
-    holds the whole previous output. reuse: (L,) "output" or "residual". denoiser, scheduler: class names. scheduler_hash:
-    of the scheduler's configuration. timesteps: (T,) where the schedule chooses them. made: how it was made, any JSON.
+    holds the whole denoiser. reuse: (L,) what a block gives that does not run: its last "output", its input plus the last
+    "residual", or "extrapolate", the line through its last two outputs over the calls. hold: likewise of the denoiser,
+    "output" or "extrapolate". denoiser, scheduler: class names. scheduler_hash: of the scheduler's configuration.
+    timesteps: (T,) where the schedule chooses them. made: how it was made, any JSON.
     """
 
     blocks: tuple[str, ...]
@@ -49,6 +54,7 @@ class Schedule:
     scheduler_hash: str | None = None
     timesteps: tuple[float, ...] | None = None
     made: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    hold: str = "output"
 
     def __post_init__(self):
         object.__setattr__(self, "made", frozen(self.made))
@@ -70,7 +76,7 @@ class Schedule:
         return tuple(cell == RUN for cell in self.grid[t])
 
     def held(self, t: int) -> bool:
-        """Whether call t gives the previous output over again: the denoiser is not entered."""
+        """Whether call t gives what earlier calls gave, see `hold`: the denoiser is not entered."""
         return RUN not in self.grid[t]
 
     def bound_to(self, scheduler: Any) -> Schedule:
@@ -105,6 +111,8 @@ def check_blocks(schedule: Schedule) -> None:
         raise ValueError(f"found {len(names)} blocks but {len(reuse)} kinds of reuse: give one for each block")
     if wrong := set(reuse) - set(KINDS):
         raise ValueError(f"found reuse {', '.join(sorted(map(repr, wrong)))}: use {' or '.join(map(repr, KINDS))}")
+    if schedule.hold not in HOLDS:
+        raise ValueError(f"found hold {schedule.hold!r}: use {' or '.join(map(repr, HOLDS))}")
 
 
 def check_grid(schedule: Schedule) -> None:
@@ -142,6 +150,7 @@ def from_document(found: Any, *, edited: bool = False) -> Schedule:
         scheduler_hash=found["scheduler_hash"],
         timesteps=None if found["timesteps"] is None else tuple(found["timesteps"]),
         made=found["made"],
+        hold=found.get("hold", FORM.defaults["hold"]),
     )
 
 

@@ -16,7 +16,7 @@ from secateur.blocks import Blocks, matching
 from secateur.families import bare, class_name
 from secateur.liveness import Act, Cache, acts, ghost
 from secateur.patch import Inputs, Patch, Run, find_modules, intercept, patch_of
-from secateur.reuse import minus, plus, streams
+from secateur.reuse import along, line, minus, plus, streams
 from secateur.schedule import Schedule, scheduler_signature
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class SubNet:
         self._first_call = first_call
         self._acts = cache(lambda start: acts(schedule, blocks, start=start))
         self._streams = [*streams(denoiser, blocks), ()]
+        self._lines = [kind == "extrapolate" for kind in (*blocks.reuse, schedule.hold)]
         self._cache = Cache(schedule.blocks, copies=copies)
         self.restart()
         self._patch = Patch(denoiser, schedule.blocks, self._cell, root=self._root, clock=self._tick, owner=self)
@@ -123,9 +124,12 @@ class SubNet:
         if act is Act.DEAD:
             return branch.ghosts[i]
         if act in (Act.REUSE, Act.LAST):
-            return plus(self._cache.take(key, last=act is Act.LAST), self._streams[i], inputs)
+            kept = self._cache.take(key, last=act is Act.LAST)
+            return along(kept, branch.t) if self._lines[i] else plus(kept, self._streams[i], inputs)
         out = run()
-        if act is Act.KEEP:
+        if act is Act.KEEP and self._lines[i]:
+            self._cache.put(key, line(out, self._cache.get(key), branch.t))
+        elif act is Act.KEEP:
             self._cache.put(key, minus(out, self._streams[i], inputs))
         if branch.t == branch.start and branch.dies(i):
             branch.ghosts[i] = ghost(out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from secateur.blocks import Blocks
 from secateur.families import bare, class_name
 from secateur.liveness import versions
 from secateur.patch import Inputs, Patch, Run
-from secateur.reuse import minus, plus, streams
+from secateur.reuse import Stream, minus, plus, streams
 
 ROUNDING = 1e-3  # a straight-through gate, hard − soft + soft, misses 0 and 1 by the rounding of its dtype
 
@@ -38,9 +38,19 @@ class SuperNet:
     gates: (T, L), read at the first call of each image: they may be changed, or replaced, before a `restart()`.
     """
 
-    def __init__(self, denoiser: nn.Module, gates: Tensor, blocks: Blocks, *, branches: int = 1, checkpoint: bool = False):
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        gates: Tensor,
+        blocks: Blocks,
+        *,
+        branches: int = 1,
+        checkpoint: bool = False,
+        hold: str = "output",
+    ):
         self.gates, self.blocks, self.branches, self.checkpoint = gates, blocks, branches, checkpoint
         self._streams = [*streams(denoiser, blocks), ()]
+        self._lines = [kind == "extrapolate" for kind in (*blocks.reuse, hold)]
         self._rows: Sequence[Sequence[Tensor]] = ()
         self._past: dict[int, Kept] = {}
         self._now: Call | None = None
@@ -88,13 +98,11 @@ class SuperNet:
 
     def _mixed(self, call: Call, i: int, run: Run, inputs: Inputs) -> Any:
         """What cell i gives, and the next call reuses: g·B(x) + (1 − g)·y of DiP-GO (arXiv 2410.16942), section 3."""
-        out, found = run(), self._streams[i]
-        kept = minus(out, found, inputs)
-        if i in call.before:
-            gate, old = call.gates[i], self._take(call, i)
-            # A residual is mixed by itself, and not as y − x, so that what is reused often does not drift by rounding.
-            mixed = mix(gate, out, plus(old, found, inputs))
-            out, kept = mixed, mix(gate, kept, old) if found else mixed
+        before = self._take(call, i) if i in call.before else None
+        if self._lines[i]:
+            out, kept = mixed_line(call.gates[i], run(), before)
+        else:
+            out, kept = mixed_last(call.gates[i], run(), before, self._streams[i], inputs)
         call.after[i] = kept, versions(kept)
         return out
 
@@ -114,13 +122,22 @@ class SuperNet:
         self.remove()
 
 
-def supernet(denoiser: nn.Module, gates: Tensor, blocks: Blocks, *, branches: int = 1, checkpoint: bool = False) -> SuperNet:
+def supernet(
+    denoiser: nn.Module,
+    gates: Tensor,
+    blocks: Blocks,
+    *,
+    branches: int = 1,
+    checkpoint: bool = False,
+    hold: str = "output",
+) -> SuperNet:
     """A SuperNet: until its `remove()`, or the end of a `with`, every cell of the denoiser mixes run and reuse by its gate.
 
     gates: (T, L) in [0, 1], 1 = run, floating, differentiable; call 0 runs everything, whatever its row says. With gates of
     0 and 1 this computes what a SubNet computes for that grid, see `cell_gates`. Every denoiser call is the next one:
     `restart()` before each further image. branches: denoiser calls a step where guidance makes several of them, each
-    reusing its own. checkpoint: keep of each call only what it reuses and gives, and compute it again in backward().
+    reusing its own. checkpoint: keep of each call only what it reuses and gives, and compute it again in backward(). hold:
+    what the denoiser gives at a held call, see `Schedule`.
     ValueError: gates or blocks that do not fit.
     """
     denoiser = bare(denoiser)
@@ -131,7 +148,7 @@ def supernet(denoiser: nn.Module, gates: Tensor, blocks: Blocks, *, branches: in
     check_gates(gates, blocks)
     if branches < 1:
         raise ValueError(f"found branches={branches}, wanted the denoiser calls that make one step: give 1 or more")
-    return SuperNet(denoiser, gates, blocks, branches=branches, checkpoint=checkpoint)
+    return SuperNet(denoiser, gates, blocks, branches=branches, checkpoint=checkpoint, hold=hold)
 
 
 def check_gates(gates: Tensor, blocks: Blocks) -> None:
@@ -174,6 +191,39 @@ def closed(gates: Tensor, blocks: Blocks) -> Tensor:
 def largest(parts: Sequence[Tensor]) -> Tensor:
     """The largest of several gates, elementwise; equal ones share its gradient."""
     return torch.stack(tuple(parts)).amax(dim=0)
+
+
+def mixed_last(gate: Tensor, new: Any, old: Any, found: tuple[Stream, ...], inputs: Inputs) -> tuple[Any, Any]:
+    """What a cell gives that reuses its last output or residual, and what it leaves; old is None at the first call."""
+    kept = minus(new, found, inputs)
+    if old is None:
+        return new, kept
+    # A residual is mixed by itself, and not as y − x, so that what is reused often does not drift by rounding.
+    out = mix(gate, new, plus(old, found, inputs))
+    return out, mix(gate, kept, old) if found else out
+
+
+def mixed_line(gate: Tensor, new: Any, old: Any) -> tuple[Any, Any]:
+    """What a cell gives that extrapolates, and what it leaves: its last run, how much that grew by a call, its age in calls.
+
+    With gates of 0 and 1 these are `reuse.line`; in between, each of the three is mixed by itself (ours).
+    """
+    if old is None:
+        return new, (new, tree_map(nothing, new), torch.zeros_like(gate))
+    value, slope, age = old
+    age = age + 1
+    grown = mix_trees(lambda y, x: (y - x) / age.to(y), new, value)
+    reused = mix_trees(lambda y, d: y + d * age.to(y), value, slope)
+    return mix(gate, new, reused), (mix(gate, new, value), mix(gate, grown, slope), (1 - gate) * age)
+
+
+def nothing(x: Any) -> Any:
+    return torch.zeros_like(x) if torch.is_tensor(x) else x
+
+
+def mix_trees(rule: Callable[[Tensor, Tensor], Tensor], first: Any, second: Any) -> Any:
+    """The rule on every pair of tensors of two nests; what is no tensor comes from the first one."""
+    return tree_map(lambda a, b: rule(a, b) if torch.is_tensor(a) else a, first, second)
 
 
 def mix(gate: Tensor, new: Any, old: Any) -> Any:

@@ -1,0 +1,214 @@
+"""Which calls to make, solved exactly from one dense trajectory, without gradients and without another denoiser call.
+
+LAPTOP-Diff (arXiv 2404.11098) found that the loss of removing many layers is close to the sum of the losses of removing each.
+Ours: the same of denoiser calls. What it costs to go from one noise level to another in a single update is measured on the
+dense trajectory, where both ends are known; the calls whose updates cost least in all are a shortest path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.baselines import chosen, dense
+from secateur.blocks import Blocks
+from secateur.calibration import Trajectory
+from secateur.schedule import Schedule
+
+ONE_STEP_ERROR = 1e-3  # relative: a step that is not a·x + b·y misses the next latents by far more
+GRID = {"timesteps", "sigmas", "num_inference_steps"}  # what set_timesteps leaves in a scheduler
+SPACINGS = {  # stock ones of DPM-Solver++
+    "linspace": {"timestep_spacing": "linspace"},
+    "leading": {"timestep_spacing": "leading"},
+    "trailing": {"timestep_spacing": "trailing"},
+    "Karras": {"timestep_spacing": "linspace", "use_karras_sigmas": True},
+}
+Path = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """G noise levels of a dense trajectory, and the solver's update from any of them to any later one.
+
+    From level s to level t, the call before at u:  x̂ = carry[s, t]·x[s] + gain[s, t]·y[s] + bend[u, s, t]·(y[s] − y[u]).
+    x: latents (G + 1, N), the last one the end; y: predictions (G, N); N: elements of all samples. carry, gain: (G, G + 1).
+    bend: (G, G, G + 1), zero where u = s, which stands for no call before. timesteps: (G,).
+    """
+
+    x: Tensor
+    y: Tensor
+    carry: Tensor
+    gain: Tensor
+    bend: Tensor
+    timesteps: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The best `levels` to call the denoiser at for their number, and the sum of their local errors (mean square, latents)."""
+
+    levels: Path
+    error: float
+
+
+def held(trajectory: Trajectory, scheduler: Any, *, hold: str = "output") -> Ladder:
+    """The Ladder of holding calls on the scheduler's own grid, whose steps are x' = a·x + b·y: DDIM, Euler, flow matching.
+
+    scheduler: as it was when the trajectory was recorded. hold: "output" or "extrapolate", as in Schedule. ValueError where
+    a step needs more than the last prediction (DPM-Solver++, UniPC, PNDM): free their timesteps instead.
+    """
+    x, y = flat(trajectory.latents), flat(trajectory.outputs)
+    a, b = one_step(scheduler, x, y)
+    T = len(y)
+    carry, gain = torch.zeros(T, T + 1, dtype=torch.float64), torch.zeros(T, T + 1, dtype=torch.float64)
+    slope = torch.zeros(T, T + 1, dtype=torch.float64)  # Σ of the same weights, each times how many calls ago s was
+    for s in range(T):
+        m, p, q = 1.0, 0.0, 0.0
+        for k in range(s, T):
+            m, p, q = a[k] * m, a[k] * p + b[k], a[k] * q + b[k] * (k - s)
+            carry[s, k + 1], gain[s, k + 1], slope[s, k + 1] = m, p, q
+    ago = torch.arange(T)[None, :] - torch.arange(T)[:, None]  # of u, seen from s
+    inverse = torch.where(ago > 0, 1 / ago.clamp(min=1), 0.0) * (hold == "extrapolate")
+    return Ladder(x, y, carry, gain, inverse[:, :, None] * slope[None], trajectory.timesteps)
+
+
+def one_step(scheduler: Any, x: Tensor, y: Tensor) -> tuple[list[float], list[float]]:
+    """(a, b) of each step x' = a·x + b·y, read off the scheduler itself and checked on a trajectory."""
+    probe, a, b = type(scheduler).from_config(scheduler.config), [], []
+    for name in GRID & vars(scheduler).keys():  # the same levels, and no memory of a trajectory
+        setattr(probe, name, getattr(scheduler, name))
+    for k, t in enumerate(scheduler.timesteps):
+        out = probe.step(torch.tensor([0.0, 1.0]), t, torch.tensor([1.0, 0.0]), return_dict=False)[0].double()
+        a.append(float(out[0]))
+        b.append(float(out[1]))
+        missed = (a[k] * x[k] + b[k] * y[k] - x[k + 1]).norm() / x[k + 1].norm()
+        if not missed < ONE_STEP_ERROR:
+            raise ValueError(
+                f"step {k} of {type(scheduler).__name__} is not made of the last prediction alone (misses by {missed:.1e}): "
+                "let the search choose its timesteps instead"
+            )
+    return a, b
+
+
+def free(trajectory: Trajectory, scheduler: Any) -> Ladder:
+    """The Ladder of DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2) between any of the levels of a trajectory.
+
+    scheduler: the DPMSolverMultistepScheduler that recorded the trajectory, on the grid of levels to choose from.
+    """
+    sigma = scheduler.sigmas.double()
+    alpha, noise = signal_and_noise(sigma, flow=bool(scheduler.config.get("use_flow_sigmas")))
+    x = flat(trajectory.latents)
+    y = data_predictions(flat(trajectory.outputs), x, alpha, noise, kind=scheduler.config.prediction_type)
+    carry = noise[None, :] / noise[:-1, None]
+    gain = alpha[None, :] - noise[None, :] * (alpha / noise)[:-1, None]
+    lam = (alpha / noise).log()  # half the log of the signal-to-noise ratio; the end may have no noise
+    ahead, behind = lam[None, :] - lam[:-1, None], lam[None, :-1] - lam[:-1, None]  # [s, t], [u, s]
+    ratio = torch.where(behind[:, :, None] > 0, ahead[None] / (2 * behind[:, :, None]), 0.0)
+    bend = torch.where(torch.isfinite(ratio), gain[None] * ratio, 0.0)
+    bend[:, :, -1] = 0.0  # the solver's last update is of first order
+    return Ladder(x, y, carry, gain, bend, trajectory.timesteps)
+
+
+def spaced(scheduler: Any, steps: int, options: Mapping[str, Any]) -> tuple[float, ...]:
+    """The timesteps that a scheduler of this class makes of so many steps, each once, noisiest first."""
+    other = type(scheduler).from_config(scheduler.config, **options)
+    other.set_timesteps(steps)
+    return tuple(sorted({float(t) for t in other.timesteps}, reverse=True))
+
+
+def levels(scheduler: Any, count: int) -> tuple[float, ...]:
+    """The timesteps of `count` steps of linspace and of Karras spacing together: dense where either is."""
+    found = (spaced(scheduler, count, SPACINGS[name]) for name in ("linspace", "Karras"))
+    return tuple(sorted({t for steps in found for t in steps}, reverse=True))
+
+
+def signal_and_noise(sigma: Tensor, *, flow: bool) -> tuple[Tensor, Tensor]:
+    """(α, σ) of x = α·data + σ·noise from a scheduler's `sigmas`."""
+    if flow:
+        return 1 - sigma, sigma
+    alpha = (1 + sigma**2).rsqrt()
+    return alpha, sigma * alpha
+
+
+def data_predictions(outputs: Tensor, x: Tensor, alpha: Tensor, noise: Tensor, *, kind: str) -> Tensor:
+    """What the denoiser says the data is, (G, N), from what it gives, (G, N)."""
+    a, s, x = alpha[:-1, None], noise[:-1, None], x[:-1]
+    rules = {
+        "epsilon": lambda: (x - s * outputs) / a,
+        "sample": lambda: outputs,
+        "v_prediction": lambda: a * x - s * outputs,
+        "flow_prediction": lambda: x - s * outputs,
+    }
+    if kind not in rules:
+        raise ValueError(f"found prediction type {kind!r}: the search knows {', '.join(rules)}")
+    return rules[kind]()
+
+
+def flat(x: Tensor) -> Tensor:
+    """(T, B, ...) as (T, N), float64."""
+    return x.double().flatten(1)
+
+
+def local_errors(ladder: Ladder, *, weights: Sequence[float] | None = None) -> np.ndarray:
+    """C[u, s, t], (G, G, G + 1): mean square by which the update from s to t misses the dense latents at t; inf where there is none.
+
+    weights: (G + 1,), how much a squared error at each level counts; by default it is taken relative to the latents there.
+    """
+    G, N = ladder.y.shape
+    errors = np.full((G, G, G + 1), np.inf)
+    scale = torch.tensor(weights) if weights is not None else 1 / ladder.x.pow(2).mean(dim=1).clamp(min=1.0)
+    for s in range(G):
+        missed = ladder.carry[s, s + 1 :, None] * ladder.x[s] + ladder.gain[s, s + 1 :, None] * ladder.y[s] - ladder.x[s + 1 :]
+        turn = ladder.y[s] - ladder.y[: s + 1]  # (u, N); u = s: none
+        bend = ladder.bend[: s + 1, s, s + 1 :]
+        square = missed.pow(2).sum(1)[None] + 2 * bend * (turn @ missed.T) + bend**2 * turn.pow(2).sum(1)[:, None]
+        errors[: s + 1, s, s + 1 :] = (square * scale[s + 1 :] / N).numpy()
+    return errors
+
+
+def solve(errors: np.ndarray, *, calls: int) -> tuple[Solution, ...]:
+    """The Solution for every number of calls from 1 to `calls`: shortest paths over (call before, call), exact."""
+    G = len(errors)
+    reach = np.full((G, G), np.inf)
+    reach[0, 0] = 0.0
+    came: list[np.ndarray] = []
+    found = []
+    for _ in range(min(calls, G)):
+        found.append(Solution(walk(came, reach + errors[:, :, G]), float((reach + errors[:, :, G]).min())))
+        total = reach[:, :, None] + errors[:, :, :G]  # (u, s, t); a first call has no call before it: u = s = 0
+        came.append(total.argmin(axis=0))
+        reach = total.min(axis=0)
+    return tuple(found)
+
+
+def walk(came: Sequence[np.ndarray], last: np.ndarray) -> Path:
+    """The levels of the best path whose last call is the best of `last`, (u, s)."""
+    u, s = np.unravel_index(int(last.argmin()), last.shape)
+    levels = [int(s)]
+    for before in reversed(came):
+        levels.append(int(u))
+        u, s = before[u, s], u
+    return tuple(reversed(levels))
+
+
+def held_schedule(solution: Solution, blocks: Blocks, *, calls: int, hold: str, made: dict[str, Any]) -> Schedule:
+    """The Schedule that makes these calls of `calls` and holds the others."""
+    grid = chosen(blocks, calls, run=solution.levels).grid
+    made = {"method": "additive", "predicted_error": solution.error, **made}
+    return Schedule(blocks.names, grid, blocks.reuse, blocks.denoiser, made=made, hold=hold)
+
+
+def free_schedule(solution: Solution, ladder: Ladder, blocks: Blocks, *, made: dict[str, Any]) -> Schedule:
+    """The Schedule of these calls alone, at their own timesteps."""
+    timesteps = tuple(ladder.timesteps[k] for k in solution.levels)
+    made = {"method": "additive", "predicted_error": solution.error, **made}
+    grid = dense(blocks, len(timesteps)).grid
+    return Schedule(blocks.names, grid, blocks.reuse, blocks.denoiser, timesteps=timesteps, made=made)

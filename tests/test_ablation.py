@@ -1,0 +1,85 @@
+"""What reusing one cell costs, against running the whole denoiser by hand on the trajectory's latents."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils._pytree import tree_map
+
+from secateur import ablation, macs
+from secateur.blocks import find_blocks
+from secateur.calibration import record
+from secateur.subnet import component, follow
+from test_calibration import dit, sd  # noqa: F401, the fixtures
+
+CALLS = 5
+
+
+@pytest.fixture(params=["sd", "dit"])
+def told(request):
+    pipe = request.getfixturevalue(request.param)
+    asked = ["a fox", "blue"] if request.param == "sd" else [1, 2]
+    return pipe, record(pipe, asked, seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=1.0)
+
+
+def test_a_cell_costs_what_a_loop_by_hand_says(told):
+    pipe, trajectory = told
+    net = component(pipe)
+    blocks = find_blocks(net)
+    found = list(ablation.ablations(pipe, trajectory, blocks))
+    assert [part.block for part in found] == list(blocks.names)
+    assert all(part.loss[0] == 0 for part in found)
+    i, t = len(blocks) // 2, 3
+    said = by_hand(net, pipe, trajectory, blocks, i, t)
+    wanted = float((said - trajectory.outputs[t]).double().pow(2).mean())
+    assert found[i].loss[t] == pytest.approx(wanted, rel=1e-3)
+    assert wanted > 0
+
+
+def by_hand(net, pipe, trajectory, blocks, i, t):
+    """The denoiser's output at call t when block i alone gives what it gave at call t − 1."""
+    schedule = ablation.without(blocks, i, calls=2, cells=range(1, 2))
+    conditions = {}
+    if isinstance(trajectory.conditions[0], str):
+        tokens = pipe.tokenizer(list(trajectory.conditions), padding="max_length", max_length=8, return_tensors="pt").input_ids
+        conditions["encoder_hidden_states"] = pipe.text_encoder(tokens)[0]
+    else:
+        conditions["class_labels"] = torch.tensor(trajectory.conditions)
+    with torch.no_grad(), follow(net, schedule, blocks=blocks):
+        for k in (t - 1, t):
+            step = torch.full((len(trajectory.seeds),), int(trajectory.timesteps[k]))
+            out = net(trajectory.latents[k], timestep=step, **conditions, return_dict=False)[0]
+    return out[:, : trajectory.outputs.shape[2]]
+
+
+def test_scores_make_every_closure_cost_what_its_head_does(told):
+    pipe, trajectory = told
+    counted = macs.count(component(pipe))
+    losses = list(ablation.ablations(pipe, trajectory, counted.blocks))
+    scores = ablation.cell_scores(pipe, trajectory, counted, losses=losses)
+    assert scores.values.shape == (CALLS, len(counted.blocks))
+    for i, part in enumerate(losses):
+        closure = [k for k, runs in enumerate(ablation.closure(counted.blocks, i)) if runs]
+        assert i in closure
+        assert scores.values[3, closure].sum() == pytest.approx(part.loss[3], rel=1e-3, abs=1e-9)
+
+
+def test_law_8_a_block_that_says_the_same_at_every_call_costs_nothing(told):
+    pipe, trajectory = told
+    net = component(pipe)
+    blocks = find_blocks(net)
+    planted = net.get_submodule(blocks.names[1])
+    before = planted.forward
+    planted.forward = lambda *args, **kwargs: still(before(*args, **kwargs), args if "residual" in blocks.reuse else ())
+    try:
+        again = record(pipe, trajectory.conditions, seeds=trajectory.seeds, **trajectory.options)
+        losses = [max(part.loss) for part in ablation.ablations(pipe, again, blocks)]
+    finally:
+        del planted.forward
+    assert losses[1] < 1e-3 * sorted(losses)[1]
+
+
+def still(out, inputs: tuple):
+    """Ones of the shape of what a block gives, added to its input where it reuses a residual."""
+    ones = tree_map(lambda x: torch.ones_like(x) if torch.is_tensor(x) else x, out)
+    return ones + inputs[0] if inputs else ones
