@@ -158,7 +158,7 @@ def flat(x: Tensor) -> Tensor:
 
 
 def local_errors(ladder: Ladder, *, weights: Sequence[float] | None = None) -> np.ndarray:
-    """C[u, s, t], (G, G, G + 1): mean square by which the update from s to t misses the dense latents at t; inf where there is none.
+    """C[u, s, t], (G, G, G + 1): mean square by which the update from s to t misses the dense latents; inf where none is.
 
     weights: (G + 1,), how much a squared error at each level counts; by default it is taken relative to the latents there.
     """
