@@ -118,6 +118,23 @@ def test_image_to_image_starts_part_of_the_way_down(kind, name, first):
     assert not torch.equal(wanted, expected(pipe, call, schedule, offset=first - 1))
 
 
+def test_an_image_to_image_pipeline_that_begins_and_ends_part_of_the_way_is_not_guessed_at():
+    pipe, _ = tiny_pipes.sdxl()
+    parts = {name: part for name, part in pipe.components.items() if part is not None or "t" in name}
+    other = tiny_pipes.quiet(diffusers.StableDiffusionXLImg2ImgPipeline(**parts | {"scheduler": ddim()}))
+    call = tiny_pipes.common() | {
+        "pooled_prompt_embeds": noise(6, 1, 8),
+        "negative_pooled_prompt_embeds": noise(7, 1, 8),
+        "image": noise(5, 1, 3, 16, 16).abs().clamp(max=1),
+        "strength": 0.8,
+        "denoising_end": 0.8,
+    }
+    with pytest.raises(ValueError, match="DDIMScheduler does not tell at which call it begins"):
+        pruned(other, call, scattered(find_blocks(other.unet)))
+    other.scheduler = EulerDiscreteScheduler(**OFFSET)
+    assert pruned(other, call, scattered(find_blocks(other.unet))).isfinite().all()
+
+
 def test_controlnet():
     unet = tiny("sd15")
     pipe, call = stable_diffusion("StableDiffusionControlNetPipeline", controlnet=tiny_pipes.controlnet(unet))

@@ -267,7 +267,14 @@ def first_call(pipe: DiffusionPipeline, scheduler: Any, calls: int) -> int:
         raise ValueError("the pipe was given another scheduler after the schedule was applied: apply it again")
     if getattr(scheduler, "begin_index", None) is not None:
         return scheduler.begin_index
-    return calls - pipe.num_timesteps if hasattr(pipe, "get_timesteps") else 0  # DDIM and PNDM know no begin_index
+    if not hasattr(pipe, "get_timesteps"):  # DDIM and PNDM know no begin_index
+        return 0
+    if getattr(pipe, "denoising_end", None) is not None:
+        raise ValueError(
+            f"the pipe stops before the end (denoising_end) and {type(scheduler).__name__} does not tell at which call it "
+            "begins: use a scheduler that does, such as EulerDiscreteScheduler"
+        )
+    return calls - pipe.num_timesteps
 
 
 def _set_timesteps(scheduler: Any, subnet: SubNet, original: Callable[..., None], *args, **kwargs) -> None:
