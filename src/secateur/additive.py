@@ -63,7 +63,7 @@ def held(trajectory: Trajectory, scheduler: Any, *, hold: str = "output") -> Lad
     """The Ladder of holding calls on the scheduler's own grid, whose steps are x' = a·x + b·y: DDIM, Euler, flow matching.
 
     scheduler: as it was when the trajectory was recorded. hold: "output" or "extrapolate", as in Schedule. ValueError where
-    a step needs more than the last prediction (DPM-Solver++, UniPC, PNDM): free their timesteps instead.
+    a step needs more than the last prediction (DPM-Solver++, UniPC, PNDM).
     """
     x, y = flat(trajectory.latents), flat(trajectory.outputs)
     a, b = one_step(scheduler, x, y)
@@ -86,14 +86,15 @@ def one_step(scheduler: Any, x: Tensor, y: Tensor) -> tuple[list[float], list[fl
     for name in GRID & vars(scheduler).keys():  # the same levels, and no memory of a trajectory
         setattr(probe, name, getattr(scheduler, name))
     for k, t in enumerate(scheduler.timesteps):
-        out = probe.step(torch.tensor([0.0, 1.0]), t, torch.tensor([1.0, 0.0]), return_dict=False)[0].double()
-        a.append(float(out[0]))
-        b.append(float(out[1]))
+        said, sample = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]])
+        out = probe.step(said, t, sample, return_dict=False)[0].double()
+        a.append(float(out[0, 0]))
+        b.append(float(out[1, 0]))
         missed = (a[k] * x[k] + b[k] * y[k] - x[k + 1]).norm() / x[k + 1].norm()
         if not missed < ONE_STEP_ERROR:
             raise ValueError(
                 f"step {k} of {type(scheduler).__name__} is not made of the last prediction alone (misses by {missed:.1e}): "
-                "let the search choose its timesteps instead"
+                "search for DDIM or Euler, whose calls can be held, or for DPM-Solver++ 2M, whose timesteps can be chosen"
             )
     return a, b
 

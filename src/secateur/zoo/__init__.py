@@ -39,10 +39,16 @@ def _float32():
     return torch.float32
 
 
-def conditions(name: str, count: int) -> tuple[tuple[str, ...] | tuple[int, ...], tuple[str, ...]]:
-    """What to ask `name` for, `count` times, and its captions; of emoji-sd one object in combinations held out of training."""
-    asked = singles(held_out=True) if name == "emoji-sd" else singles()
-    spread = [asked[i * 37 % len(asked)] for i in range(count)]  # 37 is prime to 32 and 256: neighbours differ in both words
+def conditions(
+    name: str, count: int, *, calibration: bool = False
+) -> tuple[tuple[str, ...] | tuple[int, ...], tuple[str, ...]]:
+    """What to ask `name` for, `count` times, and its captions; of emoji-sd one object in combinations held out of training.
+
+    calibration: others, to search with: of emoji-sd combinations trained on, of emoji-dit its classes from the other end.
+    """
+    asked = singles(held_out=not calibration) if name == "emoji-sd" else singles()
+    numbers = range(-1, -1 - count, -1) if calibration else range(count)
+    spread = [asked[i * 37 % len(asked)] for i in numbers]  # 37 is prime to 32, 224 and 256: neighbours differ in both words
     texts = tuple(scene.caption for scene in spread)
     return (texts if name == "emoji-sd" else tuple(map(class_label, spread))), texts
 

@@ -1,0 +1,74 @@
+"""What the commands share: their options, one console, progress bars, and how they load a pipe and end."""
+
+from __future__ import annotations
+
+import json as jsons
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console()
+
+Pipe = Annotated[str, typer.Argument(metavar="PIPE", help="emoji-sd, emoji-dit, a local folder, or a Hub id owner/name")]
+Denoiser = Annotated[str, typer.Argument(metavar="PIPE", help="as elsewhere, or a full-size name such as sd15 or sdxl")]
+Granularity = Annotated[str | None, typer.Option(help="stage or layer; default: the coarsest that the denoiser has")]
+AsJson = Annotated[bool, typer.Option("--json", help="make the last line one JSON document")]
+Steps = Annotated[int, typer.Option(min=1, help="steps of the dense pipeline")]
+Guidance = Annotated[float | None, typer.Option(help="guidance scale; default: the pipe's own")]
+Seed = Annotated[int, typer.Option(help="seed of the first image; the others count on")]
+BatchSize = Annotated[int, typer.Option(min=1, help="images made at once; does not change them")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps")]
+Keep = Annotated[float, typer.Option(help="fraction of the dense MACs to keep, in (0, 1]")]
+Keeps = Annotated[list[float], typer.Option(help="fraction of the dense MACs to keep, in (0, 1]; may be repeated")]
+Attention = Annotated[bool, typer.Option("--attention", help="count the attention products too")]
+Prompts = Annotated[Path | None, typer.Option(help="a text file, one prompt (or class label) a line")]
+ScheduleOut = Annotated[Path, typer.Option("--out", "-o", help="where to write the schedule")]
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["secateur", *sys.argv[1:]])
+
+
+def finish(document: dict[str, Any], *, as_json: bool) -> None:
+    """With --json, the last line."""
+    if as_json:
+        print(jsons.dumps(document, ensure_ascii=False))
+
+
+def progress() -> Progress:
+    """A bar on stderr that vanishes when the work is done."""
+    columns = (TextColumn("{task.description:40.40s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def load_pipe(pipe: str, *, dtype: str = "float32", device: str = "cpu"):
+    """The pipe, without the libraries' own bars and remarks on the way."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    from secateur import pipes
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+    return pipes.load(pipe, dtype=dtype).to(device)
+
+
+def read_prompts(path: Path) -> list[str] | list[int]:
+    """The prompts in a file, one a line, or class labels where all lines are whole numbers; ValueError where there is none."""
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{path} holds no prompt: write one a line")
+    return [int(line) for line in lines] if all(line.isdigit() for line in lines) else lines
+
+
+def repeated(items: list, count: int) -> tuple:
+    """`count` of the items, from the first again after the last."""
+    return tuple(items[i % len(items)] for i in range(count))
