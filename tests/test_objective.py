@@ -1,0 +1,117 @@
+"""Measured nearness of a schedule's images: to the dense ones, and to the converged ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+import tiny_pipes
+from secateur import baselines, macs, quality
+from secateur.blocks import Blocks, find_blocks
+from secateur.calibration import Trajectory, generate, record
+from secateur.objective import CAP_DB, Objective, budget_macs, converging, to_converged, to_dense
+from secateur.subnet import apply
+
+LABELS, SEEDS, STEPS = [1, 2, 7], [3, 1, 4], 6
+CALL = {"guidance_scale": 3.0, "num_inference_steps": STEPS}
+
+
+@pytest.fixture
+def dit() -> diffusers.DiTPipeline:
+    pipe, _ = tiny_pipes.dit()
+    return pipe
+
+
+@pytest.fixture
+def dense(dit) -> Trajectory:
+    return record(dit, LABELS, seeds=SEEDS, **CALL)
+
+
+@pytest.fixture
+def blocks(dit) -> Blocks:
+    return find_blocks(dit.transformer)
+
+
+def test_it_is_the_mean_psnr_of_the_images_under_the_schedule(dit, dense, blocks):
+    schedule = baselines.uniform(blocks, STEPS, every=3)
+    with apply(dit, schedule):
+        images = generate(dit, LABELS, seeds=SEEDS, **CALL)
+    wanted = quality.psnr(images, dense.images).mean()
+    for given in (None, blocks):
+        assert to_dense(dit, dense, batch_size=2, blocks=given)(schedule) == pytest.approx(wanted, abs=1e-3)
+    assert 5 < wanted < CAP_DB
+    assert "forward" not in vars(dit.transformer)
+
+
+def test_equal_images_are_as_near_as_the_cap(dit, dense, blocks):
+    assert to_dense(dit, dense)(baselines.dense(blocks, STEPS)) == CAP_DB
+
+
+def test_held_calls_are_further_away_the_more_of_them(dit, dense, blocks):
+    objective = to_dense(dit, dense, blocks=blocks)
+    values = [objective(baselines.uniform(blocks, STEPS, every=n)) for n in (1, 2, 3, 6)]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) == 4
+
+
+KARRAS = {"use_karras_sigmas": True, "solver_order": 3, "timestep_spacing": "trailing"}
+
+
+@pytest.mark.parametrize("own", [None, diffusers.DPMSolverMultistepScheduler(**KARRAS)], ids=["ddim", "karras"])
+def test_the_converged_target_is_many_steps_of_dpm_solver_from_the_same_seeds(dit, dense, own):
+    before = dit.scheduler = own or dit.scheduler
+    objective = to_converged(dit, dense, steps=20)
+    assert dit.scheduler is before
+    dit.scheduler = diffusers.DPMSolverMultistepScheduler(timestep_spacing="linspace")  # this DiT has DDPM's linear betas
+    wanted = generate(dit, LABELS, seeds=SEEDS, **CALL | {"num_inference_steps": 20})
+    assert np.array_equal(objective.target, wanted)
+    assert not np.array_equal(objective.target, dense.images)
+    assert dict(objective.options) == CALL
+
+
+def test_more_steps_come_nearer_to_the_converged_images(dit, dense, blocks):
+    objective = to_converged(dit, dense, steps=60, blocks=blocks)
+    dit.scheduler = diffusers.DPMSolverMultistepScheduler(timestep_spacing="linspace")
+    values = []
+    for steps in (4, 10, 30):
+        dit.scheduler.set_timesteps(steps)
+        times = tuple(dit.scheduler.timesteps.tolist())
+        values.append(objective(replace(baselines.dense(blocks, steps), timesteps=times)))
+    assert values == sorted(values)
+    assert values[2] > values[0] + 6
+
+
+@pytest.mark.parametrize(("name", "own"), [("sd", False), ("pixart", False), ("sd3", True), ("flux", True)])
+def test_flow_matching_converges_with_the_pipe_s_own_scheduler(name, own):
+    pipe, _ = tiny_pipes.PIPES[name]()
+    assert converging(pipe)[0] == (None if own else "DPMSolverMultistepScheduler")
+
+
+def test_images_that_are_not_finite_are_refused(dit, dense, blocks):
+    objective = to_dense(dit, dense)
+    torch.nn.init.constant_(dit.transformer.transformer_blocks[1].ff.net[2].bias, float("nan"))
+    with pytest.raises(ValueError, match="3 of 3 of the images under the schedule are not finite"):
+        objective(baselines.uniform(blocks, STEPS, every=2))
+    assert "forward" not in vars(dit.transformer)
+    with pytest.raises(ValueError, match="target images are not finite"):
+        Objective(dit, dense.conditions, dense.seeds, np.full_like(dense.images, np.nan), CALL)
+
+
+def test_as_many_targets_as_conditions(dit, dense):
+    with pytest.raises(ValueError, match="3 conditions, 3 seeds and 2 target images"):
+        Objective(dit, dense.conditions, dense.seeds, dense.images[:2], CALL)
+
+
+def test_a_budget_is_in_macs_and_exact(blocks, dit):
+    counted = macs.count(dit.transformer, blocks)
+    assert budget_macs(counted, 50, keep=0.2) == 10 * counted.call()
+    assert budget_macs(counted, 50, keep=0.2, attention=True) == 10 * counted.call(attention=True)
+    assert budget_macs(counted, 100, keep=0.29) == 29 * counted.call()  # 100 × 0.29 is less than 29 in floats
+    assert counted.of(baselines.uniform(blocks, 50, every=5)) == budget_macs(counted, 50, keep=0.2)
+    assert isinstance(budget_macs(counted, 3, keep=0.5), int)
+    with pytest.raises(ValueError, match=r"above 0 and at most 1; got 1\.5"):
+        budget_macs(counted, 50, keep=1.5)
