@@ -45,6 +45,21 @@ def test_macs_of_a_full_size_architecture(run):
     assert sum(found["linear_macs"]) + found["rest_linear_macs"] == found["call_linear_macs"]
 
 
+def test_macs_of_a_whole_image_with_guidance(run):
+    code, out, _ = run("macs", "pixart-alpha-1024", "--calls", "20", "--guidance", "--json")
+    assert code == 0
+    assert last_json(out)["calls_linear_macs"] == pytest.approx(85.65e12, rel=0.01)
+    assert "20 dense calls" in out
+    assert "with guidance" in out
+
+
+def test_the_published_schedule_is_written_and_counted(run):
+    path = written(run, "--method", "dip-go-published")
+    code, out, _ = run("macs", "emoji-sd", "--schedule", str(path), "--json")
+    assert code == 0
+    assert last_json(out)["schedule_keep_linear"] == pytest.approx(0.2, abs=0.01)
+
+
 def test_blocks_names_what_each_reads(run):
     code, out, _ = run("blocks", "emoji-sd", "--granularity", "layer", "--json")
     found = last_json(out)

@@ -138,12 +138,15 @@ INTERVAL_METHODS: dict[str, Callable[[Blocks, int, int], Schedule]] = {
 def make(method: str, counted: Macs, *, calls: int, keep: float | None = None, interval: int | None = None) -> Schedule:
     """The schedule of a method at `interval`, or at the interval whose MACs (conv + linear) come nearest to `keep`.
 
-    method: "dense" or one of INTERVAL_METHODS. ValueError: another one, keep outside (0, 1], not one of keep and interval.
+    method: "dense", "dip-go-published", or one of INTERVAL_METHODS. ValueError: another one, keep outside (0, 1], not one of
+    keep and interval.
     """
     if method == "dense":
         return dense(counted.blocks, calls)
+    if method == "dip-go-published":
+        return published_dip_go(counted.blocks)
     if method not in INTERVAL_METHODS:
-        raise ValueError(f"there is no static method {method!r}: choose dense, {', '.join(INTERVAL_METHODS)}")
+        raise ValueError(f"there is no static method {method!r}: choose dense, dip-go-published, {', '.join(INTERVAL_METHODS)}")
     if (keep is None) == (interval is None):
         raise ValueError(f"{method} needs either keep or interval, got keep={keep} and interval={interval}: give one of them")
     if interval is not None:

@@ -23,9 +23,13 @@ def blocks(found: Blocks) -> Table:
     return table
 
 
-def macs(counted: Macs, schedule: Schedule | None = None) -> Table:
-    """A line per block with its MACs in both conventions; then the rest, the call, and the schedule where one is given."""
-    title = f"{counted.blocks.denoiser}: 10⁹ multiply-accumulates of one call, per sample"
+def macs(counted: Macs, schedule: Schedule | None = None, *, calls: int | None = None, batch: int = 1) -> Table:
+    """A line per block with its MACs in both conventions; then the rest, the call, so many calls, and a schedule's.
+
+    batch: samples that were counted, two with guidance.
+    """
+    per = {1: "per sample", 2: "with guidance"}.get(batch, f"batch {batch}")
+    title = f"{counted.blocks.denoiser}: 10⁹ multiply-accumulates of one call, {per}"
     table = _table(title, "block", "conv + linear", "%", "with attention products", "%")
     linear, whole = counted.cells(), counted.cells(attention=True)
     lines = [
@@ -36,13 +40,17 @@ def macs(counted: Macs, schedule: Schedule | None = None) -> Table:
         table.add_row(name, *_pair(plain, counted.call()), *_pair(full, counted.call(attention=True)))
     table.add_section()
     table.add_row("one dense call", *_pair(counted.call(), counted.call()), *_pair(*[counted.call(attention=True)] * 2))
+    if calls is not None:
+        table.add_row(
+            f"{calls} dense calls", *(part for a in (False, True) for part in _pair(*[calls * counted.call(attention=a)] * 2))
+        )
     if schedule is not None:
         spent = [(counted.of(schedule, attention=a), schedule.calls * counted.call(attention=a)) for a in (False, True)]
         table.add_row(f"{schedule.calls} calls scheduled", *_pair(*spent[0]), *_pair(*spent[1]))
     return table
 
 
-def macs_document(counted: Macs, schedule: Schedule | None = None) -> dict[str, Any]:
+def macs_document(counted: Macs, schedule: Schedule | None = None, *, calls: int | None = None) -> dict[str, Any]:
     """The same figures as exact integers of MACs, for JSON."""
     document = {
         "denoiser": counted.blocks.denoiser,
@@ -55,6 +63,9 @@ def macs_document(counted: Macs, schedule: Schedule | None = None) -> dict[str, 
         "call_linear_macs": counted.call(),
         "call_with_attention_macs": counted.call(attention=True),
     }
+    if calls is not None:
+        document |= {"calls": calls, "calls_linear_macs": calls * counted.call()}
+        document |= {"calls_with_attention_macs": calls * counted.call(attention=True)}
     if schedule is None:
         return document
     return document | {
