@@ -181,6 +181,22 @@ def test_gates_of_0_and_1_are_reached_too(name, granularity):
         assert not any(row) or grad[torch.tensor(needed(row, blocks))].all()
 
 
+def test_a_held_call_has_the_gradient_of_one_that_is_entered_with_nothing_to_run():
+    """A gate that nobody reads enters the call without running anything."""
+    net, blocks = tiny("sd15"), blocks_of("sd15", "stage")
+    held, entered = torch.ones(3, len(blocks)), torch.ones(3, len(blocks))
+    held[1:], entered[1:, 1:] = 0, 0
+    grads, given = [], []
+    for gates in (held, entered):
+        with supernet(net, gates.requires_grad_(), blocks):
+            given.append(outputs(net, 3))
+            toward(given[-1]).backward()
+        grads.append(gates.grad)
+    assert all(map(torch.equal, *given))
+    torch.testing.assert_close(grads[0][1:, 2:], grads[1][1:, 2:])
+    assert grads[0][1:, -1].all()
+
+
 def test_the_closure_at_0_and_1_is_live_and_its_gradient_goes_to_who_left_last():
     blocks = Blocks("Net", "layer", tuple("abcd"), ("output",) * 4, ((), (0,), (0, 1), (2,)), (3,))
     for bits in range(16):

@@ -158,14 +158,19 @@ def flat(x: Tensor) -> Tensor:
     return x.double().flatten(1)
 
 
-def local_errors(ladder: Ladder, *, weights: Sequence[float] | None = None) -> np.ndarray:
+def in_latents(ladder: Ladder) -> np.ndarray:
+    """Weights (G + 1,) that take errors relative to the latents they are in, where those are larger than data."""
+    return (1 / ladder.x.pow(2).mean(dim=1).clamp(min=1.0)).numpy()
+
+
+def local_errors(ladder: Ladder, *, weights: np.ndarray | None = None) -> np.ndarray:
     """C[u, s, t], (G, G, G + 1): mean square by which the update from s to t misses the dense latents; inf where none is.
 
-    weights: (G + 1,), how much a squared error at each level counts; by default it is taken relative to the latents there.
+    weights: (G + 1,), how much a squared error at each level counts; by default `in_latents`.
     """
     G, N = ladder.y.shape
     errors = np.full((G, G, G + 1), np.inf)
-    scale = torch.tensor(weights) if weights is not None else 1 / ladder.x.pow(2).mean(dim=1).clamp(min=1.0)
+    scale = torch.as_tensor(in_latents(ladder) if weights is None else weights)
     for s in range(G):
         missed = ladder.carry[s, s + 1 :, None] * ladder.x[s] + ladder.gain[s, s + 1 :, None] * ladder.y[s] - ladder.x[s + 1 :]
         turn = ladder.y[s] - ladder.y[: s + 1]  # (u, N); u = s: none

@@ -98,9 +98,11 @@ def given(pipe: DiffusionPipeline, found: Sequence[tuple[str, Schedule]], *, ste
     denoiser = component(pipe)
     variants: list[Variant] = []
     for name, schedule in found:
-        share = macs.count(denoiser, matching(denoiser, schedule.blocks)).keep(schedule)
-        keep = round(share, 2)
-        variants.append(Variant(name, "schedule", steps, schedule, keep=keep))
+        counted = macs.count(denoiser, matching(denoiser, schedule.blocks))
+        share = counted.of(schedule) / (pipes.calls(pipe, steps) * counted.call())
+        keep, own = round(share, 2), type(pipe.scheduler).__name__
+        scheduler = None if schedule.scheduler in (None, own) else schedule.scheduler
+        variants.append(Variant(name, "schedule", steps, schedule, scheduler, keep=keep))
         variants.extend(fewer_steps(pipe, max(1, round(share * steps)), keep=keep))
     return tuple(variants)
 

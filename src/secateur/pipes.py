@@ -82,7 +82,9 @@ def scheduled(pipe: DiffusionPipeline, name: str | None, options: Mapping[str, A
     import diffusers
 
     before = pipe.scheduler
-    kind = getattr(diffusers, name) if name else type(before)
+    kind = getattr(diffusers, name, None) if name else type(before)
+    if kind is None or not hasattr(kind, "set_timesteps"):
+        raise ValueError(f"diffusers has no scheduler {name!r}: give a class such as DPMSolverMultistepScheduler")
     pipe.scheduler = kind.from_config(before.config, **options)
     try:
         yield

@@ -37,20 +37,25 @@ def ssim(images: Images, reference: Images) -> np.ndarray:
     torchmetrics also counts windows that hang over the edge, mirrored, and so differs on small images.
     """
     a, b = _pair(images, reference)
+    return structural_similarity(a, b).numpy()
+
+
+def structural_similarity(a: Tensor, b: Tensor, *, peak: float = 1.0) -> Tensor:
+    """SSIM (B,) of images (B, C, H, W) whose values span `peak`, as `ssim` defines it, differentiably."""
     if min(a.shape[-2:]) < SSIM_WINDOW_PX:
         raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW_PX} px a side; got {tuple(a.shape[-2:])}")
     mean_a, mean_b = _blur(a), _blur(b)
     var_a, var_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
     covariance = _blur(a * b) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (var_a + var_b + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3)).numpy()
+    return (luminance * structure).mean(dim=(1, 2, 3))
 
 
 def _blur(x: Tensor) -> Tensor:
     """(B, 3, H − 10, W − 10): the Gaussian means of every whole window."""
-    places = torch.arange(SSIM_WINDOW_PX, dtype=x.dtype) - SSIM_WINDOW_PX // 2
+    places = torch.arange(SSIM_WINDOW_PX, dtype=x.dtype, device=x.device) - SSIM_WINDOW_PX // 2
     weights = torch.softmax(-places.square() / (2 * SSIM_SIGMA_PX**2), dim=0)
     kernel = weights.expand(x.shape[1], 1, 1, -1)
     return F.conv2d(F.conv2d(x, kernel, groups=len(kernel)), kernel.mT, groups=len(kernel))

@@ -51,6 +51,7 @@ class SuperNet:
         self.gates, self.blocks, self.branches, self.checkpoint = gates, blocks, branches, checkpoint
         self._streams = [*streams(denoiser, blocks), ()]
         self._lines = [kind == "extrapolate" for kind in (*blocks.reuse, hold)]
+        self._wakes = hold == "output" and all(blocks.reuse[i] == "output" for i in blocks.sinks)
         self._rows: Sequence[Sequence[Tensor]] = ()
         self._past: dict[int, Kept] = {}
         self._now: Call | None = None
@@ -98,13 +99,13 @@ class SuperNet:
 
     def _mixed(self, call: Call, i: int, run: Run, inputs: Inputs) -> Any:
         """What cell i gives, and the next call reuses: g·B(x) + (1 − g)·y of DiP-GO (arXiv 2410.16942), section 3."""
-        before = self._take(call, i) if i in call.before else None
+        before, new = self._take(call, i) if i in call.before else None, run()
         if self._lines[i]:
-            out, kept = mixed_line(call.gates[i], run(), before)
+            out, kept = mixed_line(call.gates[i], new, before)
         else:
-            out, kept = mixed_last(call.gates[i], run(), before, self._streams[i], inputs)
+            out, kept = mixed_last(call.gates[i], new, before, self._streams[i], inputs)
         call.after[i] = kept, versions(kept)
-        return out
+        return awake(call.gates[i], new, out) if i == len(self.blocks) and self._wakes else out
 
     def _take(self, call: Call, i: int) -> Any:
         value, seen = call.before[i]
@@ -215,6 +216,15 @@ def mixed_line(gate: Tensor, new: Any, old: Any) -> tuple[Any, Any]:
     grown = mix_trees(lambda y, x: (y - x) / age.to(y), new, value)
     reused = mix_trees(lambda y, d: y + d * age.to(y), value, slope)
     return mix(gate, new, reused), (mix(gate, new, value), mix(gate, grown, slope), (1 - gate) * age)
+
+
+def awake(gate: Tensor, new: Any, out: Any) -> Any:
+    """What the denoiser gives; where its own gate is 0, with the gradient that the blocks' gates have in an entered call.
+
+    Ours: by the product rule a held call, all of whose gates are 0, would have none, and could never come back. Where every
+    sink reuses its output, a call entered with all gates 0 gives what a held one does, so it is the gradient that is wanted.
+    """
+    return mix_trees(lambda a, y: y + (gate == 0).to(a.device) * (a - a.detach()), new, out)
 
 
 def nothing(x: Any) -> Any:

@@ -28,6 +28,7 @@ Keep = Annotated[float, typer.Option(help="fraction of the dense MACs to keep, i
 Keeps = Annotated[list[float], typer.Option(help="fraction of the dense MACs to keep, in (0, 1]; may be repeated")]
 Attention = Annotated[bool, typer.Option("--attention", help="count the attention products too")]
 Prompts = Annotated[Path | None, typer.Option(help="a text file, one prompt (or class label) a line")]
+Scheduler = Annotated[str | None, typer.Option(help="class of diffusers' schedulers; default: the schedule's, the pipe's own")]
 ScheduleOut = Annotated[Path, typer.Option("--out", "-o", help="where to write the schedule")]
 
 

@@ -1,0 +1,351 @@
+"""The front: fidelity and accuracy against compute, of every rival and of what the search finds, on a pipeline of the zoo.
+
+    python benchmarks/front.py [emoji-sd|emoji-dit] [--images 128] [--minutes 60]     writes results/front-PIPE.json
+
+Every row is saved when it is done, and a rerun goes on with those that are missing, also on another day. Calibration captions
+and noises are others than those measured. Budgets are in dense calls of 50.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secateur import baselines, find, macs, measure, objective, pipes, quality, records, report, zoo
+from secateur.allocate import allocate
+from secateur.calibration import Trajectory, generate, record
+from secateur.schedule import Schedule, load
+from secateur.scores import Scores
+from secateur.search import search
+from secateur.subnet import apply, component
+from secateur.trials import genetic_search, random_search
+from secateur.updates import Settings
+from secateur.zoo import judge
+
+RESULTS = Path(__file__).parents[1] / "results"
+STEPS, BATCH = 50, 8
+BUDGETS = (10, 5, 17, 7.5, 25, 12.5)  # dense calls; the most interesting first
+SEARCH_SEEDS = (40_000, 41_000, 42_000)
+CALIBRATION, TRIALS, UPDATES = 8, 60, 60
+FIRST_SEED = 50_000
+DPM = "DPMSolverMultistepScheduler"
+LINSPACE = {"timestep_spacing": "linspace"}
+PLAIN = {  # fewer steps: name → scheduler and its options
+    "DDIM, leading": ("DDIMScheduler", {"timestep_spacing": "leading"}),
+    "DDIM, trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
+    "DPM-Solver++, linspace": (DPM, LINSPACE),
+    "DPM-Solver++, trailing": (DPM, {"timestep_spacing": "trailing"}),
+    "DPM-Solver++, Karras": (DPM, LINSPACE | {"use_karras_sigmas": True}),
+    "UniPC, linspace": ("UniPCMultistepScheduler", LINSPACE),
+    "UniPC, trailing": ("UniPCMultistepScheduler", {"timestep_spacing": "trailing"}),
+    "UniPC, Karras": ("UniPCMultistepScheduler", LINSPACE | {"use_karras_sigmas": True}),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row: a way to make the images. make: gives the Schedule, searching for it if need be; None for plain steps."""
+
+    name: str
+    group: str
+    budget: float
+    steps: int
+    scheduler: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    make: Callable[[], tuple[Schedule, dict[str, Any]]] | None = None
+
+
+class Bench:
+    """A pipe, what it is searched with, and what it is measured on."""
+
+    def __init__(self, name: str, images: int, folder: Path):
+        self.name, self.folder, self.pipe = name, folder, zoo.load(name)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.call = {"guidance_scale": zoo.GUIDANCE[name], "batch_size": BATCH}
+        self.conditions, self.captions = zoo.conditions(name, images)
+        self.seeds = range(FIRST_SEED, FIRST_SEED + images)
+        self.macs = macs.count(component(self.pipe))
+        self.layers = macs.count(component(self.pipe), list_last(self.macs))
+
+    def images(self, steps: int, **more: Any) -> np.ndarray:
+        return generate(self.pipe, self.conditions, seeds=self.seeds, num_inference_steps=steps, **self.call, **more)
+
+    @cached_property
+    def dense(self) -> np.ndarray:
+        return self.cached("dense", lambda: self.images(STEPS))
+
+    @cached_property
+    def converged(self) -> np.ndarray:
+        def make():
+            with pipes.scheduled(self.pipe, DPM, LINSPACE):
+                return self.images(100)
+
+        return self.cached("converged", make)
+
+    def cached(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Images kept between runs, as they take minutes."""
+        path = self.folder / f"{self.name}-{name}-{len(self.seeds)}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, make())
+        return np.load(path)
+
+    def trajectory(self, seed: int) -> Trajectory:
+        """The dense calibration trajectory of one search, with the scheduler that the pipe has."""
+        asked = zoo.conditions(self.name, CALIBRATION, calibration=True)[0]
+        seeds = range(seed, seed + CALIBRATION)
+        return record(self.pipe, asked, seeds=seeds, num_inference_steps=STEPS, **self.call)
+
+
+def list_last(counted: macs.Macs) -> str:
+    """The finest granularity of a denoiser."""
+    from secateur.families import FAMILIES
+
+    return list(FAMILIES[counted.blocks.denoiser].granularities)[-1]
+
+
+def jobs(bench: Bench) -> Iterator[Job]:
+    """Every row, the ones that others build on first."""
+    yield Job("dense", "dense", STEPS, STEPS)
+    for budget in BUDGETS:
+        yield from plain(budget)
+        yield from static(bench, budget)
+        yield from ours(bench, budget, SEARCH_SEEDS[0])
+    for budget in BUDGETS:
+        yield from tried(bench, budget)
+        yield from learned(bench, budget)
+    for seed in SEARCH_SEEDS[1:]:
+        for budget in BUDGETS:
+            yield from ours(bench, budget, seed)
+
+
+def plain(budget: float) -> Iterator[Job]:
+    for name, (scheduler, options) in PLAIN.items():
+        yield Job(f"{name}, {int(budget)} steps", name, budget, int(budget), scheduler, options)
+
+
+def static(bench: Bench, budget: float) -> Iterator[Job]:
+    """Uniform hold, repeated and extrapolated; DeepCache or FORA at the best setting; the published pattern."""
+    count = int(budget)
+    even = baselines.chosen(bench.macs.blocks, STEPS, run=[k * STEPS // count for k in range(count)])
+    yield held(f"uniform hold, {count} calls", "uniform hold", budget, even)
+    yield held(
+        f"uniform hold, extrapolated, {count} calls", "uniform hold, extrapolated", budget, replace(even, hold="extrapolate")
+    )
+    yield Job(f"static cache, {budget:g}", "static cache, best setting", budget, STEPS, make=lambda: cache(bench, budget))
+    if budget == 10 and len(bench.macs.blocks) == 9:
+        yield held("DiP-GO, published pattern", "DiP-GO, published", budget, baselines.published_dip_go(bench.macs.blocks))
+
+
+def held(name: str, group: str, budget: float, schedule: Schedule) -> Job:
+    return Job(name, group, budget, STEPS, make=lambda: (schedule, {}))
+
+
+def cache(bench: Bench, budget: float) -> tuple[Schedule, dict[str, Any]]:
+    """The setting of DeepCache (FORA, Δ-DiT for a transformer) that is best on the calibration images within the budget."""
+    counted, found = bench.layers, []
+    for interval in range(2, STEPS + 1):
+        found += settings(counted, interval)
+    limit = budget * counted.call()
+    fits = [schedule for schedule in found if counted.of(schedule) <= limit]
+    fits = sorted(fits, key=counted.of)[-6:]  # those that use the budget
+    if not fits:
+        raise LookupError(f"no static cache costs at most {budget:g} calls")
+    value = objective.to_dense(bench.pipe, bench.trajectory(SEARCH_SEEDS[0]), blocks=counted.blocks)
+    best = max(fits, key=value)
+    return best, {"setting": {k: v for k, v in best.made.items() if k != "method"}}
+
+
+def settings(counted: macs.Macs, interval: int) -> list[Schedule]:
+    blocks = counted.blocks
+    if "residual" in blocks.reuse:
+        return [baselines.fora(blocks, STEPS, interval=interval), baselines.delta_dit(blocks, STEPS, interval=interval)]
+    depths = range(1, 9)
+    return [baselines.deepcache(blocks, STEPS, interval=interval, depth=depth) for depth in depths]
+
+
+def ours(bench: Bench, budget: float, seed: int) -> Iterator[Job]:
+    """What `secateur search` finds under DDIM, near the dense images, and under DPM-Solver++, near the converged ones."""
+    for solver, scheduler, options, target in (("DDIM", None, {}, "dense"), ("DPM-Solver++", DPM, LINSPACE, "converged")):
+        name = f"Secateur, {solver}, {budget:g}, seed {seed}"
+        make = searched(bench, budget, seed, scheduler, options, target, name)
+        yield Job(name, f"Secateur, {solver}", budget, STEPS, scheduler, options, make)
+
+
+def searched(bench, budget, seed, scheduler, options, target, name) -> Callable[[], tuple[Schedule, dict[str, Any]]]:
+    def make():
+        path = RESULTS / "schedules" / f"{bench.name} {name}.json".replace(", ", "-").replace(" ", "-").lower()
+        start, stages = time.perf_counter(), {}
+        with pipes.scheduled(bench.pipe, scheduler, options):
+            trajectory = bench.trajectory(seed)
+            value = find.objective_for(bench.pipe, trajectory, target=target, blocks=bench.macs.blocks)
+            for found in find.find(bench.pipe, trajectory, macs=bench.macs, keep=budget / STEPS, objective=value,
+                                   trials=TRIALS, seed=seed):  # fmt: skip
+                stages[found.stage] = {"psnr_db": found.value_db, "seconds": found.seconds, "measured": found.measured}
+        path.parent.mkdir(exist_ok=True)
+        best = replace(found.schedule, made={**found.schedule.made, "stages": stages})
+        best.save(path)
+        return load(path), {"search_s": time.perf_counter() - start, "stages": stages}
+
+    return make
+
+
+def tried(bench: Bench, budget: float) -> Iterator[Job]:
+    """Random and genetic search with as many evaluations."""
+    for group, look in (("random search", random_search), ("genetic search", genetic_search)):
+
+        def make(look=look):
+            start = time.perf_counter()
+            value = objective.to_dense(bench.pipe, bench.trajectory(SEARCH_SEEDS[0]), blocks=bench.macs.blocks)
+            *_, last = look(bench.macs, STEPS, keep=budget / STEPS, objective=value, trials=TRIALS, seed=0)
+            return last.best, {"search_s": time.perf_counter() - start}
+
+        yield Job(f"{group}, {budget:g}", group, budget, STEPS, make=make)
+
+
+def learned(bench: Bench, budget: float) -> Iterator[Job]:
+    """The paper's DiP-GO: one search at keep 0.2, its scores allocated for every budget."""
+    for method in ("bisection", "greedy"):
+
+        def make(method=method):
+            path = bench.folder / f"{bench.name}-dip-go.safetensors"
+            start = time.perf_counter()
+            if not path.exists():
+                settings = Settings(steps=UPDATES)
+                looked = search(bench.pipe, bench.trajectory(SEARCH_SEEDS[0]), keep=0.2, macs=bench.macs,
+                                         settings=settings, folder=bench.folder / f"{bench.name}-dip-go")  # fmt: skip
+                *_, last = looked
+                last.scores.save(path)
+            return allocate(Scores.load(path), keep=budget / STEPS, method=method), {"search_s": time.perf_counter() - start}
+
+        yield Job(f"DiP-GO, {method}, {budget:g}", f"DiP-GO, {method}", budget, STEPS, make=make)
+
+
+def row(bench: Bench, job: Job) -> dict[str, Any]:
+    """A job done and measured."""
+    schedule, more = job.make() if job.make else (None, {})
+    with pipes.scheduled(bench.pipe, job.scheduler, job.options):
+        steps = schedule.calls if schedule and schedule.timesteps else job.steps
+        images, seconds = drawn(bench, schedule, steps)
+        calls = len(bench.pipe.scheduler.timesteps)
+    counted = bench.macs if schedule is None or schedule.blocks == bench.macs.blocks.names else bench.layers
+    spent = {a: counted.of(schedule, attention=a) if schedule else calls * counted.call(attention=a) for a in (False, True)}
+    right = quality.prompt_accuracy(images, bench.captions, judge)
+    return {
+        "name": job.name,
+        "group": job.group,
+        "keep": job.budget / STEPS,
+        "calls": calls,
+        "steps": steps,
+        "scheduler": job.scheduler,
+        "macs_linear": 2 * spent[False],
+        "macs_attention": 2 * spent[True],
+        "keep_linear": spent[False] / (STEPS * counted.call()),
+        "keep_attention": spent[True] / (STEPS * counted.call(attention=True)),
+        "latency_s": measure.Timing(job.name, seconds).record(),
+        **nearness(images, bench.dense, ""),
+        **nearness(images, bench.converged, "converged_"),
+        "accuracy": {"mean": float(right.mean()), "ci95": list(quality.wilson(int(right.sum()), len(right)))},
+        **whole_or_partial(counted, schedule),
+        "grid": list(schedule.grid) if schedule else None,
+        "timesteps": list(schedule.timesteps) if schedule and schedule.timesteps else None,
+        "hold": schedule.hold if schedule else None,
+        **more,
+    }
+
+
+def drawn(bench: Bench, schedule: Schedule | None, steps: int) -> tuple[np.ndarray, tuple[float, ...]]:
+    """The images, and the seconds that one took in each batch."""
+    parts, seconds = [], []
+    for start in range(0, len(bench.seeds), BATCH):
+        part = slice(start, start + BATCH)
+        begun = time.perf_counter()
+        call = {"seeds": bench.seeds[part], "num_inference_steps": steps, **bench.call}
+        if schedule is None:
+            parts.append(generate(bench.pipe, bench.conditions[part], **call))
+        else:
+            with apply(bench.pipe, schedule):
+                parts.append(generate(bench.pipe, bench.conditions[part], **call))
+        seconds.append((time.perf_counter() - begun) / len(parts[-1]))
+    return np.concatenate(parts), tuple(seconds)
+
+
+def nearness(images: np.ndarray, target: np.ndarray, prefix: str) -> dict[str, Any]:
+    """PSNR and SSIM to a target; nothing where an image equals its own, as the dense ones do."""
+    found = {}
+    for name, values in (("psnr_db", quality.psnr(images, target)), ("ssim", quality.ssim(images, target))):
+        same = not np.isfinite(values).all()
+        found[prefix + name] = None if same else {"mean": float(values.mean()), "ci95": list(quality.mean_interval(values))}
+    return found
+
+
+def whole_or_partial(counted: macs.Macs, schedule: Schedule | None) -> dict[str, float]:
+    """Which share of the saved MACs comes from calls that are not made or held whole, and which from blocks of the others."""
+    if schedule is None:
+        return {}
+    entered = sum(not schedule.held(t) for t in range(schedule.calls))
+    saved = STEPS * counted.call() - counted.of(schedule)
+    return {"saved_by_calls": (STEPS - entered) * counted.call() / saved if saved else 0.0}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pipe", nargs="?", default="emoji-sd", choices=zoo.NAMES)
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after so many")
+    parser.add_argument("--work", type=Path, default=Path("front-work"), help="folder for what a rerun takes up again")
+    args = parser.parse_args()
+    until, bench = time.monotonic() + 60 * args.minutes, Bench(args.pipe, args.images, args.work)
+    path = RESULTS / f"front-{args.pipe}.json"
+    document = records.load(path) if path.exists() else blank(args)
+    done = {found["name"] for found in document["rows"]}
+    for job in jobs(bench):
+        if job.name in done:
+            continue
+        if time.monotonic() > until:
+            print("out of time: run it again to go on")
+            return
+        try:
+            found = row(bench, job)
+        except LookupError as error:
+            print(f"{job.name}: {error}", flush=True)
+            continue
+        document["rows"].append(found)
+        document["made"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        report.save(document, path)
+        psnr = [found[key] and round(found[key]["mean"], 2) for key in ("psnr_db", "converged_psnr_db")]
+        print(f"{job.name:48s} {found['keep_linear']:.3f} {psnr} {found['accuracy']['mean']:.3f}", flush=True)
+
+
+def blank(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "title": f"The front on {args.pipe}: {STEPS} dense DDIM calls and less",
+        "command": f"python benchmarks/front.py {args.pipe} --images {args.images}",
+        "pipe": args.pipe,
+        "made": "",
+        "hardware": measure.hardware(),
+        "seeds": list(range(FIRST_SEED, FIRST_SEED + args.images)),
+        "options": {
+            "guidance_scale": zoo.GUIDANCE[args.pipe],
+            "samples_an_image": 2,
+            "batch_size": BATCH,
+            "calibration_images": CALIBRATION,
+            "search_seeds": list(SEARCH_SEEDS),
+            "trials": TRIALS,
+            "gradient_updates": UPDATES,
+        },
+        "rows": [],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The commands that search, run as a user would, on the zoo's pipeline."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from secateur import find, load
+from test_cli import last_json, run  # noqa: F401, the fixture
+
+QUICK = ("--steps", "8", "--images", "1", "--keep", "0.4", "--trials", "3")
+
+
+@pytest.mark.parametrize(("scheduler", "chooses"), [("DDIMScheduler", False), ("DPMSolverMultistepScheduler", True)])
+def test_search_saves_a_schedule_that_generate_takes(run, scheduler, chooses):  # noqa: F811
+    code, out, error = run("search", "emoji-sd", *QUICK, "--scheduler", scheduler, "-o", "s.json", "--json")
+    assert code == 0, error
+    made = last_json(out)["made"]
+    assert made["command"].startswith("secateur search emoji-sd")
+    assert {"conditions_sha256", "seeds", "secateur", "torch", "diffusers", "calibration_psnr_db", "target"} <= made.keys()
+    found = load("s.json")
+    assert (found.scheduler, found.timesteps is not None) == (scheduler, chooses)
+    for stage in find.STAGES:
+        assert stage in out
+    prompts = ("--prompt", "a fox on a blue background", "--steps", "8", "--scheduler", scheduler)
+    code, _, error = run("generate", "emoji-sd", *prompts, "--schedule", "s.json", "--out", "images")
+    assert code == 0, error
+    assert len(list(Path("images").iterdir())) == 1
+
+
+def test_prompts_come_from_a_file_and_are_hashed(run):  # noqa: F811
+    Path("p.txt").write_text("a fox on a red background\n\na cat on a blue background\n", encoding="utf-8")
+    quick = ("--steps", "6", "--images", "1", "--keep", "0.5", "--stages", "stock")
+    hashes = set()
+    for words in (("--prompts", "p.txt"), ()):
+        code, out, error = run("search", "emoji-sd", *quick, *words, "--json")
+        assert code == 0, error
+        hashes.add(last_json(out)["made"]["conditions_sha256"])
+    assert len(hashes) == 2
+
+
+def test_an_interrupt_leaves_the_best_so_far(run, monkeypatch):  # noqa: F811
+    whole = find.find
+
+    def interrupted(*args, **kwargs):
+        yield next(whole(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(find, "find", interrupted)
+    code, out, _ = run("search", "emoji-sd", *QUICK, "-o", "s.json")
+    assert code == 0
+    assert "stopped; the best so far is in s.json" in out
+    assert load("s.json").made["stage"] == "stock"
+
+
+def sentence(error: str) -> str:
+    lines = error.strip().splitlines()  # the bar that was there leaves an empty line
+    assert len(lines) == 1
+    assert lines[0].startswith("secateur: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--keep", "1.5"), "keep is the fraction of the cost kept"),
+        (("--keep", "0.01", "--steps", "10"), "keep=0.01 is out of reach"),
+        (("--keep", "0.5", "--stages", "stock,magic"), "there is no stage 'magic'"),
+        (("--keep", "0.5", "--scheduler", "Magic"), "diffusers has no scheduler 'Magic'"),
+        (("--keep", "0.5", "--target", "nice", "--steps", "4", "--images", "1"), "there is no target 'nice'"),
+        (("--keep", "0.5", "-o", "no/s.json"), "there is no folder no"),
+        (("--keep", "0.5", "--prompts", "empty.txt"), "empty.txt holds no prompt"),
+        (("--keep", "0.5", "--prompts", "long.txt"), "tokens and the tokenizer reads"),
+        (("--keep", "0.5", "--prompts", "none.txt"), "none.txt"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence_and_leaves_nothing(run, words, says):  # noqa: F811
+    Path("empty.txt").write_text("\n \n")
+    Path("long.txt").write_text("a fox on a blue background " * 40)
+    code, _, error = run("search", "emoji-sd", *words)
+    assert code == 1
+    assert says in sentence(error)
+    assert {path.name for path in Path().iterdir()} == {"empty.txt", "long.txt"}
+
+
+def test_a_denoiser_that_gives_nan_ends_in_one_sentence(run, monkeypatch):  # noqa: F811
+    from secateur import pipes
+
+    whole = pipes.load
+
+    def broken(*args, **kwargs):
+        pipe = whole(*args, **kwargs)
+        pipe.unet.conv_out.weight.data[0, 0, 0, 0] = float("nan")
+        return pipe
+
+    monkeypatch.setattr(pipes, "load", broken)
+    code, _, error = run("search", "emoji-sd", *QUICK)
+    assert code == 1
+    assert "not finite" in sentence(error)
+    assert not Path("schedule.json").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused_before_any_work(run):  # noqa: F811
+    Path("shut").mkdir(mode=0o500)
+    code, _, error = run("search", "emoji-sd", *QUICK, "-o", "shut/s.json")
+    assert code == 1
+    assert "cannot be written" in sentence(error)
+
+
+def test_memory_that_runs_out_ends_in_one_sentence(run, monkeypatch):  # noqa: F811
+    from secateur import calibration
+
+    def full(*args, **kwargs):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(calibration, "record", full)
+    code, _, error = run("search", "emoji-sd", *QUICK)
+    assert code == 1
+    assert "out of memory" in sentence(error)

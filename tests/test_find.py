@@ -1,0 +1,104 @@
+"""The search as a user makes it, stage by stage, on real pipelines of tiny size."""
+
+from __future__ import annotations
+
+import diffusers
+import numpy as np
+import pytest
+
+from secateur import find, macs, zoo
+from secateur.calibration import record
+from secateur.subnet import apply, component
+from test_calibration import dit, sd  # noqa: F401, the fixtures
+
+CALLS, KEEP = 8, 0.4
+LINSPACE = {"timestep_spacing": "linspace", "steps_offset": 1, "clip_sample": False}  # clipping is no linear step
+SCHEDULERS = ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"]
+
+
+@pytest.fixture(
+    params=[("sd", name) for name in SCHEDULERS] + [("dit", name) for name in SCHEDULERS[:2]]
+)  # DiT scales no noise
+def pipe(request):
+    name, scheduler = request.param
+    found = request.getfixturevalue(name)
+    before, kind = found.scheduler, getattr(diffusers, scheduler)
+    found.scheduler = kind.from_config(before.config, **LINSPACE)
+    yield found
+    found.scheduler = before
+
+
+def looked(pipe, *, stages=find.STAGES, target: str = "dense", trials: int = 6, **how) -> list[find.Found]:
+    asked = ["a fox", "blue"] if hasattr(pipe, "tokenizer") else [1, 2]
+    told = record(pipe, asked, seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
+    counted = macs.count(component(pipe))
+    value = find.objective_for(pipe, told, target=target, blocks=counted.blocks)
+    return list(find.find(pipe, told, macs=counted, keep=KEEP, objective=value, stages=stages, trials=trials, **how))
+
+
+def test_every_stage_keeps_the_budget_and_what_was_better(pipe):
+    found = looked(pipe)
+    assert tuple(dict.fromkeys(part.stage for part in found)) == find.STAGES
+    assert [part.value_db for part in found] == sorted(part.value_db for part in found)
+    counted = macs.count(component(pipe))
+    for part in found:
+        assert counted.of(part.schedule) <= KEEP * CALLS * counted.call()
+        assert part.measured <= part.most
+    best = found[-1].schedule
+    assert best.scheduler == type(pipe.scheduler).__name__
+    assert (best.timesteps is not None) == (best.scheduler == "DPMSolverMultistepScheduler")
+    with apply(pipe, best):  # it fits the pipe that it was found for
+        pass
+
+
+def test_the_same_seed_finds_the_same(sd):  # noqa: F811
+    first, again = (looked(sd, seed=3) for _ in range(2))
+    assert [part.value_db for part in first] == [part.value_db for part in again]
+    assert first[-1].schedule == again[-1].schedule
+
+
+def test_single_cells_and_gradients_are_stages_too(sd):  # noqa: F811
+    found = looked(sd, stages=("stock", "cells", "gradient"), updates=2)
+    assert [part.stage for part in found][:4] == ["stock", "stock", "cells", "cells"]
+    assert found[-1].stage == "gradient"
+
+
+def test_the_additive_stage_beats_even_holding_on_a_trained_pipeline():
+    pipe = zoo.load("emoji-sd")
+    asked, _ = zoo.conditions("emoji-sd", 2, calibration=True)
+    told = record(pipe, asked, seeds=[1, 2], num_inference_steps=20, guidance_scale=5.0)
+    counted = macs.count(pipe.unet)
+    value = find.objective_for(pipe, told, target="dense", blocks=counted.blocks)
+    found = list(find.find(pipe, told, macs=counted, keep=0.3, objective=value, stages=("stock", "additive")))
+    repeated, extrapolated = found[:2]
+    assert extrapolated.value_db > repeated.value_db + 0.5
+    assert found[-1].stage == "additive"
+    assert any(part.improved for part in found[2:])
+
+
+def test_converged_is_another_target(sd):  # noqa: F811
+    near, far = (looked(sd, stages=("stock",), target=target)[-1].value_db for target in ("dense", "converged"))
+    assert np.isfinite([near, far]).all()
+    assert near != far
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"stages": ("stock", "magic")}, "there is no stage 'magic'"),
+        ({"stages": ()}, "there is no stage ''"),
+        ({"target": "nice"}, "there is no target 'nice'"),
+    ],
+)
+def test_bad_arguments_are_refused(sd, how, says):  # noqa: F811
+    with pytest.raises(ValueError, match=says):
+        looked(sd, **how)
+
+
+def test_a_solver_that_can_neither_hold_nor_choose_is_refused(sd):  # noqa: F811
+    before, sd.scheduler = sd.scheduler, diffusers.UniPCMultistepScheduler.from_config(sd.scheduler.config)
+    try:
+        with pytest.raises(ValueError, match="UniPCMultistepScheduler is not made of the last prediction alone"):
+            looked(sd, stages=("additive",))
+    finally:
+        sd.scheduler = before

@@ -1,0 +1,500 @@
+"""The gradient search in stock pipelines of tiny size: what it computes, what it leaves behind, how it goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
+
+from reference import random_rows
+from secateur import baselines, calibration, losses, macs, quality
+from secateur.allocate import allocate
+from secateur.patch import patch_of
+from secateur.progress import FILE
+from secateur.search import SearchStep, search
+from secateur.subnet import apply, component
+from secateur.updates import SLACK, Settings, place, presses
+from test_patch import traces
+from tiny_pipes import PIPES, dit, noise, stable_diffusion
+
+STEPS = 4  # denoising steps, T
+SMALL = {"num_inference_steps": STEPS, "guidance_scale": 3.0}
+SIDES = {"height": 16, "width": 16}
+OPTIONS = {
+    "sd": SMALL,
+    "sdxl": SMALL,
+    "dit": SMALL,
+    "pixart": SMALL | SIDES | {"use_resolution_binning": False},
+    "sd3": SMALL | SIDES,
+    "flux": SMALL | SIDES,
+}
+QUICK = Settings(steps=3, width=8)
+
+
+# Pipelines that take prompts
+
+
+def embedded(prompts, *shape: int) -> torch.Tensor:
+    return torch.stack([noise(sum(map(ord, prompt)), *shape) for prompt in prompts])
+
+
+def encoder(kind: str, width: int, pooled: int):
+    """A text encoder's place: what this pipeline's encode_prompt gives, made of the prompts' letters."""
+
+    def encode(prompt, *args, negative_prompt=None, **kwargs):
+        wordy, empty = embedded(prompt, 5, width), embedded([""] * len(prompt), 5, width)
+        short, none = embedded(prompt, pooled), embedded([""] * len(prompt), pooled)
+        mask = torch.ones(len(prompt), 5)
+        return {
+            "sd": (wordy, empty),
+            "pixart": (wordy, mask, empty, mask),
+            "flux": (wordy, short, torch.zeros(5, 3)),
+        }.get(kind, (wordy, empty, short, none))
+
+    return encode
+
+
+def pipe_of(kind: str, **more):
+    """A tiny pipe that takes prompts (DiT: labels), and how it is called."""
+    pipe, _ = PIPES[kind](**more)
+    pipe.vae.register_to_config(shift_factor=0.0)  # SD3 and Flux want one
+    if kind != "dit":
+        wide = {"sd": 8, "sdxl": 8}.get(kind, 12)
+        pipe.encode_prompt = encoder(kind, wide, 8 if kind == "sdxl" else 6)
+    return pipe, dict(OPTIONS[kind])
+
+
+def recorded(pipe, options, *, samples: int = 3) -> calibration.Trajectory:
+    asked = list(range(samples)) if "DiT" in type(pipe).__name__ else ["fox", "owl", "a pear", "red"][:samples]
+    return calibration.record(pipe, asked, seeds=range(10, 10 + samples), **options)
+
+
+@cache
+def counted_of(kind: str) -> macs.Macs:
+    return macs.count(component(PIPES[kind]()[0]))
+
+
+def made(kind: str = "dit", *, samples: int = 3, **more):
+    pipe, options = pipe_of(kind, **more)
+    return pipe, recorded(pipe, options, samples=samples), counted_of(kind)
+
+
+def ran(*args, **options) -> list[SearchStep]:
+    return list(search(*args, **({"keep": 0.5, "settings": QUICK} | options)))
+
+
+def scattered(counted: macs.Macs, *, seed: int = 0):
+    rows = random_rows(len(counted.blocks), STEPS, seed=seed)
+    return baselines.closed(counted.blocks, rows, made={})
+
+
+# Right in every pipeline
+
+
+def distance(pipe, told, start, *, loss: str) -> float:
+    """How far the images of a schedule's SubNet are from the trajectory's, by `losses` as its own test has it."""
+    with apply(pipe, start):
+        pruned = calibration.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
+    images = [2 * torch.from_numpy(x).permute(0, 3, 1, 2) - 1 for x in (pruned, told.images)]
+    return losses.consistency(*images, kind=loss).mean().item()
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_in_every_pipeline_the_loss_is_that_of_the_gates_and_an_update_moves_the_scores(kind):
+    pipe, told, counted = made(kind)
+    start, settings = scattered(counted), Settings(steps=1, width=8, loss="l1", batch_size=3, lr=100.0, clip=None)
+    dense = ran(pipe, told, macs=counted, settings=settings)[0]
+    assert dense.losses["consistency"] == pytest.approx(0, abs=1e-6)
+    fixed, fresh = (
+        ran(pipe, told, macs=counted, start=start, settings=replace(settings, fresh=new))[0] for new in (False, True)
+    )
+    wanted = distance(pipe, told, start, loss="l1")
+    assert wanted > 1e-4
+    assert fixed.losses["consistency"] == pytest.approx(wanted, rel=1e-3)
+    assert fresh.losses["consistency"] != pytest.approx(wanted, rel=1e-3)  # other noise
+    at_first = torch.tensor([[-1.0, 1.0][cell == "#"] for row in start.grid[1:] for cell in row]).sigmoid()
+    moved = fixed.scores.values[1:].flatten() != at_first.numpy()
+    assert moved.reshape(STEPS - 1, -1).any(axis=1).all()
+
+
+@pytest.mark.parametrize(("kind", "hold"), [("sd", "output"), ("dit", "extrapolate")])
+def test_ssim_is_that_of_the_images_too_and_calls_are_held_as_the_start_says(kind, hold):
+    pipe, told, counted = made(kind)
+    start = replace(scattered(counted), hold=hold)
+    found, *_ = ran(pipe, told, macs=counted, start=start, settings=Settings(steps=1, width=8, batch_size=3, fresh=False))
+    assert found.losses["consistency"] == pytest.approx(distance(pipe, told, start, loss="ssim"), rel=1e-3)
+    assert found.losses["consistency"] > 1e-3
+    assert found.schedule.hold == hold
+
+
+def test_guidance_in_two_calls_and_a_solver_that_calls_once_more():
+    pipe, options = pipe_of("flux", true_cfg=3.0)
+    told, counted = recorded(pipe, options | {"true_cfg_scale": 3.0, "negative_prompt": "blue"}), counted_of("flux")
+    start, settings = scattered(counted), Settings(steps=1, width=8, loss="l1", batch_size=3, fresh=False)
+    found, *_ = ran(pipe, told, macs=counted, start=start, settings=settings)
+    assert found.losses["consistency"] == pytest.approx(distance(pipe, told, start, loss="l1"), rel=1e-3)
+    pipe, told, _ = made("sd", scheduler=PNDMScheduler(steps_offset=1, skip_prk_steps=True))
+    assert ran(pipe, told, settings=settings)[-1].schedule.calls == STEPS + 1
+    assert not any(x.requires_grad for x in pipe.scheduler.ets)  # it would hold on to the whole graph
+
+
+def test_a_scheduler_that_draws_noise_of_its_own_draws_the_same_for_both_images_and_every_time():
+    """DiTPipeline hands its scheduler no generator."""
+    pipe, told, counted = made()
+    pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        assert ran(pipe, told, macs=counted)[0].losses["consistency"] == pytest.approx(0, abs=1e-6)
+        found.append(ran(pipe, told, macs=counted, start=scattered(counted))[-1].losses)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert found[0] == found[1]
+
+
+# Losses
+
+
+@pytest.mark.parametrize("kind", ["ssim", "l1", "l2", "l1+ssim"])
+def test_the_losses_are_those_of_quality_and_of_torch(kind):
+    a, b = (torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+    pictures = [x.permute(0, 2, 3, 1) for x in (a, b)]
+    torch.testing.assert_close(quality.structural_similarity(a, b).numpy(), quality.ssim(*pictures))
+    wanted = {
+        "ssim": 1 - quality.structural_similarity(a / 2, b / 2, peak=1),  # SSIM is the same at any scale
+        "l1": torch.nn.functional.l1_loss(a, b, reduction="none").mean((1, 2, 3)),
+        "l2": torch.nn.functional.mse_loss(a, b, reduction="none").mean((1, 2, 3)),
+    }
+    found = losses.consistency(a, b, kind=kind)
+    torch.testing.assert_close(found, sum(wanted[name] for name in kind.split("+")))
+    assert found.shape == (2,)
+    torch.testing.assert_close(losses.consistency(3 * a + 1, a * 0 + 5, kind=kind), a.new_zeros(2))  # all beyond white
+
+
+def test_the_weights_are_the_macs_of_each_block_s_closure():
+    """SD-1.5, conv + linear, counted by hand from its graph."""
+    counted = macs.count(macs.denoiser_config("sd15"), "stage")
+    found = dict(zip(counted.blocks.names, losses.closure_shares(counted), strict=True))
+    wanted = {"up_blocks.3": 0.9997, "up_blocks.2": 0.7076, "up_blocks.1": 0.3816, "up_blocks.0": 0.0670, "mid_block": 0.0178}
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=3e-4)
+    assert found["down_blocks.0"] == pytest.approx(counted.linear[0] / counted.call())
+    with_attention = dict(zip(counted.blocks.names, losses.closure_shares(counted, attention=True), strict=True))
+    assert with_attention["mid_block"] == pytest.approx(0.0151, abs=5e-5)
+
+
+def test_sparsity_is_a_weighted_sum_over_the_calls():
+    gates, shares = torch.rand(4, 3, generator=torch.Generator().manual_seed(0)), (0.9, 0.2, 0.1)
+    wanted = sum(gates[i, b].item() * shares[b] for i in range(4) for b in range(3)) / 4
+    assert losses.sparsity(gates, shares).item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_sparsity_loss_leaves_at_the_budget_and_comes_back_only_well_above_it():
+    pressing, found = True, []
+    for share in (0.9, 0.6, 0.5, 0.51, 0.54, 0.5 * SLACK, 0.56, 0.52, 0.5, 0.55):
+        pressing = presses(pressing, share, 0.5)
+        found.append(pressing)
+    assert found == [True, True, False, False, False, False, True, True, False, False]
+
+
+# The search
+
+
+@pytest.mark.parametrize("planted", [0, 2])
+def test_planted_redundancy_goes_first(planted):
+    """Law 8: of three blocks that cost the same, the one that does nothing, and so is free to reuse, is what goes."""
+    pipe, _ = dit()
+    pipe.scheduler = DDIMScheduler(timestep_spacing="trailing", clip_sample=False, beta_end=0.003)  # every call matters
+    for i, block in enumerate(pipe.transformer.transformer_blocks):
+        block.norm1.linear.weight.data *= 0 if i == planted else 20  # shifts, scales and gates, by timestep and class
+        block.norm1.linear.bias.data *= i != planted
+    told, counted = recorded(pipe, SMALL), counted_of("dit")
+    settings = Settings(steps=50, lr=800.0, clip=1e-3, alpha=1e-3, width=32, batch_size=3)
+    *_, last = search(pipe, told, keep=0.5, macs=counted, settings=settings)
+    others = [i for i in range(3) if i != planted]
+    assert last.scores.values[1:, planted].max() < 0.2 < 0.4 < last.scores.values[1:, others].min()
+    keep = 1 - (STEPS - 1) / STEPS * counted.linear[planted] / counted.call() + 1e-6
+    found = allocate(last.scores, keep=keep, method="bisection")
+    assert [row[planted] for row in found.grid[1:]] == ["."] * (STEPS - 1)
+    assert distance(pipe, told, found, loss="ssim") < 1e-6
+
+
+def test_calls_that_are_held_at_the_start_can_come_back():
+    pipe, told, counted = made("sd")
+    held = baselines.chosen(counted.blocks, STEPS, run=[0])
+    settings = replace(QUICK, lr=300.0, fresh=False)
+    first, *_, last = ran(pipe, told, macs=counted, keep=1.0, start=held, settings=settings)
+    assert first.kept_linear > 1 / STEPS
+    assert last.losses["consistency"] < first.losses["consistency"] / 2
+
+
+@pytest.mark.parametrize(("kind", "keep", "attention"), [("sd", 0.3, False), ("dit", 0.61, True), ("dit", 1.0, False)])
+def test_every_step_has_a_closed_schedule_within_the_budget(kind, keep, attention):
+    pipe, told, counted = made(kind)
+    settings = replace(QUICK, lr=100.0, attention=attention, encoder="linear", loss="l1+l2")
+    found = ran(pipe, told, macs=counted, keep=keep, settings=settings)
+    assert [step.number for step in found] == [1, 2, 3]
+    for step in found:
+        assert counted.keep(step.schedule, attention=attention) <= keep
+        rows = [step.schedule.runs(t) for t in range(STEPS)]
+        assert baselines.closed(counted.blocks, rows, made={}).grid == step.schedule.grid
+        assert step.schedule.scheduler == "DDIMScheduler"
+        assert step.schedule.made["scores"]["method"] == "dip-go"
+    apply(pipe, found[-1].schedule).remove()
+
+
+@pytest.mark.parametrize("loss", ["ssim", "l1+ssim"])
+def test_batches_and_accumulation_make_the_same_update(loss):
+    pipe, told, counted = made()
+    start, values = scattered(counted), []
+    for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
+        settings = replace(QUICK, steps=2, batch_size=batch_size, accumulation=accumulation, loss=loss)
+        values.append(ran(pipe, told, macs=counted, start=start, settings=settings)[-1].scores.values)
+    one = ran(pipe, told, macs=counted, start=start, settings=replace(settings, accumulation=1))[-1].scores.values
+    for found in values[1:]:
+        assert np.abs(found - values[0]).max() < 1e-2 * np.abs(one - values[0]).max()
+
+
+def test_every_condition_is_seen_once_before_any_is_seen_again():
+    orders = [[place(5 * epoch + k, 5, seed=1) for k in range(5)] for epoch in range(4)]
+    assert all(sorted(order) == list(range(5)) for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+
+
+def test_weights_of_gamma_and_alpha_and_adam_matter():
+    pipe, told, counted = made("sd")
+    settings = replace(QUICK, steps=1, lr=1.0, clip=None)
+    variants = ({}, {"weighted": False}, {"alpha": 0.1}, {"optimizer": "adam"})
+    plain, flat, weak, adam = (
+        ran(pipe, told, macs=counted, settings=replace(settings, **change))[-1].scores.values[1:] for change in variants
+    )
+    at_first = torch.sigmoid(torch.tensor(1.0)).item()
+    assert np.ptp(at_first - flat) < np.ptp(at_first - plain)
+    np.testing.assert_allclose(at_first - weak, (at_first - plain) / 10, rtol=0.1)
+    assert not np.allclose(adam, plain)
+
+
+def test_the_pipe_is_as_it_was_between_steps_and_after():
+    pipe, told, counted = made("sd")
+    pipe.unet.conv_in.requires_grad_(True)
+    flags = [p.requires_grad for part in (pipe.unet, pipe.vae) for p in part.parameters()]
+    scheduler, dense = pipe.scheduler, told.images
+
+    def untouched():
+        parameters = [p for part in (pipe.unet, pipe.vae) for p in part.parameters()]
+        assert [p.requires_grad for p in parameters] == flags
+        assert all(p.grad is None for p in parameters)
+        assert not traces(pipe.unet)
+        assert patch_of(pipe.unet) is None
+        assert "decode" not in vars(pipe.vae)
+        assert pipe.scheduler is scheduler
+        images = calibration.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
+        np.testing.assert_array_equal(images, dense)
+
+    found = search(pipe, told, keep=0.5, macs=counted, settings=QUICK)
+    untouched()
+    next(found)
+    untouched()
+    found.close()
+    untouched()
+    found = search(pipe, told, keep=0.5, macs=counted, settings=QUICK)
+    next(found)
+    pipe.vae.decoder.conv_out.bias.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="samples 1 to 1 gave NaN or infinity"):
+        next(found)
+    pipe.vae.decoder.conv_out.bias.data.zero_()
+    dense = calibration.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
+    untouched()
+
+
+def test_bfloat16():
+    pipe, told, counted = made()
+    found = ran(pipe, told, macs=counted, start=scattered(counted), settings=replace(QUICK, bf16=True))
+    exact = ran(pipe, told, macs=counted, start=scattered(counted))
+    assert found[0].losses["consistency"] == pytest.approx(exact[0].losses["consistency"], rel=0.2)
+    assert found[0].losses["consistency"] != exact[0].losses["consistency"]
+
+
+# Going on
+
+
+def kwargs(folder) -> dict:
+    """A search in a folder, with an optimizer that has a state."""
+    settings = Settings(steps=30, width=8, lr=0.3, optimizer="adam", batch_size=2)
+    return {"keep": 0.6, "settings": settings, "folder": folder, "save_every": 2}
+
+
+SCRIPT = """
+import sys
+from test_search import kwargs, made, search
+pipe, told, counted = made()
+for step in search(pipe, told, macs=counted, **kwargs(sys.argv[1])):
+    print(step.number, flush=True)
+"""
+
+
+def script(*arguments: str, text: str = SCRIPT, **env: str) -> subprocess.Popen:
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-W", "ignore", "-c", text, *arguments]
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | env
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(tmp_path):
+    victim = int(np.random.default_rng().integers(3, 11))
+    with script(str(tmp_path / "a")) as process:
+        for line in process.stdout:
+            if int(line) == victim:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    pipe, told, counted = made()
+    rest = list(search(pipe, told, macs=counted, **kwargs(tmp_path / "a")))
+    whole = list(search(pipe, told, macs=counted, **kwargs(tmp_path / "b")))
+    assert 2 <= rest[0].number < 30  # not from the beginning
+    assert rest[-1].number == whole[-1].number == 30
+    assert rest[-1].schedule == whole[-1].schedule
+    for one, other in zip(rest[::-1], whole[::-1], strict=False):
+        np.testing.assert_array_equal(one.scores.values, other.scores.values)
+        assert one.losses == other.losses
+    (over,) = search(pipe, told, macs=counted, **kwargs(tmp_path / "a"))
+    assert (over.number, over.schedule) == (30, whole[-1].schedule)
+    assert over.losses == whole[-1].losses
+
+
+def test_a_folder_of_another_search_or_a_damaged_one_is_refused(tmp_path):
+    pipe, told, counted = made()
+    ran(pipe, told, macs=counted, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"keep is 0\.5 and this one's is 0\.4"):
+        ran(pipe, told, macs=counted, folder=tmp_path, keep=0.4)
+    with pytest.raises(ValueError, match=r"alpha is 1\.0 and this one's is 2\.0"):
+        ran(pipe, told, macs=counted, folder=tmp_path, settings=replace(QUICK, alpha=2.0))
+    with pytest.raises(ValueError, match="trajectory is"):
+        ran(pipe, recorded(pipe, SMALL | {"guidance_scale": 2.0}), macs=counted, folder=tmp_path)
+    whole = (tmp_path / FILE).read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", b"{}"):
+        (tmp_path / FILE).write_bytes(damage)
+        with pytest.raises(ValueError, match="no whole search to go on from"):
+            ran(pipe, told, macs=counted, folder=tmp_path)
+
+
+# Processes
+
+TOGETHER = """
+import sys
+from accelerate import Accelerator
+from test_search import Settings, made, scattered, search
+accelerator = Accelerator(cpu=True)
+pipe, told, counted = made()
+settings = Settings(steps=4, width=8, batch_size=3, accumulation=2)
+*_, last = search(pipe, told, keep=0.6, macs=counted, settings=settings, start=scattered(counted), accelerator=accelerator)
+print(accelerator.num_processes, "/".join(last.schedule.grid), *last.scores.values.flatten().tolist())
+"""
+
+
+def test_two_processes_make_the_schedule_of_one():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    processes = [script(text=TOGETHER, **env, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    first, second = (process.communicate(timeout=120)[0].split() for process in processes)
+    pipe, told, counted = made()
+    settings = Settings(steps=4, width=8, batch_size=3, accumulation=2)
+    *_, alone = search(pipe, told, keep=0.6, macs=counted, settings=settings, start=scattered(counted))
+    assert first == second
+    assert first[:2] == ["2", "/".join(alone.schedule.grid)]
+    np.testing.assert_allclose(np.array(first[2:], dtype=float), alone.scores.values.flatten(), rtol=1e-4)
+
+
+def test_losses_go_to_the_trackers():
+    from accelerate import Accelerator
+    from accelerate.tracking import GeneralTracker
+
+    class Tape(GeneralTracker):
+        name, requires_logging_directory, main_process_only = "tape", False, True
+        tracker, lines = None, []
+
+        def store_init_configuration(self, values):
+            pass
+
+        def log(self, values, step, **_):
+            self.lines.append((step, set(values)))
+
+    pipe, told, counted = made()
+    accelerator = Accelerator(cpu=True, log_with=[Tape()])
+    accelerator.init_trackers("search")
+    ran(pipe, told, macs=counted, accelerator=accelerator)
+    assert Tape.lines == [(n, {"consistency", "sparsity", "total"}) for n in (1, 2, 3)]
+
+
+# What is refused
+
+
+def test_pipes_that_draw_nan_are_refused():
+    pipe, told, counted = made()
+    pipe.transformer.proj_out_2.bias.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="the dense pipe draws images with NaN"):
+        ran(pipe, told, macs=counted)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"keep": 0.0}, "above 0 and at most 1; got 0.0"),
+        ({"keep": 1.5}, "got 1.5"),
+        ({"keep": 0.2}, "0.25 stays whatever is removed"),
+        ({"save_every": 0}, "save_every=0"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_before_anything_is_drawn(options, says):
+    pipe, told, counted = made()
+    with pytest.raises(ValueError, match=says):
+        search(pipe, told, **({"keep": 0.5, "macs": counted} | options))
+
+
+def test_trajectories_pipes_and_starts_that_do_not_fit_are_refused():
+    pipe, told, counted = made()
+    empty = replace(told, conditions=(), seeds=(), latents=told.latents[:, :0], images=told.images[:0])
+    with pytest.raises(ValueError, match="got 0 and 0"):
+        search(pipe, empty, keep=0.5, macs=counted)
+    single = replace(told, timesteps=told.timesteps[:1], latents=told.latents[:2], outputs=told.outputs[:1])
+    with pytest.raises(ValueError, match="has 1 denoiser calls"):
+        search(pipe, single, keep=1.0, macs=counted)
+    other = macs.count(stable_diffusion()[0].unet)
+    with pytest.raises(ValueError, match="the schedule is for 9 blocks of UNet2DConditionModel"):
+        search(pipe, told, keep=0.5, macs=counted, start=scattered(other))
+    elsewhere = replace(scattered(counted), timesteps=(900.0, 600.0, 300.0, 1.0))
+    with pytest.raises(ValueError, match="chooses other timesteps"):
+        search(pipe, told, keep=0.5, macs=counted, start=elsewhere)
+    smaller = replace(told, images=told.images[:, :12])
+    with pytest.raises(ValueError, match="with fresh=True"):
+        ran(pipe, smaller, macs=counted, settings=replace(QUICK, fresh=False))
+    with pytest.raises(TypeError, match="DiTPipeline takes no prompt"):
+        search(pipe, replace(told, conditions=("a", "b", "c")), keep=0.5, macs=counted)
+    with pytest.raises(ValueError, match="float16, where gradients underflow"):
+        search(pipe.to(torch.float16), told, keep=0.5, macs=counted)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"accumulation": 0}, "accumulation=0"),
+        ({"lr": float("nan")}, "lr=nan"),
+        ({"loss": "l1+lpips"}, "no loss 'lpips'"),
+        ({"optimizer": "lion"}, "no optimizer 'lion'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(change, says):
+    with pytest.raises(ValueError, match=says):
+        Settings(**change)
