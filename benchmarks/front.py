@@ -34,7 +34,8 @@ RESULTS = Path(__file__).parents[1] / "results"
 STEPS, BATCH = 50, 8
 BUDGETS = (10, 5, 17, 7.5, 25, 12.5)  # dense calls; the most interesting first
 SEARCH_SEEDS = (40_000, 41_000, 42_000)
-CALIBRATION, TRIALS, UPDATES = 8, 60, 60
+CALIBRATION, TRIALS = 8, 60
+UPDATES, LR = 60, 1.7  # the paper: 1000 updates from 0.1; the sum of the steps is the same
 FIRST_SEED = 50_000
 DPM = "DPMSolverMultistepScheduler"
 LINSPACE = {"timestep_spacing": "linspace"}
@@ -219,7 +220,7 @@ def learned(bench: Bench, budget: float) -> Iterator[Job]:
             path = bench.folder / f"{bench.name}-dip-go.safetensors"
             start = time.perf_counter()
             if not path.exists():
-                settings = Settings(steps=UPDATES)
+                settings = Settings(steps=UPDATES, lr=LR)
                 looked = search(bench.pipe, bench.trajectory(SEARCH_SEEDS[0]), keep=0.2, macs=bench.macs,
                                          settings=settings, folder=bench.folder / f"{bench.name}-dip-go")  # fmt: skip
                 *_, last = looked
@@ -342,6 +343,7 @@ def blank(args: argparse.Namespace) -> dict[str, Any]:
             "search_seeds": list(SEARCH_SEEDS),
             "trials": TRIALS,
             "gradient_updates": UPDATES,
+            "gradient_lr": LR,
         },
         "rows": [],
     }

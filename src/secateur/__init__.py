@@ -14,6 +14,7 @@ from secateur.fold import fold
 from secateur.macs import Macs, count
 from secateur.patch import Patch, compile_blocks
 from secateur.plan import Plan
+from secateur.retime import retime
 from secateur.schedule import Schedule, load, save
 from secateur.scores import Scores
 from secateur.search import SearchStep, search
@@ -56,6 +57,7 @@ __all__ = [
     "published_dip_go",
     "record",
     "remove",
+    "retime",
     "save",
     "search",
     "supernet",
