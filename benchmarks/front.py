@@ -256,7 +256,7 @@ def row(bench: Bench, job: Job) -> dict[str, Any]:
         **nearness(images, bench.converged, "converged_"),
         "accuracy": {"mean": float(right.mean()), "ci95": list(quality.wilson(int(right.sum()), len(right)))},
         **whole_or_partial(counted, schedule),
-        "grid": list(schedule.grid) if schedule else None,
+        ("grid" if counted is bench.macs else "layer_grid"): list(schedule.grid) if schedule else None,
         "timesteps": list(schedule.timesteps) if schedule and schedule.timesteps else None,
         "hold": schedule.hold if schedule else None,
         **more,
@@ -307,6 +307,7 @@ def main() -> None:
     until, bench = time.monotonic() + 60 * args.minutes, Bench(args.pipe, args.images, args.work)
     path = RESULTS / f"front-{args.pipe}.json"
     document = records.load(path) if path.exists() else blank(args)
+    document["blocks"] = list(bench.macs.blocks.names)
     done = {found["name"] for found in document["rows"]}
     for job in jobs(bench):
         if job.name in done:

@@ -157,3 +157,26 @@ def test_levels_are_whole_and_fall():
     assert list(found) == sorted(set(found), reverse=True)
     assert found[0] == 999
     assert len(found) > 25
+
+
+@pytest.mark.parametrize("hold", ["output", "extrapolate"])
+def test_law_8_calls_that_say_the_same_are_dropped_first(hold):
+    """A denoiser that says one and the same from t = 500 on: one call there is enough, and the others cost something."""
+    pipe, call = stable_diffusion(scheduler=ONE_STEP["ddim"]())
+    whole = pipe.unet.forward
+
+    def planted(sample, t, *args, **kwargs):
+        out = whole(sample, t, *args, **kwargs)
+        return (torch.full_like(out[0], 0.3),) if float(t) < 500 else out
+
+    pipe.unet.forward = planted
+    try:
+        told = recorded(pipe, call)
+    finally:
+        del pipe.unet.forward
+    redundant = {k for k, t in enumerate(told.timesteps) if t < 500}
+    ladder = additive.held(told, pipe.scheduler, hold=hold)
+    found = additive.solve(additive.local_errors(ladder), calls=T)
+    needed = T - len(redundant) + 1 + (hold == "extrapolate")  # a line takes two equal points to be level
+    assert found[needed - 1].error < 1e-6 < found[needed - 2].error
+    assert len(redundant & set(found[needed - 1].levels)) == needed - (T - len(redundant))

@@ -55,6 +55,16 @@ def test_an_interrupt_leaves_the_best_so_far(run, monkeypatch):  # noqa: F811
     assert load("s.json").made["stage"] == "stock"
 
 
+def test_scores_found_on_the_way_serve_other_budgets(run):  # noqa: F811
+    quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", "cells,gradient", "--updates", "1")
+    code, _, error = run("search", "emoji-sd", *quick, "-o", "s.json")
+    assert code == 0, error
+    for method in ("exact", "bisection", "greedy"):
+        code, _, error = run("retarget", "s.scores.safetensors", "--keep", "0.8", "--method", method, "-o", f"{method}.json")
+        assert code == 0, error
+        assert load(f"{method}.json").scheduler == "DDIMScheduler"
+
+
 def sentence(error: str) -> str:
     lines = error.strip().splitlines()  # the bar that was there leaves an empty line
     assert len(lines) == 1

@@ -98,6 +98,8 @@ def watched(looked, bar, task, out: Path, known: dict[str, Any]) -> list:
         for found in looked:
             if found.improved:
                 with_provenance(found, known).save(out)
+            if found.scores is not None:
+                found.scores.save(scores_beside(out))
             last[found.stage] = found
             bar.update(task, total=found.most, completed=found.measured, description=f"{found.stage}: {found.value_db:.2f} dB")
     except KeyboardInterrupt:
@@ -105,6 +107,11 @@ def watched(looked, bar, task, out: Path, known: dict[str, Any]) -> list:
             raise
         console.print(f"stopped; the best so far is in {out}", soft_wrap=True)
     return list(last.values())
+
+
+def scores_beside(out: Path) -> Path:
+    """Where the scores go that a search found on the way, for `retarget`."""
+    return out.with_suffix(".scores.safetensors")
 
 
 def with_provenance(found, known: dict[str, Any]):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from secateur import additive, baselines
 from secateur.ablation import ablations, cell_scores
@@ -18,6 +18,7 @@ from secateur.macs import Macs
 from secateur.objective import Objective, to_converged, to_dense
 from secateur.response import response
 from secateur.schedule import Schedule
+from secateur.scores import Scores
 from secateur.search import search
 from secateur.subnet import apply
 from secateur.trials import local_search
@@ -35,7 +36,8 @@ STAGES = ("stock", "additive", "local")
 class Found:
     """The best schedule so far, and how its stage stands: schedules measured in it, of how many at most, and its seconds.
 
-    value_db: of the best, on the calibration images. improved: whether what was measured last is the best.
+    value_db: of the best, on the calibration images. improved: whether what was measured last is the best. scores: that it
+    was made from, where it was, for `allocate` at other budgets.
     """
 
     stage: str
@@ -45,6 +47,15 @@ class Found:
     most: int
     seconds: float
     improved: bool
+    scores: Scores | None = None
+
+
+class Candidate(NamedTuple):
+    """A schedule that was measured, and the scores that it was made from."""
+
+    schedule: Schedule
+    value_db: float
+    scores: Scores | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,21 +156,21 @@ def objective_for(pipe: DiffusionPipeline, trajectory: Trajectory, *, target: st
 def settled(task: Task, stage: str, best: Found | None) -> Iterator[Found]:
     """What is best after each schedule that one stage measures."""
     start = time.perf_counter()
-    for number, (schedule, value) in enumerate(METHODS[stage](task, best), start=1):
+    for number, (schedule, value, scores) in enumerate(METHODS[stage](task, best), start=1):
         kept = (best.schedule, best.value_db) if best and best.value_db >= value else (schedule, value)
         progress = number, task.most(stage), time.perf_counter() - start
-        best = Found(stage, *kept, *progress, improved=kept[0] is schedule)
+        best = Found(stage, *kept, *progress, improved=kept[0] is schedule, scores=scores)
         yield best
 
 
-Candidates = Iterator[tuple[Schedule, float]]
+Candidates = Iterator[Candidate]
 
 
-def measured(task: Task, schedules: Iterator[Schedule]) -> Candidates:
+def measured(task: Task, schedules: Iterable[Schedule], scores: Scores | None = None) -> Candidates:
     """Each schedule, bound to the pipe's scheduler, and its value."""
     for schedule in schedules:
         bound = schedule.bound_to(task.pipe.scheduler)
-        yield bound, task.objective(bound)
+        yield Candidate(bound, task.objective(bound), scores)
 
 
 def stock(task: Task, best: Found | None) -> Candidates:
@@ -228,22 +239,22 @@ def local(task: Task, best: Found | None) -> Candidates:
     found = local_search(start.bound_to(task.pipe.scheduler), macs=task.macs, calls=task.calls, keep=task.keep,
                          objective=task.objective, trials=task.trials, seed=task.seed)  # fmt: skip
     for trial in found:
-        yield trial.schedule, trial.value
+        yield Candidate(trial.schedule, trial.value)
 
 
 def cells(task: Task, best: Found | None) -> Candidates:
     """Single cells reused where that costs least, by `ablation` and the exact allocation; on the scheduler's own grid."""
     blocks = task.macs.blocks
-    kinds = dict.fromkeys((blocks.reuse, ("extrapolate",) * len(blocks)))
-    yield from measured(task, (allocated(task, replace(blocks, reuse=kind)) for kind in kinds))
+    for kind in dict.fromkeys((blocks.reuse, ("extrapolate",) * len(blocks))):
+        scores = ablated(task, replace(blocks, reuse=kind))
+        hold = "extrapolate" if "extrapolate" in kind else "output"
+        yield from measured(task, [replace(allocate(scores, keep=task.keep), hold=hold)], scores)
 
 
-def allocated(task: Task, blocks: Blocks) -> Schedule:
-    counted = replace(task.macs, blocks=blocks)
+def ablated(task: Task, blocks: Blocks) -> Scores:
+    """What reusing each cell alone costs."""
     losses = list(ablations(task.pipe, task.trajectory, blocks, batch_size=task.batch_size))
-    scores = cell_scores(task.pipe, task.trajectory, counted, losses=losses)
-    hold = "extrapolate" if "extrapolate" in blocks.reuse else "output"
-    return replace(allocate(scores, keep=task.keep), hold=hold)
+    return cell_scores(task.pipe, task.trajectory, replace(task.macs, blocks=blocks), losses=losses)
 
 
 def gradient(task: Task, best: Found | None) -> Candidates:
@@ -254,7 +265,7 @@ def gradient(task: Task, best: Found | None) -> Candidates:
     for step in search(task.pipe, task.trajectory, keep=task.keep, macs=task.macs, settings=settings, start=start):
         if step.schedule.grid not in tried:
             tried.add(step.schedule.grid)
-            yield from measured(task, iter([replace(step.schedule, hold=start.hold if start else "output")]))
+            yield from measured(task, [replace(step.schedule, hold=start.hold if start else "output")], step.scores)
 
 
 METHODS: dict[str, Callable[[Task, Found | None], Candidates]] = {
