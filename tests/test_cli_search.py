@@ -30,6 +30,19 @@ def test_search_saves_a_schedule_that_generate_takes(run, scheduler, chooses):  
     assert len(list(Path("images").iterdir())) == 1
 
 
+def test_compare_shows_schedules_beside_every_rival(run):  # noqa: F811
+    for name, keep in (("half", "0.5"), ("quarter", "0.25")):
+        quick = ("--steps", "4", "--images", "1", "--stages", "stock", "--keep", keep)
+        assert run("search", "emoji-sd", *quick, "-o", f"{name}.json")[0] == 0
+    code, out, error = run("compare", "emoji-sd", "half.json", "quarter.json", "--images", "2", "--steps", "4", "--json")
+    assert code == 0, error
+    rows = {row["name"]: row for row in last_json(out)["rows"]}
+    assert {"dense", "half", "quarter", "UniPC Karras, 2 steps", "DPM-Solver++ Karras, 1 steps"} <= rows.keys()
+    assert rows["half"]["keep_linear"] == pytest.approx(0.5)
+    assert rows["quarter"]["keep"] == pytest.approx(0.25)
+    assert Path("secateur-compare/report.html").is_file()
+
+
 def test_prompts_come_from_a_file_and_are_hashed(run):  # noqa: F811
     Path("p.txt").write_text("a fox on a red background\n\na cat on a blue background\n", encoding="utf-8")
     quick = ("--steps", "6", "--images", "1", "--keep", "0.5", "--stages", "stock")

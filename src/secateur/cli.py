@@ -107,6 +107,36 @@ def measure(
              guidance_scale=guidance_scale, out=out, as_json=json)  # fmt: skip
 
 
+@app.command("compare")
+def compare_command(
+    pipe: Pipe,
+    schedules: Annotated[list[Path], typer.Argument(metavar="SCHEDULE…", help="schedules, of any budgets")],
+    prompts: Prompts = None,
+    images: Annotated[int, typer.Option(min=1, help="images of each variant")] = 16,
+    out: Annotated[Path, typer.Option(help="folder for the page and the record")] = Path("secateur-compare"),
+    steps: Steps = 50,
+    guidance_scale: Guidance = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 8,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    json: AsJson = False,
+) -> None:
+    """The front: schedules of several budgets beside every rival at each, at all stock spacings; a record and a page."""
+    from secateur import compare, pipes
+    from secateur.schedule import load
+
+    pipes.locate(pipe)
+    found = [(path.stem, load(path)) for path in schedules]
+    conditions, captions = _conditions(pipe, prompts, images)
+    loaded = load_pipe(pipe, dtype=dtype, device=device)
+    named = compare.given(loaded, found, steps=steps, solvers=())
+    keeps = dict.fromkeys(variant.keep for variant in named)
+    rivals = compare.front(loaded, steps=steps, keeps=[k for k in keeps if k], solvers=tuple(pipes.SOLVERS))
+    _measure(loaded, pipe, (*rivals, *named), conditions, captions=captions, seed=seed, batch_size=batch_size,
+             guidance_scale=guidance_scale, out=out, as_json=json)  # fmt: skip
+
+
 def _conditions(pipe: str, prompts: Path | None, images: int) -> tuple[tuple, tuple[str, ...] | None]:
     """What to ask for, `images` times, and the captions where the zoo's judge can read the answers."""
     from secateur import zoo

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FRECHET_IMAGES = 256  # fewer than twice the 128 features say nothing about their covariance
 PICTURES = 8  # kept in a record
+PLAIN = ("DDIM", "DPM-Solver++")  # enough for a quick look
 
 
 @dataclass(frozen=True)
@@ -58,30 +59,33 @@ class Batch:
     peak_memory: measure.Peak  # of the process or the GPU, for the whole batch
 
 
-def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float) -> tuple[Variant, ...]:
-    """The baseline that every schedule must beat: plainly `steps` steps, of DDIM and of DPM-Solver++ 2M.
+def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Sequence[str] = PLAIN) -> tuple[Variant, ...]:
+    """The baseline that every schedule must beat: plainly `steps` steps, of these solvers of `pipes.SOLVERS`.
 
-    Of the pipe's own scheduler alone where its noise is not those two's (flow matching).
+    Of the pipe's own scheduler alone where its noise is not theirs (flow matching).
     """
     if "beta_schedule" not in pipe.scheduler.config:
         return (Variant(f"{steps} steps", "fewer steps", steps, keep=keep),)
-    solvers = (("DDIM", "DDIMScheduler", "trailing"), ("DPM-Solver++", "DPMSolverMultistepScheduler", "linspace"))
     return tuple(
-        Variant(f"{name}, {steps} steps", f"fewer steps {name}", steps, None, kind, {"timestep_spacing": spacing}, keep)
-        for name, kind, spacing in solvers
+        Variant(f"{name}, {steps} steps", f"fewer steps {name}", steps, None, *pipes.SOLVERS[name], keep=keep)
+        for name in solvers
     )
 
 
-def front(pipe: DiffusionPipeline, *, steps: int, keeps: Sequence[float]) -> tuple[Variant, ...]:
+def front(
+    pipe: DiffusionPipeline, *, steps: int, keeps: Sequence[float], solvers: Sequence[str] = PLAIN
+) -> tuple[Variant, ...]:
     """Dense, and at each of `keeps`: uniform hold, the static cache of the family, and fewer steps at equal MACs."""
     wanted = [baselines.check_keep(keep) for keep in keeps]
     denoiser = component(pipe)
     counted = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
-    rivals = (rival for keep in wanted for rival in _rivals(pipe, counted, steps=steps, keep=keep))
+    rivals = (rival for keep in wanted for rival in _rivals(pipe, counted, steps=steps, keep=keep, solvers=solvers))
     return (Variant("dense", "dense", steps), *rivals)
 
 
-def _rivals(pipe: DiffusionPipeline, counted: macs.Macs, *, steps: int, keep: float) -> Iterator[Variant]:
+def _rivals(
+    pipe: DiffusionPipeline, counted: macs.Macs, *, steps: int, keep: float, solvers: Sequence[str]
+) -> Iterator[Variant]:
     calls, every = pipes.calls(pipe, steps), max(1, round(1 / keep))
     held = baselines.make("uniform", counted, calls=calls, interval=every)
     yield Variant(f"uniform, every {_ordinal(every)} call", "uniform", steps, held, keep=keep)
@@ -90,11 +94,13 @@ def _rivals(pipe: DiffusionPipeline, counted: macs.Macs, *, steps: int, keep: fl
     name = {"fora": "FORA", "deepcache": "DeepCache"}[cache]
     interval = next((t for t in range(1, calls) if "." not in cached.grid[t]), calls)
     yield Variant(f"{name}, interval {interval}", name, steps, cached, keep=keep)
-    yield from fewer_steps(pipe, -(-steps // every), keep=keep)
+    yield from fewer_steps(pipe, -(-steps // every), keep=keep, solvers=solvers)
 
 
-def given(pipe: DiffusionPipeline, found: Sequence[tuple[str, Schedule]], *, steps: int) -> tuple[Variant, ...]:
-    """A Variant for each named schedule, and fewer steps at equal MACs beside it."""
+def given(
+    pipe: DiffusionPipeline, found: Sequence[tuple[str, Schedule]], *, steps: int, solvers: Sequence[str] = PLAIN
+) -> tuple[Variant, ...]:
+    """A Variant for each named schedule, and fewer steps of these solvers at equal MACs beside it."""
     denoiser = component(pipe)
     variants: list[Variant] = []
     for name, schedule in found:
@@ -103,7 +109,7 @@ def given(pipe: DiffusionPipeline, found: Sequence[tuple[str, Schedule]], *, ste
         keep, own = round(share, 2), type(pipe.scheduler).__name__
         scheduler = None if schedule.scheduler in (None, own) else schedule.scheduler
         variants.append(Variant(name, "schedule", steps, schedule, scheduler, keep=keep))
-        variants.extend(fewer_steps(pipe, max(1, round(share * steps)), keep=keep))
+        variants.extend(fewer_steps(pipe, max(1, round(share * steps)), keep=keep, solvers=solvers))
     return tuple(variants)
 
 

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
+DPM, UNIPC, LINSPACE = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", {"timestep_spacing": "linspace"}
+SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {  # at their stock spacings: class of diffusers, options
+    "DDIM": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
+    "DDIM leading": ("DDIMScheduler", {"timestep_spacing": "leading"}),
+    "DPM-Solver++": (DPM, LINSPACE),
+    "DPM-Solver++ Karras": (DPM, LINSPACE | {"use_karras_sigmas": True}),
+    "UniPC": (UNIPC, LINSPACE),
+    "UniPC Karras": (UNIPC, LINSPACE | {"use_karras_sigmas": True}),
+}
+
+
 def load(source: str, *, dtype: str = "float32") -> DiffusionPipeline:
     """The pipeline `source`: a name of the zoo, a local folder in diffusers' format, or a Hub id such as "owner/name".
 
