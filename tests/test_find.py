@@ -10,6 +10,7 @@ from secateur import find, macs, zoo
 from secateur.calibration import record
 from secateur.subnet import apply, component
 from test_calibration import dit, sd  # noqa: F401, the fixtures
+from tiny_pipes import PIPES
 
 CALLS, KEEP = 8, 0.4
 LINSPACE = {"timestep_spacing": "linspace", "steps_offset": 1, "clip_sample": False}  # clipping is no linear step
@@ -49,6 +50,21 @@ def test_every_stage_keeps_the_budget_and_what_was_better(pipe):
     assert (best.timesteps is not None) == (best.scheduler == "DPMSolverMultistepScheduler")
     with apply(pipe, best):  # it fits the pipe that it was found for
         pass
+
+
+@pytest.mark.parametrize("name", ["sdxl", "pixart", "sd3", "flux"])
+def test_every_pipeline_of_the_paper_and_more_by_embeddings(name):
+    pipe, call = PIPES[name]()
+    pipe.vae.register_to_config(shift_factor=0.0)
+    taken = {key: call.pop(key) for key in list(call) if "embeds" in key or "mask" in key}
+    call = {k: v for k, v in call.items() if k not in ("latents", "output_type", "num_inference_steps")}
+    asked = [{key: value[0] * scale for key, value in taken.items()} for scale in (1.0, 0.5)]
+    told = record(pipe, asked, seeds=[1, 2], num_inference_steps=6, **call)
+    counted = macs.count(component(pipe))
+    value = find.objective_for(pipe, told, target="dense", blocks=counted.blocks)
+    found = list(find.find(pipe, told, macs=counted, keep=0.5, objective=value, trials=3))
+    assert found[-1].stage == "local"
+    assert counted.of(found[-1].schedule) <= 0.5 * 6 * counted.call()
 
 
 def test_the_same_seed_finds_the_same(sd):  # noqa: F811

@@ -37,7 +37,8 @@ class Ladder:
 
     From level s to level t, the call before at u:  x̂ = carry[s, t]·x[s] + gain[s, t]·y[s] + bend[u, s, t]·(y[s] − y[u]).
     x: latents (G + 1, N), the last one the end; y: predictions (G, N); N: elements of all samples. carry, gain: (G, G + 1).
-    bend: (G, G, G + 1), zero where u = s, which stands for no call before. timesteps: (G,).
+    bend: (G, G, G + 1), zero where u = s, which stands for no call before. timesteps: (G,); chosen: whether a schedule may
+    choose among them, or holds calls on a grid of the scheduler's own.
     """
 
     x: Tensor
@@ -46,6 +47,7 @@ class Ladder:
     gain: Tensor
     bend: Tensor
     timesteps: tuple[float, ...]
+    chosen: bool = False
 
     def __len__(self) -> int:
         return len(self.y)
@@ -115,7 +117,7 @@ def free(trajectory: Trajectory, scheduler: Any) -> Ladder:
     ratio = torch.where(behind[:, :, None] > 0, ahead[None] / (2 * behind[:, :, None]), 0.0)
     bend = torch.where(torch.isfinite(ratio), gain[None] * ratio, 0.0)
     bend[:, :, -1] = 0.0  # the solver's last update is of first order
-    return Ladder(x, y, carry, gain, bend, trajectory.timesteps)
+    return Ladder(x, y, carry, gain, bend, trajectory.timesteps, chosen=True)
 
 
 def spaced(scheduler: Any, steps: int, options: Mapping[str, Any]) -> tuple[float, ...]:

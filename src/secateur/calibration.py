@@ -32,7 +32,7 @@ class Trajectory:
     in the pipe's own dtype; images are float32 in [0, 1].
     """
 
-    conditions: tuple[str | int, ...]  # all prompts or all class labels
+    conditions: tuple[Any, ...]  # all prompts, all class labels, or all mappings of embeddings
     seeds: tuple[int, ...]
     timesteps: tuple[float, ...]
     latents: Tensor  # (T + 1, B, C, H, W)
@@ -55,18 +55,20 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(int(s)) for s in seeds]
 
 
-def generate(pipe, conditions: Sequence[str | int], *, seeds: Sequence[int], batch_size=8, **call: Any):
+def generate(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size=8, **call: Any):
     """Images (B, H, W, 3), float32 in [0, 1]: one per condition and seed, `batch_size` at a time.
 
-    conditions: prompts (str), or class labels (int) for DiTPipeline. call: further arguments of the pipe, the same for
-    every batch. DiTPipeline hands its scheduler no generator: there only a deterministic scheduler keeps the promise
-    that `batch_size` does not matter. A ValueError or TypeError says which argument does not fit.
+    conditions: prompts (str), class labels (int) for DiTPipeline, or for each sample a mapping from names of the pipe's
+    arguments (prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, …) to tensors without a batch dimension. call:
+    further arguments of the pipe, the same for every batch. DiTPipeline hands its scheduler no generator: there only a
+    deterministic scheduler keeps the promise that `batch_size` does not matter. A ValueError or TypeError says which
+    argument does not fit.
     """
     return np.concatenate(list(generate_batches(pipe, conditions, seeds=seeds, batch_size=batch_size, **call)))
 
 
 def generate_batches(
-    pipe, conditions: Sequence[str | int], *, seeds: Sequence[int], batch_size: int = 8, **call: Any
+    pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int = 8, **call: Any
 ) -> Iterator[np.ndarray]:
     """The images of `generate` batch by batch, as they are made, for a caller who shows progress."""
     check(pipe, conditions, seeds=seeds, batch_size=batch_size, call=call)
@@ -78,7 +80,7 @@ def generate_batches(
             yield np.asarray(images, dtype=np.float32)
 
 
-def record(pipe, conditions: Sequence[str | int], *, seeds: Sequence[int], batch_size: int = 8, **call: Any) -> Trajectory:
+def record(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int = 8, **call: Any) -> Trajectory:
     """The Trajectory of generating these images; arguments and errors as for `generate`.
 
     Read off `scheduler.step` for every pipe: DiTPipeline has no callback, and no pipe's callback sees the first noise.
@@ -107,7 +109,7 @@ def record(pipe, conditions: Sequence[str | int], *, seeds: Sequence[int], batch
 
 def arguments(conditions: Sequence[Any], *, seeds: Sequence[int], call: Mapping[str, Any]) -> dict[str, Any]:
     """What a pipe is called with for one batch, but for what it should give: conditions and seeds by its own names."""
-    return {_argument(conditions): list(conditions), "generator": generators(seeds), **_spread(call, len(seeds))}
+    return {**_named(conditions), "generator": generators(seeds), **_spread(call, len(seeds))}
 
 
 def replay(pipe, trajectory: Trajectory, *, batch_size: int = 8) -> Tensor:
@@ -170,17 +172,22 @@ def check(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: 
         raise ValueError(f"batch_size is {batch_size}, but at least 1 sample is made at a time")
     if taken := sorted(OURS & call.keys()):
         raise ValueError(f"{taken[0]!r} is set for each batch here, from conditions and seeds: leave it out")
-    argument = _argument(conditions)
-    if argument not in signature(type(pipe).__call__).parameters:
-        raise TypeError(f"{type(pipe).__name__} takes no {argument}: got {conditions[0]!r}; give it its own conditions")
+    if wrong := [name for name in _named(conditions) if name not in signature(type(pipe).__call__).parameters]:
+        raise TypeError(f"{type(pipe).__name__} takes no {wrong[0]}: got {conditions[0]!r:.80}; give it its own conditions")
 
 
-def _argument(conditions: Sequence[Any]) -> str:
+def _named(conditions: Sequence[Any]) -> dict[str, Any]:
+    """The pipe's arguments that take the conditions."""
     for kind, argument in ((str, "prompt"), (Integral, "class_labels")):
         if all(isinstance(c, kind) for c in conditions):
-            return argument
+            return {argument: list(conditions)}
+    if all(isinstance(c, Mapping) and c.keys() == conditions[0].keys() for c in conditions):
+        return {name: torch.stack([c[name] for c in conditions]) for name in conditions[0]}
     kinds = sorted({type(c).__name__ for c in conditions})
-    raise TypeError(f"conditions are all prompts (str) or all class labels (int); got {', '.join(kinds)}")
+    raise TypeError(
+        "conditions are all prompts (str), all class labels (int), or all mappings from the same names to embeddings; got "
+        f"{', '.join(kinds)}"
+    )
 
 
 def save_images(images: np.ndarray, folder: Path, *, first: int) -> list[Path]:

@@ -49,14 +49,25 @@ def probe(pipe, trajectory: Trajectory, ladder: Ladder, k: int, *, blocks: Block
     s = max(0, k - gap)
     missed = ladder.carry[s, k] * ladder.x[s] + ladder.gain[s, k] * ladder.y[s] - ladder.x[k]
     shift = missed.view(-1, *trajectory.latents.shape[2:])[: len(trajectory.seeds)]
-    images = rerun(pipe, trajectory, k, shift, blocks=blocks, batch_size=batch_size)
+    steps = ladder.timesteps if ladder.chosen else None
+    images = rerun(pipe, trajectory, k, shift, timesteps=steps, blocks=blocks, batch_size=batch_size)
     return float(((images - trajectory.images) ** 2).mean()) / float(shift.pow(2).mean())
 
 
-def rerun(pipe, trajectory: Trajectory, k: int, shift: Tensor, *, blocks: Blocks, batch_size: int = 8) -> np.ndarray:
+def rerun(
+    pipe,
+    trajectory: Trajectory,
+    k: int,
+    shift: Tensor,
+    *,
+    blocks: Blocks,
+    timesteps: tuple[float, ...] | None = None,
+    batch_size: int = 8,
+) -> np.ndarray:
     """The images when the latents at level k are moved by `shift` (B, C, H, W), and what comes after is dense.
 
-    Before it the denoiser is not entered: the scheduler is told what was said on the trajectory.
+    Before it the denoiser is not entered: the scheduler is told what was said on the trajectory. timesteps: the trajectory's,
+    where they are not the scheduler's own.
     """
     T, count = len(trajectory.timesteps), -1
 
@@ -72,23 +83,13 @@ def rerun(pipe, trajectory: Trajectory, k: int, shift: Tensor, *, blocks: Blocks
         moved = out[0] + like(shift[part], out[0])
         return (moved,) if isinstance(out, tuple) else type(out)(prev_sample=moved)
 
-    schedule = replace(chosen(blocks, T, run=[0, *range(max(k, 1), T)]), timesteps=trajectory.timesteps)
-    fits = chosen_timesteps(pipe, trajectory)
-    with apply(pipe, schedule if fits else replace(schedule, timesteps=None), blocks=blocks):
+    schedule = replace(chosen(blocks, T, run=[0, *range(max(k, 1), T)]), timesteps=timesteps)
+    with apply(pipe, schedule, blocks=blocks):
         handle = intercept(pipe.scheduler, "step", step)
         try:
             return generate(pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=batch_size, **trajectory.options)
         finally:
             handle.remove()
-
-
-def chosen_timesteps(pipe, trajectory: Trajectory) -> bool:
-    """Whether the trajectory is not on the scheduler's own grid, so that its timesteps must be given."""
-    import copy
-
-    grid = copy.deepcopy(pipe.scheduler)
-    grid.set_timesteps(trajectory.options.get("num_inference_steps", len(trajectory.timesteps)))
-    return tuple(map(float, grid.timesteps)) != trajectory.timesteps
 
 
 def like(x: Tensor, other: Tensor) -> Tensor:
