@@ -68,6 +68,16 @@ def test_an_interrupt_leaves_the_best_so_far(run, monkeypatch):  # noqa: F811
     assert load("s.json").made["stage"] == "stock"
 
 
+def test_a_budget_in_milliseconds(run):  # noqa: F811
+    quick = ("--steps", "8", "--images", "1", "--keep", "0.5", "--stages", "stock,local", "--trials", "3", "--budget", "ms")
+    code, out, error = run("search", "emoji-sd", *quick, "--json")
+    assert code == 0, error
+    assert last_json(out)["made"]["budget"] == "ms"
+    code, _, error = run("search", "emoji-sd", "--keep", "0.5", "--budget", "joules")
+    assert code == 1
+    assert "choose macs or ms" in sentence(error)
+
+
 def test_scores_found_on_the_way_serve_other_budgets(run):  # noqa: F811
     quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", "cells,gradient", "--updates", "1")
     code, _, error = run("search", "emoji-sd", *quick, "-o", "s.json")

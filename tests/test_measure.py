@@ -8,7 +8,11 @@ import platform
 import pytest
 import torch
 
-from secateur.measure import Peak, Timing, hardware, peak_memory, speedup, time_rounds, time_together
+from secateur.baselines import uniform
+from secateur.blocks import find_blocks
+from secateur.families import dummy_inputs
+from secateur.measure import Peak, Timing, block_times, hardware, peak_memory, speedup, time_rounds, time_together
+from tiny import tiny
 
 MiB = 2**20
 
@@ -73,6 +77,21 @@ def test_speedup_pairs_neighbours_in_time() -> None:
     drifting = Timing("dense", (10, 20, 40)), Timing("pruned", (5, 10, 20))  # the machine slows down for both
     assert speedup(*drifting) == (2, 2, 2)
     assert speedup(Timing("a", (2, 4, 6, 8, 10)), Timing("b", (2,) * 5)) == (3, 2, 4)
+
+
+def test_block_times_are_the_medians_of_what_each_block_took() -> None:
+    net = tiny("dit")
+    blocks = find_blocks(net)
+    ticks = iter(range(10**6))
+    with torch.no_grad():
+        counted = block_times(net, blocks, lambda: [net(**dummy_inputs(net)) for _ in range(3)], clock=lambda: next(ticks))
+    L = len(blocks)
+    assert counted.linear == (10**9,) * L  # one tick inside each
+    assert counted.rest_linear == (2 * L + 1 - L) * 10**9  # two ticks a block, and the call's own, less the blocks
+    assert counted.call() == counted.call(attention=True)
+    assert counted.keep(uniform(blocks, 4, every=2)) == 0.5
+    with pytest.raises(ValueError, match="the denoiser was not called"):
+        block_times(net, blocks, lambda: None)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def search(
     ] = "stock,additive,local",
     target: Annotated[str, typer.Option(help="dense: its own images; converged: those of many steps")] = "dense",
     images: Annotated[int, typer.Option(min=1, help="calibration images")] = 8,
+    budget: Annotated[str, typer.Option(help="what keep is a fraction of: macs, or ms as measured on this device")] = "macs",
     trials: Annotated[int, typer.Option(min=1, help="schedules that the local search measures")] = 80,
     updates: Annotated[int, typer.Option(min=1, help="updates of the gradient stage")] = 100,
     granularity: Granularity = None,
@@ -66,6 +67,8 @@ def search(
     from secateur.subnet import component
 
     wanted, order = baselines.check_keep(keep), find.check_stages(stages.split(","))
+    if budget not in ("macs", "ms"):
+        raise ValueError(f"found budget {budget!r}: choose macs or ms")
     pipes.locate(pipe)
     check_writable(out)
     conditions = calibration_conditions(pipe, prompts, images)
@@ -74,13 +77,14 @@ def search(
     seeds = range(seed, seed + len(conditions))
     with pipes.scheduled(loaded, scheduler, {}), progress() as bar:
         task = bar.add_task("recording the dense images", total=None)
-        counted = macs.count(component(loaded), granularity)
         options = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
-        trajectory = record(loaded, conditions, seeds=seeds, batch_size=batch_size, **options)
+        counted = macs.count(component(loaded), granularity)
+        costs, trajectory = costs_of(loaded, counted, budget, lambda: record(loaded, conditions, seeds=seeds,
+                                                                             batch_size=batch_size, **options))  # fmt: skip
         objective = find.objective_for(loaded, trajectory, target=target, blocks=counted.blocks, batch_size=batch_size)
-        looked = find.find(loaded, trajectory, macs=counted, keep=wanted, objective=objective, stages=order, trials=trials,
+        looked = find.find(loaded, trajectory, macs=costs, keep=wanted, objective=objective, stages=order, trials=trials,
                            updates=updates, seed=seed, batch_size=batch_size)  # fmt: skip
-        known = {"command": command_line(), "target": target, "keep": wanted, "seeds": list(seeds),
+        known = {"command": command_line(), "target": target, "keep": wanted, "budget": budget, "seeds": list(seeds),
                  "conditions_sha256": digest(conditions), **options, **versions()}  # fmt: skip
         found = watched(looked, bar, task, out, known)
     made = with_provenance(found[-1], known)
@@ -107,6 +111,18 @@ def watched(looked, bar, task, out: Path, known: dict[str, Any]) -> list:
             raise
         console.print(f"stopped; the best so far is in {out}", soft_wrap=True)
     return list(last.values())
+
+
+def costs_of(pipe, counted, budget: str, run):
+    """What blocks cost, in MACs or as timed while `run` makes its images, and what it gives."""
+    from secateur import measure
+    from secateur.families import bare
+    from secateur.subnet import component
+
+    if budget == "macs":
+        return counted, run()
+    made: list = []
+    return measure.block_times(bare(component(pipe)), counted.blocks, lambda: made.append(run())), made[0]
 
 
 def scores_beside(out: Path) -> Path:
