@@ -13,6 +13,7 @@ import torch
 from secateur import additive, baselines
 from secateur.blocks import find_blocks
 from secateur.calibration import Trajectory
+from secateur.solvers import check_linear
 from secateur.subnet import apply, component
 from tiny_pipes import draw, sd3, stable_diffusion
 
@@ -134,8 +135,20 @@ def test_flow_matching_is_held_too():
 
 def test_a_solver_with_a_memory_is_not_held():
     pipe, call = stable_diffusion(scheduler=dpm_solver())
-    with pytest.raises(ValueError, match="DPMSolverMultistepScheduler is not made of the last prediction alone"):
+    with pytest.raises(ValueError, match="a step of DPMSolverMultistepScheduler is made of 2 predictions"):
         additive.held(recorded(pipe, call), pipe.scheduler)
+
+
+def test_a_scheduler_that_clips_is_not_held():
+    with pytest.raises(ValueError, match="clip_sample=True"):
+        check_linear(diffusers.DDIMScheduler())
+
+
+def test_bfloat16_is_read_with_its_own_rounding():
+    pipe, call = stable_diffusion(scheduler=ONE_STEP["ddim"]())
+    pipe.to(torch.bfloat16)
+    call = {k: v.bfloat16() if torch.is_tensor(v) else v for k, v in call.items()}
+    assert len(additive.held(recorded(pipe, call), pipe.scheduler)) == T
 
 
 def test_solutions_become_schedules_that_run():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import product
 
 import numpy as np
 import pytest
 
-from secateur import allocate as allocating
 from secateur import baselines, macs
 from secateur.allocate import METHODS, allocate, closure
 from secateur.blocks import Blocks, live
@@ -16,6 +16,8 @@ from secateur.schedule import RUN, Schedule
 from secateur.scores import Scores
 from test_cli import last_json, refused, run  # noqa: F401
 from tiny import tiny
+
+allocating = import_module("secateur.allocate")  # the package has a function of that name
 
 PAIR = Macs(Blocks("Pair", "layer", ("a", "b"), ("output",) * 2, ((), (0,)), (1,)), (3, 1), (0, 2), 1, 0)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from secateur import cli
+from secateur import baselines, cli, macs, save
+from secateur.blocks import find_blocks
 
 
 @pytest.fixture
@@ -58,6 +60,15 @@ def test_the_published_schedule_is_written_and_counted(run):
     code, out, _ = run("macs", "emoji-sd", "--schedule", str(path), "--json")
     assert code == 0
     assert last_json(out)["schedule_keep_linear"] == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_schedule_with_timesteps_of_its_own_is_a_part_of_the_calls_that_are_named(run):
+    blocks = find_blocks(macs.denoiser_config("sd15"))
+    save(replace(baselines.dense(blocks, 2), timesteps=(900.0, 300.0)), "s.json")
+    _, out, _ = run("macs", "sd15", "--schedule", "s.json", "--json")
+    assert "schedule_keep_linear" not in last_json(out)
+    _, out, _ = run("macs", "sd15", "--schedule", "s.json", "--calls", "8", "--json")
+    assert last_json(out)["schedule_keep_linear"] == 0.25
 
 
 def test_blocks_names_what_each_reads(run):

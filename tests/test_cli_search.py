@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from secateur import find, load
+from secateur.schedule import document
 from test_cli import last_json, run  # noqa: F401, the fixture
 
 QUICK = ("--steps", "8", "--images", "1", "--keep", "0.4", "--trials", "3")
@@ -21,6 +22,7 @@ def test_search_saves_a_schedule_that_generate_takes(run, scheduler, chooses):  
     assert made["command"].startswith("secateur search emoji-sd")
     assert {"conditions_sha256", "seeds", "secateur", "torch", "diffusers", "calibration_psnr_db", "target"} <= made.keys()
     found = load("s.json")
+    assert last_json(out) == document(found)
     assert (found.scheduler, found.timesteps is not None) == (scheduler, chooses)
     for stage in find.STAGES:
         assert stage in out
@@ -107,6 +109,9 @@ def sentence(error: str) -> str:
         (("--keep", "0.5", "--prompts", "empty.txt"), "empty.txt holds no prompt"),
         (("--keep", "0.5", "--prompts", "long.txt"), "tokens and the tokenizer reads"),
         (("--keep", "0.5", "--prompts", "none.txt"), "none.txt"),
+        (("--keep", "0.5", "--scheduler", "PNDMScheduler"), "a step of PNDMScheduler is made of 4 predictions"),
+        (("--keep", "0.5", "--dtype", "float33"), "found dtype 'float33'"),
+        (("--keep", "0.5", "--device", "abacus"), "there is no device 'abacus' here"),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_leaves_nothing(run, words, says):  # noqa: F811

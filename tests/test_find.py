@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import diffusers
 import numpy as np
 import pytest
 
 from secateur import find, macs, zoo
+from secateur.allocate import allocate
 from secateur.calibration import record
 from secateur.subnet import apply, component
 from test_calibration import dit, sd  # noqa: F401, the fixtures
@@ -75,8 +78,13 @@ def test_the_same_seed_finds_the_same(sd):  # noqa: F811
 
 def test_single_cells_and_gradients_are_stages_too(sd):  # noqa: F811
     found = looked(sd, stages=("stock", "cells", "gradient"), updates=2)
-    assert [part.stage for part in found][:4] == ["stock", "stock", "cells", "cells"]
-    assert found[-1].stage == "gradient"
+    assert [part.stage for part in found] == ["stock"] * 2 + ["cells"] * 2 + ["gradient"] * 2
+    assert all(part.measured <= part.most for part in found)
+    holds = [part.scores.made["hold"] for part in found if part.scores]
+    assert holds[:2] == ["output", "extrapolate"]
+    for part in found[2:]:
+        assert allocate(part.scores, keep=KEEP).hold == part.scores.made["hold"]
+    assert found[-1].scores.made["updates"] == 2
 
 
 def test_the_additive_stage_beats_even_holding_on_a_trained_pipeline():
@@ -111,10 +119,21 @@ def test_bad_arguments_are_refused(sd, how, says):  # noqa: F811
         looked(sd, **how)
 
 
-def test_a_solver_that_can_neither_hold_nor_choose_is_refused(sd):  # noqa: F811
-    before, sd.scheduler = sd.scheduler, diffusers.UniPCMultistepScheduler.from_config(sd.scheduler.config)
+@pytest.mark.parametrize(
+    ("scheduler", "options", "says"),
+    [
+        ("UniPCMultistepScheduler", {}, "a step of UniPCMultistepScheduler is made of 2 predictions"),
+        ("PNDMScheduler", {"skip_prk_steps": True}, "a step of PNDMScheduler is made of 4 predictions"),
+        ("DDIMScheduler", {"clip_sample": True}, "clip_sample=True"),
+        ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, "has use_karras_sigmas=True"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "has algorithm_type='sde-dpmsolver++'"),
+    ],
+)
+def test_a_solver_that_can_neither_hold_nor_choose_is_refused(sd, scheduler, options, says):  # noqa: F811
+    before = sd.scheduler
+    sd.scheduler = getattr(diffusers, scheduler).from_config(before.config, **{"clip_sample": False, **options})
     try:
-        with pytest.raises(ValueError, match="UniPCMultistepScheduler is not made of the last prediction alone"):
-            looked(sd, stages=("additive",))
+        with pytest.raises(ValueError, match=re.escape(says)):
+            looked(sd, stages=("stock",))
     finally:
         sd.scheduler = before

@@ -82,6 +82,9 @@ def test_partial_rows_stay_partial():
         ({"hold": "extrapolate"}, ddim, "the schedule extrapolates"),
         ({"timesteps": tuple(range(T, 0, -1))}, ddim, "chooses 10 timesteps already"),
         ({}, lambda: diffusers.UniPCMultistepScheduler(), "UniPCMultistepScheduler takes no timesteps"),
+        ({}, lambda: diffusers.DDIMScheduler(), "clip_sample=True"),
+        ({}, lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), "shifts the timesteps"),
+        ({}, lambda: diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "shifts the timesteps"),
         ({}, lambda: diffusers.HeunDiscreteScheduler(), "HeunDiscreteScheduler makes 19 calls in 10 steps"),
     ],
 )

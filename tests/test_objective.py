@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import diffusers
 import numpy as np
@@ -13,7 +13,7 @@ import tiny_pipes
 from secateur import baselines, macs, quality
 from secateur.blocks import Blocks, find_blocks
 from secateur.calibration import Trajectory, generate, record
-from secateur.objective import CAP_DB, Objective, budget_macs, converging, to_converged, to_dense
+from secateur.objective import CAP_DB, Objective, Surely, budget_macs, converging, to_converged, to_dense
 from secateur.subnet import apply
 
 LABELS, SEEDS, STEPS = [1, 2, 7], [3, 1, 4], 6
@@ -115,3 +115,23 @@ def test_a_budget_is_in_macs_and_exact(blocks, dit):
     assert isinstance(budget_macs(counted, 3, keep=0.5), int)
     with pytest.raises(ValueError, match=r"above 0 and at most 1; got 1\.5"):
         budget_macs(counted, 50, keep=1.5)
+
+
+def test_a_gain_counts_where_it_is_beyond_doubt():
+    """Two images better and two worse is chance; all of them a little better is not."""
+    worth = {"start": [30.0, 31.0, 32.0, 33.0], "chance": [33.0, 30.0, 34.0, 32.5], "sure": [30.5, 31.4, 32.6, 33.5]}
+    surely = Surely(Told(worth))
+    assert surely("start") == 31.5
+    assert surely("chance") <= 31.5
+    assert surely("sure") == pytest.approx(32.0)
+    assert surely("start") < 32.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """An objective that knows what each schedule is worth, image by image."""
+
+    worth: dict
+
+    def each(self, schedule):
+        return np.array(self.worth[schedule])

@@ -52,3 +52,5 @@ def test_weights_say_how_much_the_images_move(told):
     assert (weights > 0).all()
     one = response.probe(pipe, response.first(trajectory, 2), ladder, 4, blocks=blocks, gap=2, batch_size=8)
     assert weights[4] == pytest.approx(one, rel=1e-3)
+    assert weights[1] == weights[2]  # the first update misses by rounding alone, and says nothing
+    assert 0.01 < weights[2] / weights[3] < 100

@@ -135,6 +135,23 @@ def test_an_image_to_image_pipeline_that_begins_and_ends_part_of_the_way_is_not_
     assert pruned(other, call, scattered(find_blocks(other.unet))).isfinite().all()
 
 
+def test_image_to_image_with_timesteps_of_its_own_asks_for_as_many_steps():
+    pipe, call = stable_diffusion("StableDiffusionImg2ImgPipeline", scheduler=SCHEDULERS["dpm++"]())
+    times = (900.0, 700.0, 500.0, 300.0, 200.0, 100.0, 50.0, 10.0)
+    schedule = replace(baselines.dense(blocks_of("sd15"), len(times)), timesteps=times)
+    with pytest.raises(ValueError, match=f"chooses 8 timesteps and {STEPS} were asked for"):
+        pruned(pipe, call, schedule)
+    assert pruned(pipe, call | {"num_inference_steps": 8}, schedule).isfinite().all()
+
+
+def test_chosen_timesteps_are_refused_where_flow_matching_would_shift_them():
+    pipe, _ = tiny_pipes.sd3()
+    schedule = replace(baselines.dense(find_blocks(pipe.transformer), 2), timesteps=(900.0, 300.0))
+    pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    with pytest.raises(ValueError, match="shifts what it is given"):
+        apply(pipe, schedule)
+
+
 def test_controlnet():
     unet = tiny("sd15")
     pipe, call = stable_diffusion("StableDiffusionControlNetPipeline", controlnet=tiny_pipes.controlnet(unet))

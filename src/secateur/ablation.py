@@ -6,7 +6,7 @@ LAPTOP-Diff's single-removal output loss (arXiv 2404.11098, Eq. 3), of a cell of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -31,7 +31,8 @@ class Ablation:
 def ablations(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> Iterator[Ablation]:
     """Block by block, two replays of the trajectory each: in one the block reuses at odd calls, in the other at even ones.
 
-    Every call gets the dense latents and what it reuses is one dense call old, so that no cell hears of another.
+    Every call gets the dense latents and what it reuses was dense one call before (for a line, three calls before too), so that
+    no cell hears of another.
     """
     T = len(trajectory.timesteps)
     whole = replay(pipe, trajectory, batch_size=batch_size)
@@ -48,7 +49,8 @@ def ablations(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int =
 def without(blocks: Blocks, i: int, *, calls: int, cells: range) -> Schedule:
     """The dense Schedule but for block i at these calls, and whatever nobody reads there then."""
     others = [k != i for k in range(len(blocks))]
-    return closed(blocks, [others if t in cells else None for t in range(calls)], made={"method": "ablation"})
+    found = closed(blocks, [others if t in cells else None for t in range(calls)], made={"method": "ablation"})
+    return replace(found, hold="extrapolate" if blocks.reuse[i] == "extrapolate" else "output")
 
 
 def mean_square(x: Tensor) -> np.ndarray:

@@ -19,6 +19,7 @@ from secateur.baselines import chosen, dense
 from secateur.blocks import Blocks
 from secateur.calibration import Trajectory
 from secateur.schedule import Schedule
+from secateur.solvers import check_linear
 
 ONE_STEP_ERROR = 1e-3  # relative: a step that is not a·x + b·y misses the next latents by far more
 GRID = {"timesteps", "sigmas", "num_inference_steps"}  # what set_timesteps leaves in a scheduler
@@ -68,7 +69,7 @@ def held(trajectory: Trajectory, scheduler: Any, *, hold: str = "output") -> Lad
     a step needs more than the last prediction (DPM-Solver++, UniPC, PNDM).
     """
     x, y = flat(trajectory.latents), flat(trajectory.outputs)
-    a, b = one_step(scheduler, x, y)
+    a, b = one_step(scheduler, x, y, rounding=torch.finfo(trajectory.latents.dtype).eps)
     T = len(y)
     carry, gain = torch.zeros(T, T + 1, dtype=torch.float64), torch.zeros(T, T + 1, dtype=torch.float64)
     slope = torch.zeros(T, T + 1, dtype=torch.float64)  # Σ of the same weights, each times how many calls ago s was
@@ -82,8 +83,10 @@ def held(trajectory: Trajectory, scheduler: Any, *, hold: str = "output") -> Lad
     return Ladder(x, y, carry, gain, inverse[:, :, None] * slope[None], trajectory.timesteps)
 
 
-def one_step(scheduler: Any, x: Tensor, y: Tensor) -> tuple[list[float], list[float]]:
-    """(a, b) of each step x' = a·x + b·y, read off the scheduler itself and checked on a trajectory."""
+def one_step(scheduler: Any, x: Tensor, y: Tensor, *, rounding: float) -> tuple[list[float], list[float]]:
+    """(a, b) of each step x' = a·x + b·y, read off the scheduler itself and checked on a trajectory of this `rounding`."""
+    check_linear(scheduler)
+    limit = max(ONE_STEP_ERROR, 4 * rounding)
     probe, a, b = type(scheduler).from_config(scheduler.config), [], []
     for name in GRID & vars(scheduler).keys():  # the same levels, and no memory of a trajectory
         setattr(probe, name, getattr(scheduler, name))
@@ -93,7 +96,7 @@ def one_step(scheduler: Any, x: Tensor, y: Tensor) -> tuple[list[float], list[fl
         a.append(float(out[0, 0]))
         b.append(float(out[1, 0]))
         missed = (a[k] * x[k] + b[k] * y[k] - x[k + 1]).norm() / x[k + 1].norm()
-        if not missed < ONE_STEP_ERROR:
+        if not missed < limit:
             raise ValueError(
                 f"step {k} of {type(scheduler).__name__} is not made of the last prediction alone (misses by {missed:.1e}): "
                 "search for DDIM or Euler, whose calls can be held, or for DPM-Solver++ 2M, whose timesteps can be chosen"

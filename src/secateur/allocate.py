@@ -45,8 +45,9 @@ def allocate(scores: Scores, *, keep: float, method: str = "exact", attention: b
     """The Schedule that spends at most `keep` of the dense MACs on the cells with the highest scores.
 
     method: "exact", the highest sum of scores there is; "bisection", DiP-GO's threshold; "greedy", its public code's order.
-    attention: count the attention products too. Every cell that runs is read; call 0 runs whole. ValueError: keep outside
-    (0, 1] or less than call 0 alone takes, no such method.
+    attention: count the attention products too. Held calls give what the scores were found with ("hold" in their `made`).
+    Every cell that runs is read; call 0 runs whole. ValueError: keep outside (0, 1] or less than call 0 alone takes, no such
+    method.
     """
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r} to allocate by: choose {', '.join(METHODS)}")
@@ -58,7 +59,8 @@ def allocate(scores: Scores, *, keep: float, method: str = "exact", attention: b
     schedule = closed(macs.blocks, [None, *rows], made=made)
     if (cost := macs.of(schedule, attention=attention)) > call + room:
         raise RuntimeError(f"{method} chose cells of {cost} MACs where {call + room} were left: report this with the scores")
-    return replace(schedule, scheduler=scores.scheduler, scheduler_hash=scores.scheduler_hash)
+    hold = scores.made.get("hold", "output")
+    return replace(schedule, scheduler=scores.scheduler, scheduler_hash=scores.scheduler_hash, hold=hold)
 
 
 def bisection(problem: Problem) -> tuple[list[Row], dict[str, Any]]:

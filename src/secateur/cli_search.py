@@ -64,6 +64,7 @@ def search(
     from secateur import baselines, find, macs, pipes
     from secateur import schedule as schedules
     from secateur.calibration import record
+    from secateur.solvers import check_solver
     from secateur.subnet import component
 
     wanted, order = baselines.check_keep(keep), find.check_stages(stages.split(","))
@@ -75,7 +76,9 @@ def search(
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     check_tokens(loaded, conditions)
     seeds = range(seed, seed + len(conditions))
+    find.check_target(target)
     with pipes.scheduled(loaded, scheduler, {}), progress() as bar:
+        check_solver(loaded.scheduler)
         task = bar.add_task("recording the dense images", total=None)
         options = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
         counted = macs.count(component(loaded), granularity)
@@ -87,7 +90,7 @@ def search(
         known = {"command": command_line(), "target": target, "keep": wanted, "budget": budget, "seeds": list(seeds),
                  "conditions_sha256": digest(conditions), **options, **versions()}  # fmt: skip
         found = watched(looked, bar, task, out, known)
-    made = with_provenance(found[-1], known)
+    made = schedules.load(out)
     console.print(str(made), markup=False, highlight=False)
     console.print(stage_table(found))
     shares = [counted.of(made, attention=a) / (len(trajectory.timesteps) * counted.call(attention=a)) for a in (False, True)]
@@ -102,7 +105,7 @@ def watched(looked, bar, task, out: Path, known: dict[str, Any]) -> list:
         for found in looked:
             if found.improved:
                 with_provenance(found, known).save(out)
-            if found.scores is not None:
+            if found.scores is not None and (found.improved or found.stage == "gradient"):
                 found.scores.save(scores_beside(out))
             last[found.stage] = found
             bar.update(task, total=found.most, completed=found.measured, description=f"{found.stage}: {found.value_db:.2f} dB")
@@ -160,14 +163,13 @@ def calibration_conditions(pipe: str, prompts: Path | None, images: int) -> tupl
 
 
 def check_tokens(pipe, conditions: tuple) -> None:
-    """Nothing; ValueError where a prompt is longer than the pipe reads: the search would not hear its end."""
-    for name, tokenizer in pipe.components.items():
-        if not name.startswith("tokenizer") or tokenizer is None:
-            continue
-        for prompt in (c for c in conditions if isinstance(c, str)):
-            found, most = len(tokenizer(prompt).input_ids), tokenizer.model_max_length
-            if found > most:
-                raise ValueError(f"the prompt {prompt[:40]!r}… has {found} tokens and the {name} reads {most}: shorten it")
+    """Nothing; ValueError where a prompt is longer than any tokenizer of the pipe reads: the search would not hear its end."""
+    found = [part for name, part in pipe.components.items() if name.startswith("tokenizer") and part is not None]
+    for prompt in (c for c in conditions if isinstance(c, str)):
+        counts = [(len(tokenizer(prompt).input_ids), tokenizer.model_max_length) for tokenizer in found]
+        if counts and all(tokens > most for tokens, most in counts):
+            tokens, most = max(counts, key=lambda count: count[1])
+            raise ValueError(f"the prompt {prompt[:40]!r}… has {tokens} tokens and the tokenizer reads {most}: shorten it")
 
 
 def guidance_of(loaded, pipe: str, wanted: float | None) -> float:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from secateur import additive, baselines
@@ -14,12 +15,14 @@ from secateur.ablation import ablations, cell_scores
 from secateur.allocate import allocate
 from secateur.blocks import Blocks
 from secateur.calibration import Trajectory, record
+from secateur.loops import check_pipe
 from secateur.macs import Macs
-from secateur.objective import Objective, to_converged, to_dense
+from secateur.objective import Objective, Surely, to_converged, to_dense
 from secateur.response import response
 from secateur.schedule import Schedule
 from secateur.scores import Scores
 from secateur.search import search
+from secateur.solvers import check_solver, is_free
 from secateur.subnet import apply
 from secateur.trials import local_search
 from secateur.updates import Settings
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 HOLDS = ("output", "extrapolate")
 LEVELS = 40  # of each of two spacings: linspace is dense early, Karras late
+TARGETS = {"dense": to_dense, "converged": to_converged}
 STAGES = ("stock", "additive", "local")
 
 
@@ -93,6 +97,7 @@ class Task:
         """How many schedules a stage measures at most."""
         few = {
             "cells": 2,
+            "gradient": self.updates,
             "stock": len(additive.SPACINGS) if self.free else len(HOLDS),
             "additive": 3 if self.free else 3 * len(HOLDS),
         }
@@ -102,11 +107,6 @@ class Task:
     def free(self) -> bool:
         """Whether the scheduler is DPM-Solver++ 2M, whose timesteps are chosen; others hold calls on their own grid."""
         return is_free(self.pipe.scheduler)
-
-
-def is_free(scheduler: Any) -> bool:
-    """Whether the search may place this scheduler's calls anywhere: DPM-Solver++ 2M of a given noise schedule."""
-    return type(scheduler).__name__ == "DPMSolverMultistepScheduler" and scheduler.config.solver_order == 2
 
 
 def find(
@@ -129,8 +129,9 @@ def find(
     ValueError: an unknown stage, keep outside (0, 1].
     """
     task = Task(pipe, trajectory, macs, baselines.check_keep(keep), objective, trials, updates, seed, batch_size)
-    if "additive" in check_stages(stages) and not task.free:
-        additive.held(trajectory, pipe.scheduler)  # before anything is measured
+    check_solver(pipe.scheduler)
+    if "gradient" in check_stages(stages):
+        check_pipe(pipe)
     best: Found | None = None
     for stage in stages:
         for found in settled(task, stage, best):
@@ -147,10 +148,14 @@ def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
 
 def objective_for(pipe: DiffusionPipeline, trajectory: Trajectory, *, target: str, **how: Any) -> Objective:
     """What the search raises: nearness to the "dense" images of the trajectory, or to the "converged" ones of many steps."""
-    targets = {"dense": to_dense, "converged": to_converged}
-    if target not in targets:
-        raise ValueError(f"there is no target {target!r}: choose {' or '.join(targets)}")
-    return targets[target](pipe, trajectory, **how)
+    return TARGETS[check_target(target)](pipe, trajectory, **how)
+
+
+def check_target(target: str) -> str:
+    """The target, if it is one; ValueError otherwise."""
+    if target not in TARGETS:
+        raise ValueError(f"there is no target {target!r}: choose {' or '.join(TARGETS)}")
+    return target
 
 
 def settled(task: Task, stage: str, best: Found | None) -> Iterator[Found]:
@@ -197,30 +202,24 @@ def solved(task: Task, best: Found | None) -> Candidates:
 
 
 def solved_schedules(task: Task) -> Iterator[Schedule]:
-    """The exact solutions with errors weighted by the latents they are in, and by how much they show in the images."""
-    blocks, gap = task.macs.blocks, max(2, task.calls // task.whole_calls)
-    if task.free:
-        trajectory, scheduler = fine(task)
-        ladder = additive.free(trajectory, scheduler)
-        gap = max(2, len(ladder) // task.whole_calls)
-        for solution, made in solutions(task, trajectory, ladder, gap):
+    """The exact solutions with errors weighted by the latents they are in, by how much they show in the images, and between."""
+    blocks, pipe = task.macs.blocks, task.pipe
+    trajectory, scheduler = fine(task) if task.free else (task.trajectory, pipe.scheduler)
+    holds = ("output",) if task.free else HOLDS
+    ladders = (
+        [additive.free(trajectory, scheduler)] if task.free else [additive.held(trajectory, scheduler, hold=h) for h in holds]
+    )
+    gap = max(2, len(ladders[0]) // task.whole_calls)
+    shown = response(pipe, trajectory, ladders[0], blocks=blocks, gap=gap, batch_size=task.batch_size)
+    plain = additive.in_latents(ladders[0])
+    weightings = {"latents": plain, "images": shown, "between": (plain * shown) ** 0.5}
+    for (hold, ladder), (name, weights) in product(zip(holds, ladders, strict=True), weightings.items()):
+        solution = additive.solve(additive.local_errors(ladder, weights=weights), calls=task.whole_calls)[-1]
+        made = {"weights": name}
+        if task.free:
             yield additive.free_schedule(solution, ladder, blocks, made=made)
-        return
-    for hold in HOLDS:
-        ladder = additive.held(task.trajectory, task.pipe.scheduler, hold=hold)
-        for solution, made in solutions(task, task.trajectory, ladder, gap):
+        else:
             yield additive.held_schedule(solution, blocks, calls=task.calls, hold=hold, made=made)
-
-
-def solutions(
-    task: Task, trajectory: Trajectory, ladder: additive.Ladder, gap: int
-) -> Iterator[tuple[additive.Solution, dict[str, Any]]]:
-    """The exact solution under each weighting of errors, and its name."""
-    plain = additive.in_latents(ladder)
-    shown = response(task.pipe, trajectory, ladder, blocks=task.macs.blocks, gap=gap, batch_size=task.batch_size)
-    for name, weights in {"latents": plain, "images": shown, "between": (plain * shown) ** 0.5}.items():
-        errors = additive.local_errors(ladder, weights=weights)
-        yield additive.solve(errors, calls=task.whole_calls)[-1], {"weights": name}
 
 
 def fine(task: Task) -> tuple[Trajectory, Any]:
@@ -237,7 +236,7 @@ def local(task: Task, best: Found | None) -> Candidates:
     """A local search on measured error from the best so far."""
     start = best.schedule if best else next(stock_schedules(task))
     found = local_search(start.bound_to(task.pipe.scheduler), macs=task.macs, calls=task.calls, keep=task.keep,
-                         objective=task.objective, trials=task.trials, seed=task.seed)  # fmt: skip
+                         objective=Surely(task.objective), trials=task.trials, seed=task.seed)  # fmt: skip
     for trial in found:
         yield Candidate(trial.schedule, trial.value)
 
@@ -247,25 +246,32 @@ def cells(task: Task, best: Found | None) -> Candidates:
     blocks = task.macs.blocks
     for kind in dict.fromkeys((blocks.reuse, ("extrapolate",) * len(blocks))):
         scores = ablated(task, replace(blocks, reuse=kind))
-        hold = "extrapolate" if "extrapolate" in kind else "output"
-        yield from measured(task, [replace(allocate(scores, keep=task.keep), hold=hold)], scores)
+        yield from measured(task, [allocate(scores, keep=task.keep)], scores)
 
 
 def ablated(task: Task, blocks: Blocks) -> Scores:
     """What reusing each cell alone costs."""
     losses = list(ablations(task.pipe, task.trajectory, blocks, batch_size=task.batch_size))
-    return cell_scores(task.pipe, task.trajectory, replace(task.macs, blocks=blocks), losses=losses)
+    scores = cell_scores(task.pipe, task.trajectory, replace(task.macs, blocks=blocks), losses=losses)
+    return with_hold(scores, "extrapolate" if "extrapolate" in blocks.reuse else "output")
 
 
 def gradient(task: Task, best: Found | None) -> Candidates:
     """DiP-GO's few updates from the best so far."""
     start = best.schedule if best and best.schedule.timesteps is None else None
     settings = Settings(steps=task.updates, seed=task.seed)
-    tried: set[tuple[str, ...]] = set()
+    hold = start.hold if start else "output"
+    known: dict[tuple[str, ...], float] = {}
     for step in search(task.pipe, task.trajectory, keep=task.keep, macs=task.macs, settings=settings, start=start):
-        if step.schedule.grid not in tried:
-            tried.add(step.schedule.grid)
-            yield from measured(task, [replace(step.schedule, hold=start.hold if start else "output")], step.scores)
+        schedule = replace(step.schedule, hold=hold).bound_to(task.pipe.scheduler)
+        if schedule.grid not in known:
+            known[schedule.grid] = task.objective(schedule)
+        yield Candidate(schedule, known[schedule.grid], with_hold(step.scores, hold))
+
+
+def with_hold(scores: Scores, hold: str) -> Scores:
+    """The scores, saying what the denoiser gives at a held call of the schedules made of them."""
+    return replace(scores, made={**scores.made, "hold": hold})
 
 
 METHODS: dict[str, Callable[[Task, Found | None], Candidates]] = {

@@ -7,6 +7,7 @@ import inspect
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from secateur.fit import shifts
 from secateur.schedule import Schedule, scheduler_signature
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
     same update (arXiv 2211.01095, section 4), takes its place. ValueError where there is nothing like it.
     """
     check(schedule)
-    steps = copy.deepcopy(scheduler)
+    steps, taking = copy.deepcopy(scheduler), taker(scheduler)
     steps.set_timesteps(schedule.calls)
     if len(steps.timesteps) != schedule.calls:
         raise ValueError(
@@ -30,7 +31,6 @@ def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
             "with one call a step can be folded: hold the calls instead"
         )
     running = [t for t in range(schedule.calls) if not schedule.held(t)]
-    taking = taker(scheduler)
     name, digest = scheduler_signature(taking)
     grid, timesteps = tuple(schedule.grid[t] for t in running), tuple(float(steps.timesteps[t]) for t in running)
     made = {**schedule.made, "folded_from": {"calls": schedule.calls, "run": running}}
@@ -50,12 +50,16 @@ def taker(scheduler: Any) -> Any:
     """A scheduler of the same solver that takes timesteps: a copy, or DPM-Solver++ of first order for DDIM."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
+    if shifts(scheduler):
+        raise ValueError(f"this {type(scheduler).__name__} shifts the timesteps that it is given: hold the calls instead")
     if "timesteps" in inspect.signature(scheduler.set_timesteps).parameters:
         return copy.deepcopy(scheduler)
     if not isinstance(scheduler, DDIMScheduler):
         raise ValueError(
             f"{type(scheduler).__name__} takes no timesteps, and no scheduler like it does: hold the calls instead"
         )
+    if clipping := [option for option in ("clip_sample", "thresholding") if scheduler.config[option]]:
+        raise ValueError(f"this DDIMScheduler has {clipping[0]}=True, which DPM-Solver++ does not: hold the calls instead")
     final = "zero" if scheduler.config["set_alpha_to_one"] else "sigma_min"
     return DPMSolverMultistepScheduler.from_config(
         scheduler.config, algorithm_type="dpmsolver++", solver_order=1, final_sigmas_type=final

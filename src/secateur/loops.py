@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_map_only
 
 from secateur import calibration, pipes
 from secateur.families import bare
+from secateur.fit import check_offload
 from secateur.patch import intercept
-from secateur.subnet import check_offload, component
+from secateur.subnet import component
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

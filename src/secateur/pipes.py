@@ -26,6 +26,20 @@ SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {  # at their stock spacings: c
 }
 
 
+PLAIN_DPM = {  # DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2) whose timesteps may be chosen
+    "algorithm_type": "dpmsolver++",
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "final_sigmas_type": "zero",
+    "thresholding": False,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_lu_lambdas": False,
+    "use_flow_sigmas": False,
+}
+
+
 def load(source: str, *, dtype: str = "float32") -> DiffusionPipeline:
     """The pipeline `source`: a name of the zoo, a local folder in diffusers' format, or a Hub id such as "owner/name".
 
@@ -89,14 +103,18 @@ def calls(pipe: DiffusionPipeline, steps: int) -> int:
 
 @contextmanager
 def scheduled(pipe: DiffusionPipeline, name: str | None, options: Mapping[str, Any]) -> Iterator[None]:
-    """`pipe` with diffusers' scheduler class `name`, configured like its own but for `options`; its own again afterwards."""
+    """`pipe` with diffusers' scheduler class `name`, configured like its own but for `options`; its own again afterwards.
+
+    DPM-Solver++ by its name begins as `PLAIN_DPM`, however the pipe's own is set.
+    """
     import diffusers
 
     before = pipe.scheduler
     kind = getattr(diffusers, name, None) if name else type(before)
     if kind is None or not hasattr(kind, "set_timesteps"):
         raise ValueError(f"diffusers has no scheduler {name!r}: give a class such as DPMSolverMultistepScheduler")
-    pipe.scheduler = kind.from_config(before.config, **options)
+    plain = PLAIN_DPM if name == DPM else {}
+    pipe.scheduler = kind.from_config(before.config, **{**plain, **options})
     try:
         yield
     finally:

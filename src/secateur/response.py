@@ -23,11 +23,12 @@ def response(
     """Mean square change of the final images by that of the latents, (G + 1,): the weights of `additive.local_errors`.
 
     At PROBES levels the latents of a few samples are put off by the error of an update over `gap` levels, which is what a
-    search will do to them, and the rest of the trajectory is run again; in between, the logarithm is interpolated. ladder:
-    of the trajectory. Costs about PROBES / 2 dense images a sample.
+    search will do to them, and the rest of the trajectory is run again; in between, the logarithm is interpolated. The first
+    update is the solver's own and misses by rounding alone, so that probing begins at the second. ladder: of the
+    trajectory. Costs about PROBES / 2 dense images a sample.
     """
     G, some = len(ladder), first(trajectory, samples)
-    probed = sorted({round(1 + k * (G - 1) / (PROBES - 1)) for k in range(PROBES)})
+    probed = sorted({max(1, round(2 + k * (G - 2) / (PROBES - 1))) for k in range(PROBES)})
     logs = [np.log(probe(pipe, some, ladder, k, blocks=blocks, gap=gap, batch_size=batch_size)) for k in probed]
     return np.exp(np.interp(np.arange(G + 1), probed, logs))
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from secateur.schedule import REUSE, Schedule, scheduler_signature
+from secateur.solvers import remembers
 
 
 def retime(schedule: Schedule, old: Any, new: Any, *, calls: int) -> Schedule:
@@ -56,6 +57,10 @@ def check(schedule: Schedule, old: Any, new: Any) -> None:
     """Nothing; ValueError where a schedule cannot be carried over."""
     if schedule.timesteps is not None:
         raise ValueError(f"the schedule chooses its {len(schedule.timesteps)} timesteps, whatever the steps: use it as it is")
+    if schedule.scheduler_hash not in (None, digest := scheduler_signature(old)[1]):
+        raise ValueError(
+            f"the schedule is for a scheduler of hash {schedule.scheduler_hash} and the old one has {digest}: pass that"
+        )
     if not np.array_equal(noise(old), noise(new)):
         raise ValueError(
             f"{type(old).__name__} and {type(new).__name__} add noise differently, so calls of one are none of the other's: "
@@ -73,9 +78,3 @@ def noise(scheduler: Any) -> np.ndarray:
         return np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
     fresh = type(scheduler).from_config(scheduler.config)
     return np.asarray(fresh.sigmas, dtype=np.float64)
-
-
-def remembers(scheduler: Any) -> int:
-    """How many predictions a multistep scheduler makes a step of; 0 for one."""
-    order = scheduler.config.get("solver_order", 4 if hasattr(scheduler, "ets") else 1)
-    return order if order > 1 else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -13,11 +12,12 @@ import torch
 from torch import Size, nn
 
 from secateur.blocks import Blocks, matching
-from secateur.families import bare, class_name
+from secateur.families import bare
+from secateur.fit import check_fit, check_offload, check_scheduler
 from secateur.liveness import Act, Cache, acts, ghost
-from secateur.patch import Inputs, Patch, Run, find_modules, intercept, patch_of
+from secateur.patch import Inputs, Patch, Run, intercept, patch_of
 from secateur.reuse import along, line, minus, plus, streams
-from secateur.schedule import Schedule, scheduler_signature
+from secateur.schedule import Schedule
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -185,7 +185,9 @@ def apply(
     subnet = SubNet(
         module, schedule, blocks, copies=copies, first_call=partial(first_call, pipe, pipe.scheduler, schedule.calls)
     )
-    for name, wrapper in (("set_timesteps", partial(_set_timesteps, pipe.scheduler, subnet)), ("step", partial(_step, subnet))):
+    sliced = hasattr(pipe, "get_timesteps")  # image-to-image leaves out the first of as many timesteps as it asked for
+    setting = partial(_set_timesteps, pipe.scheduler, subnet, sliced)
+    for name, wrapper in (("set_timesteps", setting), ("step", partial(_step, subnet))):
         subnet._patch.on_remove(intercept(pipe.scheduler, name, wrapper, owner=subnet).remove)
     return subnet
 
@@ -217,40 +219,6 @@ def component(pipe: DiffusionPipeline, name: str | None = None) -> nn.Module:
     return pipe.components[found[0]]
 
 
-def check_fit(denoiser: nn.Module, schedule: Schedule) -> None:
-    """Nothing; ValueError where a schedule is for another class of denoiser, or for blocks that this one lacks."""
-    if class_name(denoiser) != schedule.denoiser:
-        raise ValueError(
-            f"the schedule is for a {schedule.denoiser} and the pipe has a {class_name(denoiser)}: make one for it"
-        )
-    find_modules(denoiser, schedule.blocks)
-
-
-def check_offload(denoiser: nn.Module) -> None:
-    """Nothing; ValueError where weights are moved layer by layer, by hooks that expect every layer to run."""
-    for module in denoiser.modules():
-        hook = getattr(module, "_hf_hook", None)
-        grouped = "group_offloading" in getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
-        if grouped or any(getattr(h, "offload", False) for h in getattr(hook, "hooks", (hook,))):
-            kind = "group" if grouped else "sequential CPU"
-            raise ValueError(
-                f"{kind} offload expects every layer to run, and a schedule skips some: use enable_model_cpu_offload()"
-            )
-
-
-def check_scheduler(scheduler: Any, schedule: Schedule, *, strict: bool) -> None:
-    """Nothing; ValueError (a warning where not strict) for a scheduler other than the schedule's, or of other configuration."""
-    if schedule.timesteps and "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
-        raise ValueError(f"the schedule chooses its timesteps and {type(scheduler).__name__} takes none: use another scheduler")
-    found, wanted = scheduler_signature(scheduler), (schedule.scheduler, schedule.scheduler_hash)
-    fits = all(w in (None, f) for f, w in zip(found, wanted, strict=True))
-    if not fits:
-        says = f"the schedule is for {' '.join(filter(None, wanted))} and the pipe has {' '.join(found)}"
-        if strict:
-            raise ValueError(f"{says} (class and hash of the configuration): change the scheduler, or pass strict=False")
-        warnings.warn(says, stacklevel=3)
-
-
 def blocks_for(denoiser: nn.Module, schedule: Schedule, blocks: Blocks | None = None) -> Blocks:
     """The denoiser's blocks at the schedule's granularity, reusing what the schedule says; traced where not given."""
     blocks = matching(denoiser, schedule.blocks) if blocks is None else blocks
@@ -277,10 +245,12 @@ def first_call(pipe: DiffusionPipeline, scheduler: Any, calls: int) -> int:
     return calls - pipe.num_timesteps
 
 
-def _set_timesteps(scheduler: Any, subnet: SubNet, original: Callable[..., None], *args, **kwargs) -> None:
+def _set_timesteps(scheduler: Any, subnet: SubNet, sliced: bool, original: Callable[..., None], *args, **kwargs) -> None:
     calls, timesteps = subnet.schedule.calls, subnet.schedule.timesteps
     if timesteps:
         asked = inspect.signature(original).bind(*args, **kwargs).arguments
+        if sliced and (steps := asked.get("num_inference_steps")) != calls:
+            raise ValueError(f"the schedule chooses {calls} timesteps and {steps} were asked for: ask for {calls}")
         kwargs = {k: v for k, v in asked.items() if k not in ("num_inference_steps", "sigmas")} | {"timesteps": list(timesteps)}
         args = ()
     original(*args, **kwargs)

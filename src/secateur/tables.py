@@ -45,7 +45,8 @@ def macs(counted: Macs, schedule: Schedule | None = None, *, calls: int | None =
             f"{calls} dense calls", *(part for a in (False, True) for part in _pair(*[calls * counted.call(attention=a)] * 2))
         )
     if schedule is not None:
-        spent = [(counted.of(schedule, attention=a), schedule.calls * counted.call(attention=a)) for a in (False, True)]
+        dense = calls or schedule.calls
+        spent = [(counted.of(schedule, attention=a), dense * counted.call(attention=a)) for a in (False, True)]
         table.add_row(f"{schedule.calls} calls scheduled", *_pair(*spent[0]), *_pair(*spent[1]))
     return table
 
@@ -68,11 +69,14 @@ def macs_document(counted: Macs, schedule: Schedule | None = None, *, calls: int
         document |= {"calls_with_attention_macs": calls * counted.call(attention=True)}
     if schedule is None:
         return document
+    spent = {a: counted.of(schedule, attention=a) for a in (False, True)}
+    document |= {"schedule_linear_macs": spent[False], "schedule_with_attention_macs": spent[True]}
+    if schedule.timesteps and calls is None:  # of how many dense calls it is a part, nobody has said
+        return document
+    whole = {a: (calls or schedule.calls) * counted.call(attention=a) for a in spent}
     return document | {
-        "schedule_linear_macs": counted.of(schedule),
-        "schedule_with_attention_macs": counted.of(schedule, attention=True),
-        "schedule_keep_linear": counted.keep(schedule),
-        "schedule_keep_with_attention": counted.keep(schedule, attention=True),
+        "schedule_keep_linear": spent[False] / whole[False],
+        "schedule_keep_with_attention": spent[True] / whole[True],
     }
 
 

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+DTYPES = ("float32", "bfloat16", "float16")
 console = Console()
 
 Pipe = Annotated[str, typer.Argument(metavar="PIPE", help="emoji-sd, emoji-dit, a local folder, or a Hub id owner/name")]
@@ -50,12 +51,20 @@ def progress() -> Progress:
 
 
 def load_pipe(pipe: str, *, dtype: str = "float32", device: str = "cpu"):
-    """The pipe, without the libraries' own bars and remarks on the way."""
+    """The pipe, without the libraries' own bars and remarks on the way; ValueError for a dtype or device that is none here."""
+    import torch
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     from secateur import pipes
 
+    if dtype not in DTYPES:
+        raise ValueError(f"found dtype {dtype!r}: choose {', '.join(DTYPES)}")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.partition(":")[0]):
+        raise ValueError(
+            f"there is no device {device!r} here: choose {', '.join(name for name, found in there.items() if found)}"
+        )
     for logging in (diffusers_logging, transformers_logging):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
