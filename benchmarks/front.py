@@ -3,7 +3,8 @@
     python benchmarks/front.py [emoji-sd|emoji-dit] [--images 128] [--minutes 60]     writes results/front-PIPE.json
 
 Every row is saved when it is done, and a rerun goes on with those that are missing, also on another day. Calibration captions
-and noises are others than those measured. Budgets are in dense calls of 50.
+and noises are others than those measured. Budgets are in dense calls of 50; plain steps and held calls are rounded down to
+whole ones. Rows are timed one after the other, beside whatever else the machine does: for speed see `secateur compare`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import datetime
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,9 +36,9 @@ RESULTS = Path(__file__).parents[1] / "results"
 STEPS, BATCH = 50, 8
 BUDGETS = (10, 5, 17, 7.5, 25, 12.5)  # dense calls; the most interesting first
 SEARCH_SEEDS = (40_000, 41_000, 42_000)
-CALIBRATION, TRIALS = 8, 60
+CALIBRATION, TRIALS = 16, 60
 UPDATES, LR = 60, 1.7  # the paper: 1000 updates from 0.1; the sum of the steps is the same
-FIRST_SEED = 50_000
+FIRST_SEED, MOST_IMAGES = 50_000, 240
 DPM = "DPMSolverMultistepScheduler"
 LINSPACE = {"timestep_spacing": "linspace"}
 PLAIN = {  # fewer steps: name → scheduler and its options
@@ -62,6 +64,10 @@ class Job:
     scheduler: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     make: Callable[[], tuple[Schedule, dict[str, Any]]] | None = None
+
+
+class NothingFits(Exception):
+    """No setting of a rival fits the budget."""
 
 
 class Bench:
@@ -96,7 +102,9 @@ class Bench:
         path = self.folder / f"{self.name}-{name}-{len(self.seeds)}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, make())
+            part = path.with_suffix(".part.npy")
+            np.save(part, make())
+            part.replace(path)
         return np.load(path)
 
     def trajectory(self, seed: int) -> Trajectory:
@@ -159,7 +167,7 @@ def cache(bench: Bench, budget: float) -> tuple[Schedule, dict[str, Any]]:
     fits = [schedule for schedule in found if counted.of(schedule) <= limit]
     fits = sorted(fits, key=counted.of)[-6:]  # those that use the budget
     if not fits:
-        raise LookupError(f"no static cache costs at most {budget:g} calls")
+        raise NothingFits(f"no static cache costs at most {budget:g} calls")
     value = objective.to_dense(bench.pipe, bench.trajectory(SEARCH_SEEDS[0]), blocks=counted.blocks)
     best = max(fits, key=value)
     return best, {"setting": {k: v for k, v in best.made.items() if k != "method"}}
@@ -200,34 +208,38 @@ def searched(bench, budget, seed, scheduler, options, target, name) -> Callable[
 
 
 def tried(bench: Bench, budget: float) -> Iterator[Job]:
-    """Random and genetic search with as many evaluations."""
+    """Random and genetic search with as many evaluations as ours, holding as is better at this budget."""
+    hold = "output" if budget == min(BUDGETS) else "extrapolate"
     for group, look in (("random search", random_search), ("genetic search", genetic_search)):
 
         def make(look=look):
             start = time.perf_counter()
             value = objective.to_dense(bench.pipe, bench.trajectory(SEARCH_SEEDS[0]), blocks=bench.macs.blocks)
-            *_, last = look(bench.macs, STEPS, keep=budget / STEPS, objective=value, trials=TRIALS, seed=0)
-            return last.best, {"search_s": time.perf_counter() - start}
+            holding = lambda schedule: value(replace(schedule, hold=hold))  # noqa: E731
+            *_, last = look(bench.macs, STEPS, keep=budget / STEPS, objective=holding, trials=TRIALS + 8, seed=0)
+            return replace(last.best, hold=hold), {"search_s": time.perf_counter() - start}
 
         yield Job(f"{group}, {budget:g}", group, budget, STEPS, make=make)
 
 
 def learned(bench: Bench, budget: float) -> Iterator[Job]:
-    """The paper's DiP-GO: one search at keep 0.2, its scores allocated for every budget."""
+    """DiP-GO with fewer updates than the paper's 1000: one search at keep 0.2, its scores allocated for every budget."""
     for method in ("bisection", "greedy"):
 
         def make(method=method):
             path = bench.folder / f"{bench.name}-dip-go.safetensors"
-            start = time.perf_counter()
-            if not path.exists():
+            start, known = time.perf_counter(), path.exists()
+            if not known:
                 settings = Settings(steps=UPDATES, lr=LR)
                 looked = search(bench.pipe, bench.trajectory(SEARCH_SEEDS[0]), keep=0.2, macs=bench.macs,
                                          settings=settings, folder=bench.folder / f"{bench.name}-dip-go")  # fmt: skip
                 *_, last = looked
                 last.scores.save(path)
-            return allocate(Scores.load(path), keep=budget / STEPS, method=method), {"search_s": time.perf_counter() - start}
+            found = allocate(Scores.load(path), keep=budget / STEPS, method=method)
+            return found, {} if known else {"search_s": time.perf_counter() - start}
 
-        yield Job(f"DiP-GO, {method}, {budget:g}", f"DiP-GO, {method}", budget, STEPS, make=make)
+        name = f"DiP-GO ({UPDATES} updates), {method}"
+        yield Job(f"{name}, {budget:g}", name, budget, STEPS, make=make)
 
 
 def row(bench: Bench, job: Job) -> dict[str, Any]:
@@ -266,16 +278,12 @@ def row(bench: Bench, job: Job) -> dict[str, Any]:
 def drawn(bench: Bench, schedule: Schedule | None, steps: int) -> tuple[np.ndarray, tuple[float, ...]]:
     """The images, and the seconds that one took in each batch."""
     parts, seconds = [], []
-    for start in range(0, len(bench.seeds), BATCH):
-        part = slice(start, start + BATCH)
-        begun = time.perf_counter()
-        call = {"seeds": bench.seeds[part], "num_inference_steps": steps, **bench.call}
-        if schedule is None:
+    with apply(bench.pipe, schedule) if schedule else nullcontext():
+        for start in range(0, len(bench.seeds), BATCH):
+            part, begun = slice(start, start + BATCH), time.perf_counter()
+            call = {"seeds": bench.seeds[part], "num_inference_steps": steps, **bench.call}
             parts.append(generate(bench.pipe, bench.conditions[part], **call))
-        else:
-            with apply(bench.pipe, schedule):
-                parts.append(generate(bench.pipe, bench.conditions[part], **call))
-        seconds.append((time.perf_counter() - begun) / len(parts[-1]))
+            seconds.append((time.perf_counter() - begun) / len(parts[-1]))
     return np.concatenate(parts), tuple(seconds)
 
 
@@ -304,9 +312,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after so many")
     parser.add_argument("--work", type=Path, default=Path("front-work"), help="folder for what a rerun takes up again")
     args = parser.parse_args()
+    if args.images > MOST_IMAGES:
+        parser.error(f"more than {MOST_IMAGES} images would be of classes that were searched with")
     until, bench = time.monotonic() + 60 * args.minutes, Bench(args.pipe, args.images, args.work)
     path = RESULTS / f"front-{args.pipe}.json"
-    document = records.load(path) if path.exists() else blank(args)
+    document, fresh = records.load(path) if path.exists() else blank(args), blank(args)
+    if any(document[key] != fresh[key] for key in ("seeds", "options", "command")):
+        raise SystemExit(f"{path.name} was made by other settings: move it away, or run {document['command']}")
     document["blocks"] = list(bench.macs.blocks.names)
     done = {found["name"] for found in document["rows"]}
     for job in jobs(bench):
@@ -317,7 +329,7 @@ def main() -> None:
             return
         try:
             found = row(bench, job)
-        except LookupError as error:
+        except NothingFits as error:
             print(f"{job.name}: {error}", flush=True)
             continue
         document["rows"].append(found)

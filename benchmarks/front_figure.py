@@ -31,8 +31,8 @@ STYLES = {  # group → colour, marker, line
     "uniform hold, extrapolated": ("#7fbf9f", "^", "--"),
     "static cache, best setting": ("#c0562b", "v", "--"),
     "DiP-GO, published": ("#c0392b", "*", "none"),
-    "DiP-GO, bisection": ("#c0392b", "D", "--"),
-    "DiP-GO, greedy": ("#c0392b", "x", ":"),
+    "DiP-GO (60 updates), bisection": ("#c0392b", "D", "--"),
+    "DiP-GO (60 updates), greedy": ("#c0392b", "x", ":"),
     "random search": ("#2b6cb0", "x", ":"),
     "genetic search": ("#2b6cb0", "D", "--"),
 }

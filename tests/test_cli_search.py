@@ -14,17 +14,20 @@ from test_cli import last_json, run  # noqa: F401, the fixture
 QUICK = ("--steps", "8", "--images", "1", "--keep", "0.4", "--trials", "3")
 
 
-@pytest.mark.parametrize(("scheduler", "chooses"), [("DDIMScheduler", False), ("DPMSolverMultistepScheduler", True)])
-def test_search_saves_a_schedule_that_generate_takes(run, scheduler, chooses):  # noqa: F811
-    code, out, error = run("search", "emoji-sd", *QUICK, "--scheduler", scheduler, "-o", "s.json", "--json")
+@pytest.mark.parametrize(
+    ("scheduler", "stages"), [("DDIMScheduler", "stock,additive,local"), ("DPMSolverMultistepScheduler", "stock,local")]
+)
+def test_search_saves_a_schedule_that_generate_takes(run, scheduler, stages):  # noqa: F811
+    words = ("--scheduler", scheduler, "--stages", stages, "-o", "s.json", "--json")
+    code, out, error = run("search", "emoji-sd", *QUICK, *words)
     assert code == 0, error
     made = last_json(out)["made"]
     assert made["command"].startswith("secateur search emoji-sd")
     assert {"conditions_sha256", "seeds", "secateur", "torch", "diffusers", "calibration_psnr_db", "target"} <= made.keys()
     found = load("s.json")
     assert last_json(out) == document(found)
-    assert (found.scheduler, found.timesteps is not None) == (scheduler, chooses)
-    for stage in find.STAGES:
+    assert (found.scheduler, found.timesteps is None) == (scheduler, scheduler == "DDIMScheduler")
+    for stage in stages.split(","):
         assert stage in out
     prompts = ("--prompt", "a fox on a blue background", "--steps", "8", "--scheduler", scheduler)
     code, _, error = run("generate", "emoji-sd", *prompts, "--schedule", "s.json", "--out", "images")

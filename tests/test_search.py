@@ -345,7 +345,7 @@ for step in search(pipe, told, macs=counted, **kwargs(sys.argv[1])):
 def script(*arguments: str, text: str = SCRIPT, **env: str) -> subprocess.Popen:
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     command = [sys.executable, "-W", "ignore", "-c", text, *arguments]
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | env
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())} | env
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
@@ -413,7 +413,7 @@ def test_two_processes_make_the_schedule_of_one():
     *_, alone = search(pipe, told, keep=0.6, macs=counted, settings=settings, start=scattered(counted))
     assert first == second
     assert first[:2] == ["2", "/".join(alone.schedule.grid)]
-    np.testing.assert_allclose(np.array(first[2:], dtype=float), alone.scores.values.flatten(), rtol=1e-4)
+    np.testing.assert_allclose(np.array(first[2:], dtype=float), alone.scores.values.flatten(), rtol=1e-3)
 
 
 def test_losses_go_to_the_trackers():

@@ -47,7 +47,7 @@ def search(
         str, typer.Option(help="of stock, additive, cells, local, gradient, in this order")
     ] = "stock,additive,local",
     target: Annotated[str, typer.Option(help="dense: its own images; converged: those of many steps")] = "dense",
-    images: Annotated[int, typer.Option(min=1, help="calibration images")] = 8,
+    images: Annotated[int, typer.Option(min=1, help="calibration images")] = 16,
     budget: Annotated[str, typer.Option(help="what keep is a fraction of: macs, or ms as measured on this device")] = "macs",
     trials: Annotated[int, typer.Option(min=1, help="schedules that the local search measures")] = 80,
     updates: Annotated[int, typer.Option(min=1, help="updates of the gradient stage")] = 100,

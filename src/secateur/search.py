@@ -132,7 +132,7 @@ def arguments(task: Task) -> dict[str, Any]:
         "scheduler": list(scheduler_signature(task.pipe.scheduler)),
         "start": [*task.start.grid, task.hold] if task.start else None,
         "conditions": digest(repr(t.conditions).encode()),
-        "trajectory": digest(repr((t.seeds, t.timesteps)).encode() + t.images.tobytes()),
+        "trajectory": digest(repr((t.seeds, t.timesteps, sorted(t.options.items()))).encode()),  # images vary by rounding
     }
 
 
