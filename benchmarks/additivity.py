@@ -23,6 +23,7 @@ from scipy.stats import pearsonr, spearmanr
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 from secateur import additive, baselines, macs, measure, pipes, report, zoo
 from secateur.calibration import generate, record
@@ -121,11 +122,10 @@ def draw(rows: list[dict]) -> None:
             axis.loglog([p["images"] for p in points], [p["measured"] for p in points], marker, color=colour, label=kind)
         low, high = (f(p[k] for p in row["points"] for k in ("images", "measured")) for f in (min, max))
         axis.plot([low, high], [low, high], color="#bbbbbb", lw=1, zorder=0)
-        axis.set_title(
-            f"{row['name']}: Spearman {row['spearman_images']:.2f} (latents {row['spearman_latents']:.2f})",
-            fontsize=10,
-            loc="left",
-        )
+        found = f"Spearman {row['spearman_images']:.2f}, by latents {row['spearman_latents']:.2f}"
+        axis.set_title(f"{row['name']}\n{found}", fontsize=10, loc="left")
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_minor_formatter(NullFormatter())
         axis.set_xlabel("predicted mean square error")
         axis.set_ylabel("measured")
         axis.grid(alpha=0.2)
