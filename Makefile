@@ -37,6 +37,11 @@ results: .venv/installed  ## measure every number of the README again
 	$(BIN)/python benchmarks/zoo.py 256
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/paper_macs.py
+	$(BIN)/python benchmarks/additivity.py --sets 40
+	$(BIN)/python benchmarks/fullsize.py
+	$(BIN)/python benchmarks/front.py emoji-sd --images 128
+	$(BIN)/python benchmarks/front_figure.py
 	$(BIN)/python benchmarks/readme.py
 
 clean:

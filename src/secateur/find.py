@@ -126,7 +126,8 @@ def find(
 
     trajectory: dense, recorded with the pipe's scheduler as it is. macs: at the granularity that the schedule shall have.
     stages: in this order, of METHODS. trials: schedules that the local search measures. updates: of the gradient stage.
-    ValueError: an unknown stage, keep outside (0, 1].
+    Raises ValueError for an unknown stage, for keep outside (0, 1] or below one call, and for a scheduler whose calls can
+    neither be placed nor held, before anything is measured.
     """
     task = Task(pipe, trajectory, macs, baselines.check_keep(keep), objective, trials, updates, seed, batch_size)
     check_solver(pipe.scheduler)
