@@ -39,17 +39,20 @@ def test_a_cell_costs_what_a_loop_by_hand_says(told):
 def by_hand(net, pipe, trajectory, blocks, i, t):
     """The denoiser's output at call t when block i alone gives what it gave at call t − 1."""
     schedule = ablation.without(blocks, i, calls=2, cells=range(1, 2))
-    conditions = {}
-    if isinstance(trajectory.conditions[0], str):
-        tokens = pipe.tokenizer(list(trajectory.conditions), padding="max_length", max_length=8, return_tensors="pt").input_ids
-        conditions["encoder_hidden_states"] = pipe.text_encoder(tokens)[0]
-    else:
-        conditions["class_labels"] = torch.tensor(trajectory.conditions)
+    conditions = conditions_of(pipe, trajectory)
     with torch.no_grad(), follow(net, schedule, blocks=blocks):
         for k in (t - 1, t):
             step = torch.full((len(trajectory.seeds),), int(trajectory.timesteps[k]))
             out = net(trajectory.latents[k], timestep=step, **conditions, return_dict=False)[0]
     return out[:, : trajectory.outputs.shape[2]]
+
+
+def conditions_of(pipe, trajectory):
+    """What the denoiser is told beside latents and timestep."""
+    if not isinstance(trajectory.conditions[0], str):
+        return {"class_labels": torch.tensor(trajectory.conditions)}
+    tokens = pipe.tokenizer(list(trajectory.conditions), padding="max_length", max_length=8, return_tensors="pt").input_ids
+    return {"encoder_hidden_states": pipe.text_encoder(tokens)[0]}
 
 
 def test_scores_make_every_closure_cost_what_its_head_does(told):

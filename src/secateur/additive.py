@@ -7,8 +7,9 @@ dense trajectory, where both ends are known; the calls whose updates cost least 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class Ladder:
     From level s to level t, the call before at u:  x̂ = carry[s, t]·x[s] + gain[s, t]·y[s] + bend[u, s, t]·(y[s] − y[u]).
     x: latents (G + 1, N), the last one the end; y: predictions (G, N); N: elements of all samples. carry, gain: (G, G + 1).
     bend: (G, G, G + 1), zero where u = s, which stands for no call before. timesteps: (G,); chosen: whether a schedule may
-    choose among them, or holds calls on a grid of the scheduler's own.
+    choose among them, or holds calls on a grid of the scheduler's own. read: what the denoiser gives (G, N), at latents
+    (G + 1, N) → predictions (G, N).
     """
 
     x: Tensor
@@ -49,6 +51,7 @@ class Ladder:
     bend: Tensor
     timesteps: tuple[float, ...]
     chosen: bool = False
+    read: Callable[[Tensor, Tensor], Tensor] = lambda outputs, x: outputs
 
     def __len__(self) -> int:
         return len(self.y)
@@ -112,7 +115,7 @@ def free(trajectory: Trajectory, scheduler: Any) -> Ladder:
     sigma = scheduler.sigmas.double()
     alpha, noise = signal_and_noise(sigma, flow=bool(scheduler.config.get("use_flow_sigmas")))
     x = flat(trajectory.latents)
-    y = data_predictions(flat(trajectory.outputs), x, alpha, noise, kind=scheduler.config.prediction_type)
+    read = partial(data_predictions, alpha=alpha, noise=noise, kind=scheduler.config.prediction_type)
     carry = noise[None, :] / noise[:-1, None]
     gain = alpha[None, :] - noise[None, :] * (alpha / noise)[:-1, None]
     lam = (alpha / noise).log()  # half the log of the signal-to-noise ratio; the end may have no noise
@@ -120,7 +123,8 @@ def free(trajectory: Trajectory, scheduler: Any) -> Ladder:
     ratio = torch.where(behind[:, :, None] > 0, ahead[None] / (2 * behind[:, :, None]), 0.0)
     bend = torch.where(torch.isfinite(ratio), gain[None] * ratio, 0.0)
     bend[:, :, -1] = 0.0  # the solver's last update is of first order
-    return Ladder(x, y, carry, gain, bend, trajectory.timesteps, chosen=True)
+    y = read(flat(trajectory.outputs), x)
+    return Ladder(x, y, carry, gain, bend, trajectory.timesteps, chosen=True, read=read)
 
 
 def spaced(scheduler: Any, steps: int, options: Mapping[str, Any]) -> tuple[float, ...]:
@@ -163,6 +167,11 @@ def flat(x: Tensor) -> Tensor:
     return x.double().flatten(1)
 
 
+def few(ladder: Ladder, elements: int) -> Ladder:
+    """The ladder of the samples that have the first so many elements."""
+    return replace(ladder, x=ladder.x[:, :elements], y=ladder.y[:, :elements])
+
+
 def in_latents(ladder: Ladder) -> np.ndarray:
     """Weights (G + 1,) that take errors relative to the latents they are in, where those are larger than data."""
     return (1 / ladder.x.pow(2).mean(dim=1).clamp(min=1.0)).numpy()
@@ -179,10 +188,14 @@ def local_errors(ladder: Ladder, *, weights: np.ndarray | None = None) -> np.nda
     for s in range(G):
         missed = ladder.carry[s, s + 1 :, None] * ladder.x[s] + ladder.gain[s, s + 1 :, None] * ladder.y[s] - ladder.x[s + 1 :]
         turn = ladder.y[s] - ladder.y[: s + 1]  # (u, N); u = s: none
-        bend = ladder.bend[: s + 1, s, s + 1 :]
-        square = missed.pow(2).sum(1)[None] + 2 * bend * (turn @ missed.T) + bend**2 * turn.pow(2).sum(1)[:, None]
+        square = squares(missed, turn, ladder.bend[: s + 1, s, s + 1 :])
         errors[: s + 1, s, s + 1 :] = (square * scale[s + 1 :] / N).numpy()
     return errors
+
+
+def squares(missed: Tensor, turn: Tensor, bend: Tensor) -> Tensor:
+    """Sums of (missed[t] + bend[u, t]·turn[u])² over the elements, (n, t), from (t, N), (n, N) and (n, t)."""
+    return missed.pow(2).sum(1)[None] + 2 * bend * (turn @ missed.T) + bend**2 * turn.pow(2).sum(1)[:, None]
 
 
 def solve(errors: np.ndarray, *, calls: int) -> tuple[Solution, ...]:

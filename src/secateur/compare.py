@@ -277,17 +277,8 @@ def _judged(images: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
     low, high = quality.wilson(int(right.sum()), len(right))
     found: dict[str, Any] = {"accuracy": {"mean": float(right.mean()), "ci95": [low, high]}}
     if len(images) >= FRECHET_IMAGES:
-        found["frechet"] = quality.judge_frechet(images, _renders(captions), judge)
+        found["frechet"] = quality.judge_frechet(images, zoo.renders(captions), judge)
     return found
-
-
-def _renders(captions: Sequence[str], *, each: int = 8) -> np.ndarray:
-    """True pictures of the captions, `each` of every one: what the Fréchet distance compares with."""
-    from secateur.zoo import scenes
-
-    rng = np.random.default_rng(0)
-    drawn = [scenes.render(scenes.parse(c), rng) for c in captions for _ in range(each)]
-    return np.stack(drawn).astype(np.float32) / 255
 
 
 def data_uri(image: np.ndarray) -> str:

@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from secateur import additive, baselines
+from secateur import additive, baselines, paths, refresh
 from secateur.ablation import ablations, cell_scores
 from secateur.allocate import allocate
 from secateur.blocks import Blocks
 from secateur.calibration import Trajectory, record
 from secateur.loops import check_pipe
 from secateur.macs import Macs
-from secateur.objective import Objective, Surely, to_converged, to_dense
-from secateur.response import response
+from secateur.objective import Objective, Surely, budget_macs, to_converged, to_dense
+from secateur.response import first, response
 from secateur.schedule import Schedule
 from secateur.scores import Scores
 from secateur.search import search
@@ -28,12 +29,14 @@ from secateur.trials import local_search
 from secateur.updates import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
     from diffusers import DiffusionPipeline
 
 HOLDS = ("output", "extrapolate")
 LEVELS = 40  # of each of two spacings: linspace is dense early, Karras late
 TARGETS = {"dense": to_dense, "converged": to_converged}
-STAGES = ("stock", "additive", "local")
+STAGES = ("stock", "additive", "refresh", "local")
+FEW, MOST_REACH = 4, 20  # samples for partial calls, and the most levels since the last whole call (ours: they take replays)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,15 @@ class Found:
     seconds: float
     improved: bool
     scores: Scores | None = None
+
+
+class Model(NamedTuple):
+    """Of one way of holding: the ladder, and how much errors at each of its levels count, by the name of that weighting."""
+
+    hold: str
+    name: str
+    ladder: additive.Ladder
+    weights: np.ndarray
 
 
 class Candidate(NamedTuple):
@@ -100,8 +112,24 @@ class Task:
             "gradient": self.updates,
             "stock": len(additive.SPACINGS) if self.free else len(HOLDS),
             "additive": 3 if self.free else 3 * len(HOLDS),
+            "refresh": len(refresh.SHARES),
         }
         return few.get(stage, self.trials)
+
+    @cached_property
+    def fine(self) -> Trajectory:
+        """The dense trajectory over the levels that calls are chosen among."""
+        return fine(self)
+
+    @cached_property
+    def models(self) -> tuple[Model, ...]:
+        """What calls cost, every way of holding with every weighting; measured once."""
+        return tuple(models(self))
+
+    def model_of(self, best: Found | None) -> Model:
+        """The model that a schedule is the solution of; the first one where it is of none."""
+        wanted = (best.schedule.hold, best.schedule.made.get("weights")) if best else None
+        return next((model for model in self.models if (model.hold, model.name) == wanted), self.models[0])
 
     @property
     def free(self) -> bool:
@@ -204,33 +232,64 @@ def solved(task: Task, best: Found | None) -> Candidates:
 
 def solved_schedules(task: Task) -> Iterator[Schedule]:
     """The exact solutions with errors weighted by the latents they are in, by how much they show in the images, and between."""
-    blocks, pipe = task.macs.blocks, task.pipe
-    trajectory, scheduler = fine(task) if task.free else (task.trajectory, pipe.scheduler)
-    holds = ("output",) if task.free else HOLDS
-    ladders = (
-        [additive.free(trajectory, scheduler)] if task.free else [additive.held(trajectory, scheduler, hold=h) for h in holds]
-    )
-    gap = max(2, len(ladders[0]) // task.whole_calls)
-    shown = response(pipe, trajectory, ladders[0], blocks=blocks, gap=gap, batch_size=task.batch_size)
-    plain = additive.in_latents(ladders[0])
-    weightings = {"latents": plain, "images": shown, "between": (plain * shown) ** 0.5}
-    for (hold, ladder), (name, weights) in product(zip(holds, ladders, strict=True), weightings.items()):
-        solution = additive.solve(additive.local_errors(ladder, weights=weights), calls=task.whole_calls)[-1]
-        made = {"weights": name}
+    blocks = task.macs.blocks
+    for model in task.models:
+        solution = additive.solve(additive.local_errors(model.ladder, weights=model.weights), calls=task.whole_calls)[-1]
+        made = {"weights": model.name}
         if task.free:
-            yield additive.free_schedule(solution, ladder, blocks, made=made)
+            yield additive.free_schedule(solution, model.ladder, blocks, made=made)
         else:
-            yield additive.held_schedule(solution, blocks, calls=task.calls, hold=hold, made=made)
+            yield additive.held_schedule(solution, blocks, calls=task.calls, hold=model.hold, made=made)
 
 
-def fine(task: Task) -> tuple[Trajectory, Any]:
-    """A dense trajectory over a fine grid of levels, and the scheduler that made it."""
+def models(task: Task) -> Iterator[Model]:
+    """Every way of holding, with every weighting."""
+    pipe, trajectory, blocks = task.pipe, task.fine, task.macs.blocks
+    ladders = (
+        {"output": additive.free(trajectory, pipe.scheduler)}
+        if task.free
+        else {hold: additive.held(trajectory, pipe.scheduler, hold=hold) for hold in HOLDS}
+    )
+    any_ladder = ladders["output"]
+    gap = max(2, len(any_ladder) // task.whole_calls)
+    shown = response(pipe, trajectory, any_ladder, blocks=blocks, gap=gap, batch_size=task.batch_size)
+    plain = additive.in_latents(any_ladder)
+    weightings = {"latents": plain, "images": shown, "between": (plain * shown) ** 0.5}
+    for (hold, ladder), (name, weights) in product(ladders.items(), weightings.items()):
+        yield Model(hold, name, ladder, weights)
+
+
+def fine(task: Task) -> Trajectory:
+    """A dense trajectory over the levels that calls are chosen among; it leaves the pipe's scheduler on them."""
+    if not task.free:
+        return task.trajectory
     made, pipe = task.trajectory, task.pipe
     steps = additive.levels(pipe.scheduler, LEVELS)
     dense = replace(baselines.dense(task.macs.blocks, len(steps)), timesteps=steps)
     with apply(pipe, dense, blocks=task.macs.blocks):
-        found = record(pipe, made.conditions, seeds=made.seeds, batch_size=task.batch_size, **made.options)
-    return found, pipe.scheduler
+        return record(pipe, made.conditions, seeds=made.seeds, batch_size=task.batch_size, **made.options)
+
+
+def refreshed(task: Task, best: Found | None) -> Candidates:
+    """The exact solution with partial calls, of the model that the best so far is from."""
+    yield from measured(task, refreshed_schedules(task, best))
+
+
+def refreshed_schedules(task: Task, best: Found | None) -> Iterator[Schedule]:
+    """For each row that partial calls may run, the best schedule that makes any; none where whole calls alone are better."""
+    pipe, macs, model = task.pipe, task.macs, task.model_of(best)
+    some = first(task.fine, FEW)
+    ladder = additive.few(model.ladder, some.latents[0].numel())
+    reach = min(2 * max(2, len(ladder) // task.whole_calls), MOST_REACH, len(ladder) - 1)
+    steps = ladder.timesteps if task.free else None
+    limit = budget_macs(macs, task.calls, keep=task.keep)
+    for row in refresh.partial_rows(pipe, first(task.trajectory, FEW // 2), macs, batch_size=task.batch_size):
+        said = refresh.partial_outputs(pipe, some, macs.blocks, row, reach=reach, timesteps=steps, batch_size=task.batch_size)
+        steps_between = refresh.updates(ladder, refresh.read(ladder, said), weights=model.weights)
+        path = paths.best(steps_between, costs=(macs.call(), refresh.row_macs(macs, row)), limit=limit)
+        if not all(path.whole):
+            made = {"weights": model.name}
+            yield refresh.schedule_of(path, ladder, macs.blocks, row, hold=model.hold, made=made)
 
 
 def local(task: Task, best: Found | None) -> Candidates:
@@ -278,6 +337,7 @@ def with_hold(scores: Scores, hold: str) -> Scores:
 METHODS: dict[str, Callable[[Task, Found | None], Candidates]] = {
     "stock": stock,
     "additive": solved,
+    "refresh": refreshed,
     "cells": cells,
     "local": local,
     "gradient": gradient,

@@ -6,12 +6,14 @@ with a DiT of 12 layers. 64 px images over 4 × 16 × 16 latents; `zoo_training/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateur.zoo.scenes import BACKGROUNDS, OBJECTS, Scene, singles
 
 if TYPE_CHECKING:
+    import numpy as np
     from diffusers import DiffusionPipeline
 
 PIPES = Path(__file__).parent
@@ -65,3 +67,14 @@ def caption_of(label: int) -> str:
     if not 0 <= label < len(OBJECTS) * len(BACKGROUNDS):
         raise ValueError(f"emoji-dit has classes 0 to {len(OBJECTS) * len(BACKGROUNDS) - 1}; got {label}")
     return Scene(OBJECTS[label // len(BACKGROUNDS)], list(BACKGROUNDS)[label % len(BACKGROUNDS)]).caption
+
+
+def renders(captions: Sequence[str], *, each: int = 8) -> np.ndarray:
+    """True pictures of the captions, `each` of every one, (B·each, 64, 64, 3) in [0, 1], for a Fréchet distance."""
+    import numpy as np
+
+    from secateur.zoo.scenes import parse, render
+
+    rng = np.random.default_rng(0)
+    drawn = [render(parse(c), rng) for c in captions for _ in range(each)]
+    return np.stack(drawn).astype(np.float32) / 255
