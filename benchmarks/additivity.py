@@ -25,7 +25,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter
 
-from secateur import additive, baselines, macs, measure, pipes, report, zoo
+from secateur import additive, baselines, macs, measure, paths, pipes, refresh, report, zoo
 from secateur.calibration import generate, record
 from secateur.response import response
 from secateur.subnet import apply
@@ -60,7 +60,7 @@ def study(pipe, name: str, kind: tuple, *, sets: int, images: int) -> list[dict[
             drawn = {f"random {k}": levels for k, levels in enumerate(spread(len(ladder), calls, sets))}
             points = []
             for label, levels in track({**drawn, **best}.items(), description=f"{name}, {calls} calls"):
-                schedule = made(additive.Solution(levels, 0.0), ladder, blocks, hold, free=bool(steps))
+                schedule = made(additive.Solution(levels, 0.0), ladder, blocks, hold)
                 with apply(pipe, schedule, blocks=blocks):
                     found = generate(pipe, asked, seeds=seeds, **call)
                 measured = float(((found - told.images) ** 2).mean())
@@ -85,10 +85,9 @@ def path(errors: np.ndarray, levels: tuple[int, ...]) -> float:
     return float(sum(errors[u, s, t] for u, s, t in zip(before, levels, after, strict=True)))
 
 
-def made(solution: additive.Solution, ladder: additive.Ladder, blocks, hold: str, *, free: bool):
-    if free:
-        return additive.free_schedule(solution, ladder, blocks, made={})
-    return additive.held_schedule(solution, blocks, calls=len(ladder), hold=hold, made={})
+def made(solution: additive.Solution, ladder: additive.Ladder, blocks, hold: str):
+    path = paths.of_whole_calls(solution.levels, solution.error)
+    return refresh.schedule_of(path, ladder, blocks, hold=hold, made={})
 
 
 def correlations(points: list[dict], sets: int) -> dict[str, float]:

@@ -1,10 +1,11 @@
 """The front: fidelity and accuracy against compute, of every rival and of what the search finds, on a pipeline of the zoo.
 
     python benchmarks/front.py [emoji-sd|emoji-dit] [--images 128] [--minutes 60]     writes results/front-PIPE.json
+    python benchmarks/front.py [emoji-sd|emoji-dit] --time                            adds paired speed-ups to its rows
 
 Every row is saved when it is done, and a rerun goes on with those that are missing, also on another day. Calibration captions
 and noises are others than those measured. Budgets are in dense calls of 50; plain steps and held calls are rounded down to
-whole ones. Rows are timed one after the other, beside whatever else the machine does: for speed see `secateur compare`.
+whole ones. Rows are timed one after the other, beside whatever else the machine does: for speed see what `--time` adds.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ BUDGETS = (10, 5, 17, 7.5, 25, 12.5)  # dense calls; the most interesting first
 SEARCH_SEEDS = (40_000, 41_000, 42_000)
 CALIBRATION, TRIALS = 16, 40
 UPDATES, LR = 60, 1.7  # the paper: 1000 updates from 0.1; the sum of the steps is the same
-FIRST_SEED, MOST_IMAGES = 50_000, 240
+FIRST_SEED, MOST_IMAGES, REPEATS = 50_000, 240, 3
 DPM = "DPMSolverMultistepScheduler"
 LINSPACE = {"timestep_spacing": "linspace"}
 PLAIN = {  # fewer steps: name → scheduler and its options
@@ -135,10 +136,11 @@ def jobs(bench: Bench) -> Iterator[Job]:
     for budget in BUDGETS:
         yield from plain(budget)
         yield from static(bench, budget)
+        yield from ours(bench, budget, SEARCH_SEEDS[0])
     for budget in BUDGETS:
         yield from learned(bench, budget)
         yield from tried(bench, budget)
-    for seed in SEARCH_SEEDS:
+    for seed in SEARCH_SEEDS[1:]:
         for budget in BUDGETS:
             yield from ours(bench, budget, seed)
 
@@ -266,6 +268,7 @@ def row(bench: Bench, job: Job) -> dict[str, Any]:
         "calls": calls,
         "steps": steps,
         "scheduler": job.scheduler,
+        "options": job.options,
         "macs_linear": 2 * spent[False],
         "macs_attention": 2 * spent[True],
         "keep_linear": spent[False] / (STEPS * counted.call()),
@@ -279,6 +282,7 @@ def row(bench: Bench, job: Job) -> dict[str, Any]:
         ("grid" if counted is bench.macs else "layer_grid"): list(schedule.grid) if schedule else None,
         "timesteps": list(schedule.timesteps) if schedule and schedule.timesteps else None,
         "hold": schedule.hold if schedule else None,
+        "reuse": list(schedule.reuse) if schedule else None,
         **more,
     }
 
@@ -304,6 +308,36 @@ def nearness(images: np.ndarray, target: np.ndarray, prefix: str) -> dict[str, A
     return found
 
 
+def timed(bench: Bench, found: dict[str, Any]) -> dict[str, float]:
+    """How many times faster than dense calls a row's are, one image at a time, both in turns."""
+    schedule = rebuilt(bench, found)
+    call = {"seeds": bench.seeds[:1], **bench.call, "batch_size": 1}
+
+    def run() -> None:
+        scheduler, options = found["scheduler"], found.get("options") or {}
+        with pipes.scheduled(bench.pipe, scheduler, options), apply(bench.pipe, schedule) if schedule else nullcontext():
+            generate(bench.pipe, bench.conditions[:1], num_inference_steps=found["steps"], **call)
+
+    def dense() -> None:
+        generate(bench.pipe, bench.conditions[:1], num_inference_steps=STEPS, **call)
+
+    times = measure.time_together({"dense": dense, "row": run}, repeats=REPEATS)
+    median, low, high = measure.speedup(times["dense"], times["row"])
+    return {"median": median, "low": low, "high": high, "repeats": REPEATS}
+
+
+def rebuilt(bench: Bench, found: dict[str, Any]) -> Schedule | None:
+    """The schedule of a row; None for plain steps."""
+    counted, grid = (bench.macs, found.get("grid")) if found.get("grid") else (bench.layers, found.get("layer_grid"))
+    if grid is None:
+        return None
+    blocks, timesteps = counted.blocks, found["timesteps"]
+    reuse = tuple(found.get("reuse") or blocks.reuse)
+    return Schedule(
+        blocks.names, tuple(grid), reuse, blocks.denoiser, timesteps=timesteps and tuple(timesteps), hold=found["hold"]
+    )
+
+
 def whole_or_partial(counted: macs.Macs, schedule: Schedule | None) -> dict[str, float]:
     """Which share of the saved MACs comes from calls that are not made or held whole, and which from blocks of the others."""
     if schedule is None:
@@ -318,6 +352,7 @@ def main() -> None:
     parser.add_argument("pipe", nargs="?", default="emoji-sd", choices=zoo.NAMES)
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after so many")
+    parser.add_argument("--time", action="store_true", help="time the rows there are, on an idle machine, and make no others")
     parser.add_argument("--work", type=Path, default=Path("front-work"), help="folder for what a rerun takes up again")
     args = parser.parse_args()
     if args.images > MOST_IMAGES:
@@ -328,6 +363,12 @@ def main() -> None:
     if any(document[key] != fresh[key] for key in ("seeds", "options", "command")):
         raise SystemExit(f"{path.name} was made by other settings: move it away, or run {document['command']}")
     document["blocks"] = list(bench.macs.blocks.names)
+    if args.time:
+        for found in (row for row in document["rows"] if "speedup" not in row):
+            found["speedup"] = timed(bench, found)
+            report.save(document, path)
+            print(f"{found['name']:48s} {found['speedup']['median']:.2f}", flush=True)
+        return
     done = {found["name"] for found in document["rows"]}
     for job in jobs(bench):
         if job.name in done:

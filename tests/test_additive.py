@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from secateur import additive, baselines
+from secateur import additive, baselines, paths, refresh
 from secateur.blocks import find_blocks
 from secateur.calibration import Trajectory
 from secateur.solvers import check_linear
@@ -156,10 +156,12 @@ def test_solutions_become_schedules_that_run():
     blocks, told = find_blocks(component(pipe)), recorded(pipe, call)
     ladder = additive.free(told, pipe.scheduler)
     solution = additive.solve(additive.local_errors(ladder), calls=4)[-1]
-    free = additive.free_schedule(solution, ladder, blocks, made={"seed": 1})
+    path = paths.of_whole_calls(solution.levels, solution.error)
+    free = refresh.schedule_of(path, ladder, blocks, hold="output", made={"seed": 1})
     assert (free.calls, free.timesteps) == (4, tuple(told.timesteps[k] for k in solution.levels))
     assert len(after(pipe, call, free, 4)) == 4
-    held = additive.held_schedule(solution, blocks, calls=T, hold="extrapolate", made={})
+    ladder = replace(ladder, chosen=False)
+    held = refresh.schedule_of(path, ladder, blocks, hold="extrapolate", made={})
     assert tuple(t for t in range(T) if not held.held(t)) == solution.levels
     assert (held.hold, held.made["method"]) == ("extrapolate", "additive")
 

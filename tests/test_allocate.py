@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from itertools import product
 
@@ -104,7 +105,7 @@ def test_every_schedule_is_closed_within_the_budget_and_says_how_it_was_made(rea
     assert made.grid[0] == RUN * len(made.blocks)
     assert all(live(made.runs(t), scores.macs.blocks) == made.runs(t) for t in range(made.calls))
     assert (made.scheduler, made.scheduler_hash) == ("DDIMScheduler", "0123456789abcdef")
-    assert made.made == {"method": method, "keep": keep, "attention": attention, "scores": scores.made}
+    assert made.made == {"method": method, "keep": keep, "unit": "macs", "attention": attention, "scores": scores.made}
 
 
 @pytest.mark.parametrize(("name", "more"), [("sd15 stage", 1.1), ("sd15 layer", 1.1), ("dit layer", 1)])
@@ -194,11 +195,13 @@ def test_a_search_that_had_no_time_says_so_and_gives_bisections(real, monkeypatc
         ({"keep": float("nan")}, "above 0 and at most 1; got nan"),
         ({"keep": 0.2}, "0.25 stays whatever is removed, so keep=0.2 is out of reach: ask for more"),
         ({"keep": 0.5, "method": "magic"}, "no method 'magic' to allocate by: choose exact, bisection, greedy"),
+        ({"keep": 0.5, "attention": True, "unit": "ns"}, "costs are of time, as it was measured on one device, in which"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(options, says):
+    counted = replace(PAIR, unit=options.pop("unit", "macs"))
     with pytest.raises(ValueError, match=says) as caught:
-        allocate(Scores(np.ones((4, 2)), PAIR), **options)
+        allocate(Scores(np.ones((4, 2)), counted), **options)
     assert "\n" not in str(caught.value)
 
 

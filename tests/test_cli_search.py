@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from secateur import find, load
 from secateur.schedule import document
@@ -77,7 +78,9 @@ def test_a_budget_in_milliseconds(run):  # noqa: F811
     quick = ("--steps", "8", "--images", "1", "--keep", "0.5", "--stages", "stock,local", "--trials", "3", "--budget", "ms")
     code, out, error = run("search", "emoji-sd", *quick, "--json")
     assert code == 0, error
-    assert last_json(out)["made"]["budget"] == "ms"
+    made = last_json(out)["made"]
+    assert (made["budget"], made["unit"]) == ("ms", "ns")
+    assert "of the time, as it was measured on one device" in out
     code, _, error = run("search", "emoji-sd", "--keep", "0.5", "--budget", "joules")
     assert code == 1
     assert "choose macs or ms" in sentence(error)
@@ -91,6 +94,22 @@ def test_scores_found_on_the_way_serve_other_budgets(run):  # noqa: F811
         code, _, error = run("retarget", "s.scores.safetensors", "--keep", "0.8", "--method", method, "-o", f"{method}.json")
         assert code == 0, error
         assert load(f"{method}.json").scheduler == "DDIMScheduler"
+
+
+def test_scores_in_milliseconds_say_so_and_are_not_mixed_with_macs(run):  # noqa: F811
+    quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", "cells", "--budget", "ms")
+    code, _, error = run("search", "emoji-sd", *quick, "-o", "s.json")
+    assert code == 0, error
+    code, out, error = run("retarget", "s.scores.safetensors", "--keep", "0.8", "-o", "t.json")
+    assert code == 0, error
+    assert "of the time, as it was measured on one device; wrote t.json" in out
+    assert "MACs" not in out
+    assert "made to keep 0.800 of the dense ns" in run("show", "t.json")[1]
+    Path("t.json").unlink()
+    code, _, error = run("retarget", "s.scores.safetensors", "--keep", "0.8", "--attention", "-o", "t.json")
+    assert code == 1
+    assert "in which attention has its part" in sentence(error)
+    assert not Path("t.json").exists()
 
 
 def sentence(error: str) -> str:
@@ -109,6 +128,8 @@ def sentence(error: str) -> str:
         (("--keep", "0.5", "--scheduler", "Magic"), "diffusers has no scheduler 'Magic'"),
         (("--keep", "0.5", "--target", "nice", "--steps", "4", "--images", "1"), "there is no target 'nice'"),
         (("--keep", "0.5", "-o", "no/s.json"), "there is no folder no"),
+        (("--keep", "0.5", "-o", "/proc/s.json"), "/proc/s.json cannot be written"),
+        (("--keep", "0.5", "-o", "."), "cannot be written: give a file by --out"),
         (("--keep", "0.5", "--prompts", "empty.txt"), "empty.txt holds no prompt"),
         (("--keep", "0.5", "--prompts", "long.txt"), "tokens and the tokenizer reads"),
         (("--keep", "0.5", "--prompts", "none.txt"), "none.txt"),
@@ -140,7 +161,7 @@ def test_a_denoiser_that_gives_nan_ends_in_one_sentence(run, monkeypatch):  # no
     code, _, error = run("search", "emoji-sd", *QUICK)
     assert code == 1
     assert "not finite" in sentence(error)
-    assert not Path("schedule.json").exists()
+    assert not list(Path().iterdir())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -151,13 +172,18 @@ def test_a_folder_without_permission_is_refused_before_any_work(run):  # noqa: F
     assert "cannot be written" in sentence(error)
 
 
-def test_memory_that_runs_out_ends_in_one_sentence(run, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("kind", [None, MemoryError, torch.OutOfMemoryError])
+def test_memory_that_runs_out_ends_in_one_sentence(run, monkeypatch, kind):  # noqa: F811
     from secateur import calibration
 
     def full(*args, **kwargs):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+        if kind:
+            raise kind("CUDA out of memory. Tried to allocate 2.00 GiB")
+        torch.empty(2**60)  # what the CPU says
 
     monkeypatch.setattr(calibration, "record", full)
     code, _, error = run("search", "emoji-sd", *QUICK)
     assert code == 1
     assert "out of memory" in sentence(error)
+    assert "make fewer images at once by --batch-size" in error
+    assert not list(Path().iterdir())

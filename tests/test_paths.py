@@ -79,3 +79,25 @@ def test_where_partial_calls_never_help_the_path_is_that_of_whole_calls():
 def test_a_budget_below_one_call_is_refused():
     with pytest.raises(ValueError, match="the first call always runs whole and costs 2 of 1: ask for a higher keep"):
         paths.best(drawn(0), costs=(2, 1), limit=1)
+
+
+def test_neighbours_cost_the_same_and_are_paths():
+    start = paths.Path((0, 2, 4, 7), (True, False, True, True), 0.0)
+    found = list(paths.neighbours(start, levels=9))
+    assert len(set(found)) == len(found)
+    for path in found:
+        assert path.levels[0] == 0
+        assert path.whole[0]
+        assert list(path.levels) == sorted(set(path.levels))
+        assert path.levels[-1] < 9
+        assert sum(path.whole) == 3
+    assert {path.whole for path in found} == {start.whole, (True, True, False, True)}
+    assert paths.Path((0, 1, 4, 7), start.whole, 0.0) in found
+
+
+def test_climbing_ends_where_no_neighbour_is_better():
+    start = paths.of_whole_calls((0, 1, 2, 3), 0.0)
+    wanted = (0, 4, 6, 8)
+    found = paths.climbed(start, lambda path: 1.0 + sum(abs(a - b) for a, b in zip(path.levels, wanted, strict=True)), levels=9)
+    assert found.levels == wanted
+    assert found.error == 1.0

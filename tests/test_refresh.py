@@ -83,6 +83,30 @@ def test_with_whole_calls_alone_the_updates_are_those_of_the_additive_search():
     assert found.error == pytest.approx(wanted.error)
 
 
+def by_hand(ladder, path, weights) -> float:
+    """The mean square of the errors of a path of whole calls, added up as vectors."""
+    before, then = (0, *path.levels[:-1]), (*path.levels[1:], len(ladder))
+    total = torch.zeros_like(ladder.x[0])
+    for u, s, t in zip(before, path.levels, then, strict=True):
+        landed = ladder.carry[s, t] * ladder.x[s] + ladder.gain[s, t] * ladder.y[s]
+        landed = landed + ladder.bend[u, s, t] * (ladder.y[s] - ladder.y[u])
+        total = total + (landed - ladder.x[t]) * weights[t] ** 0.5
+    return float(total.pow(2).mean())
+
+
+@pytest.mark.parametrize("hold", ["output", "extrapolate"])
+def test_a_polished_path_is_one_that_no_small_move_betters(hold):
+    pipe, call = stable_diffusion()
+    ladder = additive.held(recorded(pipe, call, T), pipe.scheduler, hold=hold)
+    weights = additive.in_latents(ladder) * np.linspace(1, 2, T + 1)
+    start = paths.of_whole_calls((0, 4, 6, 7), 0.0)
+    found = refresh.polished(ladder, start, weights=weights)
+    assert found.error == pytest.approx(by_hand(ladder, found, weights))
+    assert found.error < by_hand(ladder, start, weights)
+    around = paths.neighbours(found, levels=T)
+    assert found.error <= min(by_hand(ladder, path, weights) for path in around) * (1 + 1e-5)
+
+
 def test_rows_of_partial_calls_are_closed_and_within_their_share(told):  # noqa: F811
     pipe, trajectory = told
     counted = macs.count(component(pipe))

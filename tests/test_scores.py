@@ -39,6 +39,19 @@ def test_saved_and_loaded_they_are_equal(scores, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
 
 
+def test_the_unit_is_saved_and_files_from_before_there_was_one_are_in_macs(scores, tmp_path):
+    path = tmp_path / "s.safetensors"
+    scores.save(path)
+    with safe_open(path, framework="np") as file:
+        assert "unit" not in json.loads(file.metadata()[ENTRY])
+    assert Scores.load(path).macs.unit == "macs"
+    timed = replace(scores, macs=replace(COUNTED, unit="ns"))
+    timed.save(path)
+    assert equal(Scores.load(path), timed)
+    with pytest.raises(ValueError, match="found the unit 'joules': use 'macs' or 'ns'"):
+        replace(COUNTED, unit="joules")
+
+
 @pytest.mark.parametrize(("name", "granularity"), [("sd15", "layer"), ("sdxl", "stage"), ("dit", None), ("flux", None)])
 def test_those_of_a_real_denoiser_need_no_denoiser_later(name, granularity, tmp_path):
     counted = macs.count(tiny(name), granularity)

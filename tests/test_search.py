@@ -39,6 +39,9 @@ OPTIONS = {
     "flux": SMALL | SIDES,
 }
 QUICK = Settings(steps=3, width=8)
+SEPARATING = Settings(  # short steps, and gentle pressure: gates fall one by one, and one that hurts comes back at once
+    steps=30, lr=2000.0, clip=5e-4, alpha=1e-3, width=32, batch_size=3, fresh=False
+)
 
 
 # Pipelines that take prompts
@@ -209,21 +212,24 @@ def test_the_sparsity_loss_leaves_at_the_budget_and_comes_back_only_well_above_i
 # The search
 
 
-@pytest.mark.parametrize("planted", [0, 2])
-def test_planted_redundancy_goes_first(planted):
-    """Law 8: of three blocks that cost the same, the one that does nothing, and so is free to reuse, is what goes."""
+@pytest.mark.parametrize(("planted", "seed"), [(0, 0), (1, 1), (2, 2), (0, 3), (1, 4), (2, 5)])
+def test_planted_redundancy_goes_first(planted, seed):
+    """Law 8: of three blocks that cost the same, the one that does nothing, and so is free to reuse, is what goes.
+
+    The budget leaves room for the two others, and the sparsity loss presses until the planted one is gone: SLACK above the
+    budget it would not come back. With more to remove, any block that still runs is of use, since the call is entered for it.
+    """
     pipe, _ = dit()
     pipe.scheduler = DDIMScheduler(timestep_spacing="trailing", clip_sample=False, beta_end=0.003)  # every call matters
     for i, block in enumerate(pipe.transformer.transformer_blocks):
         block.norm1.linear.weight.data *= 0 if i == planted else 20  # shifts, scales and gates, by timestep and class
         block.norm1.linear.bias.data *= i != planted
     told, counted = recorded(pipe, SMALL), counted_of("dit")
-    settings = Settings(steps=50, lr=800.0, clip=1e-3, alpha=1e-3, width=32, batch_size=3)
-    *_, last = search(pipe, told, keep=0.5, macs=counted, settings=settings)
+    without = 1 - (STEPS - 1) / STEPS * counted.linear[planted] / counted.call() + 1e-6
+    *_, last = search(pipe, told, keep=without / SLACK, macs=counted, settings=replace(SEPARATING, seed=seed))
     others = [i for i in range(3) if i != planted]
-    assert last.scores.values[1:, planted].max() < 0.2 < 0.4 < last.scores.values[1:, others].min()
-    keep = 1 - (STEPS - 1) / STEPS * counted.linear[planted] / counted.call() + 1e-6
-    found = allocate(last.scores, keep=keep, method="bisection")
+    assert last.scores.values[1:, planted].max() < 0.5 < last.scores.values[1:, others].min()
+    found = allocate(last.scores, keep=without, method="bisection")
     assert [row[planted] for row in found.grid[1:]] == ["."] * (STEPS - 1)
     assert distance(pipe, told, found, loss="ssim") < 1e-6
 

@@ -15,7 +15,7 @@ from secateur.families import dummy_inputs, family
 from secateur.patch import patch_of
 from secateur.schedule import Schedule
 from secateur.subnet import follow
-from secateur.supernet import cell_gates, closed, supernet
+from secateur.supernet import cell_gates, closed, entered, supernet
 from test_patch import traces
 from tiny import SIZE, TOKENS, tiny
 from tiny_pipes import STEPS, noise, stable_diffusion
@@ -210,6 +210,35 @@ def test_the_closure_at_0_and_1_is_live_and_its_gradient_goes_to_who_left_last()
     assert found.tolist() == [[0.0, 0.0, 1.0, 0.0]]
     ones = torch.ones(1, 4, requires_grad=True)  # ties, where each cell has all of its own gradient
     assert torch.equal(torch.autograd.grad(closed(ones, blocks).sum(), ones)[0], ones)
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ([1.0, 1.0, 0.0], [0.0, 0.0, 0.0]),  # without either the call is still entered
+        ([0.0, 1.0, 0.0], [0.0, 1.0, 0.0]),
+        ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
+        ([0.25, 0.0, 0.75], [0.0, 0.0, 1.0]),
+    ],
+)
+def test_a_call_is_entered_by_the_largest_gate_and_for_the_sake_of_those_that_decide_it(row, wanted):
+    gates = torch.tensor([row], requires_grad=True)
+    found = entered(gates)
+    assert found.tolist() == [max(row)]
+    assert torch.autograd.grad(found.sum(), gates)[0].tolist() == [wanted]
+
+
+def test_a_block_that_does_nothing_has_no_gradient():
+    """Also at a call that others enter, and that is worth entering."""
+    net = tiny("dit")
+    blocks = find_blocks(net)
+    planted = net.transformer_blocks[1].norm1.linear
+    for parameter in (planted.weight, planted.bias):
+        parameter.data.zero_()
+    gates = gates_of([[True] * 3, [True] * 3, [True, True, False]]).requires_grad_()
+    with supernet(net, gates, blocks):
+        toward(outputs(net, 3)).backward()
+    assert gates.grad[1:, 1].abs().max() < 1e-4 * gates.grad.abs().max()
 
 
 def test_a_block_that_reuses_a_residual_still_reads():

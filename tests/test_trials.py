@@ -334,6 +334,21 @@ def test_moves_that_helped_are_made_more_often():
 # refuses, and ends
 
 
+@pytest.mark.parametrize("patience", [1, 5, None])
+def test_a_local_search_ends_where_nothing_better_came_for_long(patience):
+    macs, start = counted(u_net()), baselines.uniform(u_net(), 40, every=4)
+    how = {"macs": macs, "calls": 40, "keep": 0.25, "trials": 60, "seed": 0}
+    worth = weighted(scattered(40, 5))
+    found = list(local_search(start, objective=worth, patience=patience, **how))
+    waits = [len(list(run)) for better, run in itertools.groupby(found, key=lambda trial: trial.improved) if not better]
+    assert max(waits[:-1], default=0) < (patience or 60)
+    assert waits[-1] == patience if patience else len(found) == 60
+    whole = list(local_search(start, objective=worth, **how))
+    assert [trial.schedule for trial in whole[: len(found)]] == [trial.schedule for trial in found]
+    with pytest.raises(ValueError, match="patience=0"):
+        list(local_search(start, objective=worth, patience=0, **how))
+
+
 @every_search
 def test_a_search_ends_where_nothing_new_is_left(search):
     macs = counted(chain(2))  # one of three calls: only the first

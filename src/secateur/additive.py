@@ -16,10 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.baselines import chosen, dense
-from secateur.blocks import Blocks
 from secateur.calibration import Trajectory
-from secateur.schedule import Schedule
 from secateur.solvers import check_linear
 
 ONE_STEP_ERROR = 1e-3  # relative: a step that is not a·x + b·y misses the next latents by far more
@@ -221,18 +218,3 @@ def walk(came: Sequence[np.ndarray], last: np.ndarray) -> Path:
         levels.append(int(u))
         u, s = before[u, s], u
     return tuple(reversed(levels))
-
-
-def held_schedule(solution: Solution, blocks: Blocks, *, calls: int, hold: str, made: dict[str, Any]) -> Schedule:
-    """The Schedule that makes these calls of `calls` and holds the others."""
-    grid = chosen(blocks, calls, run=solution.levels).grid
-    made = {"method": "additive", "predicted_error": solution.error, **made}
-    return Schedule(blocks.names, grid, blocks.reuse, blocks.denoiser, made=made, hold=hold)
-
-
-def free_schedule(solution: Solution, ladder: Ladder, blocks: Blocks, *, made: dict[str, Any]) -> Schedule:
-    """The Schedule of these calls alone, at their own timesteps."""
-    timesteps = tuple(ladder.timesteps[k] for k in solution.levels)
-    made = {"method": "additive", "predicted_error": solution.error, **made}
-    grid = dense(blocks, len(timesteps)).grid
-    return Schedule(blocks.names, grid, blocks.reuse, blocks.denoiser, timesteps=timesteps, made=made)

@@ -47,15 +47,17 @@ def allocate(scores: Scores, *, keep: float, method: str = "exact", attention: b
     method: "exact", the highest sum of scores there is; "bisection", DiP-GO's threshold; "greedy", its public code's order.
     attention: count the attention products too. Held calls give what the scores were found with ("hold" in their `made`).
     Every cell that runs is read; call 0 runs whole. ValueError: keep outside (0, 1] or less than call 0 alone takes, no such
-    method.
+    method, attention where the costs are no MACs.
     """
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r} to allocate by: choose {', '.join(METHODS)}")
+    scores.macs.check_convention(attention=attention)
     macs, call = scores.macs, scores.macs.call(attention=attention)
     room = budget([call] * (scores.calls - 1), keep=keep, rest=call)
     cells, rest = macs.cells(attention=attention), macs.rest(attention=attention)
     rows, remarks = METHODS[method](Problem(scores.values[1:], macs.blocks, cells, rest, room))
-    made = {"method": method, "keep": float(keep), "attention": attention, **remarks, "scores": scores.made}
+    how = {"method": method, "keep": float(keep), "unit": macs.unit, "attention": attention}
+    made = {**how, **remarks, "scores": scores.made}
     schedule = closed(macs.blocks, [None, *rows], made=made)
     if (cost := macs.of(schedule, attention=attention)) > call + room:
         raise RuntimeError(f"{method} chose cells of {cost} MACs where {call + room} were left: report this with the scores")

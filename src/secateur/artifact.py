@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -99,12 +100,28 @@ def write(document: Mapping[str, Any], path: str | Path) -> None:
 
 def write_bytes(content: bytes, path: str | Path) -> None:
     """Put bytes into a file; a reader sees the old file or the new one, never half of it."""
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A file to write into, which takes the place of `path` at the end; after an error it is gone, and `path` as it was.
+
+    OSError, with the path's name, where there is no room, or one may not write there.
+    """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to save {path.name} in: make it first")
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise type(error)(f"{path} cannot be written ({reason}), and is as it was: make room, or save elsewhere") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read(path: str | Path, form: Form, parse: Callable[[Any], T]) -> T:

@@ -51,6 +51,12 @@ class Blocks:
         return self.names.index(name)
 
 
+def kinds(blocks: Blocks) -> tuple[str, ...]:
+    """What a block of this denoiser can give when it does not run, its family's own kind first."""
+    own = family(blocks.denoiser).reuse
+    return (own, *(kind for kind in KINDS if kind != own and (kind != "residual" or own == "residual")))
+
+
 def needed(run: Sequence[bool], blocks: Blocks) -> tuple[bool, ...]:
     """Which blocks somebody reads, (L,): from the sinks up through every block that runs or adds to its input."""
     found: set[int] = set()

@@ -50,6 +50,7 @@ def search(
     images: Annotated[int, typer.Option(min=1, help="calibration images")] = 16,
     budget: Annotated[str, typer.Option(help="what keep is a fraction of: macs, or ms as measured on this device")] = "macs",
     trials: Annotated[int, typer.Option(min=1, help="schedules that the local search measures")] = 80,
+    patience: Annotated[int, typer.Option(min=1, help="trials without anything better that end the local search")] = 20,
     updates: Annotated[int, typer.Option(min=1, help="updates of the gradient stage")] = 100,
     granularity: Granularity = None,
     steps: Steps = 50,
@@ -86,15 +87,16 @@ def search(
                                                                              batch_size=batch_size, **options))  # fmt: skip
         objective = find.objective_for(loaded, trajectory, target=target, blocks=counted.blocks, batch_size=batch_size)
         looked = find.find(loaded, trajectory, macs=costs, keep=wanted, objective=objective, stages=order, trials=trials,
-                           updates=updates, seed=seed, batch_size=batch_size)  # fmt: skip
+                           patience=patience, updates=updates, seed=seed, batch_size=batch_size)  # fmt: skip
         known = {"command": command_line(), "target": target, "keep": wanted, "budget": budget, "seeds": list(seeds),
-                 "conditions_sha256": digest(conditions), **options, **versions()}  # fmt: skip
+                 "unit": costs.unit, "conditions_sha256": digest(conditions), **options, **versions()}  # fmt: skip
         found = watched(looked, bar, task, out, known)
     made = schedules.load(out)
     console.print(str(made), markup=False, highlight=False)
     console.print(stage_table(found))
-    shares = [counted.of(made, attention=a) / (len(trajectory.timesteps) * counted.call(attention=a)) for a in (False, True)]
-    console.print(f"keeps {shares[0]:.3f} of the MACs ({shares[1]:.3f} with attention); wrote {out}", soft_wrap=True)
+    console.print(
+        f"{kept_of(made, dict.fromkeys((counted, costs)), calls=len(trajectory.timesteps))}; wrote {out}", soft_wrap=True
+    )
     finish(schedules.document(made), as_json=json)
 
 
@@ -126,6 +128,16 @@ def costs_of(pipe, counted, budget: str, run):
         return counted, run()
     made: list = []
     return measure.block_times(bare(component(pipe)), counted.blocks, lambda: made.append(run())), made[0]
+
+
+def kept_of(made, costs, *, calls: int) -> str:
+    """What a schedule keeps of so many dense calls, in a sentence."""
+    parts = []
+    for cost in costs:
+        plain, attention = (cost.of(made, attention=a) / (calls * cost.call(attention=a)) for a in (False, True))
+        more = f" ({attention:.3f} with attention)" if cost.unit == "macs" else ""
+        parts.append(f"{plain:.3f} of the {cost.noun}{more}")
+    return f"keeps {', '.join(parts)}"
 
 
 def scores_beside(out: Path) -> Path:
@@ -180,13 +192,17 @@ def guidance_of(loaded, pipe: str, wanted: float | None) -> float:
 
 def check_writable(out: Path) -> None:
     """Nothing; OSError before any work where the schedule could not be written at its end."""
-    import os
+    from tempfile import TemporaryFile
 
     folder = out.parent
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder} to save {out.name} in: make it first")
-    if out.is_dir() or not os.access(folder, os.W_OK):
-        raise PermissionError(f"{out} cannot be written: give another file by --out")
+    try:
+        TemporaryFile(dir=folder).close()  # a permission may be there and the file system read-only
+    except OSError as error:
+        raise PermissionError(f"{out} cannot be written ({error.strerror}): give another file by --out") from error
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder and cannot be written: give a file by --out")
 
 
 def digest(conditions: tuple) -> str:
@@ -218,6 +234,5 @@ def retarget(
     made = allocate(found, keep=keep, method=method, attention=attention)
     schedules.save(made, out)
     console.print(str(made), markup=False, highlight=False)
-    kept = [found.macs.keep(made, attention=a) for a in (False, True)]
-    console.print(f"keeps {kept[0]:.3f} of the MACs ({kept[1]:.3f} with attention); wrote {out}")
+    console.print(f"{kept_of(made, [found.macs], calls=made.calls)}; wrote {out}", soft_wrap=True)
     finish(schedules.document(made), as_json=json)

@@ -23,6 +23,7 @@ from secateur.patch import Patch
 if TYPE_CHECKING:
     from secateur.schedule import Schedule
 
+UNITS = ("macs", "ns")
 # A weight times activations; every other product (bmm, baddbmm, scaled_dot_product_*) is of activations: attention.
 LINEAR_OPS = {torch.ops.aten.convolution, torch.ops.aten.mm, torch.ops.aten.addmm}
 
@@ -32,7 +33,8 @@ class Macs:
     """MACs of one call, exact integers for the batch counted.
 
     linear, attention: of each block (L,), convolutions and linear layers, and the attention products alone.
-    rest_linear, rest_attention: outside the blocks, paid by every call that is not held whole.
+    rest_linear, rest_attention: outside the blocks, paid by every call that is not held whole. unit: "macs", or "ns" where
+    these are nanoseconds on one device, see `measure.block_times`.
     """
 
     blocks: Blocks
@@ -40,6 +42,16 @@ class Macs:
     attention: tuple[int, ...]
     rest_linear: int
     rest_attention: int
+    unit: str = "macs"
+
+    def __post_init__(self):
+        if self.unit not in UNITS:
+            raise ValueError(f"found the unit {self.unit!r}: use {' or '.join(map(repr, UNITS))}")
+
+    @property
+    def noun(self) -> str:
+        """What these are amounts of, in a sentence."""
+        return {"macs": "MACs", "ns": "time, as it was measured on one device"}[self.unit]
 
     def cells(self, *, attention: bool = False) -> tuple[int, ...]:
         """MACs of each block, (L,), with or without the attention products."""
@@ -52,6 +64,11 @@ class Macs:
     def call(self, *, attention: bool = False) -> int:
         """MACs of one dense call."""
         return sum(self.cells(attention=attention)) + self.rest(attention=attention)
+
+    def check_convention(self, *, attention: bool) -> None:
+        """Nothing; ValueError where the attention products are asked for and these are no MACs."""
+        if attention and self.unit != "macs":
+            raise ValueError(f"these costs are of {self.noun}, in which attention has its part: leave attention out")
 
     def of(self, schedule: Schedule, *, attention: bool = False) -> int:
         """MACs of a whole schedule: its live cells, and the rest for every call that is not held whole."""

@@ -155,7 +155,7 @@ def block_times(
         raise ValueError("the denoiser was not called while its blocks were to be timed: pass a run that makes images")
     cells = tuple(round(1e9 * float(np.median(found))) for found in inside)
     rest = max(0, round(1e9 * float(np.median(whole))) - sum(cells))
-    return Macs(blocks, cells, (0,) * len(cells), rest, 0)
+    return Macs(blocks, cells, (0,) * len(cells), rest, 0, unit="ns")
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,17 @@ def refresh(schedule: Schedule, space: Space, rng: Random, reach: float) -> Sche
     return changed(schedule, space, rng, {t: space.switched(rows[t], i, run=run) for t in some})
 
 
+def another_kind(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
+    """A block gives something else when it does not run; calls take what that frees, where nobody reads others any more."""
+    i = rng.randrange(len(space.blocks))
+    others = [kind for kind in space.kinds if kind != schedule.reuse[i]]
+    if not others or not any(any(row) and not row[i] for row in rows_of(schedule)):
+        return None
+    reuse = (*schedule.reuse[:i], rng.choice(others), *schedule.reuse[i + 1 :])
+    rows = space.reusing(reuse).fitted(rows_of(schedule), rng)
+    return with_rows(schedule, rows, reuse=reuse)
+
+
 def shift(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
     """One timestep goes towards the one before or after it."""
     if schedule.timesteps is None:

@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
 DOUBT = 2.0  # ours
 CAP_DB = 100.0  # ours: an image equal to its target is infinitely near, and no mean survives that
-DPM_SOLVER = {  # DPM-Solver++ 2M (arXiv 2211.01095) from the noisiest training timestep on
-    "algorithm_type": "dpmsolver++",
-    "solver_order": 2,
-    "timestep_spacing": "linspace",
-    "use_karras_sigmas": False,
-}
 STEPS = ("num_inference_steps", "timesteps", "sigmas")  # how a pipe is told them
 
 
@@ -121,8 +115,11 @@ def to_converged(
 
 
 def converging(pipe: DiffusionPipeline) -> tuple[str | None, Mapping[str, Any]]:
-    """Class and options of the scheduler that many steps of converge, for `pipes.scheduled`; None for the pipe's own class."""
-    return ("DPMSolverMultistepScheduler", DPM_SOLVER) if "beta_schedule" in pipe.scheduler.config else (None, {})
+    """Class and options of the scheduler that many steps of converge, for `pipes.scheduled`; None for the pipe's own class.
+
+    DPM-Solver++ 2M from the noisiest training timestep on, where the denoiser predicts noise.
+    """
+    return pipes.SOLVERS["DPM-Solver++"] if "beta_schedule" in pipe.scheduler.config else (None, {})
 
 
 def check_finite(images: np.ndarray, what: str) -> None:

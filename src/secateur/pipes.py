@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,27 @@ def locate(source: str) -> Path | None:
     if slash:
         raise FileNotFoundError(f"there is no folder {source}: give a pipeline's folder, a Hub id, or {' or '.join(zoo.NAMES)}")
     raise ValueError(f"the zoo has no pipeline {source!r}: choose {' or '.join(zoo.NAMES)}, a folder, or a Hub id owner/name")
+
+
+def save(pipe: DiffusionPipeline, folder: str | Path) -> None:
+    """Write a pipeline's folder; until all of it is there, what was there before stays. OSError where there is no room."""
+    from safetensors import SafetensorError
+
+    out = Path(folder)
+    part, old = (out.with_name(f".{out.name}.{word}") for word in ("part", "old"))
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        pipe.save_pretrained(part)
+        if out.exists():
+            out.replace(old)
+        part.replace(out)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{out} cannot be written ({error}), and is as it was: make room, and run the same command") from error
+    finally:
+        if old.exists() and not out.exists():
+            old.replace(out)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def denoiser_config(source: str) -> dict[str, Any]:

@@ -6,8 +6,9 @@ of calls near enough to one another, and the shortest path goes over both.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from secateur.baselines import closed
 from secateur.blocks import Blocks
 from secateur.calibration import Trajectory, replay
 from secateur.macs import Macs
-from secateur.paths import Path, Updates, states
+from secateur.paths import Path, Updates, climbed, states
 from secateur.schedule import Schedule
 from secateur.subnet import apply
 
@@ -112,17 +113,50 @@ def missed(ladder: Ladder, s: int, said: Tensor) -> Tensor:
     return ladder.carry[s, s + 1 :, None] * ladder.x[s] + ladder.gain[s, s + 1 :, None] * said - ladder.x[s + 1 :]
 
 
+def polished(ladder: Ladder, path: Path, *, weights: np.ndarray, said: Tensor | None = None) -> Path:
+    """The path moved to where its errors cancel best; `error` is then the mean square of their weighted sum.
+
+    The shortest path adds up squares, as if errors were independent; but those of neighbouring updates point the same way or
+    the opposite one. Here they are added up as vectors, each grown by the root of its level's weight, as if what lies between
+    it and the image only scaled it (ours). said: as in `updates`; by default every call of the path is whole.
+    """
+    said = ladder.y[:, None] if said is None else said
+    roots = torch.as_tensor(weights).sqrt()
+
+    @cache
+    def error(u: int, back: int, s: int, gap: int, t: int) -> Tensor:
+        miss = ladder.carry[s, t] * ladder.x[s] + ladder.gain[s, t] * said[s, gap] - ladder.x[t]
+        return roots[t] * (miss + ladder.bend[u, s, t] * (said[s, gap] - said[u, back]))
+
+    def total(path: Path) -> float:
+        found = list(steps(path, end=len(ladder)))
+        if any(gap >= said.shape[1] for _, _, _, gap, _ in found):
+            return np.inf
+        return float(torch.stack([error(*step) for step in found]).sum(0).pow(2).mean())
+
+    return climbed(path, total, levels=len(ladder))
+
+
+def steps(path: Path, *, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """(call before, its gap, call, its gap, next level) of every update; a gap counts levels since the last whole call."""
+    u = back = last = 0
+    for s, whole, t in zip(path.levels, path.whole, (*path.levels[1:], end), strict=True):
+        last = s if whole else last
+        yield u, back, s, s - last, t
+        u, back = s, s - last
+
+
 def read(ladder: Ladder, outputs: Tensor) -> Tensor:
     """`partial_outputs` (G, reach + 1, B, …) as the ladder reads predictions, (G, reach + 1, N), float64."""
     flat = outputs.double().flatten(2)
     return torch.stack([ladder.read(column, ladder.x) for column in flat.unbind(1)], dim=1)
 
 
-def schedule_of(path: Path, ladder: Ladder, blocks: Blocks, row: Row, *, hold: str, made: dict[str, Any]) -> Schedule:
+def schedule_of(path: Path, ladder: Ladder, blocks: Blocks, row: Row = (), *, hold: str, made: Mapping[str, Any]) -> Schedule:
     """The Schedule of a path: at the timesteps of its calls alone where the ladder is free, holding the others elsewhere."""
     whole = {s for s, full in zip(path.levels, path.whole, strict=True) if full}
     found = mixed(blocks, len(ladder), whole=whole, partial=path.levels, row=row)
-    made = {"method": "refresh", "predicted_error": path.error, **made}
+    made = {"method": "refresh" if row else "additive", "predicted_error": path.error, **made}
     if not ladder.chosen:
         return replace(found, hold=hold, made=made)
     timesteps = tuple(ladder.timesteps[s] for s in path.levels)

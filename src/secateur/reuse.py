@@ -5,7 +5,7 @@ last two outputs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,9 +22,13 @@ Stream = tuple[str, int]  # name and position of a forward's argument
 def streams(denoiser: nn.Module, blocks: Blocks) -> Iterator[tuple[Stream, ...]]:
     """For each block the arguments that its outputs continue, if it reuses a residual; else none."""
     for module, reuse in zip(find_modules(denoiser, blocks.names), blocks.reuse, strict=True):
-        names = family(denoiser).streams if reuse == "residual" else ()
-        order = list(inspect.signature(type(module).forward).parameters)[1:]
-        yield tuple((name, order.index(name)) for name in names)
+        yield streams_of(module, family(denoiser).streams if reuse == "residual" else ())
+
+
+def streams_of(module: nn.Module, names: Sequence[str]) -> tuple[Stream, ...]:
+    """The arguments of these names of a block's forward, with their places."""
+    order = list(inspect.signature(type(module).forward).parameters)[1:]
+    return tuple((name, order.index(name)) for name in names)
 
 
 def continued(found: tuple[Stream, ...], inputs: Inputs) -> list[Tensor]:

@@ -19,7 +19,7 @@ from secateur.macs import Macs
 
 TENSOR, ENTRY = "scores", "secateur"  # the tensor in a file, and its metadata entry: one JSON document
 BLOCKS = ("denoiser", "granularity", "producers", "sinks")
-COUNTS = ("linear", "attention", "rest_linear", "rest_attention")
+COUNTS = ("linear", "attention", "rest_linear", "rest_attention", "unit")
 FORM = Form(
     noun="scores document",
     number=1,
@@ -36,10 +36,12 @@ FORM = Form(
         "attention": (list,),
         "rest_linear": (int,),
         "rest_attention": (int,),
+        "unit": TEXT,
         "values_sha256": TEXT,
     },
     ordered="blocks",
     texts=("blocks",),
+    defaults={"unit": "macs"},
 )
 
 
@@ -146,7 +148,8 @@ def from_document(found: Any, values: np.ndarray) -> Scores:
         tuple(tuple(producers) for producers in found["producers"]),
         tuple(found["sinks"]),
     )
-    macs = Macs(blocks, tuple(found["linear"]), tuple(found["attention"]), found["rest_linear"], found["rest_attention"])
+    rests, unit = (found["rest_linear"], found["rest_attention"]), found.get("unit", FORM.defaults["unit"])
+    macs = Macs(blocks, tuple(found["linear"]), tuple(found["attention"]), *rests, unit=unit)
     return Scores(values, macs, found["scheduler"], found["scheduler_hash"], found["made"])
 
 

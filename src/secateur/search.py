@@ -86,6 +86,7 @@ def check(task: Task) -> None:
     """Nothing; ValueError or TypeError where a search could not be made."""
     trajectory, start, whole = task.trajectory, task.start, task.macs.call(attention=task.settings.attention)
     check_pipe(task.pipe)
+    task.macs.check_convention(attention=task.settings.attention)
     check_conditions(task.pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=1, call=trajectory.options)
     if task.calls < 2:
         raise ValueError(f"the trajectory has {task.calls} denoiser calls, and the first one runs whole: record more steps")

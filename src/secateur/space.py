@@ -20,7 +20,8 @@ class Space:
     """Rows whose first is whole, whose others are closed, and which cost at most `limit_macs`.
 
     blocks: with what they reuse. cells: MACs of each block, (L,). rest: MACs outside of them, of every call not held.
-    timesteps: that the denoiser was trained on; a schedule that chooses its own stays below that.
+    timesteps: that the denoiser was trained on; a schedule that chooses its own stays below that. kinds: of reuse that a
+    block may change to.
     """
 
     blocks: Blocks
@@ -28,6 +29,7 @@ class Space:
     rest: int
     limit_macs: int
     timesteps: int = 1000
+    kinds: tuple[str, ...] = ()
 
     def __post_init__(self):
         if (first := self.macs(self.whole)) > self.limit_macs:
@@ -38,6 +40,10 @@ class Space:
         """The space of a fraction `keep` of this many dense calls."""
         limit = budget_macs(macs, calls, keep=keep, attention=attention)
         return Space(macs.blocks, macs.cells(attention=attention), macs.rest(attention=attention), limit, timesteps)
+
+    def reusing(self, reuse: tuple[str, ...]) -> Space:
+        """The same space where blocks reuse by these kinds, (L,)."""
+        return self if reuse == self.blocks.reuse else replace(self, blocks=replace(self.blocks, reuse=reuse))
 
     @property
     def whole(self) -> Row:

@@ -168,7 +168,18 @@ def cell_gates(gates: Tensor, blocks: Blocks) -> Tensor:
 
     The last column, ours, makes a row of zeros hold the whole previous output, as a Schedule's row without '#' does.
     """
-    return torch.cat((closed(gates, blocks), largest(gates.unbind(dim=1)).unsqueeze(1)), dim=1)
+    return torch.cat((closed(gates, blocks), entered(gates).unsqueeze(1)), dim=1)
+
+
+def entered(gates: Tensor) -> Tensor:
+    """The largest gate of each row, (T,), with a gradient for the gates alone that could change it (ours).
+
+    Where several are 1, each could go and the call would still be entered; where all are 0, each could enter it. Shared
+    among equal gates, the gradient would make a block seem of use that does nothing.
+    """
+    most = gates.amax(dim=1, keepdim=True)
+    able = (gates == most) & ((most == 0) | ((gates == most).sum(dim=1, keepdim=True) == 1))
+    return most.detach().squeeze(1) + (able * (gates - gates.detach())).sum(dim=1)
 
 
 def closed(gates: Tensor, blocks: Blocks) -> Tensor:

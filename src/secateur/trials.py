@@ -14,7 +14,7 @@ from random import Random
 
 from secateur.baselines import dense
 from secateur.macs import Macs
-from secateur.moves import MOVES, Move
+from secateur.moves import MOVES, Move, another_kind
 from secateur.schedule import RUN, Schedule
 from secateur.space import Row, Space, rows_of, with_rows
 
@@ -96,19 +96,25 @@ def local_search(
     trials: int,
     seed: int,
     moves: Sequence[Move] = MOVES,
+    kinds: Sequence[str] = (),
+    patience: int | None = None,
     attention: bool = False,
     timesteps: int = 1000,
 ) -> Iterator[Trial]:
     """Trials of small changes of the best schedule so far, `start` being the first: each improvement is taken at once.
 
     calls: of the dense sampler, whose cost `keep` is a fraction of; a start that chooses its timesteps may have fewer or
-    more. timesteps: that the denoiser was trained on. A kind of move is drawn as often as it has been of use. ValueError
-    where the start is over the budget.
+    more. timesteps: that the denoiser was trained on. kinds: of reuse among which each block may change; none: all stay as they
+    are. patience: trials in a row without anything better after which the search ends; None: never. A kind of move is drawn as
+    often as it has been of use. ValueError where the start is over the budget.
     """
+    if patience is not None and patience < 1:
+        raise ValueError(f"found patience={patience}, wanted trials without anything better: give 1 or more, or None")
     macs.check(start)
     reused = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
     space = Space.of(reused, calls, keep=keep, attention=attention, timesteps=timesteps)
-    start = affordable(start, space)
+    space, start = replace(space, kinds=tuple(kinds)), affordable(start, space)
+    moves = (*moves, another_kind) if kinds else moves
     rng, asked = Random(seed), list[Move]()
     used: dict[Move, tuple[int, int]] = dict.fromkeys(moves, (1, 2))  # improvements and trials, as if one of two had been good
     made = {"method": "local", "keep": keep, "attention": attention, "seed": seed, "start": start.made}
@@ -118,12 +124,12 @@ def local_search(
             return start
         [move] = rng.choices(moves, [wins / times for wins, times in used.values()])
         asked.append(move)
-        new = move(last.best, space, rng, 1 - last.number / trials)
+        new = move(last.best, space.reusing(last.best.reuse), rng, 1 - last.number / trials)
         if new is None or within(new, last.best) or space.room(rows_of(new)) < 0:
             return None
         return replace(new, made=made)
 
-    for trial in tried(propose, objective, trials=trials):
+    for trial in patient(tried(propose, objective, trials=trials), patience):
         yield trial
         if asked:
             wins, times = used[asked[-1]]
@@ -138,15 +144,25 @@ def affordable(start: Schedule, space: Space) -> Schedule:
     return with_rows(start, rows)
 
 
+def patient(trials: Iterator[Trial], patience: int | None) -> Iterator[Trial]:
+    """The trials up to the one that is the last of so many in a row which brought nothing better."""
+    waited = 0
+    for trial in trials:
+        yield trial
+        waited = 0 if trial.improved else waited + 1
+        if waited == patience:
+            return
+
+
 def tried(propose: Propose, objective: Value, *, trials: int) -> Iterator[Trial]:
     """Trials of what `propose(last trial)` gives, as far as it is new."""
     last, seen = None, set()
     for number in range(1, trials + 1):
         drawn = (propose(last) for _ in range(DRAWS))
-        schedule = next((new for new in drawn if new and (new.grid, new.timesteps) not in seen), None)
+        schedule = next((new for new in drawn if new and (new.grid, new.timesteps, new.reuse) not in seen), None)
         if schedule is None:
             return
-        seen.add((schedule.grid, schedule.timesteps))
+        seen.add((schedule.grid, schedule.timesteps, schedule.reuse))
         value = float(objective(schedule))
         ahead = last is None or value > last.best_value
         last = Trial(number, schedule, value, *((schedule, value) if ahead else (last.best, last.best_value)))
@@ -175,8 +191,8 @@ def mutated(rows: Sequence[Row], rng: Random) -> list[Row]:
 
 
 def within(schedule: Schedule, other: Schedule) -> bool:
-    """Whether a schedule runs nothing that the other does not at the same timesteps: it is hardly better then."""
-    if (schedule.calls, schedule.timesteps) != (other.calls, other.timesteps):
+    """Whether a schedule runs nothing that the other does not, all else being equal: it is hardly better then."""
+    if (schedule.calls, schedule.timesteps, schedule.reuse) != (other.calls, other.timesteps, other.reuse):
         return False
     pairs = zip("".join(schedule.grid), "".join(other.grid), strict=True)
     return all(theirs == RUN or ours != RUN for ours, theirs in pairs)
