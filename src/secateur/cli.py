@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from secateur import cli_search
+from secateur import cli_distil, cli_search
 from secateur.terminal import (
     AsJson,
     BatchSize,
@@ -41,7 +41,7 @@ def main() -> None:
     """Run the command; bad input ends in one sentence on stderr and exit code 1."""
     try:
         app()
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         stop(str(error))
     except (MemoryError, RuntimeError) as error:
         if "memory" not in f"{type(error).__name__} {error}".lower():
@@ -243,6 +243,8 @@ def show(schedule: Annotated[Path, typer.Argument(metavar="SCHEDULE")], json: As
 
     found = schedules.load(schedule)
     console.print(str(found), markup=False, highlight=False)
+    if (keep := found.made.get("keep")) is not None:
+        console.print(f"made to keep {keep:.3f} of the dense {found.made.get('unit', 'macs')}", highlight=False)
     finish(schedules.document(found), as_json=json)
 
 
@@ -295,6 +297,7 @@ def report(
 
 
 app.add_typer(cli_search.app)
+app.add_typer(cli_distil.app)
 
 if __name__ == "__main__":
     main()

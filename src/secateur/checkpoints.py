@@ -1,0 +1,82 @@
+"""Checkpoints: a training in a file, from which it goes on exactly."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from secateur import progress
+from secateur.training import Training
+
+FILE, NOUN = "distil.safetensors", "distillation"
+STATED = ("number", "scales", "raw", "normalized", "total")
+
+
+def save(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
+    """Write a training into its folder, see `progress.write`; every process calls this, and the main one writes."""
+    found = tensors(now, student)
+    if now.accelerator.is_main_process:
+        stated = {name: getattr(now, name) for name in STATED} | {"scaler": scaler_state(now)}
+        progress.write(found, folder / FILE, stated=stated, arguments=arguments)
+
+
+def load(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
+    """Put the training saved in a folder, if any, into this one. ValueError: damaged, or made by other arguments."""
+    if not (folder / FILE).exists():
+        return
+    stated, found = progress.read(folder / FILE, noun=NOUN, arguments=arguments)
+    put(now, student, found)
+    for name in STATED:
+        setattr(now, name, stated[name])
+    if stated["scaler"] and now.accelerator.scaler is not None:
+        now.accelerator.scaler.load_state_dict(stated["scaler"])
+
+
+def scaler_state(now: Training) -> dict[str, Any]:
+    """The state of the gradient scaler of fp16, empty where there is none."""
+    scaler = getattr(now.accelerator, "scaler", None)
+    return scaler.state_dict() if scaler is not None else {}
+
+
+def tensors(now: Training, student: nn.Module) -> dict[str, Tensor]:
+    """Every tensor of a training by name, whole also where processes hold parts of it."""
+    names = [name for name, _ in student.named_parameters()]
+    state = now.optimizer.state_dict()["state"]
+    kept = {f"optimizer.{part}.{names[i]}": x for i, parts in state.items() for part, x in parts.items()}
+    weights = {f"student.{name}": p for name, p in student.named_parameters()}
+    return {name: whole(x) for name, x in (weights | kept | {f"averaged.{n}": x for n, x in now.averaged.items()}).items()}
+
+
+def put(now: Training, student: nn.Module, found: Mapping[str, Tensor]) -> None:
+    """Put tensors where `tensors` took them from."""
+    parameters, state = dict(student.named_parameters()), defaultdict(dict)
+    places = {name: i for i, name in enumerate(parameters)}
+    with torch.no_grad():
+        for key, x in found.items():
+            kind, name = key.split(".", 1)
+            if kind == "optimizer":
+                part, name = name.split(".", 1)
+                state[places[name]][part] = like(x, parameters[name])
+            else:
+                target = parameters[name] if kind == "student" else now.averaged[name]
+                target.copy_(like(x, target))
+    groups = now.optimizer.state_dict()["param_groups"]
+    now.optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
+
+
+def whole(x: Tensor) -> Tensor:
+    """A tensor, gathered where processes hold parts of it."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def like(x: Tensor, target: Tensor) -> Tensor:
+    """A whole tensor spread over processes as the target is; a count of steps stays as it is."""
+    if isinstance(target, DTensor) and x.ndim:
+        return distribute_tensor(x.to(target.device), target.device_mesh, target.placements)
+    return x

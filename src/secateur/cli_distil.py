@@ -1,0 +1,289 @@
+"""The command that teaches a student: distil."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table, box
+
+from secateur.terminal import (
+    AsJson,
+    Device,
+    Dtype,
+    Guidance,
+    Steps,
+    command_line,
+    console,
+    finish,
+    load_pipe,
+    progress,
+    read_prompts,
+)
+
+if TYPE_CHECKING:
+    from secateur.dataset import Pair
+    from secateur.distil import DistilStep
+    from secateur.examples import Examples
+    from secateur.lessons import DistilSettings
+    from secateur.plan import Plan
+
+app = typer.Typer()
+HUB, TARS, SCENES = "hub:", "tars:", "scenes"
+EXAMPLES, PLAN = "examples.safetensors", "plan.json"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What examples are made of: the teacher with pictures from a source, or with prompts alone by which it draws."""
+
+    teacher: str
+    source: str | None
+    prompts: str | None
+    limit: int
+    size: int | None
+    caption: str | None
+    steps: int
+    guidance_scale: float | None
+    seed: int
+
+
+@app.command()
+def distil(
+    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="folder of the student's pipeline")],
+    teacher: Annotated[str, typer.Option(help="the pipe that the student was cut from")],
+    data: Annotated[
+        str | None, typer.Option(help=f"a folder with metadata.jsonl, {HUB}OWNER/NAME, {TARS}FILES, or {SCENES} (the zoo's)")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="without pictures: prompts by which the teacher draws, one a line")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the pipe; default: STUDENT-distilled")] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="of a transformer: the plan it was cut by; default: STUDENT/plan.json")
+    ] = None,
+    checkpoints: Annotated[Path | None, typer.Option(help="folder to go on from; default: OUT-checkpoints")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="examples at most; of prompts and scenes just as many")] = 10_000,
+    size: Annotated[int | None, typer.Option(min=8, help="side of the pictures; default: what the pipe draws")] = None,
+    caption: Annotated[str | None, typer.Option(help="column with the captions; default: text, caption, …")] = None,
+    updates: Annotated[int, typer.Option(min=1, help="updates of the student")] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1, help="samples at once, over all processes")] = 8,
+    accumulation: Annotated[int, typer.Option(min=1, help="batches for one update")] = 1,
+    lr: Annotated[float, typer.Option(help="highest learning rate")] = 5e-5,
+    warmup: Annotated[int, typer.Option(min=0, help="updates until it is reached")] = 0,
+    schedule: Annotated[str, typer.Option(help="of the learning rate: constant or cosine")] = "constant",
+    normalize: Annotated[str, typer.Option(help="of features: mean_square, norm, running or none")] = "mean_square",
+    task: Annotated[float, typer.Option(help="weight of the task term")] = 1.0,
+    output: Annotated[float, typer.Option(help="weight of the output term")] = 1.0,
+    feature: Annotated[float, typer.Option(help="weight of each feature term")] = 0.1,
+    null_rate: Annotated[float, typer.Option(help="how often a sample has no prompt, for guidance")] = 0.1,
+    swap_rate: Annotated[float, typer.Option(help="how often the noisiest samples get another's prompt")] = 0.0,
+    ema: Annotated[float, typer.Option(help="decay of the averaged weights, which are what is saved; 0: none")] = 0.999,
+    mixed_precision: Annotated[str, typer.Option(help="no, bf16 or fp16")] = "no",
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="gradient checkpointing: less memory, slower")] = False,
+    save_every: Annotated[int, typer.Option(min=1, help="updates from one checkpoint to the next")] = 500,
+    log_with: Annotated[str | None, typer.Option(help="a tracker of accelerate, such as tensorboard or wandb")] = None,
+    steps: Steps = 25,
+    guidance_scale: Guidance = None,
+    seed: Annotated[int, typer.Option(help="of the order, noise and conditions of samples")] = 0,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    json: AsJson = False,
+) -> None:
+    """Teach a student what its teacher says. Stopped, it goes on from its last checkpoint by the same command.
+
+    --steps, --guidance-scale: how the teacher draws by --prompts. --dtype: of the teacher; the student learns in float32.
+    """
+    from secateur.lessons import DistilSettings
+
+    settings = DistilSettings(
+        steps=updates, batch_size=batch_size, accumulation=accumulation, lr=lr, warmup=warmup, schedule=schedule, task=task,
+        output=output, feature=feature, normalize=normalize, timesteps="stratified", null_rate=null_rate, swap_rate=swap_rate,
+        ema=ema or None, mixed_precision=mixed_precision, checkpointing=checkpointing, seed=seed)  # fmt: skip
+    asked = Data(teacher, data, None if prompts is None else str(prompts), limit, size, caption, steps, guidance_scale, seed)
+    out = out or beside(student, "distilled")
+    checkpoints = checkpoints or beside(out, "checkpoints")
+    check_folders(student, teacher, out)
+    check_data(asked)
+    cut = plan_of(student, plan)
+    accelerator = accelerator_for(mixed_precision, log_with, checkpoints, device=device)
+    last = taught(student, asked, settings, cut, out, checkpoints, save_every, accelerator, dtype=dtype, device=device)
+    if accelerator is None or accelerator.is_main_process:
+        console.print(terms(last), f"wrote {out}", soft_wrap=True)
+        finish({"out": str(out), "updates": last.number, "raw": dict(last.raw), "normalized": dict(last.normalized),
+                "total": last.total, "command": command_line()}, as_json=json)  # fmt: skip
+
+
+def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | None, out: Path, checkpoints: Path,
+           save_every: int, accelerator: Any, *, dtype: str, device: str) -> DistilStep:  # fmt: skip
+    """The last step of teaching the student in a folder, whose pipeline is then saved."""
+    from secateur import dataset, features, pipes
+    from secateur import distil as teaching
+    from secateur.checkpoints import whole
+    from secateur.subnet import component
+
+    where = device if accelerator is None else str(accelerator.device)
+    teacher, pipe = (
+        load_pipe(name, dtype=kind, device=where) for name, kind in ((asked.teacher, dtype), (str(student), "float32"))
+    )
+    net, pupil = component(teacher), component(pipe)
+    sites = features.sites(net, pupil, plan=plan) if settings.feature else {}
+    examples = examples_of(checkpoints / EXAMPLES, asked, teacher, settings.batch_size, accelerator)
+    null = dataset.null(teacher, labels="class_labels" in examples.conditions) if settings.null_rate else None
+    steps = teaching.distil(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null,
+                            folder=checkpoints, save_every=save_every, accelerator=accelerator)  # fmt: skip
+    last = watched(steps, settings.steps, checkpoints)
+    weights = {name: whole(p.detach()) for name, p in pupil.named_parameters()}
+    if accelerator is None or accelerator.is_main_process:
+        # What processes have shared out between them cannot be saved as it is.
+        fresh = pipe if accelerator is None else pipes.load(str(student))
+        teaching.copy(weights, component(fresh))
+        pipes.save(fresh, out)
+        if plan is not None:
+            plan.save(out / PLAN)
+    return last
+
+
+# What is asked
+
+
+def beside(folder: Path, word: str) -> Path:
+    """The folder of this name beside another."""
+    return folder.with_name(f"{folder.name}-{word}")
+
+
+def check_folders(student: Path, teacher: str, out: Path) -> None:
+    """Nothing; OSError before any work where a folder is missing, or the pipe could not be saved."""
+    from secateur import pipes
+
+    if not student.is_dir():
+        raise FileNotFoundError(f"there is no folder {student} of a student's pipeline: make one by `secateur prune`")
+    pipes.locate(str(student))
+    pipes.locate(teacher)
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {out.parent} to save {out.name} in: make it first")
+    if out.exists() and not (out / "model_index.json").is_file():
+        raise FileExistsError(f"{out} is there and no pipeline, so it will not be replaced: give another folder by --out")
+
+
+def check_data(asked: Data) -> None:
+    """Nothing; ValueError, FileNotFoundError before any work where the data cannot be read."""
+    from secateur import dataset, zoo
+
+    source, prompts = asked.source, asked.prompts
+    if (source is None) == (prompts is None):
+        raise ValueError("found both --data and --prompts or neither: give pictures with captions, or prompts alone")
+    if prompts is not None and not Path(prompts).is_file():
+        raise FileNotFoundError(f"there is no file {prompts}: write prompts into it, one a line")
+    if source == SCENES and asked.teacher not in zoo.NAMES:
+        raise ValueError(f"the zoo's scenes are for {' and '.join(zoo.NAMES)}, not for {asked.teacher}: give a folder")
+    if source is not None and source != SCENES and not source.startswith((HUB, TARS)):
+        dataset.metadata(Path(source), caption=asked.caption)
+
+
+def parts(asked: Data, pipe: Any, *, batch_size: int) -> Iterator[Examples]:
+    """The examples, some at a time."""
+    from secateur import compare, dataset
+
+    if asked.prompts is None:
+        return dataset.encoded(pipe, pairs(asked, default_side(pipe)), batch_size=batch_size, limit=asked.limit)
+    call = {"num_inference_steps": asked.steps, "guidance_scale": compare.guidance(pipe, asked.teacher, asked.guidance_scale)}
+    prompts = read_prompts(Path(asked.prompts))
+    return dataset.drawn(pipe, prompts, count=asked.limit, seed=asked.seed, batch_size=batch_size, **call)
+
+
+def pairs(asked: Data, side: int) -> Iterator[Pair]:
+    """Pictures with captions, as large as asked, or of this side."""
+    from secateur import dataset
+
+    source, size, caption = asked.source or "", asked.size or side, asked.caption
+    if source == SCENES:
+        return dataset.scenes(asked.teacher, seed=asked.seed)
+    if source.startswith(HUB):
+        return dataset.from_datasets(source.removeprefix(HUB), size=size, caption=caption)
+    if source.startswith(TARS):
+        return dataset.from_datasets("webdataset", size=size, caption=caption, data_files=source.removeprefix(TARS))
+    return dataset.from_folder(source, size=size, caption=caption)
+
+
+def plan_of(student: Path, plan: Path | None) -> Plan | None:
+    """The plan that a student was cut by, where it is known."""
+    from secateur.plan import Plan
+
+    beside_it = student / PLAN
+    return Plan.load(plan or beside_it) if plan or beside_it.is_file() else None
+
+
+def default_side(pipe: Any) -> int:
+    """Side of the pictures that a pipe draws, in pixels."""
+    from secateur.subnet import component
+
+    config: Any = component(pipe).config
+    return config["sample_size"] * 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+
+
+def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *, device: str):
+    """An Accelerator where accelerate or torchrun has launched this, or a tracker is wanted; otherwise None."""
+    import os
+
+    if log_with is None and not {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & set(os.environ):
+        return None
+    from accelerate import Accelerator
+
+    made = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision, log_with=log_with, project_dir=folder)
+    if log_with is not None:
+        made.init_trackers("secateur-distil")
+    return made
+
+
+# What is done
+
+
+def examples_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator: Any) -> Examples:
+    """The examples in a file, where they were made of the same data; otherwise they are made, and saved there."""
+    from secateur import dataset
+
+    if not path.exists() and (accelerator is None or accelerator.is_main_process):
+        found = []
+        with progress() as bar:
+            task = bar.add_task("making examples", total=asked.limit)
+            for part in parts(asked, pipe, batch_size=batch_size):
+                found.append(part)
+                bar.update(task, advance=len(part))
+        dataset.save(dataset.together(found), path, made=asdict(asked))
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
+    return dataset.load(path, made=asdict(asked))
+
+
+def watched(steps: Iterator[DistilStep], updates: int, folder: Path) -> DistilStep:
+    """The last step; every one is shown as it comes. An interrupt says where to go on from."""
+    bar, last = progress(), None
+    task = bar.add_task("distilling", total=updates)
+    try:
+        with Live(console=Console(stderr=True), transient=True, refresh_per_second=2) as live:
+            for last in steps:
+                bar.update(task, completed=last.number)
+                live.update(Group(terms(last), bar))
+    except KeyboardInterrupt:
+        where = f"after {last.number} updates" if last else "before the first update"
+        console.print(f"stopped {where}; the same command goes on from the last checkpoint in {folder}", soft_wrap=True)
+        raise SystemExit(130) from None
+    if last is None:
+        raise ValueError(f"{folder} holds no update: give --updates 1 or more")
+    return last
+
+
+def terms(step: DistilStep) -> Table:
+    """Every term of a step."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"update {step.number}, total {step.total:.4g}", title_justify="left")
+    for heading in ("term", "mean square", "normalized"):
+        table.add_column(heading, justify="left" if heading == "term" else "right")
+    for name, value in step.raw.items():
+        table.add_row(name, f"{value:.4g}", f"{step.normalized[name]:.4g}")
+    return table

@@ -1,0 +1,247 @@
+"""Pictures with captions, from a folder, the Hub, tar files or the zoo's renderer, and Examples made of them or of prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from secateur import calibration, progress
+from secateur.examples import Examples, asked_for, from_images, from_trajectory
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from PIL import Image
+
+Condition: TypeAlias = str | int
+Pair: TypeAlias = tuple[np.ndarray, Condition]  # (H, W, 3) in [0, 1], and a caption or class label
+METADATA, FILE_NAME = "metadata.jsonl", "file_name"
+CAPTIONS = ("text", "caption", "txt", "prompt", "label", "cls")  # columns, the first that there is
+IMAGES = ("image", "jpg", "jpeg", "png", "webp")
+NO_LABEL = 1000  # DiTPipeline's unconditional class
+NOUN = "set of examples"
+
+
+# Pictures
+
+
+def from_folder(folder: str | Path, *, size: int, caption: str | None = None) -> Iterator[Pair]:
+    """Pairs of a folder in the convention of diffusers and datasets: metadata.jsonl with file_name and text on each line.
+
+    size: side in pixels; the short side is scaled to it and the middle cut out. caption: the column to read; by default the
+    first of `CAPTIONS` that there is, where whole numbers are class labels. All that metadata.jsonl says is checked before the
+    first pair. FileNotFoundError, ValueError: a file that is missing, a line or a picture that cannot be read.
+    """
+    folder = Path(folder)
+    entries = metadata(folder, caption=caption)
+    return ((read_image(folder / name, size=size), text) for name, text in entries)
+
+
+def metadata(folder: Path, *, caption: str | None) -> list[tuple[str, Condition]]:
+    """(file, caption) of each line of a folder's metadata.jsonl, every file of which exists."""
+    path = folder / METADATA
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}: give one with pictures and {METADATA}")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {METADATA}, so its pictures have no captions: write one with a line "
+            '{"file_name": "0.png", "text": "a fox"} for each picture'
+        )
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{path} is empty: write a line for each picture, with file_name and text")
+    found = [entry(line, f"line {n} of {path}", caption=caption) for n, line in enumerate(lines, 1)]
+    if missing := [name for name, _ in found if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"{path} names {missing[0]}, which is not in {folder}: put it there, or take the line out")
+    return found
+
+
+def entry(line: str, where: str, *, caption: str | None) -> tuple[str, Condition]:
+    """The file and the caption in one line of metadata; ValueError with where it is."""
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is no JSON ({error}): correct it") from error
+    if not isinstance(found, dict) or not isinstance(found.get(FILE_NAME), str):
+        raise ValueError(f"{where} names no {FILE_NAME}: add it")
+    return found[FILE_NAME], caption_in(found, where, caption=caption)
+
+
+def caption_in(row: Mapping[str, Any], where: str, *, caption: str | None) -> Condition:
+    """The caption or class label in a row of data; ValueError where there is none."""
+    names = (caption,) if caption else CAPTIONS
+    found = next((row[name] for name in names if row.get(name) not in (None, "")), None)
+    if isinstance(found, bytes):
+        found = found.decode()
+    if isinstance(found, bool) or not isinstance(found, (str, int)):
+        raise ValueError(f"{where} has no caption ({' or '.join(names)}), but {', '.join(row)}: add it, or name its column")
+    return found
+
+
+def read_image(path: Path, *, size: int) -> np.ndarray:
+    """The picture in a file as `squared`; ValueError where it cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return squared(image, size=size)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's for a broken PNG is a SyntaxError
+        raise ValueError(f"{path} is no whole picture: replace it, or take its line out of {METADATA}") from error
+
+
+def squared(image: Image.Image, *, size: int) -> np.ndarray:
+    """A picture (size, size, 3), float32 in [0, 1]: the short side scaled, the middle cut out."""
+    from PIL import Image
+
+    image = image.convert("RGB")
+    scale = size / min(image.size)
+    width, height = (max(round(side * scale), size) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.float32) / 255
+
+
+def from_datasets(name: str, *, size: int, caption: str | None = None, split: str = "train", **options: Any) -> Iterator[Pair]:
+    """Pairs of a Hub dataset, read as they are asked for; or with name "webdataset" and data_files=… of tar files.
+
+    options: of `datasets.load_dataset`. ModuleNotFoundError where datasets is not installed; ValueError where a row has no
+    picture or no caption.
+    """
+    rows = streamed(name, split=split, **options)
+    return (pair(row, f"row {n} of {name}", size=size, caption=caption) for n, row in enumerate(rows))
+
+
+def streamed(name: str, **options: Any) -> Iterable[Mapping[str, Any]]:
+    """The rows of a dataset, streamed."""
+    try:
+        from datasets import load_dataset  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("data of the Hub and tar files are read by datasets: pip install 'secateur[data]'") from error
+    return load_dataset(name, **{"streaming": True, **options})
+
+
+def pair(row: Mapping[str, Any], where: str, *, size: int, caption: str | None) -> Pair:
+    """The picture and caption in a row of a dataset."""
+    image = next((row[name] for name in IMAGES if row.get(name) is not None), None)
+    if not hasattr(image, "convert"):
+        raise ValueError(f"{where} has no picture ({' or '.join(IMAGES)}), but {', '.join(row)}: rename its column")
+    return squared(image, size=size), caption_in(row, where, caption=caption)  # pyright: ignore[reportArgumentType]
+
+
+def scenes(name: str, *, seed: int = 0) -> Iterator[Pair]:
+    """Pairs without end of the zoo's pipeline `name`, from combinations that it was trained on: captions or class labels."""
+    from secateur.zoo import class_label
+    from secateur.zoo.scenes import render, sample
+
+    rng = np.random.default_rng(seed)
+    labels = name == "emoji-dit"
+    while True:
+        scene = sample(rng, pairs=0.0 if labels else 0.35)
+        yield render(scene, rng).astype(np.float32) / 255, class_label(scene) if labels else scene.caption
+
+
+# Examples
+
+
+def encoded(
+    pipe: DiffusionPipeline, pairs: Iterable[Pair], *, batch_size: int = 8, limit: int | None = None, **call: Any
+) -> Iterator[Examples]:
+    """Examples of pictures, `batch_size` at a time; join them by `together`. ValueError where there is no picture."""
+    left = islice(pairs, limit)
+    empty = True
+    while part := list(islice(left, batch_size)):
+        empty = False
+        yield from_images(
+            pipe, np.stack([image for image, _ in part]), [told for _, told in part], batch_size=batch_size, **call
+        )
+    if empty:
+        raise ValueError("there is no picture in the data: give one or more")
+
+
+def drawn(
+    pipe: DiffusionPipeline, prompts: Sequence[Condition], *, count: int, seed: int = 0, batch_size: int = 8, **call: Any
+) -> Iterator[Examples]:
+    """Examples without images: what the pipe itself draws by the prompts, in turn, `batch_size` at a time.
+
+    call: of the pipe, such as num_inference_steps and guidance_scale.
+    """
+    for first in range(0, count, batch_size):
+        numbers = range(first, min(first + batch_size, count))
+        asked = [prompts[n % len(prompts)] for n in numbers]
+        seeds = [seed + n for n in numbers]
+        trajectory = calibration.record(pipe, asked, seeds=seeds, batch_size=batch_size, **call)
+        yield from_trajectory(pipe, trajectory)
+
+
+def together(parts: Iterable[Examples]) -> Examples:
+    """All parts as one. ValueError where they differ in shape."""
+    found = list(parts)
+    first = found[0]
+    if len(shapes := {part.latents.shape[1:] for part in found}) > 1:
+        raise ValueError(f"found latents of shapes {sorted(map(tuple, shapes))}: give pictures of one size")
+
+    def joined(*values: Any) -> Any:
+        return torch.cat(values) if torch.is_tensor(values[0]) else values[0]
+
+    conditions = tree_map(joined, *(dict(part.conditions) for part in found))
+    latents = torch.cat([part.latents for part in found])
+    return Examples(latents, conditions, first.shared, first.stream, first.timestep_scale)
+
+
+def null(pipe: DiffusionPipeline, *, labels: bool = False, **call: Any) -> dict[str, Any]:
+    """The denoiser's conditions for no prompt, of one sample, as guidance has them: of "", or of DiT's class for nothing.
+
+    Of SDXL and its like, whose configuration asks for it, zeros stand for the empty prompt.
+    """
+    found = asked_for(pipe, [NO_LABEL] if labels else [""], call=call)[0].conditions
+    if pipe.config.get("force_zeros_for_empty_prompt"):
+        zero, added = torch.zeros_like, found["added_cond_kwargs"]
+        added = {**added, "text_embeds": zero(added["text_embeds"])}
+        return {**found, "encoder_hidden_states": zero(found["encoder_hidden_states"]), "added_cond_kwargs": added}
+    return dict(found)
+
+
+# Files
+
+
+def save(examples: Examples, path: str | Path, *, made: Mapping[str, Any]) -> None:
+    """Write examples as safetensors. made: how they were made, any JSON."""
+    flat: dict[str, Tensor] = {"latents": examples.latents}
+    kinds = {kind: leaves(getattr(examples, kind), kind, flat) for kind in ("conditions", "shared")}
+    stated = {**kinds, "stream": examples.stream, "timestep_scale": examples.timestep_scale}
+    progress.write(flat, Path(path), stated=stated, arguments=made)
+
+
+def load(path: str | Path, *, made: Mapping[str, Any] | None = None) -> Examples:
+    """The examples in a file, whose pages are read when they are asked for. made: how they must have been made, where given.
+
+    ValueError: damaged, or made otherwise.
+    """
+    stated, flat = progress.read(Path(path), noun=NOUN, arguments=made)
+    conditions, shared = (rebuilt(stated[kind], kind, flat) for kind in ("conditions", "shared"))
+    return Examples(flat["latents"], conditions, shared, stated["stream"], stated["timestep_scale"])
+
+
+def leaves(value: Any, name: str, flat: dict[str, Tensor]) -> Any:
+    """The JSON of nested values, whose tensors go into `flat` under dotted names and leave their name's dtype here."""
+    if isinstance(value, Mapping):
+        return {key: leaves(x, f"{name}.{key}", flat) for key, x in value.items()}
+    if torch.is_tensor(value):
+        flat[name] = value
+        return {"$": name}
+    return value
+
+
+def rebuilt(value: Any, name: str, flat: Mapping[str, Tensor]) -> Any:
+    """What `leaves` took apart."""
+    if isinstance(value, Mapping):
+        return flat[name] if "$" in value else {key: rebuilt(x, f"{name}.{key}", flat) for key, x in value.items()}
+    return value

@@ -1,0 +1,94 @@
+"""Features: what the blocks of teacher and student give, in pairs that should be alike. LAPTOP-Diff (arXiv 2404.11098)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.families import bare, class_name, family
+from secateur.patch import Inputs, Patch, Run
+from secateur.plan import Plan
+
+STREAM = "hidden_states"  # of the streams that a block continues, the one to compare
+
+
+def sites(teacher: nn.Module, student: nn.Module, *, plan: Plan | None = None) -> dict[str, str]:
+    """Module of the student → module of the teacher whose output its own should be like.
+
+    Of U-Nets every stage, down_blocks.*, mid_block and up_blocks.*, as in the paper. Of transformers every block that is
+    left: by the plan it stands for itself and for those removed behind it, so that its partner is the last of these (ours).
+    ValueError where a transformer lost blocks and there is no plan, or another one.
+    """
+    teacher, student = bare(teacher), bare(student)
+    for name in family(teacher).depths or ("down_blocks", "up_blocks"):
+        if not hasattr(student, name):
+            raise ValueError(
+                f"the student is a {class_name(student)} without {name}, which its teacher, a {class_name(teacher)}, has: give "
+                "the teacher that it was cut from"
+            )
+    if not family(teacher).depths:
+        return {name: name for name in stages(student)}
+    gone = frozenset(plan.layers) if plan else frozenset()
+    return {mine: theirs for name in family(teacher).depths for mine, theirs in partners(teacher, student, name, gone)}
+
+
+def stages(unet: nn.Module) -> list[str]:
+    """The stages of a U-Net by name, in execution order."""
+    lists = {
+        name: [f"{name}.{k}" for k, _ in unet.get_submodule(name).named_children()] for name in ("down_blocks", "up_blocks")
+    }
+    middle = ["mid_block"] if isinstance(getattr(unet, "mid_block", None), nn.Module) else []
+    return [*lists["down_blocks"], *middle, *lists["up_blocks"]]
+
+
+def partners(teacher: nn.Module, student: nn.Module, name: str, gone: frozenset[str]) -> list[tuple[str, str]]:
+    """(block of the student, block of the teacher) for one list of blocks."""
+    size, left = (len(list(net.get_submodule(name).children())) for net in (teacher, student))
+    kept = [k for k in range(size) if f"{name}.{k}" not in gone]
+    if len(kept) != left:
+        raise ValueError(
+            f"{class_name(student)} has {left} {name} and the teacher {size}, {len(kept)} of which the plan keeps: give the "
+            "plan that the student was cut by, or the sites themselves"
+        )
+    ends = [after - 1 for after in (*kept[1:], size)]
+    return [(f"{name}.{k}", f"{name}.{end}") for k, end in enumerate(ends)]
+
+
+@contextmanager
+def captured(denoiser: nn.Module, names: list[str], *, place: int = 0) -> Iterator[dict[str, Tensor]]:
+    """A mapping that each call of the denoiser fills: name of a module → its hidden states.
+
+    place: see `stream_place`. Nothing is left on the denoiser afterwards. ValueError where it lacks a module, or a schedule is
+    applied to it.
+    """
+    found: dict[str, Tensor] = {}
+
+    def call(t: int, i: int, run: Run, inputs: Inputs) -> Any:
+        out = run()
+        found[names[i]] = hidden(out, place)
+        return out
+
+    with Patch(bare(denoiser), names, call):
+        yield found
+
+
+def stream_place(teacher: nn.Module) -> int:
+    """Which element the hidden states are of what a block gives, where it gives several; of a student the same."""
+    streams = family(teacher).streams
+    return streams.index(STREAM) if STREAM in streams else 0
+
+
+def hidden(out: Any, place: int) -> Tensor:
+    """The hidden states in a block's output: a down stage of a U-Net gives them first, before its skips."""
+    return out[place] if isinstance(out, tuple) else out
+
+
+def check_sites(teacher: nn.Module, student: nn.Module, found: Mapping[str, str]) -> None:
+    """Nothing; ValueError names a site that teacher or student lacks."""
+    for net, names, which in ((student, found.keys(), "student"), (teacher, found.values(), "teacher")):
+        there = {name for name, _ in bare(net).named_modules()}
+        if missing := sorted(set(names) - there):
+            raise ValueError(f"the {which} has no module {missing[0]} to take features of: give sites that both have")

@@ -1,0 +1,152 @@
+"""`secateur distil`, run as a user would, on tiny pipelines in folders."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiTPipeline
+
+from secateur import cli_distil, drop_layers, pipes, training
+from secateur.checkpoints import FILE
+from secateur.surgery import plan_without
+from test_cli import last_json, run  # noqa: F401, the fixture
+from test_dataset import labelled
+from tiny_pipes import dit
+
+QUICK = ("--teacher", "teacher", "--updates", "4", "--batch-size", "2", "--save-every", "2", "--lr", "1e-3")
+
+
+@pytest.fixture
+def command(run):  # noqa: F811
+    """command(*words) distils a student of two blocks from a teacher of three; both lie in folders, with pictures in `data`."""
+    pipe, _ = dit()
+    plan = plan_without(pipe.transformer, ["transformer_blocks.1"])
+    pipe.save_pretrained("teacher")
+    pipe.transformer = drop_layers(pipe.transformer, plan)
+    pipe.save_pretrained("student")
+    plan.save("student/plan.json")
+    Path("data").mkdir()
+    labelled(Path("data"), [3, 1, 4, 1, 5])
+    return lambda *words: run("distil", "student", *QUICK, *words)
+
+
+def weights(folder: str) -> dict[str, torch.Tensor]:
+    return pipes.load(folder).transformer.state_dict()
+
+
+def equal(one, other) -> bool:
+    return all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("words", [("--data", "data"), ("--prompts", "labels.txt", "--limit", "3", "--steps", "2")])
+def test_a_student_is_taught_and_saved_as_a_pipe(command, words):
+    Path("labels.txt").write_text("3\n7\n")
+    code, out, error = command(*words, "--json")
+    assert code == 0, error
+    found = last_json(out)
+    assert (found["updates"], found["out"]) == (4, "student-distilled")
+    assert set(found["raw"]) == {"task", "output", "feature.transformer_blocks.0", "feature.transformer_blocks.1"}
+    assert "feature.transformer_blocks.1" in out
+    assert isinstance(pipes.load("student-distilled"), DiTPipeline)
+    assert not equal(weights("student"), weights("student-distilled"))
+    assert Path("student-distilled/plan.json").is_file()
+    assert {path.name for path in Path().iterdir() if path.name.startswith(".")} == set()
+
+
+def test_an_interrupt_leaves_the_last_checkpoint_and_the_same_command_goes_on(command, monkeypatch):
+    assert command("--data", "data", "--out", "whole")[0] == 0
+    update, numbers = training.update, []
+
+    def interrupted(course, now):
+        numbers.append(now.number)
+        if len(numbers) == 4:
+            raise KeyboardInterrupt
+        update(course, now)
+
+    monkeypatch.setattr(training, "update", interrupted)
+    code, out, _ = command("--data", "data", "--out", "o")
+    assert (code, Path("o").exists()) == (130, False)
+    assert "stopped after 3 updates; the same command goes on from the last checkpoint in o-checkpoints" in out
+    assert command("--data", "data", "--out", "o")[0] == 0
+    assert numbers == [0, 1, 2, 3, 2, 3]  # the checkpoint was of two
+    assert equal(weights("whole"), weights("o"))
+
+
+def test_a_tracker_that_accelerate_lacks_is_refused(command):
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    code, _, error = command("--data", "data", "--log-with", "jsonl")
+    assert (code, "jsonl" in error) == (1, True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "found both --data and --prompts or neither"),
+        (("--data", "data", "--prompts", "p.txt"), "found both"),
+        (("--prompts", "p.txt"), "there is no file p.txt"),
+        (("--data", "nowhere"), "there is no folder nowhere"),
+        (("--data", "student"), "student has no metadata.jsonl, so its pictures have no captions"),
+        (("--data", "broken"), "broken/1.png is no whole picture"),
+        (("--data", "scenes"), "the zoo's scenes are for emoji-dit and emoji-sd, not for teacher"),
+        (("--data", "data", "--out", "a/b"), "there is no folder a to save b in"),
+        (("--data", "data", "--out", "data"), "data is there and no pipeline, so it will not be replaced"),
+        (("--data", "data", "--normalize", "l2"), "there is no normalization 'l2'"),
+        (("--data", "data", "--teacher", "emoji-sd"), "the student is a DiTTransformer2DModel without down_blocks"),
+        (("--data", "data", "--plan", "other.json"), "there is no plan file other.json"),
+        (("--data", "data", "--lr", "1e30"), "gave NaN or infinity"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words, says):
+    Path("broken").mkdir()
+    labelled(Path("broken"), [1, 2])
+    Path("broken/1.png").write_bytes(Path("broken/1.png").read_bytes()[:100])
+    code, _, error = command(*words)
+    assert code == 1
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
+    assert not Path("student-distilled").exists()
+
+
+def test_another_distillation_does_not_take_the_place_of_one(command):
+    assert command("--data", "data")[0] == 0
+    before = Path("student-distilled-checkpoints", FILE).read_bytes()
+    code, _, error = command("--data", "data", "--feature", "0.7")
+    assert (code, "whose feature is 0.1 and this one's is 0.7" in error) == (1, True)
+    code, _, error = command("--data", "data", "--limit", "3")
+    assert (code, "whose limit is 10000 and this one's is 3" in error) == (1, True)
+    assert Path("student-distilled-checkpoints", FILE).read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_pipe_that_was_there(tmp_path):
+    pipe, _ = dit()
+    out = tmp_path / "o"
+    pipes.save(pipe, out)
+    before, limits = weights(str(out)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    pipe.transformer.proj_out_2.bias.data.fill_(1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"o cannot be written .*, and is as it was: make room"):
+            pipes.save(pipe, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert equal(before, weights(str(out)))
+    assert [path.name for path in tmp_path.iterdir()] == ["o"]
+    pipes.save(pipe, out)
+    assert weights(str(out))["proj_out_2.bias"].eq(1).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["o"]
+
+
+def test_accelerate_is_used_where_it_has_launched_the_command(monkeypatch, tmp_path):
+    from accelerate.state import AcceleratorState
+
+    assert cli_distil.accelerator_for("no", None, tmp_path, device="cpu") is None
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert cli_distil.accelerator_for("no", None, tmp_path, device="cpu").mixed_precision == "no"
+    AcceleratorState._reset_state(reset_partial_state=True)

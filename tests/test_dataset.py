@@ -1,0 +1,212 @@
+"""Data: pictures with captions from folders and datasets, what is refused, and Examples made and kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import islice
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from secateur import dataset, zoo
+from secateur.examples import from_images
+from secateur.zoo import judge
+from tiny_pipes import dit, noise, sdxl
+
+
+def folder(path, *, count: int = 3, size=(20, 12), text: str = "text"):
+    """A folder of random pictures with captions."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for k in range(count):
+        Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(path / f"{k}.png")
+        lines.append(json.dumps({"file_name": f"{k}.png", text: f"caption {k}"}))
+    (path / dataset.METADATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def labelled(path, labels):
+    lines = [json.dumps({"file_name": f"{k}.png", "label": label}) for k, label in enumerate(labels)]
+    (folder(path, count=len(labels)) / dataset.METADATA).write_text("\n".join(lines))
+    return path
+
+
+# Pictures
+
+
+def test_a_folder_gives_pictures_with_their_captions(tmp_path):
+    found = list(dataset.from_folder(folder(tmp_path), size=8))
+    assert [text for _, text in found] == ["caption 0", "caption 1", "caption 2"]
+    for image, _ in found:
+        assert (image.shape, image.dtype) == ((8, 8, 3), np.float32)
+        assert 0 <= image.min() < image.max() <= 1
+
+
+def test_the_middle_is_cut_out_and_a_right_size_left_alone():
+    wide = np.zeros((4, 8, 3), np.uint8)
+    wide[:, 2:6] = 255
+    assert (dataset.squared(Image.fromarray(wide), size=4) == 1).all()
+    exact = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    np.testing.assert_array_equal(dataset.squared(Image.fromarray(exact), size=4), exact.astype(np.float32) / 255)
+    assert dataset.squared(Image.fromarray(exact).convert("L"), size=7).shape == (7, 7, 3)
+
+
+def test_other_columns_and_labels(tmp_path):
+    named = folder(tmp_path, text="said")
+    assert next(dataset.from_folder(named, size=4, caption="said"))[1] == "caption 0"
+    with pytest.raises(ValueError, match=r"line 1 of .*metadata.jsonl has no caption .*, but file_name, said: add it"):
+        dataset.from_folder(named, size=4)
+    assert [label for _, label in dataset.from_folder(labelled(tmp_path, [3, 0]), size=4)] == [3, 0]
+
+
+def broken(path, case: str):
+    """A folder with one thing wrong."""
+    good = folder(path / "data" if case == "nowhere" else path) if case != "nowhere" else path / "data"
+    metadata, first = good / dataset.METADATA, good / "1.png"
+    match case:
+        case "no metadata":
+            metadata.unlink()
+        case "empty":
+            metadata.write_text("\n")
+        case "no file":
+            first.unlink()
+        case "no json":
+            metadata.write_text('{"file_name": ')
+        case "no name":
+            metadata.write_text('{"text": "a fox"}')
+        case "no caption":
+            metadata.write_text('{"file_name": "0.png"}\n')
+        case "cut":
+            first.write_bytes(first.read_bytes()[:200])
+        case "no picture":
+            first.write_text("a fox")
+    return good
+
+
+@pytest.mark.parametrize(
+    ("case", "error", "says"),
+    [
+        ("nowhere", FileNotFoundError, "there is no folder"),
+        ("no metadata", FileNotFoundError, "has no metadata.jsonl, so its pictures have no captions: write one"),
+        ("empty", ValueError, "metadata.jsonl is empty"),
+        ("no file", FileNotFoundError, "names 1.png, which is not in"),
+        ("no json", ValueError, "line 1 of .* is no JSON"),
+        ("no name", ValueError, "line 1 of .* names no file_name"),
+        ("no caption", ValueError, "line 1 of .* has no caption"),
+        ("cut", ValueError, "1.png is no whole picture: replace it"),
+        ("no picture", ValueError, "1.png is no whole picture: replace it"),
+    ],
+)
+def test_a_folder_with_something_wrong_is_refused_in_a_sentence(tmp_path, case, error, says):
+    with pytest.raises(error, match=says) as caught:
+        list(dataset.from_folder(broken(tmp_path, case), size=8))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_wrong_in_the_metadata_is_found_before_the_first_picture(tmp_path):
+    (folder(tmp_path) / "2.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"2\.png"):
+        dataset.from_folder(tmp_path, size=8)
+
+
+def test_rows_of_datasets(monkeypatch):
+    picture = Image.new("RGB", (6, 9), (255, 0, 0))
+    asked = {}
+
+    def load_dataset(name, **options):
+        asked.update(options, name=name)
+        return iter([{"jpg": picture, "txt": b"a fox"}, {"image": picture, "label": 3}, {"image": "0.png", "text": "a"}])
+
+    module = ModuleType("datasets")
+    monkeypatch.setattr(module, "load_dataset", load_dataset, raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    rows = dataset.from_datasets("webdataset", size=6, data_files="x.tar")
+    assert [next(rows)[1], next(rows)[1]] == ["a fox", 3]
+    with pytest.raises(ValueError, match=r"row 2 of webdataset has no picture \(image or jpg"):
+        next(rows)
+    assert asked == {"name": "webdataset", "split": "train", "streaming": True, "data_files": "x.tar"}
+
+
+def test_without_datasets_one_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'secateur\[data\]'"):
+        dataset.from_datasets("owner/name", size=8)
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_scenes_of_the_zoo_show_what_they_say(name):
+    found = list(islice(dataset.scenes(name), 24))
+    captions = [text if isinstance(text, str) else zoo.caption_of(text) for _, text in found]
+    seen = judge.read(np.stack([image for image, _ in found]))
+    assert (
+        np.mean([s.canonical.caption == zoo.scenes.parse(c).canonical.caption for s, c in zip(seen, captions, strict=True)])
+        > 0.9
+    )
+    again = list(islice(dataset.scenes(name), 24))
+    assert all(np.array_equal(a, b) and s == t for (a, s), (b, t) in zip(found, again, strict=True))
+
+
+# Examples
+
+
+def test_pictures_are_encoded_in_parts_as_at_once(tmp_path):
+    pipe, _ = dit()
+    pairs = list(dataset.from_folder(labelled(tmp_path, [5, 1, 5, 0, 2]), size=16))
+    found = dataset.together(dataset.encoded(pipe, iter(pairs), batch_size=2, limit=4))
+    whole = from_images(pipe, np.stack([image for image, _ in pairs[:4]]), [5, 1, 5, 0])
+    torch.testing.assert_close(found.latents, whole.latents)
+    assert torch.equal(found.conditions["class_labels"], whole.conditions["class_labels"])
+    with pytest.raises(ValueError, match="there is no picture in the data"):
+        list(dataset.encoded(pipe, iter(())))
+
+
+def test_prompts_alone_give_what_the_teacher_draws():
+    pipe, _ = dit()
+    call = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    found = dataset.together(dataset.drawn(pipe, [4, 7], count=3, seed=10, batch_size=2, **call))
+    assert found.conditions["class_labels"].tolist() == [4, 7, 4]
+    generators = [torch.Generator().manual_seed(s) for s in (10, 11, 12)]
+    drawn = pipe(class_labels=[4, 7, 4], generator=generators, output_type="pt", **call).images
+    decoded = pipe.vae.decode(found.latents / pipe.vae.config.scaling_factor).sample
+    torch.testing.assert_close((decoded / 2 + 0.5).clamp(0, 1), torch.as_tensor(drawn), atol=1e-5, rtol=1e-4)
+
+
+def test_no_prompt_is_what_guidance_compares_with():
+    pipe, _ = dit()
+    assert dataset.null(pipe, labels=True)["class_labels"].tolist() == [1000]
+    pipe, _ = sdxl()
+    pipe.encode_prompt = lambda prompt, **_: (noise(1, 1, 5, 8), noise(2, 1, 5, 8), noise(3, 1, 8), noise(4, 1, 8))
+    pipe.register_to_config(force_zeros_for_empty_prompt=True)
+    found = dataset.null(pipe)
+    assert not found["encoder_hidden_states"].any()
+    assert not found["added_cond_kwargs"]["text_embeds"].any()
+    assert found["added_cond_kwargs"]["time_ids"].any()
+    pipe.register_to_config(force_zeros_for_empty_prompt=False)
+    assert dataset.null(pipe)["encoder_hidden_states"].any()
+
+
+def test_examples_are_kept_whole_and_known_by_how_they_were_made(tmp_path):
+    from secateur.examples import Examples
+
+    nested = {"text_embeds": noise(1, 3, 6), "time_ids": torch.ones(3, 6, dtype=torch.long), "none": None}
+    shared = {"img_ids": noise(2, 4, 3), "joint_attention_kwargs": {"scale": 0.5}, "flag": True}
+    made = Examples(noise(3, 3, 4, 2, 2), {"added": nested, "labels": torch.arange(3)}, shared, "hidden_states", 0.001)
+    path = tmp_path / "deeper" / "e.safetensors"
+    dataset.save(made, path, made={"seed": 1})
+    found = dataset.load(path, made={"seed": 1})
+    assert torch.equal(found.latents, made.latents)
+    assert torch.equal(found.conditions["labels"], made.conditions["labels"])
+    assert all(torch.equal(found.conditions["added"][k], nested[k]) for k in ("text_embeds", "time_ids"))
+    assert found.conditions["added"]["none"] is None
+    assert torch.equal(found.shared["img_ids"], shared["img_ids"])
+    assert {k: v for k, v in found.shared.items() if k != "img_ids"} == {k: v for k, v in shared.items() if k != "img_ids"}
+    assert (found.stream, found.timestep_scale, len(dataset.load(path))) == ("hidden_states", 0.001, 3)
+    with pytest.raises(ValueError, match="holds a set of examples whose seed is 1 and this one's is 2"):
+        dataset.load(path, made={"seed": 2})
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="no whole set of examples"):
+        dataset.load(path)

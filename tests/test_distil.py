@@ -1,0 +1,531 @@
+"""Distillation of tiny students: what it minimises, what it leaves behind, how it goes on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, KarrasVeScheduler
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
+
+from secateur.checkpoints import FILE
+from secateur.distil import DistilStep, distil, holding
+from secateur.examples import Examples, answer
+from secateur.families import dummy_inputs
+from secateur.features import captured, sites
+from secateur.lessons import Course, DistilSettings, lesson, level, place
+from secateur.plan import bk_sdm_base
+from secateur.surgery import drop_layers, plan_without
+from secateur.training import learning_rate
+from test_patch import traces
+from tiny import tiny
+from tiny_pipes import noise
+
+N = 6
+CUT = {"dit": ["transformer_blocks.1"], "pixart": ["transformer_blocks.1"], "sd3": ["transformer_blocks.1"]}
+SITES = {
+    "sd15": ["down_blocks.0", "down_blocks.1", "down_blocks.2", "down_blocks.3", "mid_block"]
+    + [f"up_blocks.{k}" for k in range(4)],
+    "sdxl": ["down_blocks.0", "down_blocks.1", "down_blocks.2", "mid_block", "up_blocks.0", "up_blocks.1", "up_blocks.2"],
+}
+QUICK = DistilSettings(steps=3, batch_size=2, lr=1e-3, feature=1.0)
+
+
+def plan_of(kind: str, teacher):
+    if kind == "sd15":
+        return bk_sdm_base()
+    return plan_without(teacher, CUT.get(kind, ["down_blocks.0.resnets.1", "mid_block.resnets.1"]))
+
+
+def examples_for(denoiser, *, seed: int = 1) -> Examples:
+    """Random latents and conditions of the right shapes."""
+    found = dummy_inputs(denoiser, batch=N, size=8, tokens=5)
+    stream = next(iter(found))
+    conditions = {k: v for k, v in found.items() if k not in (stream, "timestep")}
+    random = tree_map_only(torch.Tensor, lambda x: x + torch.arange(N) if x.ndim == 1 else noise(seed, *x.shape), conditions)
+    return Examples(noise(seed + 1, *found[stream].shape), random, stream=stream)
+
+
+def made(kind: str = "sd15", **changes):
+    """Teacher, student, examples, scheduler and sites."""
+    teacher = tiny(kind, **changes)
+    plan = plan_of(kind, teacher)
+    student = drop_layers(teacher, plan)
+    scheduler = FlowMatchEulerDiscreteScheduler() if kind == "sd3" else DDIMScheduler()
+    return teacher, student, examples_for(teacher), scheduler, sites(teacher, student, plan=plan)
+
+
+def ran(kind: str = "sd15", settings: DistilSettings = QUICK, **options) -> tuple[dict[str, torch.Tensor], list[DistilStep]]:
+    """The student's weights at the end, and the steps."""
+    teacher, student, examples, scheduler, found = made(kind)
+    steps = list(distil(teacher, student, examples, scheduler, settings=settings, sites=found, **options))
+    return student.state_dict(), steps
+
+
+def equal(one, other, **tolerance) -> bool:
+    return all(torch.allclose(one[k], other[k], **tolerance) if tolerance else torch.equal(one[k], other[k]) for k in one)
+
+
+# What is minimised
+
+
+def watched(net, names, question):
+    """The outputs of modules, by torch's own hooks, and what the denoiser says."""
+    found = {}
+    for name in names:
+        hook = net.get_submodule(name).register_forward_hook
+        hook(
+            lambda _, __, out, name=name: found.__setitem__(
+                name, (out[-1] if "transformer" in name else out[0]) if isinstance(out, tuple) else out
+            )
+        )
+    return answer(net, question), found
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl", "dit", "pixart", "sd3"])
+def test_the_terms_are_those_of_the_paper(kind):
+    teacher, student, examples, scheduler, found = made(kind, **({"out_channels": 8} if kind == "dit" else {}))
+    settings = replace(QUICK, batch_size=4, task=0.5, output=2.0, feature=3.0)
+    copies = deepcopy(teacher), deepcopy(student)
+    step = next(distil(teacher, student, examples, scheduler, settings=settings, sites=found))
+    asked = lesson(Course(teacher, student, examples, scheduler, settings, found, None, None), range(4)).question
+    with torch.no_grad():
+        told, theirs = watched(copies[0], found.values(), asked)
+        said, mine = watched(copies[1], found, asked)
+    wanted = {"task": F.mse_loss(said, asked.target), "output": F.mse_loss(said, told)}
+    wanted |= {f"feature.{own}": F.mse_loss(mine[own], theirs[other]) for own, other in found.items()}
+    scales = {f"feature.{own}": theirs[other].pow(2).mean() for own, other in found.items()}
+    assert step.raw == pytest.approx({k: v.item() for k, v in wanted.items()}, rel=1e-4)
+    assert step.normalized == pytest.approx({k: (v / scales.get(k, 1)).item() for k, v in wanted.items()}, rel=1e-4)
+    parts = step.normalized
+    features = sum(v for k, v in parts.items() if k.startswith("feature."))
+    assert step.total == pytest.approx(0.5 * parts["task"] + 2 * parts["output"] + 3 * features, rel=1e-4)
+    assert min(step.raw.values()) > 0
+
+
+@pytest.mark.parametrize("normalize", ["norm", "running", "none"])
+def test_other_normalizations(normalize):
+    settings = replace(QUICK, normalize=normalize, lr=0.0)
+    _, steps = ran(settings=settings)
+    _, squares = ran(settings=replace(settings, normalize="mean_square"))
+    names = [k for k in steps[0].raw if k.startswith("feature.")]
+    found = np.array([[s.raw[k] / s.normalized[k] for k in names] for s in steps])
+    m = np.array([[s.raw[k] / s.normalized[k] for k in names] for s in squares])
+    second = 0.99 * m[0] + 0.01 * m[1]
+    wanted = {"norm": m**0.5, "none": np.ones_like(m), "running": np.array([m[0], second, 0.99 * second + 0.01 * m[2]])}
+    np.testing.assert_allclose(found, wanted[normalize], rtol=1e-4)
+    assert m.std(axis=1).min() > 0
+
+
+def test_terms_of_no_weight_are_left_out_and_the_teacher_is_not_asked():
+    teacher, student, examples, scheduler, _ = made()
+    teacher.conv_in.bias.data.fill_(float("nan"))  # would show
+    settings = replace(QUICK, output=0.0, feature=0.0)
+    for step in distil(teacher, student, examples, scheduler, settings=settings):
+        assert set(step.raw) == {"task"}
+        assert step.total == step.raw["task"]
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn_but_the_task():
+    teacher, _, examples, scheduler, _ = made()
+    step = next(distil(teacher, deepcopy(teacher), examples, scheduler, settings=QUICK))
+    assert {k for k, v in step.raw.items() if v} == {"task"}
+
+
+@pytest.mark.parametrize("kind", ["sd15", "dit"])
+def test_students_come_nearer_to_their_teachers(kind):
+    settings = replace(QUICK, steps=25, batch_size=6, lr=3e-3, timesteps="stratified", ema=None, task=0.0)
+    _, steps = ran(kind, settings)
+    early, late = (sum(step.total for step in part) for part in (steps[:5], steps[-5:]))
+    assert late < 0.7 * early
+
+
+# Sites
+
+
+def test_stages_of_a_unet_and_blocks_of_a_transformer():
+    for kind, names in SITES.items():
+        teacher = tiny(kind)
+        assert sites(teacher, drop_layers(teacher, plan_of(kind, teacher))) == {name: name for name in names}
+    teacher = tiny("dit", num_layers=6)
+    plan = plan_without(teacher, [f"transformer_blocks.{k}" for k in (1, 2, 5)])
+    student = drop_layers(teacher, plan)
+    blocks = "transformer_blocks.{}".format
+    assert sites(teacher, student, plan=plan) == {blocks(0): blocks(2), blocks(1): blocks(3), blocks(2): blocks(5)}
+    assert sites(teacher, teacher) == {blocks(k): blocks(k) for k in range(6)}
+    with pytest.raises(
+        ValueError, match="has 3 transformer_blocks and the teacher 6, 6 of which the plan keeps: give the plan"
+    ):
+        sites(teacher, student)
+
+
+def test_a_site_of_a_passage_gives_what_the_teacher_would_without_those_layers():
+    """The features of a student's block before training are those that the bypassed teacher has there."""
+    teacher, student, examples, scheduler, found = made("dit", num_layers=4)
+    asked = lesson(Course(teacher, student, examples, scheduler, QUICK, found, None, None), range(2)).question
+    bypassed = deepcopy(teacher)
+    bypassed.transformer_blocks[1].forward = lambda x, *_, **__: x
+    with torch.no_grad(), captured(student, list(found)) as mine:
+        answer(student, asked)
+    with torch.no_grad():
+        _, theirs = watched(bypassed, found.values(), asked)
+    for own, other in found.items():
+        assert torch.equal(mine[own], theirs[other])
+
+
+# What is left behind
+
+
+def test_models_are_as_they_were_also_after_an_error():
+    teacher, student, examples, scheduler, _ = made()
+    student.train()
+    student.conv_in.requires_grad_(True)
+    flags = [p.requires_grad for p in student.parameters()]
+    before = deepcopy(teacher.state_dict())
+    attributes = {name: set(vars(m)) for net in (teacher, student) for name, m in net.named_modules()}
+
+    def untouched():
+        assert [p.requires_grad for p in student.parameters()] == flags
+        assert all(p.grad is None for net in (teacher, student) for p in net.parameters())
+        assert equal(before, teacher.state_dict())
+        assert (teacher.training, student.training) == (False, True)
+        assert not student.is_gradient_checkpointing
+        assert {name: set(vars(m)) for net in (teacher, student) for name, m in net.named_modules()} == attributes
+        assert not any(m._forward_hooks or m._forward_pre_hooks for net in (teacher, student) for m in net.modules())
+
+    steps = distil(teacher, student, examples, scheduler, settings=replace(QUICK, checkpointing=True))
+    untouched()
+    next(steps)
+    assert not traces(student)
+    assert not traces(teacher)
+    steps.close()
+    untouched()
+    list(distil(teacher, student, examples, scheduler, settings=QUICK))
+    untouched()
+    broken = deepcopy(before)
+    broken["conv_in.bias"].fill_(float("nan"))
+    teacher.load_state_dict(broken)
+    with pytest.raises(ValueError, match="samples 0 to 1 gave NaN"):
+        list(distil(teacher, student, examples, scheduler, settings=QUICK))
+    teacher.load_state_dict(before)
+    untouched()
+    assert all(p.isfinite().all() for p in student.parameters())
+    wrong = replace(examples, conditions={"encoder_hidden_states": noise(1, N, 5, 7)})
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        list(distil(teacher, student, wrong, scheduler, settings=QUICK))
+    untouched()
+
+
+# How it is computed
+
+
+@pytest.mark.parametrize("kind", ["sd15", "dit", "sd3"])
+def test_checkpointing_changes_nothing(kind):
+    plain, told = ran(kind)
+    saved, again = ran(kind, replace(QUICK, checkpointing=True))
+    assert equal(plain, saved, rtol=1e-4, atol=1e-6)
+    assert again[-1].total == pytest.approx(told[-1].total, rel=1e-5)
+
+
+def test_batches_summed_up_are_one_batch():
+    settings = replace(QUICK, batch_size=4, normalize="none", lr=1e-4)
+    whole, one = ran(settings=settings)
+    parts, two = ran(settings=replace(settings, batch_size=2, accumulation=2))
+    assert equal(whole, parts, rtol=1e-4, atol=2e-6)
+    assert two[0].raw == pytest.approx(one[0].raw, rel=1e-4)
+    assert not equal(whole, ran(settings=replace(settings, batch_size=2))[0], rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision(precision):
+    start = made()[1].state_dict()
+    exact, told = ran()
+    found, steps = ran(settings=replace(QUICK, mixed_precision=precision, ema=None))
+    assert all(p.dtype == torch.float32 for p in found.values())
+    assert steps[0].total == pytest.approx(told[0].total, rel=0.03)
+    assert steps[0].total != told[0].total
+    moved = torch.cat([(found[k] - start[k]).flatten() for k in start])
+    wanted = torch.cat([(exact[k] - start[k]).flatten() for k in start])
+    assert F.cosine_similarity(moved, wanted, dim=0) > 0.9 * (precision == "bf16")
+
+
+def test_a_teacher_in_half_precision_teaches_a_student_in_full():
+    teacher, student, examples, scheduler, _ = made()
+    step = next(distil(teacher.to(torch.bfloat16), student, examples, scheduler, settings=QUICK))
+    assert step.total == pytest.approx(ran()[1][0].total, rel=0.05)
+
+
+def test_weights_are_averaged_and_the_student_ends_with_them():
+    teacher, student, examples, scheduler, _ = made()
+    weights, wanted = [], None
+    for step in distil(teacher, student, examples, scheduler, settings=replace(QUICK, steps=5, ema=0.3, lr=1e-2)):
+        now = student.conv_in.weight.detach().clone()
+        weights.append(now)
+        decay = min(0.3, step.number / (9 + step.number))
+        before = teacher.conv_in.weight if wanted is None else wanted
+        wanted = decay * before + (1 - decay) * now
+        torch.testing.assert_close(step.averaged["conv_in.weight"], wanted)
+        with holding(student, step.averaged):
+            torch.testing.assert_close(student.conv_in.weight, wanted)
+        assert torch.equal(student.conv_in.weight, now)
+    torch.testing.assert_close(student.conv_in.weight, wanted)
+    assert not torch.allclose(student.conv_in.weight, weights[-1])
+
+
+def test_learning_rates():
+    settings = DistilSettings(steps=110, warmup=10, lr=1.0, schedule="cosine")
+    assert [learning_rate(n, settings) for n in (0, 4, 9, 10, 60)] == pytest.approx([0.1, 0.5, 1, 1, 0.5])
+    assert learning_rate(109, settings) < 1e-3
+    assert learning_rate(109, replace(settings, schedule="constant")) == 1
+
+
+# What is asked
+
+
+def test_every_example_comes_once_in_each_round():
+    rounds = [[place(n, N, seed=0) for n in range(k * N, (k + 1) * N)] for k in range(4)]
+    assert all(sorted(found) == list(range(N)) for found in rounds)
+    assert len({tuple(found) for found in rounds}) > 1
+
+
+def test_stratified_timesteps_spread_and_uniform_ones_do_not():
+    settings = DistilSettings(batch_size=4, accumulation=4, timesteps="stratified")
+    found = [sorted(int(16 * level(n, settings)) for n in range(k, k + 16)) for k in (0, 16, 32)]
+    assert found == [list(range(16))] * 3
+    assert sorted(int(16 * level(n, replace(settings, timesteps="uniform"))) for n in range(16)) != found[0]
+
+
+def test_conditions_are_dropped_and_swapped():
+    teacher, student, examples, scheduler, found = made()
+    null = {"encoder_hidden_states": torch.full((1, 5, 8), 7.0), "cross_attention_kwargs": None}  # as a pipe asks
+
+    def asked(**changes):
+        course = Course(teacher, student, examples, scheduler, replace(QUICK, **changes), found, null, None)
+        return lesson(course, range(400))
+
+    plain, dropped = asked(), asked(null_rate=0.25)
+    is_null = (dropped.question.arguments["encoder_hidden_states"] == 7).flatten(1).all(1)
+    assert 0.18 < is_null.float().mean() < 0.32
+    told = [x.question.arguments["encoder_hidden_states"] for x in (plain, dropped)]
+    assert torch.equal(told[0][~is_null], told[1][~is_null])
+    swapped = asked(swap_rate=1.0)
+    same = (swapped.question.arguments["encoder_hidden_states"] == told[0]).flatten(1).all(1)
+    times = swapped.question.arguments["timestep"]
+    assert same[swapped.own].all()
+    assert 0.4 < swapped.own.float().mean() < 0.6
+    assert swapped.own[times < 200].float().mean() > 0.8
+    assert swapped.own[times > 800].float().mean() < 0.2
+    assert torch.equal(swapped.question.arguments["sample"], plain.question.arguments["sample"])
+
+
+def test_samples_with_the_condition_of_another_have_no_task():
+    _, told = ran(settings=replace(QUICK, batch_size=4, swap_rate=1.0))
+    teacher, student, examples, scheduler, found = made()
+    asked = lesson(Course(teacher, student, examples, scheduler, replace(QUICK, swap_rate=1.0), found, None, None), range(4))
+    assert 0 < asked.own.sum() < 4
+    with torch.no_grad():
+        errors = (answer(student, asked.question) - asked.question.target).pow(2).mean((1, 2, 3))
+    assert told[0].raw["task"] == pytest.approx(errors[asked.own].sum().item() / 4, rel=1e-4)
+
+
+# Going on
+
+
+def lasting(folder) -> dict:
+    """A distillation in a folder whose every state counts."""
+    settings = DistilSettings(steps=24, batch_size=2, lr=1e-3, normalize="running", mixed_precision="fp16", schedule="cosine")
+    return {"settings": settings, "folder": folder, "save_every": 2}
+
+
+SCRIPT = """
+import sys
+from test_distil import distil, lasting, made
+*parts, sites = made("dit")
+for step in distil(*parts, sites=sites, **lasting(sys.argv[1])):
+    print(step.number, flush=True)
+"""
+
+
+def script(*arguments: str, text: str = SCRIPT, **env: str) -> subprocess.Popen:
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-W", "ignore", "-c", text, *arguments]
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())} | env
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def ended(folder) -> tuple[dict[str, torch.Tensor], list[DistilStep]]:
+    teacher, student, examples, scheduler, found = made("dit")
+    steps = list(distil(teacher, student, examples, scheduler, sites=found, **lasting(folder)))
+    return student.state_dict(), steps
+
+
+def test_a_distillation_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(tmp_path):
+    victim = int(np.random.default_rng().integers(3, 11))
+    with script(str(tmp_path / "a")) as process:
+        for line in process.stdout:
+            if int(line) == victim:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    rest, later = ended(tmp_path / "a")
+    whole, steps = ended(tmp_path / "b")
+    assert 2 <= later[0].number < 24  # not from the beginning
+    assert equal(rest, whole)
+    for one, other in zip(later[::-1], steps[::-1], strict=False):
+        assert (one.number, one.raw, one.normalized) == (other.number, other.raw, other.normalized)
+    over, last = ended(tmp_path / "a")
+    assert equal(over, whole)
+    assert [step.number for step in last] == [24]
+
+
+def test_with_a_constant_rate_it_may_be_made_longer(tmp_path):
+    ran(folder=tmp_path)
+    longer, steps = ran(settings=replace(QUICK, steps=5), folder=tmp_path)
+    assert [step.number for step in steps] == [3, 4, 5]
+    assert equal(longer, ran(settings=replace(QUICK, steps=5))[0])
+
+
+def test_a_folder_of_another_distillation_or_a_damaged_one_is_refused(tmp_path):
+    ran(folder=tmp_path)
+    with pytest.raises(ValueError, match=r"holds a distillation whose feature is 1\.0 and this one's is 2\.0"):
+        ran(settings=replace(QUICK, feature=2.0), folder=tmp_path)
+    teacher, student, _, scheduler, found = made()
+    with pytest.raises(ValueError, match="examples is"):
+        list(distil(teacher, student, examples_for(teacher, seed=9), scheduler, settings=QUICK, sites=found, folder=tmp_path))
+    whole = (tmp_path / FILE).read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", b"{}"):
+        (tmp_path / FILE).write_bytes(damage)
+        with pytest.raises(ValueError, match="no whole distillation to go on from"):
+            ran(folder=tmp_path)
+
+
+def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):
+    ran(folder=tmp_path)
+    before, limits = (tmp_path / FILE).read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"distil.safetensors cannot be written .*, and is as it was: make room"):
+            ran(settings=replace(QUICK, steps=5), folder=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / FILE).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+# Processes
+
+TOGETHER = """
+import sys
+from accelerate import Accelerator
+from test_distil import DistilSettings, distil, made
+accelerator = Accelerator(cpu=True)
+teacher, student, examples, scheduler, found = made("dit")
+settings = DistilSettings(steps=3, batch_size=4, accumulation=2, lr=1e-3)
+options = {"sites": found, "settings": settings, "accelerator": accelerator, "folder": sys.argv[1], "save_every": 2}
+*_, last = distil(teacher, student, examples, scheduler, **options)
+numbers = [p.double().sum().item() for p in student.parameters()]
+print(accelerator.num_processes, *map(repr, last.raw.values()), *map(repr, numbers))
+"""
+
+
+def test_two_processes_make_the_student_of_one(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    processes = [script(str(tmp_path), text=TOGETHER, **env, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    first, second = (process.communicate(timeout=120)[0].split() for process in processes)
+    settings = DistilSettings(steps=3, batch_size=4, accumulation=2, lr=1e-3)
+    alone, steps = ran("dit", settings, folder=tmp_path / "alone")
+    assert first == second
+    assert first[0] == "2"
+    wanted = [*steps[-1].raw.values(), *(p.double().sum().item() for p in alone.values())]
+    np.testing.assert_allclose(np.array(first[1:], dtype=float), wanted, rtol=2e-3, atol=2e-4)
+    together, _ = ran("dit", settings, folder=tmp_path)  # goes on from what two have saved
+    assert equal(together, alone, rtol=1e-2, atol=2e-4)
+    start = made("dit")[1].state_dict()
+    assert not equal(together, start, rtol=1e-2, atol=2e-4)
+
+
+def test_accelerate_in_one_process_changes_nothing_and_its_trackers_get_the_terms():
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.tracking import GeneralTracker
+
+    class Tape(GeneralTracker):
+        name, requires_logging_directory, main_process_only = "tape", False, True
+        tracker, lines = None, []
+
+        def store_init_configuration(self, values):
+            pass
+
+        def log(self, values, step, **_):
+            self.lines.append((step, set(values)))
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    settings = replace(QUICK, mixed_precision="bf16", accumulation=2)
+    alone, told = ran(settings=settings)
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16", log_with=[Tape()])
+    accelerator.init_trackers("distil")
+    teacher, student, examples, scheduler, found = made()
+    attributes = set(vars(student))
+    steps = list(distil(teacher, student, examples, scheduler, settings=settings, sites=found, accelerator=accelerator))
+    assert set(vars(student)) == attributes
+    assert equal(alone, student.state_dict())
+    assert [step.raw for step in steps] == [step.raw for step in told]
+    assert [step for step, _ in Tape.lines] == [1, 2, 3]
+    assert {"raw/task", "normalized/feature.mid_block", "total", "learning_rate"} <= Tape.lines[0][1]
+    with pytest.raises(ValueError, match="mixed_precision is 'bf16' and the settings' 'no'"):
+        distil(teacher, student, examples, scheduler, settings=QUICK, accelerator=accelerator)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"steps": 0}, "found steps=0, wanted 1 or more"),
+        ({"lr": float("nan")}, "found lr=nan"),
+        ({"normalize": "l2"}, "no normalization 'l2': choose mean_square, norm, running, none"),
+        ({"schedule": "linear"}, "found schedule='linear': choose 'constant' or 'cosine'"),
+        ({"null_rate": 1.5}, "found null_rate=1.5, wanted a fraction"),
+        ({"task": 0, "output": 0, "feature": 0}, "nothing to learn"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
+        replace(QUICK, **changes)
+
+
+def test_models_that_do_not_fit_are_refused_before_anything_is_done():
+    teacher, student, examples, scheduler, _ = made()
+
+    def refused(match: str, *, by=student, noise_of=scheduler, **options):
+        with pytest.raises(ValueError, match=match):
+            distil(teacher, by, examples, noise_of, **{"settings": QUICK, **options})
+
+    refused("share weights", by=teacher)
+    refused("weights are bfloat16, in which small updates vanish", by=deepcopy(student).to(torch.bfloat16))
+    refused("the student has no module down_blocks.9", sites={"down_blocks.9": "mid_block"})
+    refused("the teacher has no module middle", sites={"mid_block": "middle"})
+    refused("there are no sites", sites={})
+    refused("there is no null condition", settings=replace(QUICK, null_rate=0.1))
+    refused("null condition lacks encoder_hidden_states", settings=replace(QUICK, null_rate=0.1), null={})
+    refused("found save_every=0", save_every=0)
+    refused("trains by another noise", noise_of=KarrasVeScheduler())
+    refused("teacher is on cpu and the student learns on meta", by=deepcopy(student).to("meta"))
+    with pytest.raises(ValueError, match=r"mid_block of the student gives \(2, 16, 1, 1\) and down_blocks.0 of the teacher"):
+        next(distil(teacher, student, examples, DDPMScheduler(), settings=QUICK, sites={"mid_block": "down_blocks.0"}))
