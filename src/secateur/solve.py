@@ -11,17 +11,25 @@ SCALE = 1e6  # HiGHS takes solutions that differ by less than 1e-6 for equally g
 LARGEST = 10**13  # with ten times that it no longer finds the best set to the last unit
 
 
-def knapsack(scores: Sequence[float], costs: Sequence[int], *, keep: float, rest: int = 0) -> tuple[bool, ...]:
+def knapsack(
+    scores: Sequence[float], costs: Sequence[int], *, keep: float, rest: int = 0, groups: Sequence[Sequence[int]] = ()
+) -> tuple[bool, ...]:
     """Which layers to keep, (L,): the highest sum of scores whose cost is at most a fraction `keep` of the whole.
 
     scores: (L,), higher matters more; among sets of one sum, any. costs: (L,) whole numbers 0 or more (parameters, MACs,
     nanoseconds). rest: cost of what is kept whatever is chosen. Fractions are of sum(costs) + rest, and exact: the one
-    achieved is never above `keep`. ValueError where `rest` alone is. LAPTOP-Diff (arXiv 2404.11098): the knapsack, seen
+    achieved is never above `keep`. groups: of each, places of layers, at least one is kept; no layer is in two. ValueError
+    where `rest`, with the cheapest of each group, is above `keep`. LAPTOP-Diff (arXiv 2404.11098): the knapsack, seen
     from what stays.
     """
     check(scores, costs, rest)
     room = budget(costs, keep=keep, rest=rest)
-    kept = optimum(scores, costs, room=room)
+    if (least := sum(min(costs[i] for i in group) for group in groups)) > room:
+        total = sum(costs) + rest
+        raise ValueError(
+            f"one of each group takes {least / total:.4g} beside what stays, {rest / total:.4g}: raise keep={keep}"
+        )
+    kept = optimum(scores, costs, room=room, groups=groups)
     if (cost := sum(cost for cost, k in zip(costs, kept, strict=True) if k)) > room:
         raise RuntimeError(f"HiGHS chose layers of cost {cost} where {room} were left: report this with scores and costs")
     return kept
@@ -55,8 +63,13 @@ def budget(costs: Sequence[int], *, keep: float, rest: int) -> int:
     return room
 
 
-def optimum(scores: Sequence[float], costs: Sequence[int], *, room: int) -> tuple[bool, ...]:
-    """The set with the highest sum of scores that costs at most `room`, (L,). ValueError for costs past what floats hold."""
+def optimum(
+    scores: Sequence[float], costs: Sequence[int], *, room: int, groups: Sequence[Sequence[int]] = ()
+) -> tuple[bool, ...]:
+    """The set with the highest sum of scores that costs at most `room` and has one of each group, (L,).
+
+    ValueError for costs past what floats hold.
+    """
     import numpy as np
     from scipy.optimize import LinearConstraint, milp
 
@@ -66,8 +79,9 @@ def optimum(scores: Sequence[float], costs: Sequence[int], *, room: int) -> tupl
     weights = np.array([cost // unit for cost in costs], dtype=float)
     values = np.array(scores, dtype=float)
     values *= SCALE / (np.abs(values).max() or 1.0)
-    limit = LinearConstraint(weights, ub=room // unit + 0.5)  # whole numbers: the half loses no set to a rounding
-    found = milp(-values, integrality=np.ones(len(values)), bounds=(0, 1), constraints=limit, options={"mip_rel_gap": 0})
+    limits = [LinearConstraint(weights, ub=room // unit + 0.5)]  # whole numbers: the half loses no set to a rounding
+    limits += [LinearConstraint(np.isin(np.arange(len(values)), group), lb=0.5) for group in groups]
+    found = milp(-values, integrality=np.ones(len(values)), bounds=(0, 1), constraints=limits, options={"mip_rel_gap": 0})
     if found.x is None:
         raise RuntimeError(f"HiGHS gave no solution for {len(costs)} layers: {found.message}")
     return tuple(bool(x > 0.5) for x in found.x)

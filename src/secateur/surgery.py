@@ -103,8 +103,8 @@ def within(outer: str, names: Collection[str]) -> set[str]:
     return {name for name in names if name.startswith(f"{outer}.")}
 
 
-def check_fits(denoiser: nn.Module, plan: Plan) -> None:
-    """Nothing; ValueError where a plan is not for this denoiser as it is."""
+def check_fits(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | None = None) -> None:
+    """Nothing; ValueError where a plan is not for this denoiser as it is. found: its `cuttable` layers, where known."""
     if (name := class_name(denoiser)) != plan.denoiser:
         raise ValueError(f"the plan is for a {plan.denoiser} and this is a {name}: take the denoiser it was made for")
     if held := [name for name, module in denoiser.named_modules() if "forward" in vars(module)]:
@@ -112,12 +112,16 @@ def check_fits(denoiser: nn.Module, plan: Plan) -> None:
             f"the forward of {held[0] or name} is replaced (by a schedule, a compiler or an offload hook), which no copy "
             "survives: remove that first"
         )
-    depths = family(denoiser).depths
-    found = dict.fromkeys(block_names(denoiser), IDENTITY) if depths else unet_removals(denoiser)
+    found = found or cuttable(denoiser)
     check_known(denoiser, plan.layers, found)
     if wrong := [(layer, how) for layer, how in plan.items() if found[layer] != how]:
         layer, how = wrong[0]
         raise ValueError(f"the plan removes {layer} by {how!r} and here it goes by {found[layer]!r}: make the plan again")
+
+
+def cuttable(denoiser: nn.Module) -> dict[str, str]:
+    """Layers that some plan may name, with how each goes; of a transformer also those that can go only with others."""
+    return dict.fromkeys(block_names(denoiser), IDENTITY) if family(denoiser).depths else unet_removals(denoiser)
 
 
 def check_known(denoiser: nn.Module, layers: Collection[str], found: Collection[str]) -> None:

@@ -1,0 +1,217 @@
+"""How much each layer of a teacher matters, layer by layer, as LayerScores that a Plan of any budget is made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.bypass import bypassed
+from secateur.criteria import CRITERIA, Criterion, Losses, Tuples, draw, output_losses
+from secateur.examples import Examples
+from secateur.families import bare, class_name
+from secateur.layer_costs import counted, wholes
+from secateur.layer_scores import LayerScores
+from secateur.plan import Plan
+from secateur.schedule import scheduler_signature
+from secateur.surgery import candidates, check_known, cuttable
+
+Weighting = Callable[[Tensor], Tensor]  # timesteps (K,) -> weights (K,), 0 or more
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreStep:
+    """One more layer scored. number: of layers scored so far, from 1. scores: all those, NaN where none is found yet."""
+
+    number: int
+    layer: str
+    value: float
+    error: float
+    scores: LayerScores
+
+
+def output_loss(teacher: nn.Module, examples: Examples, scheduler: Any, **settings: Any) -> Iterator[ScoreStep]:
+    """A ScoreStep for each layer by LAPTOP-Diff's criterion; settings as for `scored`."""
+    return scored(teacher, examples, scheduler, criterion="output", **settings)
+
+
+def scored(
+    teacher: nn.Module,
+    examples: Examples,
+    scheduler: Any,
+    *,
+    criterion: str = "output",
+    layers: Sequence[str] | None = None,
+    samples: int = 64,
+    seed: int = 0,
+    batch_size: int = 8,
+    weighting: Weighting | None = None,
+    path: str | Path | None = None,
+    accelerator: Any = None,
+) -> Iterator[ScoreStep]:
+    """A ScoreStep for each layer; the last one's `scores` are the result.
+
+    criterion: of `CRITERIA`. layers: the teacher's `surgery.candidates` unless given. samples: K. weighting: of the tuples by
+    their timesteps; the losses are kept as they are. path: a file where finished layers are kept and gone on from.
+    accelerator: spreads the tuples over its processes. ValueError where the file was made by other settings.
+    """
+    if criterion not in CRITERIA:
+        raise ValueError(f"there is no criterion {criterion!r}: choose {', '.join(CRITERIA)}")
+    check_teacher(teacher)
+    tuples = draw(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size)
+    name, digest = scheduler_signature(scheduler)
+    made = {"criterion": criterion, "samples": samples, "seed": seed, "scheduler": name, "scheduler_hash": digest}
+    made |= {"weighting": weighting and weighting.__name__, "examples": fingerprint(examples)}
+    timesteps = tuples.timesteps[:1] if criterion == "magnitude" else tuples.timesteps
+    weights = torch.ones(len(timesteps)) if weighting is None else weighting(timesteps)
+    blank = unscored(teacher, layers, timesteps=timesteps, weights=weights, made=made)
+    find = CRITERIA[criterion] if accelerator is None or criterion == "magnitude" else spread(CRITERIA[criterion], accelerator)
+    yield from steps(blank, partial(find, teacher, tuples), path=path, accelerator=accelerator)
+
+
+def score_change(
+    teacher: nn.Module,
+    score: Callable[[], np.ndarray],
+    *,
+    name: str,
+    layers: Sequence[str] | None = None,
+    path: str | Path | None = None,
+) -> Iterator[ScoreStep]:
+    """A ScoreStep for each layer by how much worse the pipe's images get: its score less the one without the layer.
+
+    score: draws K images with the teacher's pipe, the same ones each time, and gives (K,), higher for better: CLIP score,
+    PickScore, prompt accuracy. name: what to call it in `made`.
+    """
+    check_teacher(teacher)
+    dense, found = torch.as_tensor(score()).float(), cuttable(bare(teacher))
+    blank = unscored(teacher, layers, timesteps=dense * 0, weights=dense * 0 + 1, made={"criterion": name})
+
+    def losses(plans: Sequence[Plan]) -> Losses:
+        for plan in plans:
+            with bypassed(teacher, plan, found=found):
+                changed = torch.as_tensor(score()).float()
+            yield dense - changed
+
+    yield from steps(blank, losses, path=path)
+
+
+def joint_loss(
+    teacher: nn.Module,
+    examples: Examples,
+    scheduler: Any,
+    plans: Iterable[Plan],
+    *,
+    samples: int = 64,
+    seed: int = 0,
+    batch_size: int = 8,
+) -> Iterator[np.ndarray]:
+    """For each plan the measured output loss of removing all its layers, (K,), on the tuples of `output_loss`."""
+    check_teacher(teacher)
+    tuples = draw(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size)
+    for losses in output_losses(teacher, tuples, plans):
+        yield losses.cpu().numpy()
+
+
+def check_teacher(teacher: nn.Module) -> None:
+    """Nothing; ValueError where a teacher would not answer twice alike."""
+    if teacher.training:
+        raise ValueError(f"this {class_name(teacher)} is in training mode, where dropout changes answers: call eval() on it")
+
+
+def fingerprint(examples: Examples) -> str:
+    """The start of the SHA-256 of the latents."""
+    return hashlib.sha256(examples.latents.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def unscored(
+    teacher: nn.Module, layers: Sequence[str] | None, *, timesteps: Tensor, weights: Tensor, made: Mapping[str, Any]
+) -> LayerScores:
+    """LayerScores whose losses are not found yet."""
+    found = candidates(teacher)
+    check_known(bare(teacher), layers or (), found)
+    chosen = {name: how for name, how in found.items() if layers is None or name in layers}
+    outer = wholes(teacher, chosen)
+    losses = np.full((len(chosen), len(timesteps)), np.nan)
+    arrays = (losses, np.asarray(timesteps), np.asarray(weights))
+    costs = counted(teacher, chosen, outer)
+    return LayerScores(class_name(teacher), tuple(chosen), tuple(chosen.values()), *arrays, outer, costs, made)
+
+
+def steps(
+    blank: LayerScores, find: Callable[[Sequence[Plan]], Losses], *, path: str | Path | None = None, accelerator: Any = None
+) -> Iterator[ScoreStep]:
+    """A ScoreStep for each layer of `blank` that its file does not have yet, or for the last one where that has all."""
+    scores = resumed(blank, path)
+    if accelerator is not None:
+        accelerator.wait_for_everyone()  # until all have read what one of them will write over
+    left = np.flatnonzero(~scores.found)
+    if not len(left):
+        yield step_of(scores, len(scores.layers) - 1)
+    plans = [Plan((scores.layers[i],), (scores.removals[i],), scores.denoiser) for i in left]
+    for i, losses in zip(left, find(plans) if plans else (), strict=True):
+        scores = with_losses(scores, int(i), losses.cpu().numpy())
+        if path is not None and (accelerator is None or accelerator.is_main_process):
+            scores.save(path)
+        yield step_of(scores, int(i))
+
+
+def with_losses(scores: LayerScores, i: int, losses: np.ndarray) -> LayerScores:
+    """The scores with the losses of layer i found; ValueError where they are no numbers."""
+    if not np.isfinite(losses).all():
+        raise ValueError(f"without {scores.layers[i]} the loss is infinite or NaN on some tuples: score in float32 or bfloat16")
+    rows = np.array(scores.losses)
+    rows[i] = losses
+    return replace(scores, losses=rows)
+
+
+def step_of(scores: LayerScores, i: int) -> ScoreStep:
+    number = int(scores.found.sum())
+    return ScoreStep(number, scores.layers[i], float(scores.values[i]), float(scores.errors[i]), scores)
+
+
+def resumed(blank: LayerScores, path: str | Path | None) -> LayerScores:
+    """The scores in a file, or `blank` where there are none yet; ValueError where other settings made them."""
+    if path is None or not Path(path).exists():
+        return blank
+    found = LayerScores.load(path)
+    ours, theirs = dict(blank.made) | {"layers": blank.layers}, dict(found.made) | {"layers": found.layers}
+    if wrong := [key for key in ours if ours[key] != theirs.get(key)]:
+        key = wrong[0]
+        raise ValueError(
+            f"{path} holds scores whose {key} is {theirs.get(key)!r:.60} and this one's is {ours[key]!r:.60}: give the same "
+            "settings to go on with it, or another file"
+        )
+    return replace(blank, losses=found.losses)
+
+
+def spread(criterion: Criterion, accelerator: Any) -> Criterion:
+    """The criterion, every process looking at its own share of the tuples and all getting the losses of all of them."""
+    from accelerate.utils import gather_object
+
+    def spread(teacher: nn.Module, tuples: Tuples, plans: Sequence[Plan]) -> Losses:
+        if len(tuples) < accelerator.num_processes:
+            raise ValueError(f"found {len(tuples)} samples for {accelerator.num_processes} processes: ask for one each or more")
+        share = tuples[accelerator.process_index :: accelerator.num_processes]
+        for losses in criterion(teacher, share, plans):
+            pairs = gather_object(list(zip(share.numbers.tolist(), losses.tolist(), strict=True)))
+            yield torch.tensor([loss for _, loss in sorted(pairs)])
+
+    return spread
+
+
+def min_snr(scheduler: Any, *, gamma: float = 5.0) -> Weighting:
+    """The Min-SNR weighting of a noise prediction's squared error (arXiv 2303.09556, Eq. 4 over the SNR)."""
+
+    def min_snr(timesteps: Tensor) -> Tensor:
+        alphas = scheduler.alphas_cumprod[timesteps.long()].float()
+        snr = alphas / (1 - alphas)
+        return snr.clamp(max=gamma) / snr
+
+    return min_snr
