@@ -94,13 +94,19 @@ def block_names(denoiser: nn.Module, row: Family, granularity: str) -> tuple[str
             f"{class_name(denoiser)} has no granularity {granularity!r}, so choose {' or '.join(row.granularities)}"
         )
     patterns = row.granularities[granularity]
-    names = tuple(n for n, _ in denoiser.named_modules() if any(matches(n, p) for p in patterns))
+    found = (n for n, module in denoiser.named_modules() if any(matches(n, p) for p in patterns) and has_weights(module))
+    names = tuple(found)
     if not names:
         raise ValueError(
             f"no module of {class_name(denoiser)} fits {', '.join(patterns)}, "
             f"so correct its granularity {granularity!r} in secateur.families.FAMILIES"
         )
     return names
+
+
+def has_weights(module: nn.Module) -> bool:
+    """Whether a module has parameters; what stands where a student's layer was may have none, and is no block."""
+    return next(module.parameters(), None) is not None
 
 
 def sources(nest: Any, leaves: Sequence[Tensor]) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from secateur import cli_distil, cli_search
+from secateur import cli_depth, cli_distil, cli_search
 from secateur.terminal import (
     AsJson,
     BatchSize,
@@ -237,11 +237,17 @@ def schedule(
 
 
 @app.command()
-def show(schedule: Annotated[Path, typer.Argument(metavar="SCHEDULE")], json: AsJson = False) -> None:
-    """Draw a schedule: # runs, . reuses."""
+def show(artifact: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson = False) -> None:
+    """Draw a schedule (# runs, . reuses), or list the layers of a plan."""
+    from secateur import plan as plans
     from secateur import schedule as schedules
 
-    found = schedules.load(schedule)
+    if plans.is_plan(artifact):
+        plan = plans.load(artifact)
+        console.print(str(plan), markup=False, highlight=False)
+        finish(plans.document(plan), as_json=json)
+        return
+    found = schedules.load(artifact)
     console.print(str(found), markup=False, highlight=False)
     if (keep := found.made.get("keep")) is not None:
         console.print(f"made to keep {keep:.3f} of the dense {found.made.get('unit', 'macs')}", highlight=False)
@@ -296,8 +302,8 @@ def report(
     finish(found, as_json=json)
 
 
-app.add_typer(cli_search.app)
-app.add_typer(cli_distil.app)
+for commands in (cli_search, cli_depth, cli_distil):
+    app.add_typer(commands.app)
 
 if __name__ == "__main__":
     main()

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur import students
+
 Size = int | tuple[int, ...]
 
 
@@ -200,6 +202,9 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+FAMILIES[students.STUDENT] = FAMILIES["UNet2DConditionModel"]
+
+
 def bare(denoiser: nn.Module) -> nn.Module:
     """The denoiser itself, out of `torch.compile`'s wrapper: its class and block names count from here."""
     while "_orig_mod" in denoiser._modules:
@@ -244,6 +249,8 @@ def denoiser_class(denoiser: nn.Module | Mapping) -> tuple[Callable[..., nn.Modu
 
     name = class_name(denoiser)
     if not isinstance(denoiser, nn.Module):
+        if name == students.STUDENT:
+            return students.student_class(), denoiser
         if not hasattr(diffusers, name):
             raise ValueError(f"diffusers has no class {name}, so pass the denoiser itself instead of its configuration")
         return getattr(diffusers, name), denoiser

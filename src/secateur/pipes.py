@@ -72,8 +72,11 @@ def locate(source: str) -> Path | None:
     raise ValueError(f"the zoo has no pipeline {source!r}: choose {' or '.join(zoo.NAMES)}, a folder, or a Hub id owner/name")
 
 
-def save(pipe: DiffusionPipeline, folder: str | Path) -> None:
-    """Write a pipeline's folder; until all of it is there, what was there before stays. OSError where there is no room."""
+def save(pipe: DiffusionPipeline, folder: str | Path, *, beside: Mapping[str, Any] | None = None) -> None:
+    """Write a pipeline's folder; until all of it is there, what was there before stays. OSError where there is no room.
+
+    beside: artifacts to save in the folder too, by the names of their files.
+    """
     from safetensors import SafetensorError
 
     out = Path(folder)
@@ -81,6 +84,8 @@ def save(pipe: DiffusionPipeline, folder: str | Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     try:
         pipe.save_pretrained(part)
+        for name, artifact in (beside or {}).items():
+            artifact.save(part / name)
         if out.exists():
             out.replace(old)
         part.replace(out)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -96,6 +97,15 @@ def load(path: str | Path, *, edited: bool = False) -> Plan:
     return read(path, FORM, partial(from_document, edited=edited))
 
 
+def is_plan(path: str | Path) -> bool:
+    """Whether a file holds what can only be meant for a plan; what is wrong with it is said by `load`."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "layers" in found and "grid" not in found
+
+
 # The handcrafted rivals, for U-Nets of the shape of Stable Diffusion 1 and 2.
 
 BASE = (
@@ -133,3 +143,10 @@ def bk_sdm(size: str, layers: tuple[str, ...]) -> Plan:
     up = [layer.startswith("up_blocks") and ".resnets." in layer for layer in layers]
     removals = tuple(DROP_SKIP if joined else IDENTITY for joined in up)
     return Plan(layers, removals, "UNet2DConditionModel", made={"method": f"BK-SDM {size}", "source": "arXiv 2305.15798"})
+
+
+PRESETS: dict[str, Callable[[], Plan]] = {
+    "bk-sdm-base": bk_sdm_base,
+    "bk-sdm-small": bk_sdm_small,
+    "bk-sdm-tiny": bk_sdm_tiny,
+}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from secateur.blocks import find_blocks
 from secateur.families import architecture, bare, class_name, family
 from secateur.plan import DROP_SKIP, IDENTITY, KEEP_SHORTCUT, Plan
+from secateur.students import as_student
 
 
 class Passage(nn.Module):
@@ -195,7 +196,8 @@ def with_passages(denoiser: nn.Module, plan: Plan) -> nn.Module:
     check_samplers(denoiser, plan.layers)
     found = [(denoiser.get_submodule(layer), how) for layer, how in plan.items()]
     # deepcopy takes what is in its memo for copied already.
-    return deepcopy(denoiser, {id(module): replacement(module, how).train(module.training) for module, how in found})
+    student = deepcopy(denoiser, {id(module): replacement(module, how).train(module.training) for module, how in found})
+    return as_student(student, dict(plan.items()))
 
 
 def replacement(module: Any, how: str) -> nn.Module:

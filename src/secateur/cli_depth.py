@@ -1,0 +1,194 @@
+"""The command that cuts layers out of a pipe's denoiser: prune."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table, box
+
+from secateur.terminal import (
+    AsJson,
+    BatchSize,
+    Device,
+    Dtype,
+    Guidance,
+    Pipe,
+    Prompts,
+    Seed,
+    Steps,
+    command_line,
+    console,
+    finish,
+    load_pipe,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from secateur.layer_scores import LayerScores
+    from secateur.plan import Plan
+
+app = typer.Typer()
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the layers of a pipe are scored and chosen."""
+
+    keep: float
+    cost: str
+    criterion: str
+    method: str
+    conditions: tuple[Any, ...]
+    samples: int
+    seed: int
+    batch_size: int
+    call: dict[str, Any]
+
+
+@app.command()
+def prune(
+    pipe: Pipe,
+    keep: Annotated[float | None, typer.Option(help="fraction of the cost to keep, in (0, 1)")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder for the student's pipe")] = Path("student"),
+    plan: Annotated[Path | None, typer.Option(help="cut by this plan, without scoring")] = None,
+    preset: Annotated[str | None, typer.Option(help="cut by a published plan: bk-sdm-base, bk-sdm-small, bk-sdm-tiny")] = None,
+    cost: Annotated[str, typer.Option(help="what keep is a fraction of: parameters, macs, macs_attention, ms")] = "parameters",
+    criterion: Annotated[str, typer.Option(help="output, task, taylor, cosine or magnitude")] = "output",
+    method: Annotated[str, typer.Option(help="exact, greedy or greedy_ratio")] = "exact",
+    prompts: Prompts = None,
+    images: Annotated[int, typer.Option(min=1, help="images that the pipe draws to be scored on")] = 16,
+    samples: Annotated[int, typer.Option(min=1, help="noisy samples of them, the same for every layer")] = 64,
+    steps: Steps = 50,
+    guidance_scale: Guidance = None,
+    seed: Seed = 40_000,
+    batch_size: BatchSize = 8,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    json: AsJson = False,
+) -> None:
+    """Cut the layers out of a pipe's denoiser that it needs least, and save the student's pipe."""
+    from secateur import baselines, pipes
+    from secateur.cli_search import calibration_conditions, check_tokens, check_writable, guidance_of
+    from secateur.subnet import component
+
+    if sum(given is not None for given in (keep, plan, preset)) != 1:
+        raise ValueError("give one of --keep, --plan and --preset: what to keep, or which layers go")
+    if out.exists():
+        raise FileExistsError(f"{out} exists already: give another folder by --out, or remove it first")
+    check_writable(out)
+    pipes.locate(pipe)
+    chosen = fixed_plan(plan, preset)
+    if chosen is None:
+        baselines.check_keep(keep or 0.0)
+        check_choices(criterion=criterion, method=method, cost=cost)
+    conditions = () if chosen else calibration_conditions(pipe, prompts, images)
+    loaded = load_pipe(pipe, dtype=dtype, device=device)
+    check_tokens(loaded, conditions)
+    scores = None
+    if chosen is None:
+        call = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
+        asked = Scoring(keep or 0.0, cost, criterion, method, conditions, samples, seed, batch_size, call)
+        chosen, scores = scored_plan(loaded, asked)
+    cut_and_save(loaded, component(loaded), chosen, out, scores=scores, json=json)
+
+
+def check_choices(**chosen: str) -> None:
+    """Nothing; ValueError for a word that is none of those to choose among."""
+    from secateur.criteria import CRITERIA
+    from secateur.planning import METHODS
+
+    words = {"criterion": tuple(CRITERIA), "method": METHODS, "cost": ("parameters", "macs", "macs_attention", "ms")}
+    for name, word in chosen.items():
+        if word not in words[name]:
+            raise ValueError(f"there is no {name} {word!r}: choose {', '.join(words[name])}")
+
+
+def fixed_plan(plan: Path | None, preset: str | None) -> Plan | None:
+    """The plan in a file, or a published one; None where layers are to be scored."""
+    from secateur import plan as plans
+
+    if plan is not None:
+        return plans.load(plan)
+    if preset is None:
+        return None
+    if preset not in plans.PRESETS:
+        raise ValueError(f"there is no preset {preset!r}: choose {', '.join(plans.PRESETS)}")
+    return plans.PRESETS[preset]()
+
+
+def scored_plan(loaded: Any, asked: Scoring) -> tuple[Plan, LayerScores]:
+    """The plan that costs least, and the scores that it is made of."""
+    from secateur import calibration, dataset, planning, score
+    from secateur.subnet import component
+
+    denoiser = component(loaded)
+    with progress() as bar:
+        count = len(asked.conditions)
+        drawing = bar.add_task("drawing what to score on", total=count)
+        parts = []
+        for part in dataset.drawn(loaded, asked.conditions, count=count, seed=asked.seed,
+                                  batch_size=asked.batch_size, **asked.call):  # fmt: skip
+            parts.append(part)
+            bar.update(drawing, completed=min(count, len(parts) * asked.batch_size))
+        scoring, scores = bar.add_task("scoring", total=None), None
+        for step in score.scored(denoiser, dataset.together(parts), loaded.scheduler, criterion=asked.criterion,
+                                 samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size):  # fmt: skip
+            scores = step.scores
+            bar.update(scoring, completed=step.number, total=len(scores.layers), description=f"scored {step.layer}")
+    assert scores is not None  # a denoiser without layers to score is refused before
+    if asked.cost == "ms":
+        few, seeds = asked.conditions[: asked.batch_size], range(min(asked.batch_size, count))
+        call = asked.call | {"num_inference_steps": 4}
+        scores = planning.with_times(
+            scores, denoiser, run=lambda: calibration.generate(loaded, few, seeds=seeds, batch_size=asked.batch_size, **call)
+        )
+    return planning.planned(scores, keep=asked.keep, cost=asked.cost, method=asked.method), scores
+
+
+def cut_and_save(loaded: Any, teacher: Any, plan: Plan, out: Path, *, scores: LayerScores | None, json: bool) -> None:
+    """The student's pipe in its folder, with the plan (and scores) beside it; what came of it as a table."""
+    from dataclasses import replace
+
+    from secateur import pipes
+    from secateur.surgery import drop_layers
+
+    student = drop_layers(teacher, plan)
+    name = "unet" if loaded.components.get("unet") is not None else "transformer"
+    loaded.register_modules(**{name: student})
+    plan = replace(plan, made={**plan.made, "command": command_line()})
+    beside = {"plan.json": plan} | ({"layer_scores.safetensors": scores} if scores is not None else {})
+    pipes.save(loaded, out, beside=beside)
+    found = {"teacher": figures(teacher), "student": figures(student)}
+    console.print(table(found, layers=len(plan.layers)))
+    console.print(
+        f"{out}: DiffusionPipeline.from_pretrained loads it; next: secateur distil {out} --teacher …", highlight=False
+    )
+    finish({"out": str(out), "plan": dict(plan.items()), **found}, as_json=json)
+
+
+def figures(denoiser: Any) -> dict[str, int]:
+    """Parameters, and MACs of one call in both conventions."""
+    from secateur import macs
+    from secateur.surgery import parameters
+
+    counted = macs.count(denoiser)
+    return {
+        "parameters": parameters(denoiser),
+        "macs_linear": counted.call(),
+        "macs_attention": counted.call(attention=True),
+    }
+
+
+def table(found: dict[str, dict[str, int]], *, layers: int) -> Table:
+    """What the student has of its teacher."""
+    drawn = Table(box=box.SIMPLE_HEAD, title=f"{layers} layers went", title_justify="left")
+    for head in ("", "teacher", "student", "kept"):
+        drawn.add_column(head, justify="left" if not head else "right")
+    names = {"parameters": "parameters", "macs_linear": "MACs a call, conv + linear", "macs_attention": "with attention"}
+    for key, name in names.items():
+        whole, left = found["teacher"][key], found["student"][key]
+        drawn.add_row(name, f"{whole / 1e6:,.2f} M", f"{left / 1e6:,.2f} M", f"{100 * left / whole:.1f} %")
+    return drawn

@@ -1,0 +1,109 @@
+"""`secateur prune` as a user types it, on a tiny pipeline of the real classes."""
+
+from __future__ import annotations
+
+import json
+
+import diffusers
+import pytest
+from typer.testing import CliRunner
+
+from secateur.cli import app
+from secateur.layer_scores import LayerScores
+from secateur.plan import Plan, bk_sdm_base
+from secateur.surgery import parameters
+from test_calibration import dit, sd  # noqa: F401, the fixtures
+
+
+@pytest.fixture(params=["sd", "dit"])
+def saved(request, tmp_path):
+    """A pipeline's folder, and a file to ask it for."""
+    pipe = request.getfixturevalue(request.param)
+    pipe.save_pretrained(tmp_path / "teacher")
+    (tmp_path / "prompts.txt").write_text("a fox\nblue\n" if request.param == "sd" else "1\n2\n")
+    return tmp_path
+
+
+def run(*words) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["prune", *map(str, words)])
+    return done.exit_code, done.output if done.exception is None or done.exit_code != 1 else str(done.exception)
+
+
+def small(folder, *more):
+    """The shortest useful command."""
+    few = ("--prompts", folder / "prompts.txt", "--images", 2, "--samples", 2, "--steps", 2, "--batch-size", 2)
+    return (folder / "teacher", *few, "-o", folder / "student", *more)
+
+
+@pytest.mark.parametrize("cost", ["parameters", "macs"])
+def test_a_student_is_cut_and_saved_with_its_plan_and_scores(saved, cost):
+    code, said = run(*small(saved, "--keep", 0.8, "--cost", cost, "--json"))
+    assert code == 0, said
+    told = json.loads(said.splitlines()[-1])
+    plan = Plan.load(saved / "student" / "plan.json")
+    scores = LayerScores.load(saved / "student" / "layer_scores.safetensors")
+    assert told["plan"] == dict(plan.items())
+    assert set(plan.layers) <= {*scores.layers, *(layer.rpartition(".transformer_blocks")[0] for layer in scores.layers)}
+    key = "parameters" if cost == "parameters" else "macs_linear"
+    assert told["student"][key] <= 0.8 * told["teacher"][key]
+    assert plan.made["kept"] == pytest.approx(told["student"][key] / told["teacher"][key], rel=1e-6)
+    loaded = diffusers.DiffusionPipeline.from_pretrained(saved / "student")
+    denoiser = loaded.components.get("unet") or loaded.transformer
+    assert parameters(denoiser) == told["student"]["parameters"]
+
+
+def test_a_plan_and_a_preset_need_no_scoring(tmp_path):
+    bk_sdm_base().save(tmp_path / "plan.json")
+    sizes = []
+    for k, words in enumerate((("--plan", tmp_path / "plan.json"), ("--preset", "bk-sdm-base"))):
+        code, said = run("emoji-sd", *words, "-o", tmp_path / f"student{k}", "--json")
+        assert code == 0, said
+        sizes.append(json.loads(said.splitlines()[-1])["student"])
+        assert not (tmp_path / f"student{k}" / "layer_scores.safetensors").exists()
+    assert sizes[0] == sizes[1]
+
+
+def test_show_lists_the_layers_of_a_plan(tmp_path):
+    bk_sdm_base().save(tmp_path / "plan.json")
+    done = CliRunner().invoke(app, ["show", str(tmp_path / "plan.json")])
+    assert done.exit_code == 0
+    assert "up_blocks.3.resnets.1" in done.output
+    assert "drop_skip" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "give one of --keep, --plan and --preset"),
+        (("--keep", 0.5, "--preset", "bk-sdm-base"), "give one of --keep, --plan and --preset"),
+        (("--keep", 1.5), "keep is the fraction of the cost kept"),
+        (("--keep", 0.5, "--criterion", "beauty"), "there is no criterion 'beauty': choose output, task"),
+        (("--keep", 0.5, "--cost", "watts"), "there is no cost 'watts': choose parameters"),
+        (("--preset", "koala"), "there is no preset 'koala': choose bk-sdm-base"),
+        (("--keep", 0.001), "out of reach"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence_and_leaves_nothing(sd, tmp_path, words, told):  # noqa: F811
+    sd.save_pretrained(tmp_path / "teacher")
+    (tmp_path / "prompts.txt").write_text("a fox\n")
+    code, said = run(*small(tmp_path, *words))
+    assert code != 0
+    assert told in " ".join(said.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "teacher"]
+
+
+def test_a_plan_for_another_denoiser_is_refused(dit, tmp_path):  # noqa: F811
+    dit.save_pretrained(tmp_path / "teacher")
+    bk_sdm_base().save(tmp_path / "plan.json")
+    code, said = run(tmp_path / "teacher", "--plan", tmp_path / "plan.json", "-o", tmp_path / "student")
+    assert code != 0
+    assert "the plan is for a UNet2DConditionModel and this is a DiTTransformer2DModel" in said
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_folder_that_is_there_stays_as_it_is(saved):
+    (saved / "student").mkdir()
+    code, said = run(*small(saved, "--keep", 0.8))
+    assert code != 0
+    assert "exists already" in said
+    assert not list((saved / "student").iterdir())

@@ -1,0 +1,163 @@
+"""Students of U-Nets on disk, as a user of diffusers meets them; and of transformers, where secateur is not installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import diffusers
+import pytest
+import torch
+
+from secateur import macs, students
+from secateur.baselines import uniform
+from secateur.blocks import find_blocks
+from secateur.families import FAMILIES
+from secateur.plan import Plan, bk_sdm_base, bk_sdm_tiny
+from secateur.subnet import apply
+from secateur.surgery import candidates, drop_layers, parameters, plan_without
+from test_surgery import inputs_of, output, same_embeddings, some
+from tiny import tiny
+from tiny_pipes import controlnet, draw, stable_diffusion
+
+LACKING = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
+
+
+def mixed(unet) -> Plan:
+    """A plan with every kind of removal that this U-Net knows."""
+    found = candidates(unet)
+    picked = {how: [layer for layer, kind in found.items() if kind == how][:2] for how in set(found.values())}
+    return plan_without(unet, [layer for layers in picked.values() for layer in layers])
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd21", "sdxl"])
+def test_a_student_comes_back_from_disk_as_it_was(name, tmp_path):
+    teacher = tiny(name)
+    plan = mixed(teacher)
+    student = drop_layers(teacher, plan)
+    student.save_pretrained(tmp_path)
+    loaded = type(student).from_pretrained(tmp_path)
+    assert type(loaded).__name__ == students.STUDENT
+    assert dict(loaded.config["removed"]) == dict(plan.items())
+    assert parameters(loaded) == parameters(student) < parameters(teacher)
+    ours, theirs = student.state_dict(), loaded.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    torch.testing.assert_close(output(loaded), output(student))
+    saved = (tmp_path / "diffusion_pytorch_model.safetensors").stat().st_size
+    assert saved < 4 * parameters(student) + 100_000
+
+
+def test_the_teacher_stays_what_it_was():
+    teacher = tiny("sd15")
+    before = output(teacher)
+    drop_layers(teacher, mixed(teacher))
+    assert type(teacher) is diffusers.UNet2DConditionModel
+    assert "removed" not in teacher.config
+    assert torch.equal(output(teacher), before)
+
+
+def test_a_student_of_a_student_lacks_the_layers_of_both(tmp_path):
+    teacher = tiny("sdxl")
+    layers = list(candidates(teacher))
+    first = drop_layers(teacher, plan_without(teacher, layers[:3]))
+    second = drop_layers(first, plan_without(first, list(candidates(first))[:2]))
+    second.save_pretrained(tmp_path)
+    loaded = type(second).from_pretrained(tmp_path)
+    assert set(first.config["removed"]) < set(second.config["removed"])
+    torch.testing.assert_close(output(loaded), output(second))
+    at_once = drop_layers(teacher, Plan(*zip(*second.config["removed"].items(), strict=True), "UNet2DConditionModel"))
+    assert torch.equal(output(at_once), output(second))
+
+
+@pytest.mark.parametrize("preset", [bk_sdm_base, bk_sdm_tiny])
+def test_a_pipeline_loads_as_every_pipeline_does(preset, tmp_path):
+    pipe, call = stable_diffusion()
+    pipe.unet = drop_layers(pipe.unet, preset())
+    pipe.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "model_index.json").read_text())["unet"] == ["secateur.students", students.STUDENT]
+    for kind in (diffusers.StableDiffusionPipeline, diffusers.DiffusionPipeline):
+        loaded = kind.from_pretrained(tmp_path, **LACKING)
+        loaded.set_progress_bar_config(disable=True)
+        torch.testing.assert_close(draw(loaded, call), draw(pipe, call), rtol=1e-3, atol=1e-3)  # weights lie elsewhere
+
+
+def test_importing_secateur_is_enough_to_load_a_student(tmp_path):
+    pipe, _ = stable_diffusion()
+    pipe.unet = drop_layers(pipe.unet, bk_sdm_base())
+    pipe.save_pretrained(tmp_path)
+    script = f"""
+import sys, secateur
+assert "diffusers" not in sys.modules
+from diffusers import DiffusionPipeline
+print(type(DiffusionPipeline.from_pretrained({str(tmp_path)!r}, **{LACKING}).unet).__name__)
+"""
+    assert run(script) == students.STUDENT
+
+
+@pytest.mark.parametrize("name", ["dit", "pixart", "sd3", "flux"])
+def test_a_transformer_s_student_needs_no_secateur(name, tmp_path):
+    teacher = same_embeddings(tiny(name)) if name == "dit" else tiny(name)
+    student = drop_layers(teacher, plan_without(teacher, some(candidates(teacher), seed=0)[:1]))
+    student.save_pretrained(tmp_path)
+    script = f"""
+import sys
+sys.modules["secateur"] = None
+import diffusers
+print(sum(p.numel() for p in diffusers.{type(teacher).__name__}.from_pretrained({str(tmp_path)!r}).parameters()))
+"""
+    assert int(run(script)) == parameters(student) < parameters(teacher)
+
+
+def run(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+def test_a_student_takes_a_schedule_and_is_counted():
+    pipe, call = stable_diffusion()
+    dense = macs.count(pipe.unet).call()
+    pipe.unet = drop_layers(pipe.unet, bk_sdm_base())
+    counted = macs.count(pipe.unet)
+    assert counted.call() < dense
+    assert counted.blocks == find_blocks(pipe.unet)
+    whole = draw(pipe, call)
+    schedule = uniform(counted.blocks, call["num_inference_steps"], every=2)
+    with apply(pipe, schedule):
+        thinned = draw(pipe, call)
+    assert not torch.equal(thinned, whole)
+    assert torch.equal(draw(pipe, call), whole)
+
+
+def test_layers_that_went_are_no_blocks():
+    student = drop_layers(tiny("sd15"), bk_sdm_base())
+    assert not set(student.config["removed"]) & set(find_blocks(student, "layer").names)
+    assert macs.count(dict(student.config) | {"_class_name": students.STUDENT}).call() == macs.count(student).call()
+    assert FAMILIES[students.STUDENT].granularities == FAMILIES["UNet2DConditionModel"].granularities
+
+
+def test_a_controlnet_of_the_teacher_steers_the_student():
+    pipe, call = stable_diffusion("StableDiffusionControlNetPipeline", controlnet=None)
+    net = controlnet(pipe.unet)
+    pipe.register_modules(controlnet=net, unet=drop_layers(pipe.unet, bk_sdm_base()))
+    with_net = draw(pipe, call)
+    torch.nn.init.zeros_(net.controlnet_mid_block.weight)
+    assert not torch.equal(draw(pipe, call), with_net)
+
+
+def test_checkpointing_gives_the_same_gradients():
+    student = drop_layers(tiny("sd15"), mixed(tiny("sd15"))).requires_grad_(True).train()
+    grads = []
+    for enable in (False, True):
+        student.zero_grad()
+        (student.enable_gradient_checkpointing if enable else student.disable_gradient_checkpointing)()
+        student(**inputs_of(student), return_dict=False)[0].square().sum().backward()
+        grads.append(student.conv_in.weight.grad.clone())
+    torch.testing.assert_close(*grads)
+
+
+def test_no_other_name_is_in_the_module():
+    with pytest.raises(AttributeError, match="has no attribute 'Teacher'"):
+        getattr(students, "Teacher")  # noqa: B009
