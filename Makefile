@@ -42,6 +42,10 @@ results: .venv/installed  ## measure every number of the README again
 	$(BIN)/python benchmarks/fullsize.py
 	$(BIN)/python benchmarks/front.py emoji-sd --images 128
 	$(BIN)/python benchmarks/front_figure.py
+	$(BIN)/python benchmarks/ablations.py --seeds 2
+	$(BIN)/python benchmarks/ablations_figure.py
+	$(BIN)/python benchmarks/transfer.py
+	$(BIN)/python benchmarks/search_cost.py
 	$(BIN)/python benchmarks/readme.py
 
 clean:

@@ -1,32 +1,18 @@
-"""Write the README's tables from results/*.json, between their markers.
+"""Write the tables of README.md and docs/search.md from results/*.json, between their markers.
 
-python benchmarks/readme.py            rewrites README.md
-python benchmarks/readme.py --check    exit code 1 where README.md does not say what the results say
+python benchmarks/readme.py            rewrites both
+python benchmarks/readme.py --check    exit code 1 where one of them does not say what the results say
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-RESULTS, README = ROOT / "results", ROOT / "README.md"
+import search_tables
+from pages import RESULTS, ROOT, load, percent, provenance, table
 
-
-def load(name: str) -> dict:
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    align = "|" + "|".join(["---"] + ["---:"] * (len(heads) - 1)) + "|"
-    return "\n".join(["| " + " | ".join(heads) + " |", align, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def percent(spread: dict) -> str:
-    low, high = spread["ci95"]
-    return f"{100 * spread['mean']:.1f} % ({100 * low:.0f}–{100 * high:.0f})"
+PAGES = ROOT / "README.md", ROOT / "docs" / "search.md"
 
 
 def comparison(record: dict) -> str:
@@ -55,13 +41,6 @@ def comparison(record: dict) -> str:
         for row in record["rows"]
     ]
     return table(heads, rows) + "\n\n" + provenance(record)
-
-
-def provenance(record: dict) -> str:
-    cpu = record["hardware"]
-    on = cpu["gpu"] or f"{cpu['cores']} cores of {cpu['cpu']}"
-    count = f"{len(record['conditions'])} images a row, " if record.get("conditions") else ""
-    return f"{count}`{record['command']}`, {on}, torch {cpu['torch']}, diffusers {cpu['diffusers']}, {record['made'][:10]}."
 
 
 def zoo_table(found: dict) -> str:
@@ -151,22 +130,32 @@ def sections() -> dict[str, str]:
     if (RESULTS / "runtime.json").exists():
         numbers += ["\n### Milliseconds for MACs\n", runtime_table(load("runtime"))]
     front = front_table(load("front-emoji-sd")) if (RESULTS / "front-emoji-sd.json").exists() else ""
-    return {"demo": comparison(load("demo/record")), "front": front, "numbers": "\n".join(numbers)}
+    return {
+        "demo": comparison(load("demo/record")),
+        "front": front,
+        "numbers": "\n".join(numbers),
+        **search_tables.sections(),
+    }
 
 
-def written(readme: str) -> str:
-    for name, text in sections().items():
+def written(page: str, texts: dict[str, str]) -> str:
+    """The page with each text between the markers of its name, where it has them."""
+    for name, text in texts.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        readme = re.sub(pattern, lambda m, text=text: f"{m[1]}{text}\n{m[2]}", readme, flags=re.DOTALL)
-    return readme
+        page = re.sub(pattern, lambda m, text=text: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL)
+    return page
 
 
 def main() -> None:
-    now = README.read_text()
-    wanted = written(now)
-    if "--check" in sys.argv:
-        raise SystemExit(0 if now == wanted else "README.md does not say what results/ says: run python benchmarks/readme.py")
-    README.write_text(wanted)
+    texts, stale = sections(), []
+    for path in PAGES:
+        now = path.read_text()
+        if (wanted := written(now, texts)) != now:
+            stale.append(path.name)
+            if "--check" not in sys.argv:
+                path.write_text(wanted)
+    if stale and "--check" in sys.argv:
+        raise SystemExit(f"found in {' and '.join(stale)} other numbers than in results/: run python benchmarks/readme.py")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
     python benchmarks/search_cost.py      writes results/search-cost.json
 
 Memory is what the process grew by (VmHWM), weights not counted; each row runs in a process of its own, so that none inherits
-another's heap.
+another's heap. Seconds are given twice, as they passed and of the CPU: where the load average says that other jobs ran beside,
+only the latter mean much.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,49 +22,64 @@ from rich.console import Console
 
 from secateur import find, macs, measure, report, search, zoo
 from secateur.calibration import record
+from secateur.pruner import Pruner
 from secateur.updates import Settings
 
 RESULTS = Path(__file__).parents[1] / "results"
-CALLS, IMAGES, KEEP, TRIALS, SEED = (10, 25, 50), 8, 0.2, 20, 40_000
+IMAGES, KEEP, TRIALS, SEED = 8, 0.2, 20, 40_000
+UPDATES = ((10, 512), (25, 512), (50, 512), (50, 64))  # calls, width of the Pruner: the paper's, and one that weighs nothing
 
 
-def gradient_row(calls: int) -> dict[str, Any]:
-    """Two updates of DiP-GO as the paper has them: batch 1, fresh noise, width 512; the second one is timed."""
+def gradient_row(calls: int, width: int) -> dict[str, Any]:
+    """Two updates of DiP-GO as the paper has them: batch 1, fresh noise; the second one is timed. width: of the Pruner."""
     pipe, told = told_by(calls, images=2)
-    updates, seconds = search(pipe, told, keep=KEEP, macs=macs.count(pipe.unet), settings=Settings(steps=2)), []
+    counted, seconds = macs.count(pipe.unet), []
+    updates = search(pipe, told, keep=KEEP, macs=counted, settings=Settings(steps=2, width=width))
 
     def run() -> None:
         for _ in updates:
-            seconds.append(time.perf_counter())
+            seconds.append((time.perf_counter(), time.process_time()))
 
     peak = measure.peak_memory(run)
     return {
-        "name": f"gradient update, T = {calls}",
+        "name": f"gradient update, T = {calls}, width {width}",
         "calls": calls,
-        "update_s": seconds[1] - seconds[0],
+        "update_s": seconds[1][0] - seconds[0][0],
+        "update_cpu_s": seconds[1][1] - seconds[0][1],
+        "pruner_bytes": pruner_bytes(calls, len(counted.blocks), width),
         "peak_memory_bytes": peak.peak_bytes,
     }
 
 
+def pruner_bytes(calls: int, blocks: int, width: int) -> int:
+    """Of the Pruner's weights, of which every cell has two layers of its own; their gradients take as much again."""
+    return sum(p.numel() * p.element_size() for p in Pruner(calls, blocks, width=width).parameters())
+
+
 def stage_rows() -> list[dict[str, Any]]:
     """Every stage of the default search, 8 calibration images, T = 50."""
-    start = time.perf_counter()
+    begun = time.perf_counter(), time.process_time()
     pipe, told = told_by(50, images=IMAGES)
-    recording, found = time.perf_counter() - start, {}
+    ends, measured = {"recording, loading included": clocks(begun)}, {}
     counted = macs.count(pipe.unet)
     value = find.objective_for(pipe, told, target="dense", blocks=counted.blocks)
 
     def run() -> None:
         for part in find.find(pipe, told, macs=counted, keep=KEEP, objective=value, trials=TRIALS):
-            found[part.stage] = part
+            ends[part.stage], measured[part.stage] = clocks(begun), part.measured
 
-    peak = measure.peak_memory(run)
-    rows = [{"name": "recording, loading included", "search_s": recording}]
-    rows += [{"name": name, "search_s": part.seconds, "measured": part.measured} for name, part in found.items()]
-    return [
-        *rows,
-        {"name": "all stages", "search_s": sum(row["search_s"] for row in rows), "peak_memory_bytes": peak.peak_bytes},
-    ]
+    peak, rows, before = measure.peak_memory(run), [], (0.0, 0.0)
+    for name, end in ends.items():
+        rows.append({"name": name, "search_s": end[0] - before[0], "search_cpu_s": end[1] - before[1]})
+        rows[-1] |= {"measured": measured[name]} if name in measured else {}
+        before = end
+    whole = {"name": "all stages", "search_s": before[0], "search_cpu_s": before[1], "peak_memory_bytes": peak.peak_bytes}
+    return [*rows, whole]
+
+
+def clocks(begun: tuple[float, float]) -> tuple[float, float]:
+    """Seconds since then, as they passed and of the CPU."""
+    return time.perf_counter() - begun[0], time.process_time() - begun[1]
 
 
 def told_by(calls: int, *, images: int):
@@ -71,15 +88,15 @@ def told_by(calls: int, *, images: int):
     return pipe, record(pipe, asked, seeds=seeds, num_inference_steps=calls, guidance_scale=zoo.GUIDANCE["emoji-sd"])
 
 
-def apart(what: str) -> list[dict[str, Any]]:
+def apart(*what: object) -> list[dict[str, Any]]:
     """The rows of one measurement, from a fresh process."""
-    done = subprocess.run([sys.executable, __file__, what], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, __file__, *map(str, what)], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
     if len(sys.argv) > 1:
-        rows = stage_rows() if sys.argv[1] == "stages" else [gradient_row(int(sys.argv[1]))]
+        rows = stage_rows() if sys.argv[1] == "stages" else [gradient_row(*map(int, sys.argv[1:]))]
         print(json.dumps(rows))
         return
     record_ = {
@@ -89,8 +106,9 @@ def main() -> None:
         "pipe": "emoji-sd",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": measure.hardware(),
-        "options": {"keep": KEEP, "calibration_images": IMAGES, "trials": TRIALS, "width_of_the_pruner": Settings().width},
-        "rows": [row for what in (*map(str, CALLS), "stages") for row in apart(what)],
+        "options": {"keep": KEEP, "calibration_images": IMAGES, "trials": TRIALS},
+        "rows": [row for what in (*UPDATES, ("stages",)) for row in apart(*what)],
+        "load_average": os.getloadavg()[2],
     }
     report.save(record_, RESULTS / "search-cost.json")
     Console(width=120).print(report.table(record_))
