@@ -123,8 +123,8 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
            save_every: int, accelerator: Any, *, dtype: str, device: str) -> DistilStep:  # fmt: skip
     """The last step of teaching the student in a folder, whose pipeline is then saved."""
     from secateur import dataset, features, pipes
-    from secateur import distil as teaching
     from secateur.checkpoints import whole
+    from secateur.distil import copy, distil
     from secateur.subnet import component
 
     where = device if accelerator is None else str(accelerator.device)
@@ -135,14 +135,14 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
     sites = features.sites(net, pupil, plan=plan) if settings.feature else {}
     examples = examples_of(checkpoints / EXAMPLES, asked, teacher, settings.batch_size, accelerator)
     null = dataset.null(teacher, labels="class_labels" in examples.conditions) if settings.null_rate else None
-    steps = teaching.distil(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null,
-                            folder=checkpoints, save_every=save_every, accelerator=accelerator)  # fmt: skip
+    steps = distil(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null,
+                   folder=checkpoints, save_every=save_every, accelerator=accelerator)  # fmt: skip
     last = watched(steps, settings.steps, checkpoints)
     weights = {name: whole(p.detach()) for name, p in pupil.named_parameters()}
     if accelerator is None or accelerator.is_main_process:
         # What processes have shared out between them cannot be saved as it is.
         fresh = pipe if accelerator is None else pipes.load(str(student))
-        teaching.copy(weights, component(fresh))
+        copy(weights, component(fresh))
         pipes.save(fresh, out)
         if plan is not None:
             plan.save(out / PLAN)

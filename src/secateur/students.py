@@ -55,7 +55,7 @@ def cut(unet: UNet2DConditionModel, removed: Mapping[str, str]) -> None:
     unet.register_to_config(removed=dict(removed))
 
 
-def as_student(unet: UNet2DConditionModel, removed: Mapping[str, str]) -> UNet2DConditionModel:
+def as_student(unet: Any, removed: Mapping[str, str]) -> UNet2DConditionModel:
     """The same U-Net, which lacks these layers already beside what its configuration says, as one that can be saved."""
     known = dict(unet.config.get("removed") or {})
     outer = {layer: how for layer, how in known.items() if not any(layer.startswith(f"{new}.") for new in removed)}
