@@ -54,7 +54,7 @@ def prune(
     keep: Annotated[float | None, typer.Option(help="fraction of the cost to keep, in (0, 1)")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the student's pipe")] = Path("student"),
     plan: Annotated[Path | None, typer.Option(help="cut by this plan, without scoring")] = None,
-    preset: Annotated[str | None, typer.Option(help="cut by a published plan: bk-sdm-base, bk-sdm-small, bk-sdm-tiny")] = None,
+    preset: Annotated[str | None, typer.Option(help="cut by a published plan: bk-sdm-small, ssd-1b, koala-700m, …")] = None,
     cost: Annotated[str, typer.Option(help="what keep is a fraction of: parameters, macs, macs_attention, ms")] = "parameters",
     criterion: Annotated[str, typer.Option(help="output, task, taylor, cosine or magnitude")] = "output",
     method: Annotated[str, typer.Option(help="exact, greedy or greedy_ratio")] = "exact",
@@ -109,14 +109,15 @@ def check_choices(**chosen: str) -> None:
 def fixed_plan(plan: Path | None, preset: str | None) -> Plan | None:
     """The plan in a file, or a published one; None where layers are to be scored."""
     from secateur import plan as plans
+    from secateur.presets import PRESETS
 
     if plan is not None:
         return plans.load(plan)
     if preset is None:
         return None
-    if preset not in plans.PRESETS:
-        raise ValueError(f"there is no preset {preset!r}: choose {', '.join(plans.PRESETS)}")
-    return plans.PRESETS[preset]()
+    if preset not in PRESETS:
+        raise ValueError(f"there is no preset {preset!r}: choose {', '.join(PRESETS)}")
+    return PRESETS[preset]()
 
 
 def scored_plan(loaded: Any, asked: Scoring) -> tuple[Plan, LayerScores]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -143,10 +143,3 @@ def bk_sdm(size: str, layers: tuple[str, ...]) -> Plan:
     up = [layer.startswith("up_blocks") and ".resnets." in layer for layer in layers]
     removals = tuple(DROP_SKIP if joined else IDENTITY for joined in up)
     return Plan(layers, removals, "UNet2DConditionModel", made={"method": f"BK-SDM {size}", "source": "arXiv 2305.15798"})
-
-
-PRESETS: dict[str, Callable[[], Plan]] = {
-    "bk-sdm-base": bk_sdm_base,
-    "bk-sdm-small": bk_sdm_small,
-    "bk-sdm-tiny": bk_sdm_tiny,
-}
