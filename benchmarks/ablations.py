@@ -51,7 +51,7 @@ GRADIENT: dict[str, dict[str, Any]] = {
     "without γ": {"weighted": False},
 }
 REDUCED = {
-    "model": "emoji-sd, 64 px, 13 M parameters, for SD-1.5",
+    "model": "emoji-sd, 64 px, 9.5 M parameters, for SD-1.5",
     "calls": f"{CALLS} of DDIM for 50",
     "kept": f"{KEEPS[0]} and {KEEPS[1]} of the MACs for 0.2, 0.15 and 0.1",
     "updates": f"{UPDATES} from a learning rate of {LR} for 1000 from 0.1: the same sum of steps for each call",
