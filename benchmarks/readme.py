@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 
+import depth_tables
 import search_tables
 from pages import RESULTS, ROOT, load, percent, provenance, table
 
@@ -135,6 +136,7 @@ def sections() -> dict[str, str]:
         "front": front,
         "numbers": "\n".join(numbers),
         **search_tables.sections(),
+        **depth_tables.sections(),
     }
 
 
