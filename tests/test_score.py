@@ -240,10 +240,11 @@ def in_a_process(path) -> None:
 LAYERS = ["mid_block.resnets.0", "up_blocks.1.resnets.1"]
 
 
-def test_two_processes_find_what_one_does(tmp_path):
+def test_two_processes_find_what_one_does(tmp_path, monkeypatch):
     from accelerate import debug_launcher
 
     path = tmp_path / "scores.safetensors"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # accelerate warns where it sets it
     debug_launcher(in_a_process, (path,))
     np.testing.assert_allclose(LayerScores.load(path).losses, scores_of(unet(), layers=LAYERS).losses, rtol=1e-4)
 

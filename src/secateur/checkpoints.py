@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from secateur import progress
 from secateur.training import Training
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 FILE, NOUN = "distil.safetensors", "distillation"
 STATED = ("number", "scales", "raw", "normalized", "total")
@@ -72,11 +75,22 @@ def put(now: Training, student: nn.Module, found: Mapping[str, Tensor]) -> None:
 
 def whole(x: Tensor) -> Tensor:
     """A tensor, gathered where processes hold parts of it."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
+    return x.full_tensor() if is_spread(x) else x
+
+
+def is_spread(x: Any) -> TypeGuard[DTensor]:
+    """Whether processes hold parts of a tensor; without them there is no need for a module that is slow to import."""
+    if "torch.distributed.tensor" not in sys.modules:
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(x, DTensor)
 
 
 def like(x: Tensor, target: Tensor) -> Tensor:
     """A whole tensor spread over processes as the target is; a count of steps stays as it is."""
-    if isinstance(target, DTensor) and x.ndim:
+    if is_spread(target) and x.ndim:
+        from torch.distributed.tensor import distribute_tensor
+
         return distribute_tensor(x.to(target.device), target.device_mesh, target.placements)
     return x
