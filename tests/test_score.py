@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -240,12 +244,13 @@ def in_a_process(path) -> None:
 LAYERS = ["mid_block.resnets.0", "up_blocks.1.resnets.1"]
 
 
-def test_two_processes_find_what_one_does(tmp_path, monkeypatch):
-    from accelerate import debug_launcher
-
+def test_two_processes_find_what_one_does(tmp_path):
     path = tmp_path / "scores.safetensors"
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # accelerate warns where it sets it
-    debug_launcher(in_a_process, (path,))
+    code = (
+        f"from accelerate import debug_launcher; from test_score import in_a_process as f; debug_launcher(f, ({str(path)!r},))"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=200)  # no fork of a process with threads
     np.testing.assert_allclose(LayerScores.load(path).losses, scores_of(unet(), layers=LAYERS).losses, rtol=1e-4)
 
 
