@@ -191,8 +191,13 @@ def settings(counted: macs.Macs, interval: int) -> list[Schedule]:
 
 
 def ours(bench: Bench, budget: float, seed: int) -> Iterator[Job]:
-    """What `secateur search` finds under DDIM, near the dense images, and under DPM-Solver++, near the converged ones."""
-    for solver, scheduler, options, target in (("DDIM", None, {}, "dense"), ("DPM-Solver++", DPM, LINSPACE, "converged")):
+    """What `secateur search` finds: under DDIM near the dense images, under two solvers of second order near the converged."""
+    solvers = (
+        ("DDIM", None, {}, "dense"),
+        ("DPM-Solver++", DPM, LINSPACE, "converged"),
+        ("UniPC", "UniPCMultistepScheduler", LINSPACE, "converged"),
+    )
+    for solver, scheduler, options, target in solvers:
         name = f"Secateur, {solver}, {budget:g}, seed {seed}"
         make = searched(bench, budget, seed, scheduler, options, target, name)
         yield Job(name, f"Secateur, {solver}", budget, STEPS, scheduler, options, make)

@@ -17,7 +17,8 @@ from tiny_pipes import PIPES
 
 CALLS, KEEP = 8, 0.4
 LINSPACE = {"timestep_spacing": "linspace", "steps_offset": 1, "clip_sample": False}  # clipping is no linear step
-SCHEDULERS = ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"]
+FREE = ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"]
+SCHEDULERS = ["DDIMScheduler", *FREE, "EulerDiscreteScheduler"]
 
 
 @pytest.fixture(
@@ -50,7 +51,7 @@ def test_every_stage_keeps_the_budget_and_what_was_better(pipe):
         assert part.measured <= part.most
     best = found[-1].schedule
     assert best.scheduler == type(pipe.scheduler).__name__
-    assert (best.timesteps is not None) == (best.scheduler == "DPMSolverMultistepScheduler")
+    assert (best.timesteps is not None) == (best.scheduler in FREE)
     with apply(pipe, best):  # it fits the pipe that it was found for
         pass
 
@@ -123,7 +124,7 @@ def test_bad_arguments_are_refused(sd, how, says):  # noqa: F811
 @pytest.mark.parametrize(
     ("scheduler", "options", "says"),
     [
-        ("UniPCMultistepScheduler", {}, "a step of UniPCMultistepScheduler is made of 2 predictions"),
+        ("UniPCMultistepScheduler", {"disable_corrector": [0]}, "has disable_corrector=[0]"),
         ("PNDMScheduler", {"skip_prk_steps": True}, "a step of PNDMScheduler is made of 4 predictions"),
         ("DDIMScheduler", {"clip_sample": True}, "clip_sample=True"),
         ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, "has use_karras_sigmas=True"),

@@ -239,6 +239,21 @@ def test_a_batch_that_shrinks_half_way_goes_on_from_a_dense_call():
     assert torch.isfinite(out).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}])
+def test_timesteps_are_placed_where_diffusers_lets_nobody_choose_them(options):
+    """UniPC at its own timesteps is itself, and at others of as many it is not."""
+    pipe, call = stable_diffusion(scheduler=diffusers.UniPCMultistepScheduler(**OFFSET, timestep_spacing="linspace", **options))
+    wanted = draw(pipe, call)
+    times = tuple(pipe.scheduler.timesteps.tolist())
+    for moved in (False, True):
+        chosen = (*times[:-1], times[-1] // 2) if moved else times
+        schedule = replace(baselines.dense(blocks_of("sd15", "stage"), len(times)), timesteps=chosen)
+        found = pruned(pipe, call, schedule)
+        assert tuple(pipe.scheduler.timesteps.tolist()) == chosen
+        near = torch.allclose(found, wanted, rtol=1e-2 if options else 1e-5, atol=1e-2 if options else 1e-5)
+        assert near is not moved
+
+
 def test_a_schedule_can_choose_the_timesteps():
     pipe, call = stable_diffusion(scheduler=SCHEDULERS["dpm++"]())
     times = (990.0, 700.0, 420.0, 60.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from secateur.families import class_name
 from secateur.patch import find_modules
+from secateur.placement import takes_timesteps
 from secateur.schedule import Schedule, scheduler_signature
 
 
@@ -36,7 +36,7 @@ def check_offload(denoiser: nn.Module) -> None:
 
 def check_scheduler(scheduler: Any, schedule: Schedule, *, strict: bool) -> None:
     """Nothing; ValueError (a warning where not strict) for a scheduler other than the schedule's, or of other configuration."""
-    if schedule.timesteps and "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
+    if schedule.timesteps and not takes_timesteps(scheduler):
         raise ValueError(f"the schedule chooses its timesteps and {type(scheduler).__name__} takes none: use another scheduler")
     if schedule.timesteps and shifts(scheduler):
         raise ValueError(

@@ -27,17 +27,20 @@ SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {  # at their stock spacings: c
 }
 
 
-PLAIN_DPM = {  # DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2) whose timesteps may be chosen
-    "algorithm_type": "dpmsolver++",
+_PLAIN = {
     "solver_order": 2,
-    "solver_type": "midpoint",
     "final_sigmas_type": "zero",
     "thresholding": False,
     "use_karras_sigmas": False,
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
-    "use_lu_lambdas": False,
     "use_flow_sigmas": False,
+}
+PLAIN: dict[str, dict[str, Any]] = {  # solvers whose timesteps may be chosen, configured as the search knows them
+    # DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2)
+    DPM: _PLAIN | {"algorithm_type": "dpmsolver++", "solver_type": "midpoint", "use_lu_lambdas": False},
+    # UniPC-2 (arXiv 2302.04867)
+    UNIPC: _PLAIN | {"predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None},
 }
 
 
@@ -132,7 +135,7 @@ def calls(pipe: DiffusionPipeline, steps: int) -> int:
 def scheduled(pipe: DiffusionPipeline, name: str | None, options: Mapping[str, Any]) -> Iterator[None]:
     """`pipe` with diffusers' scheduler class `name`, configured like its own but for `options`; its own again afterwards.
 
-    DPM-Solver++ by its name begins as `PLAIN_DPM`, however the pipe's own is set.
+    DPM-Solver++ and UniPC by their names begin as `PLAIN` has them, however the pipe's own is set.
     """
     import diffusers
 
@@ -140,8 +143,7 @@ def scheduled(pipe: DiffusionPipeline, name: str | None, options: Mapping[str, A
     kind = getattr(diffusers, name, None) if name else type(before)
     if kind is None or not hasattr(kind, "set_timesteps"):
         raise ValueError(f"diffusers has no scheduler {name!r}: give a class such as DPMSolverMultistepScheduler")
-    plain = PLAIN_DPM if name == DPM else {}
-    pipe.scheduler = kind.from_config(before.config, **{**plain, **options})
+    pipe.scheduler = kind.from_config(before.config, **{**PLAIN.get(name or "", {}), **options})
     try:
         yield
     finally:

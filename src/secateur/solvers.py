@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateur.pipes import PLAIN_DPM
+from secateur.pipes import PLAIN, UNIPC
 
 
 def is_free(scheduler: Any) -> bool:
-    """Whether the search may place this scheduler's calls anywhere: DPM-Solver++ 2M as `PLAIN_DPM` has it."""
-    if type(scheduler).__name__ != "DPMSolverMultistepScheduler":
+    """Whether the search may place this scheduler's calls anywhere: DPM-Solver++ 2M and UniPC as `PLAIN` has them."""
+    name = type(scheduler).__name__
+    plain = PLAIN.get(name)
+    if plain is None:
         return False
-    if wrong := [k for k, v in PLAIN_DPM.items() if scheduler.config.get(k, v) != v]:
-        found, wanted = scheduler.config[wrong[0]], PLAIN_DPM[wrong[0]]
+    if wrong := [k for k, v in plain.items() if scheduler.config.get(k, v) != v]:
+        found, wanted = scheduler.config[wrong[0]], plain[wrong[0]]
         raise ValueError(
-            f"this DPMSolverMultistepScheduler has {wrong[0]}={found!r} and the search knows it with {wanted!r}: change its "
-            "configuration"
+            f"this {name} has {wrong[0]}={found!r} and the search knows it with {wanted!r}: change its configuration"
         )
     return True
+
+
+def corrects(scheduler: Any) -> bool:
+    """Whether a scheduler's calls mend the step that led to them, which takes what was put into the latents out again."""
+    return type(scheduler).__name__ == UNIPC
 
 
 def check_solver(scheduler: Any) -> None:
@@ -39,7 +45,7 @@ def check_linear(scheduler: Any) -> None:
     if memory := remembers(scheduler):
         raise ValueError(
             f"a step of {name} is made of {memory} predictions, and a held one would be taken for new: search for DDIM or "
-            "Euler, or for DPM-Solver++ 2M, whose timesteps can be chosen"
+            "Euler, or for DPM-Solver++ 2M or UniPC, whose timesteps can be chosen"
         )
     if clipping := [option for option in ("clip_sample", "thresholding") if scheduler.config.get(option)]:
         raise ValueError(f"{name} clips what it predicts ({clipping[0]}=True), which no line follows: turn that off to search")

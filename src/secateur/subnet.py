@@ -16,6 +16,7 @@ from secateur.families import bare
 from secateur.fit import check_fit, check_offload, check_scheduler
 from secateur.liveness import Act, Cache, acts, ghost
 from secateur.patch import Inputs, Patch, Run, intercept, patch_of
+from secateur.placement import place
 from secateur.reuse import along, line, minus, plus, streams
 from secateur.schedule import Schedule
 
@@ -251,9 +252,9 @@ def _set_timesteps(scheduler: Any, subnet: SubNet, sliced: bool, original: Calla
         asked = inspect.signature(original).bind(*args, **kwargs).arguments
         if sliced and (steps := asked.get("num_inference_steps")) != calls:
             raise ValueError(f"the schedule chooses {calls} timesteps and {steps} were asked for: ask for {calls}")
-        kwargs = {k: v for k, v in asked.items() if k not in ("num_inference_steps", "sigmas")} | {"timesteps": list(timesteps)}
-        args = ()
-    original(*args, **kwargs)
+        place(scheduler, original, timesteps, asked=asked)
+    else:
+        original(*args, **kwargs)
     subnet.restart()
     if len(scheduler.timesteps) != calls:
         raise ValueError(

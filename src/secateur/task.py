@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
-from secateur import additive, baselines
+from secateur import additive, baselines, pipes
 from secateur.calibration import Trajectory, record
 from secateur.macs import Macs
 from secateur.objective import Surely
 from secateur.response import response
-from secateur.solvers import is_free
+from secateur.solvers import corrects, is_free
 from secateur.subnet import apply
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Task:
 
     @property
     def free(self) -> bool:
-        """Whether the scheduler is DPM-Solver++ 2M, whose timesteps are chosen; others hold calls on their own grid."""
+        """Whether timesteps are chosen, as of DPM-Solver++ 2M and UniPC; others hold calls on their own grid."""
         return is_free(self.pipe.scheduler)
 
 
@@ -94,13 +95,14 @@ def models(task: Task) -> Iterator[Model]:
     """Every way of holding, with every weighting."""
     pipe, trajectory, blocks = task.pipe, task.fine, task.macs.blocks
     ladders = (
-        {"output": additive.free(trajectory, pipe.scheduler)}
+        {"output": additive.free(trajectory, pipe.scheduler, corrected=corrects(pipe.scheduler))}
         if task.free
         else {hold: additive.held(trajectory, pipe.scheduler, hold=hold) for hold in HOLDS}
     )
     any_ladder = ladders["output"]
     gap = max(2, len(any_ladder) // task.whole_calls)
-    shown = response(pipe, trajectory, any_ladder, blocks=blocks, gap=gap, batch_size=task.batch_size)
+    with predicting(pipe):
+        shown = response(pipe, trajectory, any_ladder, blocks=blocks, gap=gap, batch_size=task.batch_size)
     plain = additive.in_latents(any_ladder)
     weightings = {"latents": plain, "images": shown, "between": (plain * shown) ** 0.5}
     for (hold, ladder), (name, weights) in product(ladders.items(), weightings.items()):
@@ -108,11 +110,16 @@ def models(task: Task) -> Iterator[Model]:
 
 
 def fine(task: Task) -> Trajectory:
-    """A dense trajectory over the levels that calls are chosen among; it leaves the pipe's scheduler on them."""
+    """A dense trajectory over the levels that calls are chosen among."""
     if not task.free:
         return task.trajectory
     made, pipe = task.trajectory, task.pipe
     steps = additive.levels(pipe.scheduler, LEVELS)
     dense = replace(baselines.dense(task.macs.blocks, len(steps)), timesteps=steps)
-    with apply(pipe, dense, blocks=task.macs.blocks):
+    with predicting(pipe), apply(pipe, dense, blocks=task.macs.blocks):
         return record(pipe, made.conditions, seeds=made.seeds, batch_size=task.batch_size, **made.options)
+
+
+def predicting(pipe: DiffusionPipeline) -> AbstractContextManager[None]:
+    """The pipe with DPM-Solver++ for UniPC, whose predictor it is: no later call mends its latents."""
+    return pipes.scheduled(pipe, pipes.DPM, {}) if corrects(pipe.scheduler) else nullcontext()
