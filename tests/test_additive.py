@@ -13,7 +13,6 @@ import torch
 from secateur import additive, baselines, paths, refresh
 from secateur.blocks import find_blocks
 from secateur.calibration import Trajectory
-from secateur.placement import place
 from secateur.solvers import check_linear
 from secateur.subnet import apply, component
 from tiny_pipes import draw, sd3, stable_diffusion
@@ -196,37 +195,3 @@ def test_law_8_calls_that_say_the_same_are_dropped_first(hold):
     needed = T - len(redundant) + 1 + (hold == "extrapolate")  # a line takes two equal points to be level
     assert found[needed - 1].error < 1e-6 < found[needed - 2].error
     assert len(redundant & set(found[needed - 1].levels)) == needed - (T - len(redundant))
-
-
-def unipc(**options) -> diffusers.UniPCMultistepScheduler:
-    return diffusers.UniPCMultistepScheduler(**({"timestep_spacing": "linspace", "steps_offset": 1} | options))
-
-
-def test_a_corrected_update_is_the_solver_s_own():
-    """What UniPC makes of one step and of what the denoiser says after it, from any call before, to any later level."""
-    pipe, call = stable_diffusion(scheduler=dpm_solver(final_sigmas_type="zero"))
-    told = recorded(pipe, call)
-    scheduler = unipc()
-    ladder = additive.free(told, scheduler, corrected=True)
-    for u, s, t in ((0, 1, 2), (0, 2, 5), (1, 4, 7), (3, 3, 6), (4, 6, 8)):
-        levels = [*sorted({u, s}), *([t] if t < T else [])]
-        place(scheduler, scheduler.set_timesteps, [told.timesteps[k] for k in levels], asked={})
-        found = (
-            ladder.carry[s, t] * ladder.x[s]
-            + ladder.gain[s, t] * ladder.y[s]
-            + ladder.bend[u, s, t] * (ladder.y[s] - ladder.y[u])
-        )
-        if t < T:
-            found = found + ladder.mend[u, s, t] * (ladder.y[t] - ladder.y[s])
-        torch.testing.assert_close(found, stepped(scheduler, ladder, levels, s).double(), rtol=1e-4, atol=1e-4)
-
-
-def stepped(scheduler, ladder, levels, s) -> torch.Tensor:
-    """Where UniPC goes from the ladder's latents at level s, told the ladder's predictions at all of these."""
-    index, told = levels.index(s), [ladder.y[k].view(1, 1, -1) for k in levels]
-    scheduler._step_index, scheduler.model_outputs = index, [None, *told][index : index + 2]
-    sample = ladder.x[s].view(1, 1, -1)
-    if levels[-1] == s:
-        return scheduler.multistep_uni_p_bh_update(None, sample=sample, order=1).flatten()
-    scheduler._step_index += 1
-    return scheduler.multistep_uni_c_bh_update(told[-1], last_sample=sample, this_sample=sample, order=1 + index).flatten()

@@ -35,12 +35,11 @@ Path = tuple[int, ...]
 class Ladder:
     """G noise levels of a dense trajectory, and the solver's update from any of them to any later one.
 
-    From level s to level t, the call before at u:
-    x̂ = carry[s, t]·x[s] + gain[s, t]·y[s] + bend[u, s, t]·(y[s] − y[u]) + mend[u, s, t]·(y[t] − y[s]).
+    From level s to level t, the call before at u:  x̂ = carry[s, t]·x[s] + gain[s, t]·y[s] + bend[u, s, t]·(y[s] − y[u]).
     x: latents (G + 1, N), the last one the end; y: predictions (G, N); N: elements of all samples. carry, gain: (G, G + 1).
-    bend, mend: (G, G, G + 1); bend is zero where u = s, which stands for no call before, mend where no call at t corrects
-    the latents it was given, as at the end. timesteps: (G,); chosen: whether a schedule may choose among them, or holds calls
-    on a grid of the scheduler's own. read: what the denoiser gives (G, N), at latents (G + 1, N) → predictions (G, N).
+    bend: (G, G, G + 1), zero where u = s, which stands for no call before. timesteps: (G,); chosen: whether a schedule may
+    choose among them, or holds calls on a grid of the scheduler's own. read: what the denoiser gives (G, N), at latents
+    (G + 1, N) → predictions (G, N).
     """
 
     x: Tensor
@@ -48,21 +47,12 @@ class Ladder:
     carry: Tensor
     gain: Tensor
     bend: Tensor
-    mend: Tensor
     timesteps: tuple[float, ...]
     chosen: bool = False
     read: Callable[[Tensor, Tensor], Tensor] = lambda outputs, x: outputs
 
     def __len__(self) -> int:
         return len(self.y)
-
-    def missed(self, s: int, said: Tensor) -> Tensor:
-        """By how much updates from level s, where (N,) was said, miss every later one, (G − s, N), not bent or mended."""
-        return self.carry[s, s + 1 :, None] * self.x[s] + self.gain[s, s + 1 :, None] * said - self.x[s + 1 :]
-
-    def ahead(self, s: int, said: Tensor) -> Tensor:
-        """By how much later predictions differ from what was said at level s, (G − s, N); zero at the end."""
-        return torch.cat((self.y[s + 1 :] - said, torch.zeros_like(said)[None]))
 
 
 @dataclass(frozen=True)
@@ -91,8 +81,7 @@ def held(trajectory: Trajectory, scheduler: Any, *, hold: str = "output") -> Lad
             carry[s, k + 1], gain[s, k + 1], slope[s, k + 1] = m, p, q
     ago = torch.arange(T)[None, :] - torch.arange(T)[:, None]  # of u, seen from s
     inverse = torch.where(ago > 0, 1 / ago.clamp(min=1), 0.0) * (hold == "extrapolate")
-    bend = inverse[:, :, None] * slope[None]
-    return Ladder(x, y, carry, gain, bend, torch.zeros_like(bend), trajectory.timesteps)
+    return Ladder(x, y, carry, gain, inverse[:, :, None] * slope[None], trajectory.timesteps)
 
 
 def one_step(scheduler: Any, x: Tensor, y: Tensor, *, rounding: float) -> tuple[list[float], list[float]]:
@@ -116,11 +105,11 @@ def one_step(scheduler: Any, x: Tensor, y: Tensor, *, rounding: float) -> tuple[
     return a, b
 
 
-def free(trajectory: Trajectory, scheduler: Any, *, corrected: bool = False) -> Ladder:
+def free(trajectory: Trajectory, scheduler: Any) -> Ladder:
     """The Ladder of DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2) between any of the levels of a trajectory.
 
-    scheduler: of the trajectory's noise levels. corrected: of UniPC of second order (arXiv 2302.04867, Algorithms 1 and 2,
-    B(h) = e^h − 1), whose predictor is the same update.
+    scheduler: of the trajectory's noise levels. UniPC's predictor is the same update; what its corrector then does is left
+    out, since that rests on predictions at latents which nobody recorded.
     """
     sigma = torch.cat((sigmas_at(scheduler, trajectory.timesteps), torch.zeros(1, dtype=torch.float64)))
     alpha, noise = signal_and_noise(sigma, flow=bool(scheduler.config.get("use_flow_sigmas")))
@@ -130,28 +119,11 @@ def free(trajectory: Trajectory, scheduler: Any, *, corrected: bool = False) -> 
     gain = alpha[None, :] - noise[None, :] * (alpha / noise)[:-1, None]
     lam = (alpha / noise).log()  # half the log of the signal-to-noise ratio; the end may have no noise
     ahead, behind = lam[None, :] - lam[:-1, None], lam[None, :-1] - lam[:-1, None]  # [s, t], [u, s]
-    backward = torch.where(behind > 0, 1 / behind, 0.0)[:, :, None]
-    forward = torch.where((ahead > 0) & ahead.isfinite(), ahead, 1.0)[None]
-    once = forward * backward / 2
-    bends, mends = corrector(forward, backward) if corrected else (once, torch.zeros_like(once))
-    inner = torch.where(lam.isfinite(), gain, 0.0)  # the solver's last update is of first order, and nothing corrects it
+    ratio = torch.where(behind[:, :, None] > 0, ahead[None] / (2 * behind[:, :, None]), 0.0)
+    bend = torch.where(torch.isfinite(ratio), gain[None] * ratio, 0.0)
+    bend[:, :, -1] = 0.0  # the solver's last update is of first order
     y = read(flat(trajectory.outputs), x)
-    return Ladder(x, y, carry, gain, inner * bends, inner * mends, trajectory.timesteps, chosen=True, read=read)
-
-
-def corrector(forward: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
-    """How often UniC adds `gain` times y[s] − y[u], and times y[t] − y[s], (u, s, t) both.
-
-    forward: λ[t] − λ[s]; backward: 1 / (λ[s] − λ[u]), 0 where no call was before. The two weights solve [[1, 1], [r, 1]]·ρ = b
-    for r = (λ[u] − λ[s]) / (λ[t] − λ[s]); a first call's correction is of first order, with a half (arXiv 2302.04867,
-    Algorithm 1, in data predictions as diffusers' `multistep_uni_c_bh_update`).
-    """
-    grown = torch.expm1(-forward)
-    first = -grown / forward - 1
-    b1, b2 = first / grown, -(2 * first / forward + 1) / grown
-    before = forward * backward  # −1 / r
-    rho = (b1 - b2) * before / (1 + before)
-    return rho * before, torch.where(backward > 0, b1 - rho, 0.5)
+    return Ladder(x, y, carry, gain, bend, trajectory.timesteps, chosen=True, read=read)
 
 
 def spaced(scheduler: Any, steps: int, options: Mapping[str, Any]) -> tuple[float, ...]:
@@ -213,23 +185,16 @@ def local_errors(ladder: Ladder, *, weights: np.ndarray | None = None) -> np.nda
     errors = np.full((G, G, G + 1), np.inf)
     scale = torch.as_tensor(in_latents(ladder) if weights is None else weights)
     for s in range(G):
-        said = ladder.y[s]
-        turn = said - ladder.y[: s + 1]  # (u, N); u = s: none
-        bend, mend = ladder.bend[: s + 1, s, s + 1 :], ladder.mend[: s + 1, s, s + 1 :]
-        square = squares(ladder.missed(s, said), turn, bend, ladder.ahead(s, said), mend)
+        missed = ladder.carry[s, s + 1 :, None] * ladder.x[s] + ladder.gain[s, s + 1 :, None] * ladder.y[s] - ladder.x[s + 1 :]
+        turn = ladder.y[s] - ladder.y[: s + 1]  # (u, N); u = s: none
+        square = squares(missed, turn, ladder.bend[: s + 1, s, s + 1 :])
         errors[: s + 1, s, s + 1 :] = (square * scale[s + 1 :] / N).numpy()
     return errors
 
 
-def squares(missed: Tensor, turn: Tensor, bend: Tensor, ahead: Tensor, mend: Tensor) -> Tensor:
-    """Sums of (missed[t] + bend[u, t]·turn[u] + mend[u, t]·ahead[t])² over the elements, (n, t).
-
-    missed, ahead: (t, N); turn: (n, N); bend, mend: (n, t).
-    """
-    bent = missed.pow(2).sum(1)[None] + 2 * bend * (turn @ missed.T) + bend**2 * turn.pow(2).sum(1)[:, None]
-    if not mend.any():
-        return bent
-    return bent + 2 * mend * ((missed * ahead).sum(1)[None] + bend * (turn @ ahead.T)) + mend**2 * ahead.pow(2).sum(1)[None]
+def squares(missed: Tensor, turn: Tensor, bend: Tensor) -> Tensor:
+    """Sums of (missed[t] + bend[u, t]·turn[u])² over the elements, (n, t), from (t, N), (n, N) and (n, t)."""
+    return missed.pow(2).sum(1)[None] + 2 * bend * (turn @ missed.T) + bend**2 * turn.pow(2).sum(1)[:, None]
 
 
 def solve(errors: np.ndarray, *, calls: int) -> tuple[Solution, ...]:

@@ -96,23 +96,21 @@ def updates(ladder: Ladder, said: Tensor, *, weights: np.ndarray) -> Updates:
     whole, partial = [np.zeros((0, G))], [np.zeros((0, G))]
     for s in range(1, G):
         turned = torch.stack([said[u, u - a] for u, a in found[s]])  # (n, N) what the call before said
-        bend, mend = (part[[u for u, _ in found[s]], s, s + 1 :] for part in (ladder.bend, ladder.mend))
+        bend = ladder.bend[[u for u, _ in found[s]], s, s + 1 :]
         after = torch.full((len(found[s]), G - s), torch.inf, dtype=torch.float64)
         for gap in range(1, min(reach, s) + 1):
             chosen = [k for k, (_, a) in enumerate(found[s]) if a == s - gap]
-            own = said[s, gap]
-            missed, ahead = ladder.missed(s, own), ladder.ahead(s, own)
-            after[chosen] = squares(missed, own - turned[chosen], bend[chosen], ahead, mend[chosen])
+            after[chosen] = squares(missed(ladder, s, said[s, gap]), said[s, gap] - turned[chosen], bend[chosen])
         own = said[s, 0]
-        whole.append((squares(ladder.missed(s, own), own - turned, bend, ladder.ahead(s, own), mend) * scale[s + 1 :]).numpy())
+        whole.append((squares(missed(ladder, s, own), own - turned, bend) * scale[s + 1 :]).numpy())
         partial.append((after * scale[s + 1 :]).numpy())
-    first = (alone(ladder, said[0, 0]) * scale[1:]).numpy()
+    first = (missed(ladder, 0, said[0, 0]).pow(2).sum(1) * scale[1:]).numpy()
     return Updates(first, tuple(found), tuple(whole), tuple(partial), reach)
 
 
-def alone(ladder: Ladder, said: Tensor) -> Tensor:
-    """Sums of squares by which updates from the first call, with none before, miss every later level, (G,)."""
-    return (ladder.missed(0, said) + ladder.mend[0, 0, 1:, None] * ladder.ahead(0, said)).pow(2).sum(1)
+def missed(ladder: Ladder, s: int, said: Tensor) -> Tensor:
+    """By how much updates from level s miss every later one, (G − s, N), where the denoiser said (N,), without the bend."""
+    return ladder.carry[s, s + 1 :, None] * ladder.x[s] + ladder.gain[s, s + 1 :, None] * said - ladder.x[s + 1 :]
 
 
 def polished(ladder: Ladder, path: Path, *, weights: np.ndarray, said: Tensor | None = None) -> Path:
@@ -128,8 +126,7 @@ def polished(ladder: Ladder, path: Path, *, weights: np.ndarray, said: Tensor | 
     @cache
     def error(u: int, back: int, s: int, gap: int, t: int) -> Tensor:
         miss = ladder.carry[s, t] * ladder.x[s] + ladder.gain[s, t] * said[s, gap] - ladder.x[t]
-        miss = miss + ladder.bend[u, s, t] * (said[s, gap] - said[u, back])
-        return roots[t] * (miss if t == len(ladder) else miss + ladder.mend[u, s, t] * (ladder.y[t] - said[s, gap]))
+        return roots[t] * (miss + ladder.bend[u, s, t] * (said[s, gap] - said[u, back]))
 
     def total(path: Path) -> float:
         found = list(steps(path, end=len(ladder)))

@@ -95,7 +95,7 @@ def models(task: Task) -> Iterator[Model]:
     """Every way of holding, with every weighting."""
     pipe, trajectory, blocks = task.pipe, task.fine, task.macs.blocks
     ladders = (
-        {"output": additive.free(trajectory, pipe.scheduler, corrected=corrects(pipe.scheduler))}
+        {"output": additive.free(trajectory, pipe.scheduler)}
         if task.free
         else {hold: additive.held(trajectory, pipe.scheduler, hold=hold) for hold in HOLDS}
     )
