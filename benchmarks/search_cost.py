@@ -3,8 +3,9 @@
     python benchmarks/search_cost.py      writes results/search-cost.json
 
 Memory is what the process grew by (VmHWM), weights not counted; each row runs in a process of its own, so that none inherits
-another's heap. Seconds are given twice, as they passed and of the CPU: where the load average says that other jobs ran beside,
-only the latter mean much.
+another's heap. Updates are made again with MALLOC_MMAP_THRESHOLD_ so low that glibc gives all tensors back when they are freed:
+what the calls keep leaves holes in its heap, which then grows by several times that. Seconds are given twice, as they passed
+and of the CPU: where the load average says that other jobs ran beside, only the latter mean much.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from rich.console import Console
 
 from secateur import find, macs, measure, report, search, zoo
 from secateur.calibration import record
+from secateur.families import dummy_inputs
+from secateur.liveness import block_bytes
 from secateur.pruner import Pruner
 from secateur.updates import Settings
 
 RESULTS = Path(__file__).parents[1] / "results"
 IMAGES, KEEP, TRIALS, SEED = 8, 0.2, 20, 40_000
+THRESHOLD = 8192  # bytes
 UPDATES = ((10, 512), (25, 512), (50, 512), (50, 64))  # calls, width of the Pruner: the paper's, and one that weighs nothing
 
 
@@ -47,6 +51,7 @@ def gradient_row(calls: int, width: int) -> dict[str, Any]:
         "update_s": seconds[1][0] - seconds[0][0],
         "update_cpu_s": seconds[1][1] - seconds[0][1],
         "pruner_bytes": pruner_bytes(calls, len(counted.blocks), width),
+        "kept_bytes": calls * kept_bytes(pipe.unet, counted.blocks),
         "peak_memory_bytes": peak.peak_bytes,
     }
 
@@ -54,6 +59,11 @@ def gradient_row(calls: int, width: int) -> dict[str, Any]:
 def pruner_bytes(calls: int, blocks: int, width: int) -> int:
     """Of the Pruner's weights, of which every cell has two layers of its own; their gradients take as much again."""
     return sum(p.numel() * p.element_size() for p in Pruner(calls, blocks, width=width).parameters())
+
+
+def kept_bytes(denoiser, blocks) -> int:
+    """What one call leaves to the next, which is kept until the way back: what every block and the denoiser gave, guided."""
+    return sum(block_bytes(denoiser, blocks, dummy_inputs(denoiser, batch=2)))
 
 
 def stage_rows() -> list[dict[str, Any]]:
@@ -88,9 +98,16 @@ def told_by(calls: int, *, images: int):
     return pipe, record(pipe, asked, seeds=seeds, num_inference_steps=calls, guidance_scale=zoo.GUIDANCE["emoji-sd"])
 
 
-def apart(*what: object) -> list[dict[str, Any]]:
-    """The rows of one measurement, from a fresh process."""
-    done = subprocess.run([sys.executable, __file__, *map(str, what)], check=True, capture_output=True, text=True)
+def update_rows(calls: int, width: int) -> list[dict[str, Any]]:
+    """The row of an update, and its memory without the holes in glibc's heap."""
+    [row], [tight] = apart(calls, width), apart(calls, width, MALLOC_MMAP_THRESHOLD_=str(THRESHOLD))
+    return [row | {"peak_without_holes_bytes": tight["peak_memory_bytes"]}]
+
+
+def apart(*what: object, **env: str) -> list[dict[str, Any]]:
+    """The rows of one measurement, from a fresh process with this in its environment."""
+    env = os.environ | env
+    done = subprocess.run([sys.executable, __file__, *map(str, what)], check=True, capture_output=True, text=True, env=env)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -106,8 +123,8 @@ def main() -> None:
         "pipe": "emoji-sd",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": measure.hardware(),
-        "options": {"keep": KEEP, "calibration_images": IMAGES, "trials": TRIALS},
-        "rows": [row for what in (*UPDATES, ("stages",)) for row in apart(*what)],
+        "options": {"keep": KEEP, "calibration_images": IMAGES, "trials": TRIALS, "malloc_mmap_threshold": THRESHOLD},
+        "rows": [*(row for what in UPDATES for row in update_rows(*what)), *apart("stages")],
         "load_average": os.getloadavg()[2],
     }
     report.save(record_, RESULTS / "search-cost.json")

@@ -145,6 +145,9 @@ def nearest(rows: Sequence[Row], group: str) -> str:
     return f"{max(row['psnr_db']['mean'] for row in fits):.1f} dB" if fits else "–"
 
 
+MEMORY = ("peak_memory_bytes", "peak_without_holes_bytes", "kept_bytes", "pruner_bytes")
+
+
 def search_cost(record: Row) -> str:
     """Seconds and memory of an update at each number of calls, and of every stage."""
     rows = [
@@ -153,12 +156,21 @@ def search_cost(record: Row) -> str:
             f"{row.get('update_cpu_s', row.get('search_cpu_s')):.1f}",
             f"{row.get('update_s', row.get('search_s')):.1f}",
             f"{row['measured']}" if "measured" in row else "",
-            *(f"{row[key] / 2**20:.0f} MiB" if key in row else "" for key in ("peak_memory_bytes", "pruner_bytes")),
+            *(f"{row[key] / 2**20:.0f} MiB" if key in row else "" for key in MEMORY),
         )
         for row in record["rows"]
     ]
     beside = f" Other jobs ran beside (load average {record['load_average']:.1f}), so the seconds that passed are too many."
-    heads = ("", "CPU s", "s", "schedules measured", "peak memory above the pipe's weights", "the Pruner's weights alone")
+    heads = (
+        "",
+        "CPU s",
+        "s",
+        "schedules measured",
+        "peak memory above the pipe's weights",
+        "without holes in glibc's heap",
+        "of it kept between calls",
+        "the Pruner's weights alone",
+    )
     crowded = record["load_average"] > record["hardware"]["threads"] + 1
     return table(heads, rows) + "\n\n" + provenance(record) + (beside if crowded else "")
 

@@ -62,10 +62,9 @@ def check(schedule: Schedule, old: Any, new: Any) -> None:
             f"the schedule is for a scheduler of hash {schedule.scheduler_hash} and the old one has {digest}: pass that"
         )
     if not np.array_equal(noise(old), noise(new)):
-        raise ValueError(
-            f"{type(old).__name__} and {type(new).__name__} add noise differently, so calls of one are none of the other's: "
-            "search for the new one"
-        )
+        pair = type(old).__name__, type(new).__name__
+        both = f"the two {pair[0]}s" if pair[0] == pair[1] else " and ".join(pair)
+        raise ValueError(f"{both} add noise differently, so calls of one are none of the other's: search for the new one")
     if memory := remembers(new):
         raise ValueError(
             f"{type(new).__name__} makes its steps of {memory} predictions and would take held ones for new: fold()"
