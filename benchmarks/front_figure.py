@@ -21,6 +21,7 @@ PANELS = (
 STYLES = {  # group → colour, marker, line
     "Secateur, DDIM": ("#1a7f4b", "o", "-"),
     "Secateur, DPM-Solver++": ("#6a3fa0", "o", "-"),
+    "Secateur, UniPC": ("#b8860b", "o", "-"),
     "DPM-Solver++, Karras": ("#b08bd6", "^", "--"),
     "DPM-Solver++, linspace": ("#b08bd6", "s", ":"),
     "UniPC, Karras": ("#d9a21b", "^", "--"),

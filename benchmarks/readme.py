@@ -10,6 +10,7 @@ import re
 import sys
 
 import depth_tables
+import front_tables
 import search_tables
 from pages import RESULTS, ROOT, load, percent, provenance, table
 
@@ -74,52 +75,6 @@ def cache_table(record: dict) -> str:
     return table(("", "every block's output, MiB", "freed after the last reader, MiB"), rows) + "\n\n" + provenance(record)
 
 
-def front_table(record: dict) -> str:
-    """Of each budget: what is nearest to the dense and to the converged images among the rivals, and what the search finds."""
-    heads = (
-        "dense calls",
-        "nearest rival to the dense images",
-        "Secateur, DDIM",
-        "nearest rival to the converged images",
-        "Secateur, DPM-Solver++",
-        "prompt accuracy, DDIM and DPM-Solver++ (dense {:.1f} %)",
-    )
-    dense = next(row for row in record["rows"] if row["group"] == "dense")
-    rows = []
-    for budget in sorted({row["keep"] for row in record["rows"]} - {1.0}, reverse=True):
-        at = [row for row in record["rows"] if row["keep"] == budget]
-        found = {solver: [row for row in at if row["group"] == f"Secateur, {solver}"] for solver in ("DDIM", "DPM-Solver++")}
-        rivals = [row for row in at if not row["group"].startswith("Secateur")]
-        rows.append(
-            (
-                f"{50 * budget:g}",
-                nearest(rivals, "psnr_db"),
-                spread_of(found["DDIM"], "psnr_db"),
-                nearest(rivals, "converged_psnr_db"),
-                spread_of(found["DPM-Solver++"], "converged_psnr_db"),
-                ", ".join(f"{100 * sum(r['accuracy']['mean'] for r in rs) / len(rs):.1f} %" for rs in found.values() if rs)
-                or "–",
-            )
-        )
-    heads = (*heads[:-1], heads[-1].format(100 * dense["accuracy"]["mean"]))
-    count = f"{len(record['seeds'])} images a row, "
-    return table(heads, rows) + "\n\n" + count + provenance(record)
-
-
-def nearest(rows: list[dict], key: str) -> str:
-    best = max((row for row in rows if row.get(key)), key=lambda row: row[key]["mean"], default=None)
-    return f"{best[key]['mean']:.1f} dB, {best['group']}" if best else "–"
-
-
-def spread_of(rows: list[dict], key: str) -> str:
-    """The mean over the searches, and their range where there are several."""
-    means = [row[key]["mean"] for row in rows]
-    if not means:
-        return "–"
-    ends = f" ({min(means):.1f}–{max(means):.1f})" if len(means) > 1 else ""
-    return f"**{sum(means) / len(means):.1f} dB**{ends}"
-
-
 def sections() -> dict[str, str]:
     """What stands between each pair of markers."""
     numbers = [
@@ -130,11 +85,10 @@ def sections() -> dict[str, str]:
     ]
     if (RESULTS / "runtime.json").exists():
         numbers += ["\n### Milliseconds for MACs\n", runtime_table(load("runtime"))]
-    front = front_table(load("front-emoji-sd")) if (RESULTS / "front-emoji-sd.json").exists() else ""
     return {
         "demo": comparison(load("demo/record")),
-        "front": front,
         "numbers": "\n".join(numbers),
+        **front_tables.sections(),
         **search_tables.sections(),
         **depth_tables.sections(),
     }

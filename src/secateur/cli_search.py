@@ -44,8 +44,8 @@ def search(
     out: ScheduleOut = Path("schedule.json"),
     scheduler: Scheduler = None,
     stages: Annotated[
-        str, typer.Option(help="of stock, additive, cells, local, gradient, in this order")
-    ] = "stock,additive,local",
+        str | None, typer.Option(help="of stock, additive, refresh, cells, local, gradient; chosen by the steps if not given")
+    ] = None,
     target: Annotated[str, typer.Option(help="dense: its own images; converged: those of many steps")] = "dense",
     images: Annotated[int, typer.Option(min=1, help="calibration images")] = 16,
     budget: Annotated[str, typer.Option(help="what keep is a fraction of: macs, or ms as measured on this device")] = "macs",
@@ -68,7 +68,7 @@ def search(
     from secateur.solvers import check_solver
     from secateur.subnet import component
 
-    wanted, order = baselines.check_keep(keep), find.check_stages(stages.split(","))
+    wanted, order = baselines.check_keep(keep), find.check_stages(stages.split(",")) if stages else None
     if budget not in ("macs", "ms"):
         raise ValueError(f"found budget {budget!r}: choose macs or ms")
     pipes.locate(pipe)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TARGETS = {"dense": to_dense, "converged": to_converged}
 STAGES = ("stock", "additive", "local")
 FEW, MOST_REACH = 4, 20  # samples for partial calls, and the most levels since the last whole call (ours: they take replays)
+FEW_CALLS = 20  # up to which partial calls are looked for without being asked for: there they paid, at 50 calls they did not
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def find(
     macs: Macs,
     keep: float,
     objective: Objective,
-    stages: Sequence[str] = STAGES,
+    stages: Sequence[str] | None = None,
     trials: int = 80,
     updates: int = 100,
     seed: int = 0,
@@ -74,7 +75,7 @@ def find(
     """The best schedule after every one that was measured; what comes later is kept only where it is surely better (`Surely`).
 
     trajectory: dense, recorded with the pipe's scheduler as it is. macs: at the granularity that the schedule shall have.
-    stages: in this order, of METHODS. trials: schedules that the local search measures at most;
+    stages: in this order, of METHODS; by default `stages_for` the trajectory's calls. trials: schedules that the local search measures at most;
     patience: those in a row without anything better that end it, None for none (ours: 20). updates: of the gradient stage.
     Raises ValueError for an unknown stage, for keep outside (0, 1] or below one call, and for a scheduler whose calls can
     neither be placed nor held, before anything is measured.
@@ -82,7 +83,8 @@ def find(
     sure = Surely(objective)
     task = Task(pipe, trajectory, macs, baselines.check_keep(keep), sure, trials, updates, seed, batch_size, patience)
     check_solver(pipe.scheduler)
-    if "gradient" in check_stages(stages):
+    stages = stages_for(task.calls) if stages is None else check_stages(stages)
+    if "gradient" in stages:
         check_pipe(pipe)
     best: Found | None = None
     for stage in stages:
@@ -101,6 +103,11 @@ def most(task: Task, stage: str) -> int:
         "refresh": 2 * len(refresh.SHARES),
     }
     return few.get(stage, task.trials)
+
+
+def stages_for(calls: int) -> tuple[str, ...]:
+    """The stages of a search over so many dense calls where nobody chose any: STAGES, with "refresh" where calls are few."""
+    return ("stock", "additive", "refresh", "local") if calls <= FEW_CALLS else STAGES
 
 
 def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
@@ -192,7 +199,7 @@ def refreshed_schedules(task: Task, best: Found | None) -> Iterator[Schedule]:
     pipe, macs, model = task.pipe, task.macs, task.model_of(best.schedule if best else None)
     some = first(task.fine, FEW)
     ladder = additive.few(model.ladder, some.latents[0].numel())
-    reach = min(2 * max(2, len(ladder) // task.whole_calls), MOST_REACH, len(ladder) - 1)
+    reach = min(MOST_REACH, len(ladder) - 1)
     steps = ladder.timesteps if task.free else None
     limit = budget_macs(macs, task.calls, keep=task.keep)
     for row in refresh.partial_rows(pipe, first(task.trajectory, FEW // 2), macs, batch_size=task.batch_size):
