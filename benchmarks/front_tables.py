@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pages import RESULTS, load, provenance, table
+from pages import RESULTS, load, percent, provenance, table
 
 SOLVERS = {"DDIM": "psnr_db", "DPM-Solver++": "converged_psnr_db", "UniPC": "converged_psnr_db"}  # what each was searched for
 
@@ -44,8 +44,8 @@ def front_row(rows: list[dict], calls: float) -> tuple[str, ...]:
         near["DPM-Solver++"],
         near["UniPC"],
         ", ".join(right) + " %",
-        f"{100 * first['keep_linear']:.1f} % ({100 * first['keep_attention']:.1f} %)" if first else "–",
-        "{median:.2f}× ({low:.2f}–{high:.2f})".format_map(first["speedup"]) if "speedup" in first else "–",
+        kept(first) if first else "–",
+        speed(first)[0],
     )
 
 
@@ -65,7 +65,49 @@ def spread_of(rows: list[dict], rivals: list[dict], key: str) -> str:
     return (f"**{mean:.1f} dB**" if mean >= rival else f"{mean:.1f} dB") + ends
 
 
+def shares(records: dict[str, dict]) -> str:
+    """Of each budget and solver: which share of the saved MACs comes from calls that are held or not made."""
+    names = [(pipe, solver) for pipe in records for solver in SOLVERS]
+    budgets = sorted({row["keep"] for record in records.values() for row in record["rows"]} - {1.0}, reverse=True)
+    heads = ("dense calls", *(f"{pipe}, {solver}" for pipe, solver in names))
+    rows = [(f"{50 * budget:g}", *(share(records[pipe], solver, budget) for pipe, solver in names)) for budget in budgets]
+    return table(heads, rows)
+
+
+def share(record: dict, solver: str, budget: float) -> str:
+    """Of one budget and solver, the mean of its searches."""
+    found = [r["saved_by_calls"] for r in record["rows"] if r["group"] == f"Secateur, {solver}" and r["keep"] == budget]
+    return f"{100 * sum(found) / len(found):.1f} %" if found else "–"
+
+
+def losses(records: dict[str, dict], keep: float = 0.2) -> str:
+    """What a fifth of the MACs costs in accuracy, and how much faster it is."""
+    heads = ("", "prompt accuracy (95 %)", "MACs kept (with attention)", "faster (quartiles)", "faster ÷ MACs reduction")
+    rows = []
+    for pipe, record in records.items():
+        dense = next(row for row in record["rows"] if row["group"] == "dense")
+        rows.append((f"{pipe}, dense", percent(dense["accuracy"]), "100 % (100 %)", "1", ""))
+        ours = [row for row in record["rows"] if row["group"].startswith("Secateur") and row["keep"] == keep]
+        rows += [(f"{pipe}, {row['name']}", percent(row["accuracy"]), kept(row), *speed(row)) for row in ours]
+    return table(heads, rows)
+
+
+def kept(row: dict) -> str:
+    """MACs of a row by both conventions."""
+    return f"{100 * row['keep_linear']:.1f} % ({100 * row['keep_attention']:.1f} %)"
+
+
+def speed(row: dict) -> tuple[str, str]:
+    """How much faster a row is, and how that compares with its MACs."""
+    if "speedup" not in row:
+        return "–", "–"
+    said = "{median:.2f}× ({low:.2f}–{high:.2f})".format_map(row["speedup"])
+    return said, f"{row['speedup']['median'] * row['keep_linear']:.2f}"
+
+
 def sections() -> dict[str, str]:
     """What stands between the pages' markers."""
     names = [name for name in ("emoji-sd", "emoji-dit") if (RESULTS / f"front-{name}.json").exists()]
-    return {f"front-{name}": front_table(load(f"front-{name}")) for name in names}
+    records = {name: load(f"front-{name}") for name in names}
+    tables = {f"front-{name}": front_table(record) for name, record in records.items()}
+    return tables | {"front-shares": shares(records), "front-losses": losses(records)}
