@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import diffusers
+import peft
 import pytest
 import torch
+from peft.utils import get_peft_model_state_dict
 
 from secateur import macs, students
 from secateur.baselines import uniform
@@ -145,6 +147,39 @@ def test_a_controlnet_of_the_teacher_steers_the_student():
     with_net = draw(pipe, call)
     torch.nn.init.zeros_(net.controlnet_mid_block.weight)
     assert not torch.equal(draw(pipe, call), with_net)
+
+
+def lora(unet) -> dict[str, torch.Tensor]:
+    """Weights of an adapter for every attention of this U-Net, which has none afterwards."""
+    unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q", "to_v"]))
+    for name, parameter in unet.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    weights = {f"unet.{key}": value.clone() for key, value in get_peft_model_state_dict(unet).items()}
+    unet.delete_adapters("default")
+    return weights
+
+
+def test_a_lora_of_the_teacher_fits_the_layers_that_the_student_has():
+    pipe, call = stable_diffusion()
+    weights = lora(pipe.unet)
+    pipe.unet = drop_layers(pipe.unet, bk_sdm_base())
+    plain = draw(pipe, call)
+    pipe.load_lora_weights(weights)
+    adapted = [name for name, module in pipe.unet.named_modules() if hasattr(module, "lora_A")]
+    assert 0 < 2 * len(adapted) < len(weights)
+    styled = draw(pipe, call)
+    assert not torch.allclose(styled, plain, rtol=1e-2, atol=1e-2)
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    torch.testing.assert_close(draw(pipe, call), styled, rtol=1e-2, atol=1e-2)
+
+
+def test_a_teacher_with_adapters_is_refused():
+    teacher = tiny("sd15")
+    teacher.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q"]))
+    with pytest.raises(ValueError, match=r"adapters are loaded \(default\), which no saved student would keep"):
+        drop_layers(teacher, bk_sdm_base())
 
 
 def test_checkpointing_gives_the_same_gradients():

@@ -75,8 +75,9 @@ def find(
     """The best schedule after every one that was measured; what comes later is kept only where it is surely better (`Surely`).
 
     trajectory: dense, recorded with the pipe's scheduler as it is. macs: at the granularity that the schedule shall have.
-    stages: in this order, of METHODS; by default `stages_for` the trajectory's calls. trials: schedules that the local search measures at most;
-    patience: those in a row without anything better that end it, None for none (ours: 20). updates: of the gradient stage.
+    stages: in this order, of METHODS; by default `stages_for` the trajectory's calls. trials: schedules that the local search
+    measures at most; patience: those in a row without anything better that end it, None for none (ours: 20). updates: of the
+    gradient stage.
     Raises ValueError for an unknown stage, for keep outside (0, 1] or below one call, and for a scheduler whose calls can
     neither be placed nor held, before anything is measured.
     """

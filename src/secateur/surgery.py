@@ -113,6 +113,11 @@ def check_fits(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | No
             f"the forward of {held[0] or name} is replaced (by a schedule, a compiler or an offload hook), which no copy "
             "survives: remove that first"
         )
+    if adapters := getattr(denoiser, "peft_config", None):
+        raise ValueError(
+            f"adapters are loaded ({', '.join(adapters)}), which no saved student would keep: pipe.fuse_lora() and "
+            "pipe.unload_lora_weights() first, or load them into the student"
+        )
     found = found or cuttable(denoiser)
     check_known(denoiser, plan.layers, found)
     if wrong := [(layer, how) for layer, how in plan.items() if found[layer] != how]:
