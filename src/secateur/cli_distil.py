@@ -143,9 +143,7 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
         # What processes have shared out between them cannot be saved as it is.
         fresh = pipe if accelerator is None else pipes.load(str(student))
         copy(weights, component(fresh))
-        pipes.save(fresh, out)
-        if plan is not None:
-            plan.save(out / PLAN)
+        pipes.save(fresh, out, beside={} if plan is None else {PLAN: plan})
     return last
 
 

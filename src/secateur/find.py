@@ -151,7 +151,7 @@ def measured(task: Task, schedules: Iterable[Schedule], scores: Scores | None = 
 
 
 def stock(task: Task, best: Found | None) -> Candidates:
-    """What needs no search: evenly held calls, or DPM-Solver++ at its stock spacings."""
+    """What needs no search: evenly held calls, or stock spacings where timesteps are chosen."""
     yield from measured(task, stock_schedules(task))
 
 
