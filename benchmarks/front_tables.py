@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pages import RESULTS, load, percent, provenance, table
 
+SAME_DB = 100.0
 SOLVERS = {"DDIM": "psnr_db", "DPM-Solver++": "converged_psnr_db", "UniPC": "converged_psnr_db"}  # what each was searched for
 
 
@@ -105,9 +106,51 @@ def speed(row: dict) -> tuple[str, str]:
     return said, f"{row['speedup']['median'] * row['keep_linear']:.2f}"
 
 
+def whole(record: dict) -> str:
+    """Every row that was measured, budget by budget, those nearest to the dense images first."""
+    heads = (
+        "",
+        "MACs kept (with attention)",
+        "PSNR to dense (95 %)",
+        "SSIM to dense",
+        "PSNR to converged (95 %)",
+        "prompt accuracy (95 %)",
+        "Fréchet distance",
+        "faster (quartiles)",
+    )
+    parts = []
+    for keep in sorted({row["keep"] for row in record["rows"]}, reverse=True):
+        rows = [row for row in record["rows"] if row["keep"] == keep]
+        rows.sort(key=lambda row: row["psnr_db"]["mean"] if row["psnr_db"] else 0.0, reverse=True)
+        parts += [f"### {50 * keep:g} dense calls\n", table(heads, [measured(row) for row in rows]) + "\n"]
+    return "\n".join([*parts, f"{len(record['seeds'])} images a row, " + provenance(record)])
+
+
+def measured(row: dict) -> tuple[str, ...]:
+    """One row of the front, everything that was measured of it."""
+    return (
+        row["name"],
+        kept(row),
+        decibels(row["psnr_db"]),
+        f"{row['ssim']['mean']:.3f}" if row.get("ssim") else "–",
+        decibels(row["converged_psnr_db"]),
+        percent(row["accuracy"]),
+        f"{row['frechet']:.2f}",
+        speed(row)[0],
+    )
+
+
+def decibels(found: dict | None) -> str:
+    """A mean with its interval; of images that differ by rounding alone, that they are the same."""
+    if found is None or found["mean"] > SAME_DB:
+        return "the same" if found else "–"
+    return "{:.1f} dB ({:.1f}–{:.1f})".format(found["mean"], *found["ci95"])
+
+
 def sections() -> dict[str, str]:
     """What stands between the pages' markers."""
     names = [name for name in ("emoji-sd", "emoji-dit") if (RESULTS / f"front-{name}.json").exists()]
     records = {name: load(f"front-{name}") for name in names}
     tables = {f"front-{name}": front_table(record) for name, record in records.items()}
+    tables |= {f"front-whole-{name}": whole(record) for name, record in records.items()}
     return tables | {"front-shares": shares(records), "front-losses": losses(records)}

@@ -1,6 +1,6 @@
-"""Write the tables of README.md and docs/search.md from results/*.json, between their markers.
+"""Write the tables of README.md and of the pages in docs/ from results/*.json, between their markers.
 
-python benchmarks/readme.py            rewrites both
+python benchmarks/readme.py            rewrites them
 python benchmarks/readme.py --check    exit code 1 where one of them does not say what the results say
 """
 
@@ -14,7 +14,7 @@ import front_tables
 import search_tables
 from pages import RESULTS, ROOT, load, percent, provenance, table
 
-PAGES = ROOT / "README.md", ROOT / "docs" / "search.md"
+PAGES = ROOT / "README.md", ROOT / "docs" / "search.md", ROOT / "docs" / "front.md"
 
 
 def comparison(record: dict) -> str:
