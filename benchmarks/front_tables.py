@@ -143,7 +143,7 @@ def measured(row: dict) -> tuple[str, ...]:
 def decibels(found: dict | None) -> str:
     """A mean with its interval; of images that differ by rounding alone, that they are the same."""
     if found is None or found["mean"] > SAME_DB:
-        return "the same" if found else "–"
+        return "the same"
     return "{:.1f} dB ({:.1f}–{:.1f})".format(found["mean"], *found["ci95"])
 
 

@@ -43,7 +43,8 @@ def looked(pipe, *, stages=None, target: str = "dense", trials: int = 6, **how) 
 
 def test_every_stage_keeps_the_budget_and_what_was_better(pipe):
     found = looked(pipe)
-    assert tuple(dict.fromkeys(part.stage for part in found)) == ("stock", "additive", "refresh", "local")
+    free = type(pipe.scheduler).__name__ in FREE
+    assert tuple(dict.fromkeys(part.stage for part in found)) == find.stages_for(CALLS, free=free)
     assert [part.value_db for part in found] == sorted(part.value_db for part in found)
     counted = macs.count(component(pipe))
     for part in found:
@@ -72,8 +73,8 @@ def test_every_pipeline_of_the_paper_and_more_by_embeddings(name):
 
 
 def test_few_calls_are_searched_for_partial_ones_too():
-    assert find.stages_for(10) == ("stock", "additive", "refresh", "local")
-    assert find.stages_for(50) == find.STAGES == ("stock", "additive", "local")
+    assert find.stages_for(10, free=False) == ("stock", "additive", "refresh", "local")
+    assert find.stages_for(50, free=False) == find.stages_for(10, free=True) == find.STAGES == ("stock", "additive", "local")
 
 
 def test_the_same_seed_finds_the_same(sd):  # noqa: F811

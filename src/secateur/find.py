@@ -75,7 +75,7 @@ def find(
     """The best schedule after every one that was measured; what comes later is kept only where it is surely better (`Surely`).
 
     trajectory: dense, recorded with the pipe's scheduler as it is. macs: at the granularity that the schedule shall have.
-    stages: in this order, of METHODS; by default `stages_for` the trajectory's calls. trials: schedules that the local search
+    stages: in this order, of METHODS; by default `stages_for` the trajectory. trials: schedules that the local search
     measures at most; patience: those in a row without anything better that end it, None for none (ours: 20). updates: of the
     gradient stage.
     Raises ValueError for an unknown stage, for keep outside (0, 1] or below one call, and for a scheduler whose calls can
@@ -84,7 +84,7 @@ def find(
     sure = Surely(objective)
     task = Task(pipe, trajectory, macs, baselines.check_keep(keep), sure, trials, updates, seed, batch_size, patience)
     check_solver(pipe.scheduler)
-    stages = stages_for(task.calls) if stages is None else check_stages(stages)
+    stages = stages_for(task.calls, free=task.free) if stages is None else check_stages(stages)
     if "gradient" in stages:
         check_pipe(pipe)
     best: Found | None = None
@@ -106,9 +106,12 @@ def most(task: Task, stage: str) -> int:
     return few.get(stage, task.trials)
 
 
-def stages_for(calls: int) -> tuple[str, ...]:
-    """The stages of a search over so many dense calls where nobody chose any: STAGES, with "refresh" where calls are few."""
-    return ("stock", "additive", "refresh", "local") if calls <= FEW_CALLS else STAGES
+def stages_for(calls: int, *, free: bool) -> tuple[str, ...]:
+    """The stages of a search over so many dense calls where nobody chose any: STAGES, with "refresh" where few are held.
+
+    free: the scheduler's calls can be placed anywhere.
+    """
+    return ("stock", "additive", "refresh", "local") if calls <= FEW_CALLS and not free else STAGES
 
 
 def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
