@@ -36,7 +36,7 @@ from secateur.zoo import judge
 RESULTS = Path(__file__).parents[1] / "results"
 PIPE, CALLS, BATCH, IMAGES, FIRST_SEED = "emoji-sd", 10, 8, 64, 50_000
 KEEPS, SEARCHED = (0.5, 0.3), 0.5  # gradients are searched at one of them
-SEARCH_SEEDS, PROMPTS, CALIBRATION = (40_000, 41_000, 42_000), 40, 8  # gradients see all prompts, the others the first few
+SEARCH_SEEDS, PROMPTS, CALIBRATION = (40_000, 41_000, 42_000), 40, 16  # gradients see all prompts, the others the first few
 UPDATES, LR = 40, 0.5  # the paper: 1000 updates from 0.1 at 50 calls; the sum of the steps over the calls is the same
 SEEN_AT = (10, 20, 40)  # updates
 TRIALS, TRIED_AT, LOCAL = 96, (12, 24, 48, 96), 40
