@@ -145,6 +145,7 @@ def nearest(rows: Sequence[Row], group: str) -> str:
     return f"{max(row['psnr_db']['mean'] for row in fits):.1f} dB" if fits else "–"
 
 
+CROWDED = 1.2  # seconds that passed for one of the CPU
 MEMORY = ("peak_memory_bytes", "peak_without_holes_bytes", "kept_bytes", "pruner_bytes")
 
 
@@ -171,7 +172,8 @@ def search_cost(record: Row) -> str:
         "of it kept between calls",
         "the Pruner's weights alone",
     )
-    crowded = record["load_average"] > record["hardware"]["threads"] + 1
+    passed, used = (sum(row.get(f"update{key}", row.get(f"search{key}")) for row in record["rows"]) for key in ("_s", "_cpu_s"))
+    crowded = passed > CROWDED * used
     return table(heads, rows) + "\n\n" + provenance(record) + (beside if crowded else "")
 
 
