@@ -320,12 +320,15 @@ def timed_first(found: dict[str, Any]) -> tuple[bool, bool]:
 
 def timed(bench: Bench, found: dict[str, Any]) -> dict[str, float]:
     """How many times faster than dense calls a row's are, one image at a time, both in turns."""
-    schedule = rebuilt(bench, found)
+    schedule, blocks = rebuilt(bench, found), (bench.macs if found.get("grid") else bench.layers).blocks
     call = {"seeds": bench.seeds[:1], **bench.call, "batch_size": 1}
 
     def run() -> None:
         scheduler, options = found["scheduler"], found.get("options") or {}
-        with pipes.scheduled(bench.pipe, scheduler, options), apply(bench.pipe, schedule) if schedule else nullcontext():
+        with (
+            pipes.scheduled(bench.pipe, scheduler, options),
+            apply(bench.pipe, schedule, blocks=blocks) if schedule else nullcontext(),
+        ):
             generate(bench.pipe, bench.conditions[:1], num_inference_steps=found["steps"], **call)
 
     def dense() -> None:
