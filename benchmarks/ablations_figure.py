@@ -42,7 +42,7 @@ def main() -> None:
         axis.set_title(f"10 DDIM calls, {keep:g} of the MACs", fontsize=11, loc="left")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize=9)
+    axes[1].legend(loc="upper left", frameon=False, fontsize=9)
     figure.tight_layout()
     figure.savefig(RESULTS / "ablations.png", dpi=110)
 

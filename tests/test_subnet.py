@@ -250,6 +250,9 @@ def test_timesteps_are_placed_where_diffusers_lets_nobody_choose_them(options):
         schedule = replace(baselines.dense(blocks_of("sd15", "stage"), len(times)), timesteps=chosen)
         found = pruned(pipe, call, schedule)
         assert tuple(pipe.scheduler.timesteps.tolist()) == chosen
+        kept = float(pipe.scheduler.alphas_cumprod[chosen[-1]])
+        sigma = chosen[-1] / 1000 if options else ((1 - kept) / kept) ** 0.5
+        assert float(pipe.scheduler.sigmas[len(times) - 1]) == pytest.approx(sigma, rel=1e-4)
         near = torch.allclose(found, wanted, rtol=1e-2 if options else 1e-5, atol=1e-2 if options else 1e-5)
         assert near is not moved
 
