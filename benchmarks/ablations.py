@@ -37,6 +37,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 PIPE, CALLS, BATCH, IMAGES, FIRST_SEED = "emoji-sd", 10, 8, 64, 50_000
 KEEPS, SEARCHED = (0.5, 0.3), 0.5  # gradients are searched at one of them
 SEARCH_SEEDS, PROMPTS, CALIBRATION = (40_000, 41_000, 42_000), 40, 16  # gradients see all prompts, the others the first few
+MORE = 48  # images that `find` may draw where a gain is in doubt
 UPDATES, LR = 40, 0.5  # the paper: 1000 updates from 0.1 at 50 calls; the sum of the steps over the calls is the same
 SEEN_AT = (10, 20, 40)  # updates
 TRIALS, TRIED_AT, LOCAL = 96, (12, 24, 48, 96), 40
@@ -159,7 +160,10 @@ def found(bench: Bench, seed: int, number: int, keep: float) -> Iterator[Shot]:
     """What `find` has after its additive stage, the one that finds partial calls, and the local one."""
     told, value, stages = first(bench.trajectory(seed), CALIBRATION), bench.objective(seed), ("additive", "refresh", "local")
     ends, start = dict[str, Shot](), time.process_time()
-    parts = find.find(bench.pipe, told, macs=bench.macs, keep=keep, objective=value, stages=stages, trials=LOCAL, seed=number)
+    asked = zoo.conditions(PIPE, CALIBRATION + MORE, calibration=True)[0][CALIBRATION:]
+    more = find.more_for(value, asked, range(seed + CALIBRATION, seed + CALIBRATION + MORE), target="dense")
+    parts = find.find(bench.pipe, told, macs=bench.macs, keep=keep, objective=value, more=more, stages=stages, trials=LOCAL,
+                      seed=number)  # fmt: skip
     for count, part in enumerate(parts, start=1):
         variant = ", ".join(dict.fromkeys((*ends, part.stage)))
         ends[part.stage] = Shot(part.schedule, keep, count, variant=variant, spent=time.process_time() - start)

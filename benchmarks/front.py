@@ -37,9 +37,9 @@ RESULTS = Path(__file__).parents[1] / "results"
 STEPS, BATCH = 50, 8
 BUDGETS = (10, 5, 17, 7.5, 25, 12.5)  # dense calls; the most interesting first
 SEARCH_SEEDS = (40_000, 41_000, 42_000)
-CALIBRATION, TRIALS = 16, 40
+CALIBRATION, MORE, TRIALS = 16, 48, 40  # images of a search, further ones where a gain is in doubt, schedules tried
 UPDATES, LR = 60, 1.7  # the paper: 1000 updates from 0.1; the sum of the steps is the same
-FIRST_SEED, MOST_IMAGES, REPEATS = 50_000, 240, 3
+FIRST_SEED, MOST_IMAGES, REPEATS = 50_000, 192, 3
 DPM = "DPMSolverMultistepScheduler"
 LINSPACE = {"timestep_spacing": "linspace"}
 PLAIN = {  # fewer steps: name → scheduler and its options
@@ -121,6 +121,11 @@ class Bench:
             seeds = range(seed, seed + CALIBRATION)
             self.recorded[key] = record(self.pipe, asked, seeds=seeds, num_inference_steps=STEPS, **self.call)
         return self.recorded[key]
+
+    def further(self, seed: int) -> tuple[tuple[Any, ...], range]:
+        """Conditions and seeds of the images that one search may draw beside those of its trajectory."""
+        asked = zoo.conditions(self.name, CALIBRATION + MORE, calibration=True)[0]
+        return asked[CALIBRATION:], range(seed + CALIBRATION, seed + CALIBRATION + MORE)
 
 
 def list_last(counted: macs.Macs) -> str:
@@ -210,7 +215,8 @@ def searched(bench, budget, seed, scheduler, options, target, name) -> Callable[
         with pipes.scheduled(bench.pipe, scheduler, options):
             trajectory = bench.trajectory(seed)
             value = find.objective_for(bench.pipe, trajectory, target=target, blocks=bench.macs.blocks)
-            for found in find.find(bench.pipe, trajectory, macs=bench.macs, keep=budget / STEPS, objective=value,
+            more = find.more_for(value, *bench.further(seed), target=target)
+            for found in find.find(bench.pipe, trajectory, macs=bench.macs, keep=budget / STEPS, objective=value, more=more,
                                    trials=TRIALS, seed=seed):  # fmt: skip
                 stages[found.stage] = {"psnr_db": found.value_db, "seconds": found.seconds, "measured": found.measured}
         path.parent.mkdir(exist_ok=True)
@@ -417,6 +423,7 @@ def blank(args: argparse.Namespace) -> dict[str, Any]:
             "samples_an_image": 2,
             "batch_size": BATCH,
             "calibration_images": CALIBRATION,
+            "calibration_images_in_doubt": CALIBRATION + MORE,
             "search_seeds": list(SEARCH_SEEDS),
             "trials": TRIALS,
             "gradient_updates": UPDATES,

@@ -73,9 +73,11 @@ def stage_rows() -> list[dict[str, Any]]:
     ends, measured = {"recording, loading included": clocks(begun)}, {}
     counted = macs.count(pipe.unet)
     value = find.objective_for(pipe, told, target="dense", blocks=counted.blocks)
+    asked, seeds = zoo.conditions("emoji-sd", 4 * IMAGES, calibration=True)[0], range(SEED, SEED + 4 * IMAGES)
+    more = find.more_for(value, asked[IMAGES:], seeds[IMAGES:], target="dense")
 
     def run() -> None:
-        for part in find.find(pipe, told, macs=counted, keep=KEEP, objective=value, trials=TRIALS):
+        for part in find.find(pipe, told, macs=counted, keep=KEEP, objective=value, more=more, trials=TRIALS):
             ends[part.stage], measured[part.stage] = clocks(begun), part.measured
 
     peak, rows, before = measure.peak_memory(run), [], (0.0, 0.0)

@@ -49,6 +49,14 @@ def test_compare_shows_schedules_beside_every_rival(run):  # noqa: F811
     assert Path("secateur-compare/report.html").is_file()
 
 
+def test_further_images_have_seeds_that_follow(run):  # noqa: F811
+    quick = ("--steps", "4", "--images", "2", "--keep", "0.5", "--stages", "stock", "--seed", "7")
+    for more, seeds in (("4", (9, 10, 11, 12)), ("0", ())):
+        assert run("search", "emoji-sd", *quick, "--more-images", more, "-o", "s.json")[0] == 0
+        made = load("s.json").made
+        assert [*made["seeds"], *made["more_seeds"]] == [7, 8, *seeds]
+
+
 def test_prompts_come_from_a_file_and_are_hashed(run):  # noqa: F811
     Path("p.txt").write_text("a fox on a red background\n\na cat on a blue background\n", encoding="utf-8")
     quick = ("--steps", "6", "--images", "1", "--keep", "0.5", "--stages", "stock")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import diffusers
 import numpy as np
 import pytest
 
-from secateur import find, macs, zoo
+from secateur import find, macs, objective, zoo
 from secateur.allocate import allocate
 from secateur.calibration import record
 from secateur.subnet import apply, component
@@ -106,6 +107,30 @@ def test_the_additive_stage_beats_even_holding_on_a_trained_pipeline():
     assert extrapolated.value_db > repeated.value_db + 0.5
     assert found[-1].stage == "additive"
     assert any(part.improved for part in found[2:])
+
+
+@pytest.mark.parametrize("target", ["dense", "converged"])
+def test_images_drawn_in_doubt_have_the_same_kind_of_target(sd, target):  # noqa: F811
+    told = record(sd, ["a fox", "blue"], seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
+    value = find.objective_for(sd, told, target=target)
+    [again] = find.more_for(value, told.conditions, told.seeds, target=target)
+    assert np.array_equal(again().target, value.target)
+
+
+def test_a_search_draws_further_images_where_it_is_in_doubt(sd, monkeypatch):  # noqa: F811
+    """Nothing is sure of a gain, and everything is worth another look: every set is drawn, once."""
+    monkeypatch.setattr(objective, "surely_more", lambda gains, *, doubt=objective.DOUBT: doubt < objective.DOUBT)
+    asked = []
+
+    def more():
+        asked.append("set")
+        return replace(value, seeds=(3, 4))
+
+    told = record(sd, ["a fox", "blue"], seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
+    value = find.objective_for(sd, told, target="dense")
+    *_, last = find.find(sd, told, macs=macs.count(sd.unet), keep=0.5, objective=value, more=[more, more], stages=("stock",))
+    assert len(asked) == 2
+    assert last.schedule.hold == "output"  # the first one stays
 
 
 def test_converged_is_another_target(sd):  # noqa: F811

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import diffusers
 import numpy as np
@@ -13,7 +13,7 @@ import tiny_pipes
 from secateur import baselines, macs, quality
 from secateur.blocks import Blocks, find_blocks
 from secateur.calibration import Trajectory, generate, record
-from secateur.objective import CAP_DB, Objective, Surely, budget_macs, converging, to_converged, to_dense
+from secateur.objective import CAP_DB, Objective, Surely, budget_macs, converged, converging, elsewhere, to_converged, to_dense
 from secateur.subnet import apply
 
 LABELS, SEEDS, STEPS = [1, 2, 7], [3, 1, 4], 6
@@ -127,11 +127,73 @@ def test_a_gain_counts_where_it_is_beyond_doubt():
     assert surely("start") < 32.0
 
 
+def test_more_images_are_drawn_where_a_gain_is_in_doubt_and_nowhere_else():
+    """Sets of four images, of which each schedule's gain over "start" is known; 1 + 3 sets are there."""
+    gains = {
+        "start": [0.0] * 16,
+        "sure": [0.5, 0.6, 0.4, 0.5] + [9.0] * 12,
+        "worse": [-0.5, -0.6, -0.4, 0.1] + [9.0] * 12,
+        "doubtful": [2.0, -1.0, 1.5, 0.5] + [1.0, 1.1, 0.9, 1.0] * 3,
+        "chance": [2.0, -1.0, 1.5, 0.5] + [-2.0, 1.0, -1.5, -0.5] * 3,
+    }
+    verdicts, sets = {}, {}
+    for name in gains:
+        surely, drawn = Surely(*(told := parts(gains))), told[1]
+        start, value = surely("start"), surely(name)
+        verdicts[name], sets[name] = value > start, 1 + sum(part.asked for part in drawn)
+        assert value <= start or value == pytest.approx(np.mean(gains[name][:4]))  # of the first images, whatever was drawn
+    assert verdicts == {"start": False, "sure": True, "worse": False, "doubtful": True, "chance": False}
+    assert sets == {"start": 1, "sure": 1, "worse": 1, "doubtful": 2, "chance": 2}
+
+
+def test_a_set_of_images_is_made_once_and_the_best_is_measured_on_it_once():
+    doubtful, none = [2.0, -1.0, 1.5, 0.5], [0.0] * 4
+    gains = {"start": none * 4, "a": doubtful + none * 3, "b": doubtful[::-1] + none * 3}
+    objective, more = parts(gains)
+    surely = Surely(objective, more)
+    assert surely("start") == surely("a") == surely("b") == 0.0
+    assert more[0].asked == 1
+    assert [part.seen for part in (objective, more[0].told)] == [["start", "a", "b"], ["a", "start", "b"]]
+
+
+def test_further_images_have_targets_of_their_own_conditions_and_seeds(dit, dense, blocks):
+    objective = to_dense(dit, dense, blocks=blocks, batch_size=2)
+    labels, seeds = [5, 6, 0, 4, 3, 2, 1], range(70, 77)
+    first, second = elsewhere(objective, labels, seeds)  # and one is left over
+    made = second()
+    assert (made.conditions, made.seeds) == ((4, 3, 2), (73, 74, 75))
+    assert np.array_equal(made.target, generate(dit, [4, 3, 2], seeds=[73, 74, 75], batch_size=2, **CALL))
+    assert made(baselines.dense(blocks, STEPS)) == CAP_DB
+    [far] = elsewhere(objective, labels[:3], seeds[:3], draw=converged)
+    assert not np.array_equal(far().target, first().target)
+
+
+def parts(gains):
+    """An objective on the first four images, and makers of others on four more each."""
+    sets = [Told({name: values[start : start + 4] for name, values in gains.items()}) for start in range(0, 16, 4)]
+    count = len(next(iter(gains.values()))) // 4
+    return sets[0], [Maker(told) for told in sets[1:count]]
+
+
+@dataclass
+class Maker:
+    """Makes an objective, and counts how often it was asked to."""
+
+    told: Told
+    asked: int = 0
+
+    def __call__(self):
+        self.asked += 1
+        return self.told
+
+
 @dataclass(frozen=True)
 class Told:
     """An objective that knows what each schedule is worth, image by image."""
 
     worth: dict
+    seen: list = field(default_factory=list)
 
     def each(self, schedule):
+        self.seen.append(schedule)
         return np.array(self.worth[schedule])

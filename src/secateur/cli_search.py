@@ -48,6 +48,7 @@ def search(
     ] = None,
     target: Annotated[str, typer.Option(help="dense: its own images; converged: those of many steps")] = "dense",
     images: Annotated[int, typer.Option(min=1, help="calibration images")] = 16,
+    more_images: Annotated[int, typer.Option(min=0, help="further ones at most, made only where a gain is in doubt")] = 48,
     budget: Annotated[str, typer.Option(help="what keep is a fraction of: macs, or ms as measured on this device")] = "macs",
     trials: Annotated[int, typer.Option(min=1, help="schedules that the local search measures")] = 80,
     patience: Annotated[int, typer.Option(min=1, help="trials without anything better that end the local search")] = 20,
@@ -73,23 +74,26 @@ def search(
         raise ValueError(f"found budget {budget!r}: choose macs or ms")
     pipes.locate(pipe)
     check_writable(out)
-    conditions = calibration_conditions(pipe, prompts, images)
+    conditions = calibration_conditions(pipe, prompts, images + more_images)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     check_tokens(loaded, conditions)
     seeds = range(seed, seed + len(conditions))
+    first, further = (conditions[:images], seeds[:images]), (conditions[images:], seeds[images:])
     find.check_target(target)
     with pipes.scheduled(loaded, scheduler, {}), progress() as bar:
         check_solver(loaded.scheduler)
         task = bar.add_task("recording the dense images", total=None)
         options = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
         counted = macs.count(component(loaded), granularity)
-        costs, trajectory = costs_of(loaded, counted, budget, lambda: record(loaded, conditions, seeds=seeds,
+        costs, trajectory = costs_of(loaded, counted, budget, lambda: record(loaded, first[0], seeds=first[1],
                                                                              batch_size=batch_size, **options))  # fmt: skip
         objective = find.objective_for(loaded, trajectory, target=target, blocks=counted.blocks, batch_size=batch_size)
-        looked = find.find(loaded, trajectory, macs=costs, keep=wanted, objective=objective, stages=order, trials=trials,
-                           patience=patience, updates=updates, seed=seed, batch_size=batch_size)  # fmt: skip
-        known = {"command": command_line(), "target": target, "keep": wanted, "budget": budget, "seeds": list(seeds),
-                 "unit": costs.unit, "conditions_sha256": digest(conditions), **options, **versions()}  # fmt: skip
+        more = find.more_for(objective, *further, target=target)
+        looked = find.find(loaded, trajectory, macs=costs, keep=wanted, objective=objective, more=more, stages=order,
+                           trials=trials, patience=patience, updates=updates, seed=seed, batch_size=batch_size)  # fmt: skip
+        known = {"command": command_line(), "target": target, "keep": wanted, "budget": budget, "seeds": list(first[1]),
+                 "more_seeds": list(further[1]), "unit": costs.unit, "conditions_sha256": digest(conditions), **options,
+                 **versions()}  # fmt: skip
         found = watched(looked, bar, task, out, known)
     made = schedules.load(out)
     console.print(str(made), markup=False, highlight=False)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from secateur import additive, baselines, paths, refresh
 from secateur.ablation import choices, kind_losses
 from secateur.blocks import kinds
-from secateur.calibration import Trajectory
+from secateur.calibration import Trajectory, generate
 from secateur.loops import check_pipe
 from secateur.macs import Macs
-from secateur.objective import Objective, Surely, budget_macs, to_converged, to_dense
+from secateur.objective import Objective, Surely, budget_macs, converged, elsewhere, to_converged, to_dense
 from secateur.response import first
 from secateur.schedule import Schedule
 from secateur.scores import Scores
@@ -26,7 +26,7 @@ from secateur.updates import Settings
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-TARGETS = {"dense": to_dense, "converged": to_converged}
+TARGETS = {"dense": (to_dense, generate), "converged": (to_converged, converged)}
 STAGES = ("stock", "additive", "local")
 FEW, MOST_REACH = 4, 20  # samples for partial calls, and the most levels since the last whole call (ours: they take replays)
 FEW_CALLS = 20  # up to which partial calls are looked for without being asked for: there they paid, at 50 calls they did not
@@ -65,6 +65,7 @@ def find(
     macs: Macs,
     keep: float,
     objective: Objective,
+    more: Sequence[Callable[[], Objective]] = (),
     stages: Sequence[str] | None = None,
     trials: int = 80,
     updates: int = 100,
@@ -81,7 +82,7 @@ def find(
     Raises ValueError for an unknown stage, for keep outside (0, 1] or below one call, and for a scheduler whose calls can
     neither be placed nor held, before anything is measured.
     """
-    sure = Surely(objective)
+    sure = Surely(objective, more)
     task = Task(pipe, trajectory, macs, baselines.check_keep(keep), sure, trials, updates, seed, batch_size, patience)
     check_solver(pipe.scheduler)
     stages = stages_for(task.calls, free=task.free) if stages is None else check_stages(stages)
@@ -123,7 +124,14 @@ def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
 
 def objective_for(pipe: DiffusionPipeline, trajectory: Trajectory, *, target: str, **how: Any) -> Objective:
     """What the search raises: nearness to the "dense" images of the trajectory, or to the "converged" ones of many steps."""
-    return TARGETS[check_target(target)](pipe, trajectory, **how)
+    return TARGETS[check_target(target)][0](pipe, trajectory, **how)
+
+
+def more_for(
+    objective: Objective, conditions: Sequence[Any], seeds: Sequence[int], *, target: str
+) -> list[Callable[[], Objective]]:
+    """What `find` may draw where a gain is in doubt: the objective on these, in sets of as many as it has."""
+    return elsewhere(objective, conditions, seeds, draw=TARGETS[check_target(target)][1])
 
 
 def check_target(target: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -63,27 +64,61 @@ class Objective:
 
 
 @dataclass(eq=False)
+class Seen:
+    """A schedule, and the dB of each image under it on the sets of images that it was measured on so far."""
+
+    schedule: Schedule
+    sets: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass(eq=False)
 class Surely:
     """An objective that rises only where the images get nearer beyond doubt, for searches that try many schedules on few.
 
     The first schedule is worth its mean dB. A later one is worth more than the best only where its gain, image by image, is
-    above DOUBT standard errors; among many trials on few images, some look better by chance (ours).
+    above DOUBT standard errors; among many trials on few images, some look better by chance. Where the gain is less sure, but
+    as large as it takes to be sure with all images, both are measured on the next set of `more` too (ours).
+    more: makers of objectives on as many other images; each is asked once, when first needed. Values are of the first images.
     """
 
     objective: Objective
-    best: np.ndarray | None = None
+    more: Sequence[Callable[[], Objective]] = ()
+    best: Seen | None = None
+
+    def __post_init__(self):
+        self.drawn = [self.objective]
 
     def __call__(self, schedule: Schedule) -> float:
-        found = self.objective.each(schedule)
-        if self.best is None or surely_more(found - self.best):
+        found = Seen(schedule)
+        if self.best is None or self.surely_better(found, self.best):
             self.best = found
-        return float(min(found.mean(), self.best.mean()))
+        return float(min(self.on(0, found).mean(), self.on(0, self.best).mean()))
+
+    def surely_better(self, found: Seen, best: Seen) -> bool:
+        """Whether a schedule is better than the best beyond doubt, on as many images as it takes and there are."""
+        most, gains = 1 + len(self.more), []
+        for number in range(most):
+            gains.append(self.on(number, found) - self.on(number, best))
+            known = np.concatenate(gains)
+            if surely_more(known):
+                return True
+            if not surely_more(known, doubt=DOUBT * math.sqrt((number + 1) / most)):
+                return False
+        return False
+
+    def on(self, number: int, seen: Seen) -> np.ndarray:
+        """dB of each image of one set, measured when first asked for."""
+        if number == len(self.drawn):
+            self.drawn.append(self.more[number - 1]())
+        if number == len(seen.sets):
+            seen.sets.append(self.drawn[number].each(seen.schedule))
+        return seen.sets[number]
 
 
-def surely_more(gains: np.ndarray) -> bool:
-    """Whether the mean of paired gains, (B,), is above 0 by DOUBT standard errors; of one image, whether it is above 0."""
+def surely_more(gains: np.ndarray, *, doubt: float = DOUBT) -> bool:
+    """Whether the mean of paired gains, (B,), is above 0 by `doubt` standard errors; of one image, whether it is above 0."""
     error = gains.std(ddof=1) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
-    return bool(gains.mean() > DOUBT * error)
+    return bool(gains.mean() > doubt * error)
 
 
 def to_dense(
@@ -108,10 +143,34 @@ def to_converged(
     the last training timestep, 999 of 1000, and leading spacing, which many pipes come with, does not.
     """
     near = to_dense(pipe, trajectory, batch_size=batch_size, blocks=blocks)
-    call = {k: v for k, v in near.options.items() if k not in STEPS} | {"num_inference_steps": steps}
-    with pipes.scheduled(pipe, *converging(pipe)):
-        target = generate(pipe, near.conditions, seeds=near.seeds, batch_size=batch_size, **call)
+    target = converged(pipe, near.conditions, seeds=near.seeds, batch_size=batch_size, steps=steps, **near.options)
     return replace(near, target=target)
+
+
+def converged(
+    pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Sequence[int], steps: int = 100, **call: Any
+) -> np.ndarray:
+    """`generate` with `steps` steps of the scheduler that many steps of converge, whatever `call` says of steps."""
+    asked = {k: v for k, v in call.items() if k not in STEPS} | {"num_inference_steps": steps}
+    with pipes.scheduled(pipe, *converging(pipe)):
+        return generate(pipe, conditions, seeds=seeds, **asked)
+
+
+def elsewhere(
+    objective: Objective, conditions: Sequence[Any], seeds: Sequence[int], *, draw: Callable[..., np.ndarray] = generate
+) -> list[Callable[[], Objective]]:
+    """Makers of the same objective on other images, in sets of as many as it has, for `Surely`; a rest is left out.
+
+    draw: makes the target images, `generate` or `converged`.
+    """
+    size = len(objective.seeds)
+
+    def made(start: int) -> Objective:
+        asked, part = conditions[start : start + size], seeds[start : start + size]
+        target = draw(objective.pipe, asked, seeds=part, batch_size=objective.batch_size, **objective.options)
+        return replace(objective, conditions=tuple(asked), seeds=tuple(part), target=target)
+
+    return [partial(made, start) for start in range(0, len(seeds) - size + 1, size)]
 
 
 def converging(pipe: DiffusionPipeline) -> tuple[str | None, Mapping[str, Any]]:
