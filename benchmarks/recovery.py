@@ -1,12 +1,13 @@
-"""How students of emoji-sd recover under distillation: prompt accuracy and judge-Fréchet against updates, equal budgets.
+"""How students recover under distillation: prompt accuracy and judge-Fréchet against updates, equal budgets.
 
-    python benchmarks/recovery.py [--updates 2000] [--seeds 3] [--images 128] [--plan laptop=plan.json]
-    python benchmarks/recovery.py --draw        the figures of what is measured already
+    python benchmarks/recovery.py [emoji-sd|emoji-dit] [--updates 2000] [--seeds 3] [--images 128] [--plan laptop=plan.json]
+    python benchmarks/recovery.py [emoji-sd|emoji-dit] --draw        the figures of what is measured already
 
-Plans: LAPTOP-Diff's at keep 0.5 and at BK-Small's size, BK-Small, and a random one for each seed, all with normalized
-distillation; LAPTOP's also with plain features, with outputs alone, and with the task alone. Every row is saved when it is
-done, and a rerun goes on within a run too. 21 runs of 2000 updates are sized for a night on two cores.
-Writes results/recovery-emoji-sd.json and .png, and results/recovery-terms-emoji-sd.png: raw feature terms by site.
+emoji-sd: LAPTOP-Diff's plan at keep 0.5 and at BK-Small's size, BK-Small, and a random one for each seed, all with normalized
+distillation; LAPTOP's also with plain features, with outputs alone, and with the task alone. emoji-dit: six of its twelve
+blocks, LAPTOP's choice, every second one, the middle ones and random ones: does a low output loss before training foretell
+what is recovered (TinyFusion, arXiv 2412.01199, says it does not)? Every row is saved when it is done, and a rerun goes on
+within a run too. Writes results/recovery-PIPE.json and .png, and results/recovery-terms-PIPE.png: raw feature terms by site.
 """
 
 from __future__ import annotations
@@ -15,29 +16,26 @@ import argparse
 import datetime
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import matplotlib
-import numpy as np
+import recovery_figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-from secateur import dataset, drop_layers, features, measure, planning, quality, records, zoo
+from secateur import dataset, drop_layers, features, measure, planning, quality, records, score, zoo
 from secateur.calibration import generate
 from secateur.distil import DistilStep, distil, holding
 from secateur.examples import Examples
 from secateur.lessons import DistilSettings
 from secateur.plan import Plan, bk_sdm_small
 from secateur.score import output_loss
+from secateur.subnet import component
 from secateur.surgery import candidates, freed, parameters, plan_without
 from secateur.zoo import judge
 
-RESULTS, NAME = Path(__file__).parents[1] / "results", "emoji-sd"
+RESULTS = Path(__file__).parents[1] / "results"
 KEEP, EXAMPLES, TUPLES, STEPS, BATCH = 0.5, 8192, 64, 25, 8
 FIRST_SEED = 60_000  # of the images that are judged
 SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)  # of the updates, where students are judged
@@ -51,22 +49,31 @@ WAYS = {
     "output-only": replace(NORMALIZED, task=0.0, feature=0.0),
     "task-only": replace(NORMALIZED, output=0.0, feature=0.0),
 }
-ARMS = (  # plan, how it is distilled; what matters most first
-    ("laptop", "normalized"),
-    ("bk-small", "normalized"),
-    ("random", "normalized"),
-    ("laptop", "plain"),
-    ("laptop", "output-only"),
-    ("laptop", "task-only"),
-    ("laptop at BK-Small's size", "normalized"),
-)
-COLOURS = dict(zip(ARMS, ("#1a7f4b", "#c8641b", "#7f8c8d", "#2b6cb0", "#8b4fa0", "#8a6d00", "#5dbb87"), strict=True))
+FEATURED = ("plain", "normalized")  # ways that look at features
+ARMS = {  # plan, how it is distilled; what matters most first
+    "emoji-sd": (
+        ("laptop", "normalized"),
+        ("bk-small", "normalized"),
+        ("random", "normalized"),
+        ("laptop", "plain"),
+        ("laptop", "output-only"),
+        ("laptop", "task-only"),
+        ("laptop at BK-Small's size", "normalized"),
+    ),
+    "emoji-dit": (
+        ("laptop", "normalized"),
+        ("every second block", "normalized"),
+        ("random", "normalized"),
+        ("middle blocks", "normalized"),
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Bench:
     """What all runs share."""
 
+    name: str
     pipe: Any
     examples: Examples
     null: dict[str, Any]
@@ -74,11 +81,31 @@ class Bench:
     images: int
     folder: Path
 
+    @property
+    def teacher(self) -> Any:
+        return component(self.pipe)
+
+    @property
+    def keep(self) -> float:
+        """The fraction of the parameters that students keep: six blocks of the transformer, or half."""
+        if self.name == "emoji-sd":
+            return KEEP
+        return parameters(drop_layers(self.teacher, blocks_gone(self.teacher, range(1, 12, 2)))) / parameters(self.teacher)
+
+    def plan(self, name: str, seed: int) -> Plan:
+        """The plan of a name; a random one for each seed."""
+        return random_plan(self.teacher, self.keep, seed) if name == "random" else self.plans[name]
+
+    def joint_loss(self, plan: Plan) -> float:
+        """The output loss of removing all of a plan's layers, before any training."""
+        [loss] = score.joint_loss(self.teacher, self.examples, self.pipe.scheduler, [plan], samples=TUPLES)
+        return float(loss.mean())
+
     def judged(self) -> dict[str, Any]:
         """Accuracy with its interval and judge-Fréchet of what the pipe draws now."""
-        asked, captions = zoo.conditions(NAME, self.images)
+        asked, captions = zoo.conditions(self.name, self.images)
         seeds = range(FIRST_SEED, FIRST_SEED + self.images)
-        call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[NAME], "batch_size": BATCH}
+        call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[self.name], "batch_size": BATCH}
         images = generate(self.pipe, asked, seeds=seeds, **call)
         right = quality.prompt_accuracy(images, captions, judge)
         low, high = quality.wilson(int(right.sum()), len(right))
@@ -86,56 +113,66 @@ class Bench:
         return {"accuracy": {"mean": float(right.mean()), "low": low, "high": high}, "frechet": frechet}
 
 
-def bench(images: int, folder: Path, examples: int, given: dict[str, Path]) -> Bench:
+def bench(name: str, images: int, folder: Path, examples: int, given: dict[str, Path]) -> Bench:
     """The pipe, its examples (encoded once) and the plans."""
-    pipe = zoo.load(NAME)
+    pipe = zoo.load(name)
     pipe.set_progress_bar_config(disable=True)
-    path, made = folder / f"examples-{examples}.safetensors", {"pipe": NAME, "examples": examples}
+    path, made = folder / f"examples-{examples}.safetensors", {"pipe": name, "examples": examples}
     if not path.exists():
-        pairs = dataset.scenes(NAME)
+        pairs = dataset.scenes(name)
         dataset.save(dataset.together(dataset.encoded(pipe, pairs, batch_size=64, limit=examples)), path, made=made)
     found = dataset.load(path, made=made)
-    return Bench(pipe, found, dataset.null(pipe), plans(pipe, found, given, folder), images, folder)
+    null = dataset.null(pipe, labels="class_labels" in found.conditions)
+    shared = Bench(name, pipe, found, null, {}, images, folder)
+    return replace(shared, plans=plans(shared, given))
 
 
-def plans(pipe, examples: Examples, given: dict[str, Path], folder: Path) -> dict[str, Plan]:
-    """The plans by name; random ones are made for each seed."""
-    small = bk_sdm_small()
-    size = parameters(drop_layers(pipe.unet, small)) / parameters(pipe.unet)
-    found = {"bk-small": small} | {name: Plan.load(path) for name, path in given.items()}
-    for name, keep in (("laptop", KEEP), ("laptop at BK-Small's size", size)):
-        if name not in found:
-            *_, last = output_loss(pipe.unet, examples, pipe.scheduler, samples=TUPLES, path=folder / "scores.safetensors")
-            found[name] = planning.planned(last.scores, keep=keep)
-    return found
+def plans(shared: Bench, given: dict[str, Path]) -> dict[str, Plan]:
+    """The plans by name, but for random ones."""
+    teacher, found = shared.teacher, {name: Plan.load(path) for name, path in given.items()}
+    wanted = {"laptop": shared.keep}
+    if shared.name == "emoji-sd":
+        small = bk_sdm_small()
+        found.setdefault("bk-small", small)
+        wanted["laptop at BK-Small's size"] = parameters(drop_layers(teacher, small)) / parameters(teacher)
+    else:
+        found.setdefault("every second block", blocks_gone(teacher, range(1, 12, 2)))
+        found.setdefault("middle blocks", blocks_gone(teacher, range(3, 9)))
+    path, settings = shared.folder / "scores.safetensors", {"samples": TUPLES}
+    *_, last = output_loss(teacher, shared.examples, shared.pipe.scheduler, path=path, **settings)
+    return {name: planning.planned(last.scores, keep=keep) for name, keep in wanted.items()} | found
 
 
-def random_plan(unet, seed: int) -> Plan:
-    """Layers taken out in random order until no more than KEEP is left."""
-    found = candidates(unet)
-    sizes = dict(zip(found, freed(unet, found), strict=True))
-    order, gone, left = list(found), [], parameters(unet)
+def blocks_gone(transformer, numbers: Iterable[int]) -> Plan:
+    """A transformer without some of its blocks."""
+    return plan_without(transformer, [f"transformer_blocks.{n}" for n in numbers], made={"method": "handcrafted"})
+
+
+def random_plan(denoiser, keep: float, seed: int) -> Plan:
+    """Layers taken out in random order until no more than `keep` of the parameters is left."""
+    found = candidates(denoiser)
+    sizes = dict(zip(found, freed(denoiser, found), strict=True))
+    order, gone, left = list(found), [], parameters(denoiser)
     Random(seed).shuffle(order)
-    while left > KEEP * parameters(unet):
+    while left > keep * parameters(denoiser):
         gone.append(order.pop())
         left -= sizes[gone[-1]]
-    return plan_without(unet, gone, made={"method": "random", "seed": seed})
+    return plan_without(denoiser, gone, made={"method": "random", "seed": seed})
 
 
 def run(shared: Bench, arm: tuple[str, str], seed: int, updates: int, *, done: set[int]) -> Iterator[dict[str, Any]]:
     """The rows of one run as they are found, but for those done: the student judged after so many updates."""
     name, way = arm
-    teacher = shared.pipe.unet
-    plan = random_plan(teacher, seed) if name == "random" else shared.plans[name]
+    teacher, plan = shared.teacher, shared.plan(name, seed)
     student = drop_layers(teacher, plan)
     known = {"plan": name, "way": way, "seed": seed, "keep": parameters(student) / parameters(teacher)}
     marks = sorted({round(share * updates) for share in SHARES} - {0})
     folder = shared.folder / f"{name} {way} {seed}".replace(" ", "-")
     settings = replace(WAYS[way], steps=updates, seed=seed)
     steps = distil(teacher, student, shared.examples, shared.pipe.scheduler, settings=settings, null=shared.null, folder=folder,
-                   save_every=marks[0], sites=features.sites(teacher, student))  # fmt: skip
+                   save_every=marks[0], sites=features.sites(teacher, student, plan=plan))  # fmt: skip
     if 0 not in done:
-        yield known | {"updates": 0, **judged(shared, student, {})}
+        yield known | {"updates": 0, "joint_loss": shared.joint_loss(plan), **judged(shared, student, {})}
     start = time.perf_counter()
     for step in steps:
         if step.number % max(updates // WATCHED, 1) == 0 or step.number == 1:
@@ -148,13 +185,14 @@ def run(shared: Bench, arm: tuple[str, str], seed: int, updates: int, *, done: s
 
 def judged(shared: Bench, student, weights) -> dict[str, Any]:
     """What the student's images are worth, with its averaged weights."""
-    teacher = shared.pipe.unet
+    teacher = shared.teacher
+    [name] = (name for name, part in shared.pipe.components.items() if part is teacher)
     try:
         with holding(student, weights):
-            shared.pipe.unet = student
+            setattr(shared.pipe, name, student)
             return shared.judged()
     finally:
-        shared.pipe.unet = teacher
+        setattr(shared.pipe, name, teacher)
 
 
 def watch(folder: Path, step: DistilStep) -> None:
@@ -185,7 +223,7 @@ def measured(shared: Bench, document: dict[str, Any], path: Path, *, seeds: int,
         document["rows"].append({"name": "teacher", "plan": "teacher", "keep": 1.0, **shared.judged()})
         records.save(document, path)
     for seed in range(seeds):
-        for arm in ARMS[:arms]:
+        for arm in ARMS[shared.name][:arms]:
             done = {row["updates"] for row in document["rows"] if row["name"] == name_of(arm, seed, row.get("updates"))}
             if updates in done:
                 continue
@@ -196,7 +234,7 @@ def measured(shared: Bench, document: dict[str, Any], path: Path, *, seeds: int,
                 print(f"{name}: accuracy {row['accuracy']['mean']:.3f}, Fréchet {row['frechet']:.3g}", flush=True)
 
 
-def started(path: Path, options: dict[str, Any]) -> dict[str, Any]:
+def started(name: str, path: Path, options: dict[str, Any]) -> dict[str, Any]:
     """The document so far, or a new one; ValueError where it was measured otherwise."""
     if path.exists():
         found = records.load(path)
@@ -205,9 +243,9 @@ def started(path: Path, options: dict[str, Any]) -> dict[str, Any]:
         return found
     return {
         "format": 1,
-        "title": f"Recovery of students of {NAME} under distillation",
-        "command": f"python benchmarks/recovery.py --updates {options['updates']} --images {options['images']}",
-        "pipe": NAME,
+        "title": f"Recovery of students of {name} under distillation",
+        "command": " ".join(["python benchmarks/recovery.py", name, *(f"--{k} {v}" for k, v in options.items() if v)]),
+        "pipe": name,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": measure.hardware(),
         "options": options,
@@ -215,87 +253,29 @@ def started(path: Path, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# Figures
-
-
-def draw(document: dict[str, Any], path: Path) -> None:
-    """Accuracy and Fréchet distance against updates, mean over seeds, each seed as a dot."""
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.6))
-    teacher = next(row for row in document["rows"] if row["plan"] == "teacher")
-    for axis, value, title in (
-        (axes[0], lambda row: row["accuracy"]["mean"], "prompt accuracy"),
-        (axes[1], lambda row: row["frechet"], "judge-Fréchet distance"),
-    ):
-        axis.axhline(value(teacher), color="#1d2420", lw=1, ls="--", label="teacher")
-        if axis is axes[0]:
-            axis.axhline(0.96 * value(teacher), color="#bbbbbb", lw=1, ls=":", label="4 % below")
-        for arm in ARMS:
-            curve(axis, [row for row in document["rows"] if (row["plan"], row.get("way")) == arm], value, arm)
-        axis.set_xscale("symlog", linthresh=max(document["options"]["updates"] / 10, 1))
-        axis.set_xlabel("updates")
-        axis.set_title(title, fontsize=10, loc="left")
-        axis.grid(alpha=0.2)
-    axes[1].set_yscale("log")
-    axes[0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def curve(axis, rows: list[dict[str, Any]], value, arm: tuple[str, str]) -> None:
-    if not rows:
-        return
-    marks = sorted({row["updates"] for row in rows})
-    means = [np.mean([value(row) for row in rows if row["updates"] == mark]) for mark in marks]
-    keep = np.mean([row["keep"] for row in rows])
-    axis.plot(marks, means, color=COLOURS[arm], label=f"{arm[0]}, {arm[1]} ({keep:.2f})")
-    axis.plot([row["updates"] for row in rows], [value(row) for row in rows], ".", color=COLOURS[arm], ms=4)
-
-
-def draw_terms(folder: Path, path: Path) -> None:
-    """Terms of LAPTOP's student by site, raw, as shares of their sum, with plain and with normalized distillation."""
-    figure, axes = plt.subplots(2, 2, figsize=(12, 8), sharex=True)
-    for column, way in enumerate(("plain", "normalized")):
-        found = terms(folder, ("laptop", way), 0)
-        names = [name for name in found[-1]["raw"] if name.startswith("feature.")] if found else []
-        colours = plt.get_cmap("viridis")(np.linspace(0, 0.95, max(len(names), 1)))
-        for colour, name in zip(colours, names, strict=False):
-            at = [row["updates"] for row in found]
-            axes[0, column].semilogy(at, [row["raw"][name] for row in found], color=colour, label=name.removeprefix("feature."))
-            minimised = [row["normalized"][name] / sum(row["normalized"][n] for n in names) for row in found]
-            axes[1, column].semilogy(at, minimised, color=colour)
-        axes[0, column].set_title(f"{way}: raw terms", fontsize=10, loc="left")
-        axes[1, column].set_title(f"{way}: share of what is minimised", fontsize=10, loc="left")
-        axes[1, column].set_xlabel("updates")
-    for axis in axes.flat:
-        axis.grid(alpha=0.2)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", frameon=False, fontsize=8, ncol=9)
-    figure.tight_layout(rect=(0, 0.04, 1, 1))
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pipe", nargs="?", default="emoji-sd", choices=zoo.NAMES)
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arms", type=int, default=len(ARMS), help="only so many of them, from the first")
+    parser.add_argument("--arms", type=int, help="only so many of them, from the first")
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--plan", action="append", default=[], help="NAME=FILE instead of the plan of this name")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--folder", type=Path, default=Path("recovery-work"), help="checkpoints and examples")
+    parser.add_argument("--work", type=Path, default=Path("recovery-work"), help="folder for checkpoints and examples")
     parser.add_argument("--draw", action="store_true", help="only the figures")
     args = parser.parse_args()
-    path = args.results / f"recovery-{NAME}.json"
-    document = started(path, {name: getattr(args, name) for name in ("updates", "images", "examples", "plan")})
+    path, folder = args.results / f"recovery-{args.pipe}.json", args.work / args.pipe
+    document = started(args.pipe, path, {name: getattr(args, name) for name in ("updates", "images", "examples", "plan")})
     if not args.draw:
-        args.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         given = {name: Path(file) for name, _, file in (text.partition("=") for text in args.plan)}
-        shared = bench(args.images, args.folder, args.examples, given)
+        shared = bench(args.pipe, args.images, folder, args.examples, given)
         measured(shared, document, path, seeds=args.seeds, arms=args.arms, updates=args.updates)
-    draw(document, path.with_suffix(".png"))
-    draw_terms(args.folder, args.results / f"recovery-terms-{NAME}.png")
+    recovery_figure.draw(document, ARMS[args.pipe], path.with_suffix(".png"))
+    ways = {way: terms(folder, ("laptop", way), 0) for plan, way in ARMS[args.pipe] if plan == "laptop" and way in FEATURED}
+    recovery_figure.draw_terms(ways, args.results / f"recovery-terms-{args.pipe}.png")
 
 
 if __name__ == "__main__":
