@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ class Bench:
         self.macs = macs.count(component(self.pipe))
         self.layers = macs.count(component(self.pipe), list_last(self.macs))
         self.recorded: dict[Any, Trajectory] = {}
+        self.targets: dict[tuple[int, str], Any] = {}
 
     def images(self, steps: int, **more: Any) -> np.ndarray:
         return generate(self.pipe, self.conditions, seeds=self.seeds, num_inference_steps=steps, **self.call, **more)
@@ -122,10 +123,14 @@ class Bench:
             self.recorded[key] = record(self.pipe, asked, seeds=seeds, num_inference_steps=STEPS, **self.call)
         return self.recorded[key]
 
-    def further(self, seed: int) -> tuple[tuple[Any, ...], range]:
-        """Conditions and seeds of the images that one search may draw beside those of its trajectory."""
-        asked = zoo.conditions(self.name, CALIBRATION + MORE, calibration=True)[0]
-        return asked[CALIBRATION:], range(seed + CALIBRATION, seed + CALIBRATION + MORE)
+    def objective(self, seed: int, target: str) -> tuple[objective.Objective, list[Callable[[], objective.Objective]]]:
+        """What one search raises, and the same on images that it may draw where in doubt; their targets are made once."""
+        if (seed, target) not in self.targets:
+            value = find.objective_for(self.pipe, self.trajectory(seed), target=target, blocks=self.macs.blocks)
+            asked = zoo.conditions(self.name, CALIBRATION + MORE, calibration=True)[0][CALIBRATION:]
+            more = find.more_for(value, asked, range(seed + CALIBRATION, seed + CALIBRATION + MORE), target=target)
+            self.targets[seed, target] = value, [cache(make) for make in more]
+        return self.targets[seed, target]
 
 
 def list_last(counted: macs.Macs) -> str:
@@ -163,7 +168,9 @@ def static(bench: Bench, budget: float) -> Iterator[Job]:
     yield held(
         f"uniform hold, extrapolated, {count} calls", "uniform hold, extrapolated", budget, replace(even, hold="extrapolate")
     )
-    yield Job(f"static cache, {budget:g}", "static cache, best setting", budget, STEPS, make=lambda: cache(bench, budget))
+    yield Job(
+        f"static cache, {budget:g}", "static cache, best setting", budget, STEPS, make=lambda: static_cache(bench, budget)
+    )
     if budget == 10 and len(bench.macs.blocks) == 9:
         yield held("DiP-GO, published pattern", "DiP-GO, published", budget, baselines.published_dip_go(bench.macs.blocks))
 
@@ -172,7 +179,7 @@ def held(name: str, group: str, budget: float, schedule: Schedule) -> Job:
     return Job(name, group, budget, STEPS, make=lambda: (schedule, {}))
 
 
-def cache(bench: Bench, budget: float) -> tuple[Schedule, dict[str, Any]]:
+def static_cache(bench: Bench, budget: float) -> tuple[Schedule, dict[str, Any]]:
     """The setting of DeepCache (FORA, Δ-DiT for a transformer) that is best on the calibration images within the budget."""
     counted, found = bench.layers, []
     for interval in range(2, STEPS + 1):
@@ -214,8 +221,7 @@ def searched(bench, budget, seed, scheduler, options, target, name) -> Callable[
         start, stages = time.perf_counter(), {}
         with pipes.scheduled(bench.pipe, scheduler, options):
             trajectory = bench.trajectory(seed)
-            value = find.objective_for(bench.pipe, trajectory, target=target, blocks=bench.macs.blocks)
-            more = find.more_for(value, *bench.further(seed), target=target)
+            value, more = bench.objective(seed, target)
             for found in find.find(bench.pipe, trajectory, macs=bench.macs, keep=budget / STEPS, objective=value, more=more,
                                    trials=TRIALS, seed=seed):  # fmt: skip
                 stages[found.stage] = {"psnr_db": found.value_db, "seconds": found.seconds, "measured": found.measured}
