@@ -168,9 +168,7 @@ def static(bench: Bench, budget: float) -> Iterator[Job]:
     yield held(
         f"uniform hold, extrapolated, {count} calls", "uniform hold, extrapolated", budget, replace(even, hold="extrapolate")
     )
-    yield Job(
-        f"static cache, {budget:g}", "static cache, best setting", budget, STEPS, make=lambda: static_cache(bench, budget)
-    )
+    yield Job(f"static cache, {budget:g}", "static cache, best setting", budget, STEPS, make=lambda: best_cache(bench, budget))
     if budget == 10 and len(bench.macs.blocks) == 9:
         yield held("DiP-GO, published pattern", "DiP-GO, published", budget, baselines.published_dip_go(bench.macs.blocks))
 
@@ -179,7 +177,7 @@ def held(name: str, group: str, budget: float, schedule: Schedule) -> Job:
     return Job(name, group, budget, STEPS, make=lambda: (schedule, {}))
 
 
-def static_cache(bench: Bench, budget: float) -> tuple[Schedule, dict[str, Any]]:
+def best_cache(bench: Bench, budget: float) -> tuple[Schedule, dict[str, Any]]:
     """The setting of DeepCache (FORA, Δ-DiT for a transformer) that is best on the calibration images within the budget."""
     counted, found = bench.layers, []
     for interval in range(2, STEPS + 1):
