@@ -151,7 +151,7 @@ def solved(bench: Bench, seed: int, number: int, keep: float) -> Iterator[Shot]:
     """The additive solution among schedules that give the last output at held calls, like the paper's."""
     value = bench.objective(seed)
     told, sure = first(bench.trajectory(seed), CALIBRATION), objective.Surely(value)
-    task = find.Task(bench.pipe, told, bench.macs, keep, sure, 0, 0, number, BATCH)
+    task = find.Task(bench.pipe, told, bench.macs, keep, sure, 0, find.Learning(0), number, BATCH)
     held = [schedule for schedule in find.solved_schedules(task) if schedule.hold == "output"]
     yield Shot(max(held, key=value), keep, len(held))
 

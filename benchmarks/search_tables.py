@@ -24,6 +24,7 @@ def sections() -> dict[str, str]:
         "search-ablation": ("ablations", searches),
         "transfer": ("transfer", transfer),
         "search-cost": ("search-cost", search_cost),
+        "fullsize": ("fullsize", full_size),
         "additivity": ("additivity", additivity),
     }
     return {name: make(load(file)) for name, (file, make) in makers.items() if (RESULTS / f"{file}.json").exists()}
@@ -147,6 +148,28 @@ def nearest(rows: Sequence[Row], group: str) -> str:
 
 CROWDED = 1.2  # seconds that passed for one of the CPU
 MEMORY = ("peak_memory_bytes", "peak_without_holes_bytes", "kept_bytes", "pruner_bytes")
+
+
+def full_size(record: Row) -> str:
+    """What an update of the gradient search takes at full size, with random weights."""
+    heads = (
+        "one update, random weights",
+        "s",
+        "peak memory above the weights",
+        "weights",
+        "the paper's whole search, by these seconds",
+    )
+    rows = [
+        (
+            row["name"],
+            f"{row['update_s']:.0f}",
+            f"{row['peak_memory_bytes'] / 2**30:.1f} GiB",
+            f"{row['weights_bytes'] / 2**30:.1f} GiB",
+            f"{row['paper_search_h']:.0f} h",
+        )
+        for row in record["rows"]
+    ]
+    return table(heads, rows) + "\n\n" + provenance(record)
 
 
 def search_cost(record: Row) -> str:

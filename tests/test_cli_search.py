@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 
-from secateur import find, load
+from secateur import find, load, pipes
 from secateur.schedule import document
 from test_cli import last_json, run  # noqa: F401, the fixture
 
@@ -24,7 +25,9 @@ def test_search_saves_a_schedule_that_generate_takes(run, scheduler, stages):  #
     assert code == 0, error
     made = last_json(out)["made"]
     assert made["command"].startswith("secateur search emoji-sd")
-    assert {"conditions_sha256", "seeds", "secateur", "torch", "diffusers", "calibration_psnr_db", "target"} <= made.keys()
+    assert {"conditions_sha256", "seeds", "secateur", "torch", "diffusers", "target"} <= made.keys()
+    assert made["calibration_psnr_db"].keys() == {"dense", "converged"}
+    assert len(set(made["calibration_psnr_db"].values())) == 2
     found = load("s.json")
     assert last_json(out) == document(found)
     assert (found.scheduler, found.timesteps is None) == (scheduler, scheduler == "DDIMScheduler")
@@ -47,6 +50,72 @@ def test_compare_shows_schedules_beside_every_rival(run):  # noqa: F811
     assert rows["half"]["keep_linear"] == pytest.approx(0.5)
     assert rows["quarter"]["keep"] == pytest.approx(0.25)
     assert Path("secateur-compare/report.html").is_file()
+
+
+@pytest.mark.parametrize(("keep", "calls"), [("0.4", 4), ("0.7", 7)])
+def test_rivals_are_at_equal_macs_at_any_budget(run, keep, calls):  # noqa: F811
+    words = ("--steps", "10", "--images", "1")
+    assert run("search", "emoji-sd", *words, "--stages", "stock", "--keep", keep, "-o", "s.json")[0] == 0
+    code, out, error = run("compare", "emoji-sd", "s.json", *words, "--json")
+    assert code == 0, error
+    rows = {row["name"]: row for row in last_json(out)["rows"]}
+    for name in (f"uniform hold, {calls} calls", f"uniform hold, extrapolated, {calls} calls", f"DDIM, {calls} steps", "s"):
+        assert rows[name]["keep_linear"] == pytest.approx(float(keep))
+
+
+def test_a_schedule_for_another_solver_s_plain_configuration_is_measured(run):  # noqa: F811
+    """The pipe comes with DPM-Solver++ at Karras spacing; the search knows it plain."""
+    pipe = pipes.load("emoji-sd")
+    kind = diffusers.DPMSolverMultistepScheduler
+    pipe.scheduler = kind.from_config(pipe.scheduler.config, use_karras_sigmas=True)
+    pipe.save_pretrained("karras")
+    Path("p.txt").write_text("a fox on a red background\n", encoding="utf-8")
+    words = ("--steps", "4", "--images", "1", "--prompts", "p.txt")
+    search = ("search", "karras", *words, "--stages", "stock", "--keep", "0.5", "-o", "s.json")
+    code, _, error = run(*search)
+    assert code == 1
+    assert "has use_karras_sigmas=True" in error
+    assert "--scheduler" in error
+    assert run(*search, "--scheduler", "DPMSolverMultistepScheduler")[0] == 0
+    for command in (("compare", "karras", "s.json"), ("measure", "karras", "--schedule", "s.json")):
+        code, _, error = run(*command, *words)
+        assert code == 0, error
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "says"), [("HeunDiscreteScheduler", "makes 19 calls in 10"), ("EulerAncestralDiscreteScheduler", "draws new")]
+)
+def test_a_scheduler_that_cannot_be_searched_for_leaves_what_was_there(run, scheduler, says):  # noqa: F811
+    Path("s.json").write_text("mine")
+    quick = ("--steps", "4", "--images", "1", "--keep", "0.5")
+    code, _, error = run("search", "emoji-sd", *quick, "--scheduler", scheduler, "-o", "s.json")
+    assert code == 1
+    assert says in error
+    assert Path("s.json").read_text() == "mine"
+
+
+def test_scores_say_where_they_are_from_and_schedules_of_them_too(run):  # noqa: F811
+    quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", " cells")
+    assert run("search", "emoji-sd", *quick, "-o", "s.json")[0] == 0
+    assert run("retarget", "s.scores.safetensors", "--keep", "0.6", "-o", "other.json")[0] == 0
+    told = load("other.json").made["scores"]
+    assert told["command"].startswith("secateur search emoji-sd")
+    assert {"conditions_sha256", "seeds", "secateur", "torch", "diffusers"} <= told.keys()
+
+
+def test_the_gradient_stage_goes_on_from_its_folder(run):  # noqa: F811
+    words = ("--steps", "3", "--images", "1", "--keep", "0.7", "--stages", "gradient", "--updates", "2")
+    again = ("search", "emoji-sd", *words, "--checkpoints", "kept", "-o", "s.json")
+    assert run(*again)[0] == 0
+    saved = {path: path.read_bytes() for path in Path("kept").iterdir()}
+    assert saved
+    grid = load("s.json").grid
+    assert run(*again)[0] == 0
+    assert load("s.json").grid == grid
+    assert {path: path.read_bytes() for path in Path("kept").iterdir()} == saved
+    code, _, error = run(*again[:-4], "--checkpoints", "kept", "-o", "s.json", "--seed", "3")
+    assert code == 1
+    assert "holds a search" in error
 
 
 def test_further_images_have_seeds_that_follow(run):  # noqa: F811
@@ -141,6 +210,8 @@ def sentence(error: str) -> str:
         (("--keep", "0.5", "--prompts", "empty.txt"), "empty.txt holds no prompt"),
         (("--keep", "0.5", "--prompts", "long.txt"), "tokens and the tokenizer reads"),
         (("--keep", "0.5", "--prompts", "none.txt"), "none.txt"),
+        (("--keep", "0.5", "--prompts", "latin.txt"), "latin.txt is no UTF-8 text"),
+        (("--keep", "0.5", "--steps", "1"), "one step leaves nothing to choose"),
         (("--keep", "0.5", "--scheduler", "PNDMScheduler"), "a step of PNDMScheduler is made of 4 predictions"),
         (("--keep", "0.5", "--dtype", "float33"), "found dtype 'float33'"),
         (("--keep", "0.5", "--device", "abacus"), "there is no device 'abacus' here"),
@@ -149,10 +220,32 @@ def sentence(error: str) -> str:
 def test_bad_input_ends_in_one_sentence_and_leaves_nothing(run, words, says):  # noqa: F811
     Path("empty.txt").write_text("\n \n")
     Path("long.txt").write_text("a fox on a blue background " * 40)
-    code, _, error = run("search", "emoji-sd", *words)
+    Path("latin.txt").write_bytes("une forêt\n".encode("latin-1"))
+    code, _, error = run("search", "emoji-sd", *words, "--images", "1")
     assert code == 1
     assert says in sentence(error)
-    assert {path.name for path in Path().iterdir()} == {"empty.txt", "long.txt"}
+    assert {path.name for path in Path().iterdir()} == {"empty.txt", "long.txt", "latin.txt"}
+
+
+@pytest.mark.parametrize("labels", ["3\n9999\n", "-3\n4\n"])
+def test_a_class_that_is_none_is_named(run, labels):  # noqa: F811
+    Path("labels.txt").write_text(labels)
+    code, _, error = run("search", "emoji-dit", *QUICK, "--prompts", "labels.txt", "--images", "2")
+    assert code == 1
+    assert f"there is no class {labels.split()[labels.startswith('3')]}" in sentence(error)
+    assert not Path("schedule.json").exists()
+
+
+@pytest.mark.parametrize("command", ["compare", "measure"])
+def test_what_cannot_be_measured_is_refused_before_any_image(run, command):  # noqa: F811
+    assert run("schedule", "emoji-sd", "--keep", "0.5", "--calls", "4", "-o", "s.json")[0] == 0
+    given = ("s.json",) if command == "compare" else ("--schedule", "s.json")
+    Path("long.txt").write_text("a fox on a blue background " * 40)
+    for words, says in ((("--out", "/proc/x"), "cannot be written"), (("--prompts", "long.txt"), "the tokenizer reads")):
+        code, _, error = run(command, "emoji-sd", *given, "--steps", "4", "--images", "1", *words)
+        assert code == 1
+        assert says in sentence(error)
+    assert not Path(f"secateur-{command}").exists()
 
 
 def test_a_denoiser_that_gives_nan_ends_in_one_sentence(run, monkeypatch):  # noqa: F811

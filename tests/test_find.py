@@ -18,18 +18,23 @@ from tiny_pipes import PIPES
 
 CALLS, KEEP = 8, 0.4
 LINSPACE = {"timestep_spacing": "linspace", "steps_offset": 1, "clip_sample": False}  # clipping is no linear step
+VELOCITY = {"prediction_type": "v_prediction"}  # SD-2.1
 FREE = ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"]
 SCHEDULERS = ["DDIMScheduler", *FREE, "EulerDiscreteScheduler"]
 
 
 @pytest.fixture(
-    params=[("sd", name) for name in SCHEDULERS] + [("dit", name) for name in SCHEDULERS[:2]]
-)  # DiT scales no noise
+    params=[
+        *[("sd", name, {}) for name in SCHEDULERS],
+        *[("sd", name, VELOCITY) for name in SCHEDULERS[:2]],
+        *[("dit", name, {}) for name in SCHEDULERS[:2]],  # DiT scales no noise
+    ]
+)
 def pipe(request):
-    name, scheduler = request.param
+    name, scheduler, more = request.param
     found = request.getfixturevalue(name)
     before, kind = found.scheduler, getattr(diffusers, scheduler)
-    found.scheduler = kind.from_config(before.config, **LINSPACE)
+    found.scheduler = kind.from_config(before.config, **LINSPACE, **more)
     yield found
     found.scheduler = before
 
@@ -131,6 +136,26 @@ def test_a_search_draws_further_images_where_it_is_in_doubt(sd, monkeypatch):  #
     *_, last = find.find(sd, told, macs=macs.count(sd.unet), keep=0.5, objective=value, more=[more, more], stages=("stock",))
     assert len(asked) == 2
     assert last.schedule.hold == "output"  # the first one stays
+
+
+def test_images_that_are_not_finite_end_no_search_that_has_something(sd, monkeypatch):  # noqa: F811
+    """Extrapolation may overflow in float16; what was found before stays the best."""
+    each = objective.Objective.each
+
+    def overflowing(self, schedule):
+        if schedule.hold == "extrapolate":
+            raise objective.NotFiniteError("2 of 2 of the images are not finite")
+        return each(self, schedule)
+
+    monkeypatch.setattr(objective.Objective, "each", overflowing)
+    found = looked(sd)
+    assert found[-1].stage == "local"
+    assert found[-1].schedule.hold == "output"
+    monkeypatch.setattr(
+        objective.Objective, "each", lambda self, schedule: overflowing(self, replace(schedule, hold="extrapolate"))
+    )
+    with pytest.raises(ValueError, match="not finite"):
+        looked(sd)
 
 
 def test_converged_is_another_target(sd):  # noqa: F811

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from secateur.calibration import Trajectory
 from secateur.placement import sigmas_at
-from secateur.solvers import check_linear
+from secateur.solvers import SEARCHED, check_linear
 
 ONE_STEP_ERROR = 1e-3  # relative: a step that is not a·x + b·y misses the next latents by far more
 GRID = {"timesteps", "sigmas", "num_inference_steps"}  # what set_timesteps leaves in a scheduler
@@ -100,7 +100,7 @@ def one_step(scheduler: Any, x: Tensor, y: Tensor, *, rounding: float) -> tuple[
         if not missed < limit:
             raise ValueError(
                 f"step {k} of {type(scheduler).__name__} is not made of the last prediction alone (misses by {missed:.1e}): "
-                "search for DDIM or Euler, whose calls can be held, or for DPM-Solver++ 2M or UniPC, whose timesteps are chosen"
+                f"{SEARCHED}"
             )
     return a, b
 

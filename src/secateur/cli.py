@@ -24,7 +24,10 @@ from secateur.terminal import (
     Scheduler,
     Seed,
     Steps,
+    check_tokens,
+    check_writable,
     command_line,
+    conditions_of,
     console,
     finish,
     load_pipe,
@@ -34,13 +37,17 @@ from secateur.terminal import (
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Secateur: pruning shears for diffusion models.")
-KEEPS = [0.5, 0.33, 0.2]
+KEEPS, INTERRUPTED = [0.5, 0.33, 0.2], 130
 
 
 def main() -> None:
     """Run the command; bad input ends in one sentence on stderr and exit code 1."""
     try:
         app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("secateur: stopped; every file that it left is whole", file=sys.stderr)
+        raise
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         stop(str(error))
     except (MemoryError, RuntimeError) as error:
@@ -152,8 +159,8 @@ def _measure(pipe, source, variants, conditions, *, captions, seed, batch_size, 
     """Run the comparison with a progress bar, print the table, write record and page."""
     from secateur import compare, report
 
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file and a folder is wanted: give another name by --out")
+    check_writable(out, folder=True)
+    check_tokens(pipe, conditions)
     seeds = range(seed, seed + len(conditions))
     guidance = compare.guidance(pipe, source, guidance_scale)
     batches = []
@@ -275,10 +282,10 @@ def generate(
     from secateur.calibration import save_images
 
     plan = schedules.load(schedule) if schedule else None
-    asked = [int(p) for p in prompt] if all(p.isdigit() for p in prompt) else prompt
+    asked = conditions_of(prompt)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     guidance = compare.guidance(loaded, pipe, guidance_scale)
-    with pipes.scheduled(loaded, scheduler or (plan.scheduler if plan else None), {}):
+    with pipes.scheduled(loaded, scheduler or compare.scheduler_for(loaded, plan), {}):
         images = compare.draw(loaded, plan, asked, seeds=range(seed, seed + len(asked)), batch_size=batch_size,
                               num_inference_steps=steps, guidance_scale=guidance)  # fmt: skip
     files = save_images(images, out, first=seed)

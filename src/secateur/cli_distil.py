@@ -225,7 +225,7 @@ def default_side(pipe: Any) -> int:
     return config["sample_size"] * 2 ** (len(pipe.vae.config.block_out_channels) - 1)
 
 
-def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *, device: str):
+def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *, device: str, project: str = "secateur-distil"):
     """An Accelerator where accelerate or torchrun has launched this, or a tracker is wanted; otherwise None."""
     import os
 
@@ -235,7 +235,7 @@ def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *,
 
     made = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision, log_with=log_with, project_dir=folder)
     if log_with is not None:
-        made.init_trackers("secateur-distil")
+        made.init_trackers(project)
     return made
 
 

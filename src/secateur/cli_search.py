@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import Progress, TaskID
 from rich.table import Table, box
 
 from secateur.terminal import (
@@ -24,6 +27,8 @@ from secateur.terminal import (
     Scheduler,
     Seed,
     Steps,
+    check_tokens,
+    check_writable,
     command_line,
     console,
     finish,
@@ -32,6 +37,12 @@ from secateur.terminal import (
     read_prompts,
     repeated,
 )
+
+if TYPE_CHECKING:
+    from secateur.calibration import Trajectory
+    from secateur.find import Found
+    from secateur.macs import Macs
+    from secateur.schedule import Schedule
 
 app = typer.Typer()
 
@@ -53,6 +64,10 @@ def search(
     trials: Annotated[int, typer.Option(min=1, help="schedules that the local search measures")] = 80,
     patience: Annotated[int, typer.Option(min=1, help="trials without anything better that end the local search")] = 20,
     updates: Annotated[int, typer.Option(min=1, help="updates of the gradient stage")] = 100,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="folder that the gradient stage is saved in and goes on from")
+    ] = None,
+    log_with: Annotated[str | None, typer.Option(help="tracker of the gradient stage, such as tensorboard or wandb")] = None,
     granularity: Granularity = None,
     steps: Steps = 50,
     guidance_scale: Guidance = None,
@@ -66,20 +81,26 @@ def search(
     from secateur import baselines, find, macs, pipes
     from secateur import schedule as schedules
     from secateur.calibration import record
+    from secateur.cli_distil import accelerator_for
     from secateur.solvers import check_solver
     from secateur.subnet import component
 
-    wanted, order = baselines.check_keep(keep), find.check_stages(stages.split(",")) if stages else None
+    wanted, order = (
+        baselines.check_keep(keep),
+        find.check_stages([name.strip() for name in stages.split(",")]) if stages else None,
+    )
+    find.check_target(target)
     if budget not in ("macs", "ms"):
         raise ValueError(f"found budget {budget!r}: choose macs or ms")
     pipes.locate(pipe)
     check_writable(out)
     conditions = calibration_conditions(pipe, prompts, images + more_images)
-    loaded = load_pipe(pipe, dtype=dtype, device=device)
+    accelerator = accelerator_for("no", log_with, checkpoints or out.parent, device=device, project="secateur-search")
+    main = accelerator is None or accelerator.is_main_process
+    loaded = load_pipe(pipe, dtype=dtype, device=device if accelerator is None else str(accelerator.device))
     check_tokens(loaded, conditions)
     seeds = range(seed, seed + len(conditions))
     first, further = (conditions[:images], seeds[:images]), (conditions[images:], seeds[images:])
-    find.check_target(target)
     with pipes.scheduled(loaded, scheduler, {}), progress() as bar:
         check_solver(loaded.scheduler)
         task = bar.add_task("recording the dense images", total=None)
@@ -90,36 +111,83 @@ def search(
         objective = find.objective_for(loaded, trajectory, target=target, blocks=counted.blocks, batch_size=batch_size)
         more = find.more_for(objective, *further, target=target)
         looked = find.find(loaded, trajectory, macs=costs, keep=wanted, objective=objective, more=more, stages=order,
-                           trials=trials, patience=patience, updates=updates, seed=seed, batch_size=batch_size)  # fmt: skip
+                           trials=trials, patience=patience, updates=updates, seed=seed, batch_size=batch_size,
+                           folder=checkpoints, accelerator=accelerator)  # fmt: skip
         known = {"command": command_line(), "target": target, "keep": wanted, "budget": budget, "seeds": list(first[1]),
                  "more_seeds": list(further[1]), "unit": costs.unit, "conditions_sha256": digest(conditions), **options,
                  **versions()}  # fmt: skip
-        found = watched(looked, bar, task, out, known)
-    made = schedules.load(out)
-    console.print(str(made), markup=False, highlight=False)
-    console.print(stage_table(found))
-    console.print(
-        f"{kept_of(made, dict.fromkeys((counted, costs)), calls=len(trajectory.timesteps))}; wrote {out}", soft_wrap=True
-    )
-    finish(schedules.document(made), as_json=json)
+        watch = Watch(out if main else None, costs, len(trajectory.timesteps), known, target)
+        found = watch.all(looked, bar, task)
+        if not watch.stopped:
+            bar.update(task, total=None, description="measuring the distance to the other target")
+            watch.measure_other(loaded, trajectory, found[-1], blocks=counted.blocks, batch_size=batch_size)
+    if main:
+        made = schedules.load(out)
+        console.print(str(made), markup=False, highlight=False)
+        console.print(stage_table(found))
+        console.print(near_of(made, images), soft_wrap=True)
+        console.print(f"{kept_of(made, dict.fromkeys((counted, costs)), calls=watch.calls)}; wrote {out}", soft_wrap=True)
+        finish(schedules.document(made), as_json=json)
 
 
-def watched(looked, bar, task, out: Path, known: dict[str, Any]) -> list:
-    """The last Found of every stage; what is best is saved as soon as it is found, so that an interrupt keeps it."""
-    last: dict[str, Any] = {}
-    try:
-        for found in looked:
-            if found.improved:
-                with_provenance(found, known).save(out)
-            if found.scores is not None and (found.improved or found.stage == "gradient"):
-                found.scores.save(scores_beside(out))
-            last[found.stage] = found
-            bar.update(task, total=found.most, completed=found.measured, description=f"{found.stage}: {found.value_db:.2f} dB")
-    except KeyboardInterrupt:
-        if not last:
-            raise
-        console.print(f"stopped; the best so far is in {out}", soft_wrap=True)
-    return list(last.values())
+@dataclass
+class Watch:
+    """A search seen from the terminal: the bar moves on, and what is best is saved as soon as it is found.
+
+    out: None for a process that writes nothing. costs: of blocks; calls: dense ones. known: how the search was asked for.
+    """
+
+    out: Path | None
+    costs: Macs
+    calls: int
+    known: dict[str, Any]
+    target: str
+    stopped: bool = False
+
+    def all(self, looked: Iterator[Found], bar: Progress, task: TaskID) -> list[Found]:
+        """The last Found of every stage; an interrupt keeps what was found."""
+        last: dict[str, Found] = {}
+        try:
+            for found in looked:
+                if found.improved:
+                    self.save(found.schedule, found, {self.target: found.value_db})
+                if self.out and found.scores is not None and (found.improved or found.stage == "gradient"):
+                    made = {**found.scores.made, **self.known, "stage": found.stage}
+                    replace(found.scores, made=made).save(scores_beside(self.out))
+                last[found.stage] = found
+                bar.update(task, total=found.most, completed=found.measured, description=self.says(found))
+        except KeyboardInterrupt:
+            if not last:
+                raise
+            self.stopped = True
+            console.print(f"stopped; the best so far is in {self.out}", soft_wrap=True)
+        return list(last.values())
+
+    def says(self, found: Found) -> str:
+        """How a search stands, in a line."""
+        kept = self.costs.of(found.schedule) / (self.calls * self.costs.call())
+        losses = "".join(f", {name} {value:.3g}" for name, value in found.losses.items() if name != "total")
+        return f"{found.stage}: {found.value_db:.2f} dB, keeps {kept:.3f}{losses}"
+
+    def measure_other(self, pipe: Any, trajectory: Trajectory, best: Found, **how: Any) -> None:
+        """Save the best with its distance to the target that it was not searched for too."""
+        from secateur import find
+
+        [other] = find.TARGETS.keys() - {self.target}
+        value = find.objective_for(pipe, trajectory, target=other, **how)(best.schedule)
+        self.save(best.schedule, best, {self.target: best.value_db, other: value})
+
+    def save(self, schedule: Schedule, found: Found, near: dict[str, float]) -> None:
+        """Write the schedule, saying how it was found and how near it is to each target on the calibration images."""
+        if self.out:
+            made = {**schedule.made, **self.known, "stage": found.stage, "calibration_psnr_db": near}
+            replace(schedule, made=made).save(self.out)
+
+
+def near_of(made: Schedule, images: int) -> str:
+    """How near the images of a schedule are, in a sentence."""
+    near = [f"{value:.2f} dB to the {target} images" for target, value in made.made["calibration_psnr_db"].items()]
+    return f"{' and '.join(near)} of {images} calibration samples"
 
 
 def costs_of(pipe, counted, budget: str, run):
@@ -149,14 +217,6 @@ def scores_beside(out: Path) -> Path:
     return out.with_suffix(".scores.safetensors")
 
 
-def with_provenance(found, known: dict[str, Any]):
-    """The schedule, saying how it was found and how good it was on the calibration images."""
-    from dataclasses import replace
-
-    made = {**found.schedule.made, **known, "stage": found.stage, "calibration_psnr_db": found.value_db}
-    return replace(found.schedule, made=made)
-
-
 def stage_table(found: list) -> Table:
     """What each stage added."""
     table = Table(box=box.SIMPLE_HEAD)
@@ -178,35 +238,10 @@ def calibration_conditions(pipe: str, prompts: Path | None, images: int) -> tupl
     return zoo.conditions(pipe, images, calibration=True)[0]
 
 
-def check_tokens(pipe, conditions: tuple) -> None:
-    """Nothing; ValueError where a prompt is longer than any tokenizer of the pipe reads: the search would not hear its end."""
-    found = [part for name, part in pipe.components.items() if name.startswith("tokenizer") and part is not None]
-    for prompt in (c for c in conditions if isinstance(c, str)):
-        counts = [(len(tokenizer(prompt).input_ids), tokenizer.model_max_length) for tokenizer in found]
-        if counts and all(tokens > most for tokens, most in counts):
-            tokens, most = max(counts, key=lambda count: count[1])
-            raise ValueError(f"the prompt {prompt[:40]!r}… has {tokens} tokens and the tokenizer reads {most}: shorten it")
-
-
 def guidance_of(loaded, pipe: str, wanted: float | None) -> float:
     from secateur import compare
 
     return compare.guidance(loaded, pipe, wanted)
-
-
-def check_writable(out: Path) -> None:
-    """Nothing; OSError before any work where the schedule could not be written at its end."""
-    from tempfile import TemporaryFile
-
-    folder = out.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder} to save {out.name} in: make it first")
-    try:
-        TemporaryFile(dir=folder).close()  # a permission may be there and the file system read-only
-    except OSError as error:
-        raise PermissionError(f"{out} cannot be written ({error.strerror}): give another file by --out") from error
-    if out.is_dir():
-        raise IsADirectoryError(f"{out} is a folder and cannot be written: give a file by --out")
 
 
 def digest(conditions: tuple) -> str:

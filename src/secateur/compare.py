@@ -12,7 +12,7 @@ import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from secateur import baselines, macs, measure, pipes, quality, zoo
 from secateur.blocks import matching
 from secateur.calibration import generate
 from secateur.families import family
-from secateur.schedule import Schedule
+from secateur.schedule import Schedule, scheduler_signature
 from secateur.subnet import apply, component
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Se
 def front(
     pipe: DiffusionPipeline, *, steps: int, keeps: Sequence[float], solvers: Sequence[str] = PLAIN
 ) -> tuple[Variant, ...]:
-    """Dense, and at each of `keeps`: uniform hold, the static cache of the family, and fewer steps at equal MACs."""
+    """Dense, and at each of `keeps`: uniform hold, repeated and extrapolated, the family's static cache, and fewer steps."""
     wanted = [baselines.check_keep(keep) for keep in keeps]
     denoiser = component(pipe)
     counted = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
@@ -86,15 +86,17 @@ def front(
 def _rivals(
     pipe: DiffusionPipeline, counted: macs.Macs, *, steps: int, keep: float, solvers: Sequence[str]
 ) -> Iterator[Variant]:
-    calls, every = pipes.calls(pipe, steps), max(1, round(1 / keep))
-    held = baselines.make("uniform", counted, calls=calls, interval=every)
-    yield Variant(f"uniform, every {_ordinal(every)} call", "uniform", steps, held, keep=keep)
+    calls = pipes.calls(pipe, steps)
+    count = max(1, int(keep * calls + 0.5))
+    held = baselines.chosen(counted.blocks, calls, run=[k * calls // count for k in range(count)])
+    for name, hold in (("uniform hold", "output"), ("uniform hold, extrapolated", "extrapolate")):
+        yield Variant(f"{name}, {count} calls", name, steps, replace(held, hold=hold), keep=keep)
     cache = "fora" if "residual" in counted.blocks.reuse else "deepcache"
     cached = baselines.make(cache, counted, calls=calls, keep=keep)
     name = {"fora": "FORA", "deepcache": "DeepCache"}[cache]
     interval = next((t for t in range(1, calls) if "." not in cached.grid[t]), calls)
     yield Variant(f"{name}, interval {interval}", name, steps, cached, keep=keep)
-    yield from fewer_steps(pipe, -(-steps // every), keep=keep, solvers=solvers)
+    yield from fewer_steps(pipe, max(1, int(keep * steps + 0.5)), keep=keep, solvers=solvers)
 
 
 def given(
@@ -106,11 +108,17 @@ def given(
     for name, schedule in found:
         counted = macs.count(denoiser, matching(denoiser, schedule.blocks))
         share = counted.of(schedule) / (pipes.calls(pipe, steps) * counted.call())
-        keep, own = round(share, 2), type(pipe.scheduler).__name__
-        scheduler = None if schedule.scheduler in (None, own) else schedule.scheduler
-        variants.append(Variant(name, "schedule", steps, schedule, scheduler, keep=keep))
+        keep = round(share, 2)
+        variants.append(Variant(name, "schedule", steps, schedule, scheduler_for(pipe, schedule), keep=keep))
         variants.extend(fewer_steps(pipe, max(1, round(share * steps)), keep=keep, solvers=solvers))
     return tuple(variants)
+
+
+def scheduler_for(pipe: DiffusionPipeline, schedule: Schedule | None) -> str | None:
+    """The scheduler to give a pipe for a schedule, by its class; None for the one that it has."""
+    if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(pipe.scheduler):
+        return None
+    return schedule.scheduler
 
 
 def draw(pipe: DiffusionPipeline, schedule: Schedule | None, conditions: Sequence[Any], **call: Any) -> np.ndarray:
@@ -124,10 +132,6 @@ def guidance(pipe: DiffusionPipeline, source: str, wanted: float | None) -> floa
     if wanted is not None:
         return wanted
     return zoo.GUIDANCE.get(source) or signature(type(pipe).__call__).parameters["guidance_scale"].default
-
-
-def _ordinal(n: int) -> str:
-    return {1: "1st", 2: "2nd", 3: "3rd"}.get(n, f"{n}th")
 
 
 def run(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
 
 from secateur import additive, baselines, paths, refresh
 from secateur.ablation import choices, kind_losses
@@ -19,11 +23,12 @@ from secateur.schedule import Schedule
 from secateur.scores import Scores
 from secateur.search import search
 from secateur.solvers import check_solver
-from secateur.task import HOLDS, Model, Task
+from secateur.task import HOLDS, Learning, Model, Task
 from secateur.trials import local_search
 from secateur.updates import Settings
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from diffusers import DiffusionPipeline
 
 TARGETS = {"dense": (to_dense, generate), "converged": (to_converged, converged)}
@@ -37,7 +42,7 @@ class Found:
     """The best schedule so far, and how its stage stands: schedules measured in it, of how many at most, and its seconds.
 
     value_db: of the best, on the calibration images. improved: whether what was measured last is the best. scores: that it
-    was made from, where it was, for `allocate` at other budgets.
+    was made from, where it was, for `allocate` at other budgets. losses: of the last update, where a stage makes any.
     """
 
     stage: str
@@ -48,14 +53,16 @@ class Found:
     seconds: float
     improved: bool
     scores: Scores | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 class Candidate(NamedTuple):
-    """A schedule that was measured, and the scores that it was made from."""
+    """A schedule that was measured, the scores that it was made from, and the losses that led to them."""
 
     schedule: Schedule
     value_db: float
     scores: Scores | None = None
+    losses: Mapping[str, float] = MappingProxyType({})
 
 
 def find(
@@ -72,18 +79,21 @@ def find(
     seed: int = 0,
     batch_size: int = 8,
     patience: int | None = 20,
+    folder: str | Path | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Iterator[Found]:
     """The best schedule after every one that was measured; what comes later is kept only where it is surely better (`Surely`).
 
     trajectory: dense, recorded with the pipe's scheduler as it is. macs: at the granularity that the schedule shall have.
     stages: in this order, of METHODS; by default `stages_for` the trajectory. trials: schedules that the local search
     measures at most; patience: those in a row without anything better that end it, None for none (ours: 20). updates: of the
-    gradient stage.
+    gradient stage; folder, accelerator: its own, see `search`. Each process makes the other stages by itself, to the same end.
     Raises ValueError for an unknown stage, for keep outside (0, 1] or below one call, and for a scheduler whose calls can
     neither be placed nor held, before anything is measured.
     """
     sure = Surely(objective, more)
-    task = Task(pipe, trajectory, macs, baselines.check_keep(keep), sure, trials, updates, seed, batch_size, patience)
+    learning = Learning(updates, folder, accelerator)
+    task = Task(pipe, trajectory, macs, baselines.check_keep(keep), sure, trials, learning, seed, batch_size, patience)
     check_solver(pipe.scheduler)
     stages = stages_for(task.calls, free=task.free) if stages is None else check_stages(stages)
     if "gradient" in stages:
@@ -99,7 +109,7 @@ def most(task: Task, stage: str) -> int:
     """How many schedules a stage measures at most."""
     few = {
         "cells": len(kinds(task.macs.blocks)) + 1,
-        "gradient": task.updates,
+        "gradient": task.learning.updates,
         "stock": len(additive.SPACINGS) if task.free else len(HOLDS),
         "additive": 6 if task.free else 6 * len(HOLDS),
         "refresh": 2 * len(refresh.SHARES),
@@ -144,10 +154,10 @@ def check_target(target: str) -> str:
 def settled(task: Task, stage: str, best: Found | None) -> Iterator[Found]:
     """What is best after each schedule that one stage measures."""
     start = time.perf_counter()
-    for number, (schedule, value, scores) in enumerate(METHODS[stage](task, best), start=1):
+    for number, (schedule, value, scores, losses) in enumerate(METHODS[stage](task, best), start=1):
         kept = (best.schedule, best.value_db) if best and best.value_db >= value else (schedule, value)
         progress = number, most(task, stage), time.perf_counter() - start
-        best = Found(stage, *kept, *progress, improved=kept[0] is schedule, scores=scores)
+        best = Found(stage, *kept, *progress, improved=kept[0] is schedule, scores=scores, losses=losses)
         yield best
 
 
@@ -246,16 +256,23 @@ def cells(task: Task, best: Found | None) -> Candidates:
 
 
 def gradient(task: Task, best: Found | None) -> Candidates:
-    """DiP-GO's few updates from the best so far."""
+    """DiP-GO's few updates, on the sampler's own grid; from the best so far, where that is on it."""
     start = best.schedule if best and best.schedule.timesteps is None else None
-    settings = Settings(steps=task.updates, seed=task.seed)
+    updates, folder, accelerator = task.learning
+    settings = Settings(steps=updates, seed=task.seed, bf16=has_bf16(task.pipe.device))
     hold = start.hold if start else "output"
     known: dict[tuple[str, ...], float] = {}
-    for step in search(task.pipe, task.trajectory, keep=task.keep, macs=task.macs, settings=settings, start=start):
+    for step in search(task.pipe, task.trajectory, keep=task.keep, macs=task.macs, settings=settings, start=start,
+                       folder=folder, accelerator=accelerator):  # fmt: skip
         schedule = replace(step.schedule, hold=hold).bound_to(task.pipe.scheduler)
         if schedule.grid not in known:
             known[schedule.grid] = task.objective(schedule)
-        yield Candidate(schedule, known[schedule.grid], with_hold(step.scores, hold))
+        yield Candidate(schedule, known[schedule.grid], with_hold(step.scores, hold), step.losses)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device has bfloat16 in hardware, as far as torch tells."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def with_hold(scores: Scores, hold: str) -> Scores:

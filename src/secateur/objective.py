@@ -23,8 +23,13 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 DOUBT = 2.0  # ours
+NOWHERE_DB = -100.0  # ours: of images that are not finite, where others are
 CAP_DB = 100.0  # ours: an image equal to its target is infinitely near, and no mean survives that
 STEPS = ("num_inference_steps", "timesteps", "sigmas")  # how a pipe is told them
+
+
+class NotFiniteError(ValueError):
+    """Images with a pixel that is NaN or infinite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,7 @@ class Objective:
         return float(self.each(schedule).mean())
 
     def each(self, schedule: Schedule) -> np.ndarray:
-        """dB of each image under a schedule, (B,); ValueError where it does not fit, or where what comes out is not finite."""
+        """dB of each image under a schedule, (B,); ValueError where it does not fit, NotFiniteError of what comes out."""
         with apply(self.pipe, schedule, blocks=self.blocks):
             images = generate(self.pipe, self.conditions, seeds=self.seeds, batch_size=self.batch_size, **self.options)
         check_finite(images, "the images under the schedule")
@@ -75,9 +80,9 @@ class Seen:
 class Surely:
     """An objective that rises only where the images get nearer beyond doubt, for searches that try many schedules on few.
 
-    The first schedule is worth its mean dB. A later one is worth more than the best only where its gain, image by image, is
-    above DOUBT standard errors; among many trials on few images, some look better by chance. Where the gain is less sure, but
-    as large as it takes to be sure with all images, both are measured on the next set of `more` too (ours).
+    The first schedule is worth its mean dB, and must give finite images. A later one is worth more than the best only where its
+    gain, image by image, is above DOUBT standard errors; among many trials on few images, some look better by chance. Where the
+    gain is less sure, but as large as it takes to be sure with all images, both are measured on the next set of `more` (ours).
     more: makers of objectives on as many other images; each is asked once, when first needed. Values are of the first images.
     """
 
@@ -90,8 +95,13 @@ class Surely:
 
     def __call__(self, schedule: Schedule) -> float:
         found = Seen(schedule)
-        if self.best is None or self.surely_better(found, self.best):
-            self.best = found
+        try:
+            if self.best is None or self.surely_better(found, self.best):
+                self.best = found
+        except NotFiniteError:
+            if self.best is None:
+                raise
+            return NOWHERE_DB
         return float(min(self.on(0, found).mean(), self.on(0, self.best).mean()))
 
     def surely_better(self, found: Seen, best: Seen) -> bool:
@@ -182,10 +192,10 @@ def converging(pipe: DiffusionPipeline) -> tuple[str | None, Mapping[str, Any]]:
 
 
 def check_finite(images: np.ndarray, what: str) -> None:
-    """Nothing; ValueError where a pixel is NaN or infinite."""
+    """Nothing; NotFiniteError where a pixel is NaN or infinite."""
     wrong = sum(not np.isfinite(image).all() for image in images)
     if wrong:
-        raise ValueError(f"{wrong} of {len(images)} of {what} are not finite, so use a wider dtype or another schedule")
+        raise NotFiniteError(f"{wrong} of {len(images)} of {what} are not finite, so use a wider dtype or another schedule")
 
 
 def budget_macs(macs: Macs, calls: int, *, keep: float, attention: bool = False) -> int:

@@ -10,37 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur import zoo
+from secateur.solvers import DPM, PLAIN, UNIPC, begun
 from secateur.subnet import DENOISERS
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-DPM, UNIPC, LINSPACE = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", {"timestep_spacing": "linspace"}
+LINSPACE, TRAILING = {"timestep_spacing": "linspace"}, {"timestep_spacing": "trailing"}
 SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {  # at their stock spacings: class of diffusers, options
-    "DDIM": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
+    "DDIM": ("DDIMScheduler", TRAILING),
     "DDIM leading": ("DDIMScheduler", {"timestep_spacing": "leading"}),
     "DPM-Solver++": (DPM, LINSPACE),
+    "DPM-Solver++ trailing": (DPM, TRAILING),
     "DPM-Solver++ Karras": (DPM, LINSPACE | {"use_karras_sigmas": True}),
     "UniPC": (UNIPC, LINSPACE),
+    "UniPC trailing": (UNIPC, TRAILING),
     "UniPC Karras": (UNIPC, LINSPACE | {"use_karras_sigmas": True}),
-}
-
-
-_PLAIN = {
-    "solver_order": 2,
-    "final_sigmas_type": "zero",
-    "thresholding": False,
-    "use_karras_sigmas": False,
-    "use_exponential_sigmas": False,
-    "use_beta_sigmas": False,
-    "use_flow_sigmas": False,
-}
-PLAIN: dict[str, dict[str, Any]] = {  # solvers whose timesteps may be chosen, configured as the search knows them
-    # DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2)
-    DPM: _PLAIN | {"algorithm_type": "dpmsolver++", "solver_type": "midpoint", "use_lu_lambdas": False},
-    # UniPC-2 (arXiv 2302.04867)
-    UNIPC: _PLAIN | {"predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None},
 }
 
 
@@ -125,10 +111,7 @@ def _file(source: str, folder: Path | None, name: str) -> Path:
 
 def calls(pipe: DiffusionPipeline, steps: int) -> int:
     """How often `steps` steps of the pipe's scheduler call its denoiser: PNDM makes one more, Heun about twice as many."""
-    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    shift = {"mu": 1.0} if pipe.scheduler.config.get("use_dynamic_shifting") else {}
-    scheduler.set_timesteps(steps, **shift)
-    return len(scheduler.timesteps)
+    return len(begun(pipe.scheduler, steps).timesteps)
 
 
 @contextmanager

@@ -20,7 +20,10 @@ from secateur.solvers import corrects, is_free
 from secateur.subnet import apply
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
+    from accelerate import Accelerator
     from diffusers import DiffusionPipeline
 
     from secateur.schedule import Schedule
@@ -38,6 +41,14 @@ class Model(NamedTuple):
     weights: np.ndarray
 
 
+class Learning(NamedTuple):
+    """How the gradient stage learns: updates, the folder that it goes on from, and the processes that share its batches."""
+
+    updates: int
+    folder: str | Path | None = None
+    accelerator: Accelerator | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """What is looked for: a schedule for a pipe and its scheduler whose MACs are at most `keep` of the trajectory's calls."""
@@ -48,12 +59,14 @@ class Task:
     keep: float
     objective: Surely
     trials: int
-    updates: int
+    learning: Learning
     seed: int
     batch_size: int
     patience: int | None = None
 
     def __post_init__(self):
+        if self.calls < 2:
+            raise ValueError("one step leaves nothing to choose: ask for 2 or more")
         if self.whole_calls < 1:
             least = 1 / self.calls
             raise ValueError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json as jsons
+import re
 import shlex
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
@@ -46,7 +48,7 @@ def finish(document: dict[str, Any], *, as_json: bool) -> None:
 
 def progress() -> Progress:
     """A bar on stderr that vanishes when the work is done."""
-    columns = (TextColumn("{task.description:40.40s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description:40.80s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
@@ -73,12 +75,46 @@ def load_pipe(pipe: str, *, dtype: str = "float32", device: str = "cpu"):
 
 def read_prompts(path: Path) -> list[str] | list[int]:
     """The prompts in a file, one a line, or class labels where all lines are whole numbers; ValueError where there is none."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
     if not lines:
         raise ValueError(f"{path} holds no prompt: write one a line")
-    return [int(line) for line in lines] if all(line.isdigit() for line in lines) else lines
+    return conditions_of(lines)
+
+
+def conditions_of(lines: list[str]) -> list[str] | list[int]:
+    """Class labels where all lines are whole numbers, otherwise the prompts that they are."""
+    return [int(line) for line in lines] if all(re.fullmatch(r"-?\d+", line) for line in lines) else lines
 
 
 def repeated(items: list, count: int) -> tuple:
     """`count` of the items, from the first again after the last."""
     return tuple(items[i % len(items)] for i in range(count))
+
+
+def check_tokens(pipe, conditions: tuple) -> None:
+    """Nothing; ValueError where a prompt is longer than any tokenizer of the pipe reads: the search would not hear its end."""
+    found = [part for name, part in pipe.components.items() if name.startswith("tokenizer") and part is not None]
+    for prompt in (c for c in conditions if isinstance(c, str)):
+        counts = [(len(tokenizer(prompt).input_ids), tokenizer.model_max_length) for tokenizer in found]
+        if counts and all(tokens > most for tokens, most in counts):
+            tokens, most = max(counts, key=lambda count: count[1])
+            raise ValueError(f"the prompt {prompt[:40]!r}… has {tokens} tokens and the tokenizer reads {most}: shorten it")
+
+
+def check_writable(out: Path, *, folder: bool = False) -> None:
+    """Nothing; OSError before any work where a file, or a folder and those above it, could not be written at the end."""
+    if out.is_dir() and not folder:
+        raise IsADirectoryError(f"{out} is a folder and cannot be written: give a file by --out")
+    if out.exists() and not out.is_dir() and folder:
+        raise NotADirectoryError(f"{out} is a file and a folder is wanted: give another name by --out")
+    above = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir()) if folder else out.parent
+    if not above.is_dir():
+        raise FileNotFoundError(f"there is no folder {above} to save {out.name} in: make it first")
+    try:
+        TemporaryFile(dir=above).close()  # a permission may be there and the file system read-only
+    except OSError as error:
+        what = "folder" if folder else "file"
+        raise PermissionError(f"{out} cannot be written ({error.strerror}): give another {what} by --out") from error
