@@ -123,6 +123,18 @@ def test_another_distillation_does_not_take_the_place_of_one(command):
     assert Path("student-distilled-checkpoints", FILE).read_bytes() == before
 
 
+def test_a_student_cut_anew_does_not_go_on_from_the_old_ones_checkpoint(command):
+    assert command("--data", "data", "--feature", "0")[0] == 0
+    teacher = pipes.load("teacher")
+    plan = plan_without(teacher.transformer, ["transformer_blocks.2"])  # as many weights as without the other block
+    teacher.transformer = drop_layers(teacher.transformer, plan)
+    pipes.save(teacher, "student", beside={"plan.json": plan})
+    code, _, error = command("--data", "data", "--feature", "0")
+    assert code == 1
+    assert "holds a distillation whose student is 'DiTTransformer2DModel with weights" in error
+    assert len(error.strip().splitlines()) == 1
+
+
 def test_a_full_disk_leaves_the_pipe_that_was_there(tmp_path):
     pipe, _ = dit()
     out = tmp_path / "o"

@@ -410,6 +410,16 @@ def test_a_folder_of_another_distillation_or_a_damaged_one_is_refused(tmp_path):
             ran(folder=tmp_path)
 
 
+@pytest.mark.parametrize("who", ["teacher", "student"])
+def test_a_checkpoint_of_other_weights_is_refused(tmp_path, who):
+    ran(folder=tmp_path)
+    teacher, student, examples, scheduler, found = made()
+    with torch.no_grad():
+        {"teacher": teacher, "student": student}[who].conv_in.weight[0, 0, 0, 0] += 1e-6
+    with pytest.raises(ValueError, match=rf"whose {who} is '(StudentUNet|UNet2DConditionModel) with weights"):
+        list(distil(teacher, student, examples, scheduler, settings=QUICK, sites=found, folder=tmp_path))
+
+
 def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):
     ran(folder=tmp_path)
     before, limits = (tmp_path / FILE).read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)

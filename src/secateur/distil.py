@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from secateur import checkpoints, features, training
+from secateur import checkpoints, features, fingerprint, training
 from secateur.examples import Examples, prediction, tensors
-from secateur.families import class_name
 from secateur.lessons import Course, DistilSettings
 from secateur.schedule import scheduler_signature
 from secateur.training import Training
@@ -65,9 +64,10 @@ def distil(
     teacher: stays as it is. student: float32 weights, on the teacher's device. examples: see `examples`. scheduler: of the
     pipe, for its noise. sites: module of the student → module of the teacher; by default `features.sites`. null: the
     denoiser's conditions for no prompt, of one sample, where settings.null_rate is not 0. folder: where the training is saved
-    every so many updates and at the end; made again with the same arguments it goes on from there, and first yields the step
-    that was saved. accelerator: each batch is spread over its processes, which changes no result but by rounding; terms go to
-    its trackers. ValueError, TypeError: arguments that do not fit, each in a sentence.
+    every so many updates and at the end; made again with the same arguments, of which the student has the weights that it began
+    with, it goes on from there, and first yields the step that was saved. accelerator: each batch is spread over its
+    processes, which changes no result but by rounding; terms go to its trackers. ValueError, TypeError: arguments that do not
+    fit, each in a sentence.
     """
     if sites is None:
         sites = features.sites(teacher, student) if settings.feature else {}
@@ -81,8 +81,8 @@ def distil(
 def steps(course: Course, folder: Path | None, save_every: int) -> Iterator[DistilStep]:
     """The DistilSteps of a course that has been checked."""
     student, last = course.student, course.settings.steps
+    known = arguments(course) if folder else {}  # of the weights before any update, and before processes share them out
     with training.prepared(course) as now:
-        known = arguments(course)
         if folder:
             checkpoints.load(now, student, folder, arguments=known)
         if now.number:
@@ -186,8 +186,8 @@ def arguments(course: Course) -> dict[str, Any]:
         del settings["steps"]
     return {
         **settings,
-        "teacher": class_name(course.teacher),
-        "student": [class_name(course.student), sum(p.numel() for p in course.student.parameters())],
+        "teacher": fingerprint.of_module(course.teacher),
+        "student": fingerprint.of_module(course.student),
         "sites": [list(pair) for pair in course.sites.items()],
         "scheduler": list(scheduler_signature(course.scheduler)),
         "examples": digest(course.examples),
