@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DiTPipeline
+from PIL import Image
 
 from secateur import cli_distil, drop_layers, pipes, training
 from secateur.checkpoints import FILE
+from secateur.cli_data import Data, source_of
 from secateur.surgery import plan_without
 from test_cli import last_json, run  # noqa: F401, the fixture
 from test_dataset import labelled
@@ -133,6 +135,61 @@ def test_a_student_cut_anew_does_not_go_on_from_the_old_ones_checkpoint(command)
     assert code == 1
     assert "holds a distillation whose student is 'DiTTransformer2DModel with weights" in error
     assert len(error.strip().splitlines()) == 1
+
+
+def edit(what: str) -> None:
+    """Change one thing that examples are made of."""
+    match what:
+        case "captions":
+            labelled(Path("data"), [9, 1, 4, 1, 5])
+        case "a picture":
+            Image.new("RGB", (20, 12)).save("data/2.png")
+        case "prompts":
+            Path("labels.txt").write_text("3\n8\n")
+        case "the teacher":
+            pipe = pipes.load("teacher")
+            pipe.vae.encoder.conv_in.bias.data += 1
+            pipes.save(pipe, "teacher")
+
+
+@pytest.mark.parametrize("what", ["captions", "a picture", "prompts", "the teacher"])
+def test_examples_of_edited_data_are_made_again_unless_a_checkpoint_learnt_from_them(command, monkeypatch, what):
+    Path("labels.txt").write_text("3\n7\n")
+    words = ("--prompts", "labels.txt", "--limit", "3", "--steps", "2") if what == "prompts" else ("--data", "data")
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "update", interrupted)
+        assert command(*words)[0] == 130
+    kept = Path("student-distilled-checkpoints", cli_distil.EXAMPLES)
+    before = kept.read_bytes()
+    edit(what)
+    code, out, error = command(*words)
+    assert code == 0, error
+    assert "is made again" in out
+    assert kept.read_bytes() != before
+
+
+def test_edited_data_do_not_go_on_from_a_checkpoint(command):
+    assert command("--data", "data")[0] == 0
+    assert command("--data", "data/")[0] == 0
+    edit("captions")
+    code, _, error = command("--data", "data")
+    assert (code, "holds a set of examples whose source is 'data with captions" in error) == (1, True)
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_tar_files_are_known_by_their_sizes_and_times(tmp_path):
+    def source() -> str | None:
+        return source_of(Data("teacher", f"tars:{tmp_path}/*.tar", None, 1, None, None, 1, None, 0))
+
+    (tmp_path / "a.tar").write_bytes(b"1")
+    before = source()
+    assert before == source()
+    (tmp_path / "a.tar").write_bytes(b"12")
+    assert before != source()
+
+
+def interrupted(course, now):
+    raise KeyboardInterrupt
 
 
 def test_a_full_disk_leaves_the_pipe_that_was_there(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,45 +11,16 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table, box
 
-from secateur.terminal import (
-    AsJson,
-    Device,
-    Dtype,
-    Guidance,
-    Steps,
-    command_line,
-    console,
-    finish,
-    load_pipe,
-    progress,
-    read_prompts,
-)
+from secateur.cli_data import HUB, SCENES, TARS, Data, check_data, examples_of
+from secateur.terminal import AsJson, Device, Dtype, Guidance, Steps, command_line, console, finish, load_pipe, progress
 
 if TYPE_CHECKING:
-    from secateur.dataset import Pair
     from secateur.distil import DistilStep
-    from secateur.examples import Examples
     from secateur.lessons import DistilSettings
     from secateur.plan import Plan
 
 app = typer.Typer()
-HUB, TARS, SCENES = "hub:", "tars:", "scenes"
 EXAMPLES, PLAN = "examples.safetensors", "plan.json"
-
-
-@dataclass(frozen=True)
-class Data:
-    """What examples are made of: the teacher with pictures from a source, or with prompts alone by which it draws."""
-
-    teacher: str
-    source: str | None
-    prompts: str | None
-    limit: int
-    size: int | None
-    caption: str | None
-    steps: int
-    guidance_scale: float | None
-    seed: int
 
 
 @app.command()
@@ -169,60 +139,12 @@ def check_folders(student: Path, teacher: str, out: Path) -> None:
         raise FileExistsError(f"{out} is there and no pipeline, so it will not be replaced: give another folder by --out")
 
 
-def check_data(asked: Data) -> None:
-    """Nothing; ValueError, FileNotFoundError before any work where the data cannot be read."""
-    from secateur import dataset, zoo
-
-    source, prompts = asked.source, asked.prompts
-    if (source is None) == (prompts is None):
-        raise ValueError("found both --data and --prompts or neither: give pictures with captions, or prompts alone")
-    if prompts is not None and not Path(prompts).is_file():
-        raise FileNotFoundError(f"there is no file {prompts}: write prompts into it, one a line")
-    if source == SCENES and asked.teacher not in zoo.NAMES:
-        raise ValueError(f"the zoo's scenes are for {' and '.join(zoo.NAMES)}, not for {asked.teacher}: give a folder")
-    if source is not None and source != SCENES and not source.startswith((HUB, TARS)):
-        dataset.metadata(Path(source), caption=asked.caption)
-
-
-def parts(asked: Data, pipe: Any, *, batch_size: int) -> Iterator[Examples]:
-    """The examples, some at a time."""
-    from secateur import compare, dataset
-
-    if asked.prompts is None:
-        return dataset.encoded(pipe, pairs(asked, default_side(pipe)), batch_size=batch_size, limit=asked.limit)
-    call = {"num_inference_steps": asked.steps, "guidance_scale": compare.guidance(pipe, asked.teacher, asked.guidance_scale)}
-    prompts = read_prompts(Path(asked.prompts))
-    return dataset.drawn(pipe, prompts, count=asked.limit, seed=asked.seed, batch_size=batch_size, **call)
-
-
-def pairs(asked: Data, side: int) -> Iterator[Pair]:
-    """Pictures with captions, as large as asked, or of this side."""
-    from secateur import dataset
-
-    source, size, caption = asked.source or "", asked.size or side, asked.caption
-    if source == SCENES:
-        return dataset.scenes(asked.teacher, seed=asked.seed)
-    if source.startswith(HUB):
-        return dataset.from_datasets(source.removeprefix(HUB), size=size, caption=caption)
-    if source.startswith(TARS):
-        return dataset.from_datasets("webdataset", size=size, caption=caption, data_files=source.removeprefix(TARS))
-    return dataset.from_folder(source, size=size, caption=caption)
-
-
 def plan_of(student: Path, plan: Path | None) -> Plan | None:
     """The plan that a student was cut by, where it is known."""
     from secateur.plan import Plan
 
     beside_it = student / PLAN
     return Plan.load(plan or beside_it) if plan or beside_it.is_file() else None
-
-
-def default_side(pipe: Any) -> int:
-    """Side of the pictures that a pipe draws, in pixels."""
-    from secateur.subnet import component
-
-    config: Any = component(pipe).config
-    return config["sample_size"] * 2 ** (len(pipe.vae.config.block_out_channels) - 1)
 
 
 def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *, device: str, project: str = "secateur-distil"):
@@ -240,23 +162,6 @@ def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *,
 
 
 # What is done
-
-
-def examples_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator: Any) -> Examples:
-    """The examples in a file, where they were made of the same data; otherwise they are made, and saved there."""
-    from secateur import dataset
-
-    if not path.exists() and (accelerator is None or accelerator.is_main_process):
-        found = []
-        with progress() as bar:
-            task = bar.add_task("making examples", total=asked.limit)
-            for part in parts(asked, pipe, batch_size=batch_size):
-                found.append(part)
-                bar.update(task, advance=len(part))
-        dataset.save(dataset.together(found), path, made=asdict(asked))
-    if accelerator is not None:
-        accelerator.wait_for_everyone()
-    return dataset.load(path, made=asdict(asked))
 
 
 def watched(steps: Iterator[DistilStep], updates: int, folder: Path) -> DistilStep:

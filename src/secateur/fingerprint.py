@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from secateur.families import bare, class_name
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 DIGITS = 16
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of a number
@@ -24,3 +30,20 @@ def of_module(net: nn.Module) -> str:
 def bits(x: Tensor) -> int:
     """The sum of a tensor's numbers, their bits read as whole numbers: exact, on every device and by any number of threads."""
     return int(x.detach().contiguous().view(BITS[x.element_size()]).sum(dtype=torch.int64))
+
+
+def of_pipe(pipe: DiffusionPipeline) -> str:
+    """The class of a pipe and a hash of the weights of all its components."""
+    found = "\n".join(f"{name} {of_module(x)}" for name, x in pipe.components.items() if isinstance(x, nn.Module))
+    return f"{type(pipe).__name__} with weights {of_bytes(found.encode())}"
+
+
+def of_files(paths: Iterable[str | Path]) -> str:
+    """A hash of the names, sizes and times of files, which are not read."""
+    found = sorted((Path(path).name, status.st_size, status.st_mtime_ns) for path in paths if (status := Path(path).stat()))
+    return of_bytes(repr(found).encode())
+
+
+def of_bytes(content: bytes) -> str:
+    """A hash of bytes."""
+    return hashlib.sha256(content).hexdigest()[:DIGITS]

@@ -89,7 +89,7 @@ def check(entry: Mapping[str, Any], folder: Path, *, noun: str, arguments: Mappi
         key = wrong[0]
         raise ValueError(
             f"{folder} holds a {noun} whose {key} is {found.get(key)!r} and this one's is {wanted.get(key)!r}: give the same "
-            "arguments to go on with it, or another folder"
+            "again to go on with it, or another folder"
         )
 
 
