@@ -101,7 +101,8 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "data", "--normalize", "l2"), "there is no normalization 'l2'"),
         (("--data", "data", "--teacher", "emoji-sd"), "the student is a DiTTransformer2DModel without down_blocks"),
         (("--data", "data", "--plan", "other.json"), "there is no plan file other.json"),
-        (("--data", "data", "--lr", "1e30"), "gave NaN or infinity"),
+        (("--data", "data", "--lr", "1e30"), "NaN or infinity: begin again with a lower learning rate"),
+        (("--data", "data", "--lr", "1e30", "--updates", "1"), "update 1 left a student that answers NaN or infinity"),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words, says):

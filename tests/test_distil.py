@@ -19,6 +19,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteSchedu
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
+from secateur import progress, training
 from secateur.checkpoints import FILE
 from secateur.distil import DistilStep, distil, holding
 from secateur.examples import Examples, answer
@@ -418,6 +419,32 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path, who):
         {"teacher": teacher, "student": student}[who].conv_in.weight[0, 0, 0, 0] += 1e-6
     with pytest.raises(ValueError, match=rf"whose {who} is '(StudentUNet|UNet2DConditionModel) with weights"):
         list(distil(teacher, student, examples, scheduler, settings=QUICK, sites=found, folder=tmp_path))
+
+
+def test_weights_past_all_bounds_are_not_saved_over_the_last_checkpoint(tmp_path, monkeypatch):
+    steep = replace(QUICK, lr=1e30)
+    with pytest.raises(ValueError, match="update 1 left a student that answers NaN or infinity, which is not saved"):
+        ran(settings=replace(steep, steps=1), folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(training, "learning_rate", lambda number, _: 1e30 if number == 2 else 1e-3)
+    with pytest.raises(ValueError, match="update 3 left"):
+        ran(folder=tmp_path, save_every=1)
+    assert progress.read(tmp_path / FILE, noun="distillation", arguments=None)[0]["number"] == 2
+    with pytest.raises(ValueError, match="update 3 left"):
+        ran(folder=None)
+
+
+def test_one_weight_that_is_nan_is_not_saved(monkeypatch):
+    teacher, student, examples, scheduler, found = made("dit")
+
+    def update(course, now):
+        now.number += 1
+        embedding = course.student.get_submodule("transformer_blocks.0.norm1.emb.class_embedder.embedding_table")
+        embedding.weight.data[-2] = float("nan")  # of a label that no example has
+
+    monkeypatch.setattr(training, "update", update)
+    with pytest.raises(ValueError, match="update 1 left"):
+        list(distil(teacher, student, examples, scheduler, settings=replace(QUICK, steps=1), sites=found))
 
 
 def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from secateur import progress
-from secateur.training import Training
+from secateur.examples import answer
+from secateur.lessons import Course, lesson
+from secateur.training import AFRESH, Training
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -27,6 +29,22 @@ def save(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[
     if now.accelerator.is_main_process:
         stated = {name: getattr(now, name) for name in STATED} | {"scaler": scaler_state(now)}
         progress.write(found, folder / FILE, stated=stated, arguments=arguments)
+
+
+@torch.no_grad()
+def check(now: Training, course: Course) -> None:
+    """Nothing; ValueError, in all processes, where the last update left weights that are, or answer its samples with, NaN.
+
+    An update too long leaves weights that are finite and say nothing; that shows when they are asked.
+    """
+    s, device = course.settings, now.accelerator.device
+    last = range(now.number * s.samples - s.batch_size, now.number * s.samples)
+    asked = lesson(course, last[now.accelerator.process_index :: now.accelerator.num_processes]).question.to(device)
+    with now.accelerator.autocast():
+        said = answer(now.model, asked)
+    sound = torch.stack([x.isfinite().all() for x in (said, *map(local, course.student.parameters()))]).all()
+    if now.accelerator.reduce(sound.float(), "mean").item() < 1:
+        raise ValueError(f"update {now.number} left a student that answers NaN or infinity, which is not saved: {AFRESH}")
 
 
 def load(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
@@ -76,6 +94,11 @@ def put(now: Training, student: nn.Module, found: Mapping[str, Tensor]) -> None:
 def whole(x: Tensor) -> Tensor:
     """A tensor, gathered where processes hold parts of it."""
     return x.full_tensor() if is_spread(x) else x
+
+
+def local(x: Tensor) -> Tensor:
+    """The part of a tensor that this process holds."""
+    return x.to_local() if is_spread(x) else x
 
 
 def is_spread(x: Any) -> TypeGuard[DTensor]:

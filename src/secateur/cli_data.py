@@ -1,4 +1,4 @@
-"""What `secateur distil` makes examples of: pictures from a source, or prompts; checked before any work, and known again later."""
+"""What `secateur distil` makes examples of: pictures from a source, or prompts; checked before any work, known again later."""
 
 from __future__ import annotations
 

@@ -89,8 +89,10 @@ def steps(course: Course, folder: Path | None, save_every: int) -> Iterator[Dist
             yield step_of(course, now)
         while now.number < last:
             training.update(course, now)
-            if folder and (now.number % save_every == 0 or now.number == last):
-                checkpoints.save(now, student, folder, arguments=known)
+            if now.number % save_every == 0 or now.number == last:
+                checkpoints.check(now, course)
+                if folder:
+                    checkpoints.save(now, student, folder, arguments=known)
             step = step_of(course, now)
             now.accelerator.log(logged(step), step=now.number)
             yield step

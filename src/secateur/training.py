@@ -17,6 +17,10 @@ from secateur.features import captured, stream_place
 from secateur.lessons import PRECISIONS, Course, DistilSettings, lesson
 
 Terms: TypeAlias = dict[str, float]
+AFRESH = (  # another learning rate does not go on from a checkpoint
+    "begin again with a lower learning rate, or mixed_precision='bf16' instead of 'fp16', in another folder for checkpoints or "
+    "after taking distil.safetensors out of this one"
+)
 
 
 class Alone:
@@ -140,10 +144,7 @@ def update(course: Course, now: Training) -> None:
     batches = [backward(course, now, range(k, k + s.batch_size)) for k in range(first, first + s.samples, s.batch_size)]
     now.raw, now.normalized, now.total = means(now, batches)
     if not math.isfinite(now.total):
-        raise ValueError(
-            f"samples {first} to {first + s.samples - 1} gave NaN or infinity: lower the learning rate, or use "
-            "mixed_precision='bf16' instead of 'fp16'"
-        )
+        raise ValueError(f"samples {first} to {first + s.samples - 1} gave NaN or infinity: {AFRESH}")
     advance(now, s.clip)
     now.number += 1
     if s.ema is not None:
