@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,25 @@ def test_a_full_disk_leaves_the_pipe_that_was_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["o"]
     pipes.save(pipe, out)
     assert weights(str(out))["proj_out_2.bias"].eq(1).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["o"]
+
+
+@pytest.mark.parametrize("killed", ["before the new one was in place", "before the old one was deleted"])
+def test_what_a_killed_saving_left_behind_does_not_block_the_next(tmp_path, killed, monkeypatch):
+    pipe, _ = dit()
+    out, old = tmp_path / "o", tmp_path / ".o.old"
+    pipes.save(pipe, out)
+    before = weights(str(out))
+    if killed == "before the new one was in place":
+        out.replace(old)
+    else:
+        shutil.copytree(out, old)
+    with monkeypatch.context() as patched:  # no room either: the only copy must not be lost
+        patched.setattr(pipe, "save_pretrained", lambda _: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            pipes.save(pipe, out)
+    assert equal(before, weights(str(out)))
+    pipes.save(pipe, out)
     assert [path.name for path in tmp_path.iterdir()] == ["o"]
 
 

@@ -64,6 +64,7 @@ def locate(source: str) -> Path | None:
 def save(pipe: DiffusionPipeline, folder: str | Path, *, beside: Mapping[str, Any] | None = None) -> None:
     """Write a pipeline's folder; until all of it is there, what was there before stays. OSError where there is no room.
 
+    What a killed saving left behind is cleared away, and the folder that it had put aside is put back.
     beside: artifacts to save in the folder too, by the names of their files.
     """
     from safetensors import SafetensorError
@@ -71,6 +72,9 @@ def save(pipe: DiffusionPipeline, folder: str | Path, *, beside: Mapping[str, An
     out = Path(folder)
     part, old = (out.with_name(f".{out.name}.{word}") for word in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
+    if old.exists() and not out.exists():
+        old.replace(out)  # the only one there is
+    shutil.rmtree(old, ignore_errors=True)
     try:
         pipe.save_pretrained(part)
         for name, artifact in (beside or {}).items():
