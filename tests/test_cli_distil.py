@@ -99,6 +99,9 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "scenes"), "the zoo's scenes are for emoji-dit and emoji-sd, not for teacher"),
         (("--data", "data", "--out", "a/b"), "there is no folder a to save b in"),
         (("--data", "data", "--out", "data"), "data is there and no pipeline, so it will not be replaced"),
+        (("--data", "data", "--out", "teacher"), "teacher is or holds the folder of the teacher, which saving would delete"),
+        (("--data", "data", "--out", "../here/student"), "student is or holds the folder of the student, which saving would"),
+        (("--data", "data", "--out", "o", "--checkpoints", "o/c"), "o is or holds the folder of the checkpoints"),
         (("--data", "data", "--normalize", "l2"), "there is no normalization 'l2'"),
         (("--data", "data", "--teacher", "emoji-sd"), "the student is a DiTTransformer2DModel without down_blocks"),
         (("--data", "data", "--plan", "other.json"), "there is no plan file other.json"),
@@ -110,6 +113,7 @@ def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words,
     Path("broken").mkdir()
     labelled(Path("broken"), [1, 2])
     Path("broken/1.png").write_bytes(Path("broken/1.png").read_bytes()[:100])
+    words = [word.replace("../here", f"../{Path.cwd().name}") for word in words]
     code, _, error = command(*words)
     assert code == 1
     assert says in error

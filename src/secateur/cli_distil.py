@@ -78,7 +78,7 @@ def distil(
     asked = Data(teacher, data, None if prompts is None else str(prompts), limit, size, caption, steps, guidance_scale, seed)
     out = out or beside(student, "distilled")
     checkpoints = checkpoints or beside(out, "checkpoints")
-    check_folders(student, teacher, out)
+    check_folders(student, teacher, out, checkpoints)
     check_data(asked)
     cut = plan_of(student, plan)
     accelerator = accelerator_for(mixed_precision, log_with, checkpoints, device=device)
@@ -125,14 +125,17 @@ def beside(folder: Path, word: str) -> Path:
     return folder.with_name(f"{folder.name}-{word}")
 
 
-def check_folders(student: Path, teacher: str, out: Path) -> None:
-    """Nothing; OSError before any work where a folder is missing, or the pipe could not be saved."""
+def check_folders(student: Path, teacher: str, out: Path, checkpoints: Path) -> None:
+    """Nothing; OSError before any work where a folder is missing, or the pipe could not be saved, or only over another one."""
     from secateur import pipes
 
     if not student.is_dir():
         raise FileNotFoundError(f"there is no folder {student} of a student's pipeline: make one by `secateur prune`")
     pipes.locate(str(student))
-    pipes.locate(teacher)
+    needed = {"teacher": pipes.locate(teacher), "student": student, "checkpoints": checkpoints}
+    for name, folder in needed.items():
+        if folder is not None and folder.resolve().is_relative_to(out.resolve()):
+            raise FileExistsError(f"{out} is or holds the folder of the {name}, which saving would delete: give another --out")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to save {out.name} in: make it first")
     if out.exists() and not (out / "model_index.json").is_file():
