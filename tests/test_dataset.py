@@ -72,6 +72,8 @@ def broken(path, case: str):
             metadata.unlink()
         case "empty":
             metadata.write_text("\n")
+        case "Latin-1":
+            metadata.write_text('{"file_name": "0.png", "text": "Füchse"}', encoding="latin-1")
         case "no file":
             first.unlink()
         case "no json":
@@ -93,6 +95,7 @@ def broken(path, case: str):
         ("nowhere", FileNotFoundError, "there is no folder"),
         ("no metadata", FileNotFoundError, "has no metadata.jsonl, so its pictures have no captions: write one"),
         ("empty", ValueError, "metadata.jsonl is empty"),
+        ("Latin-1", ValueError, "metadata.jsonl is not in UTF-8 .*: save it as UTF-8"),
         ("no file", FileNotFoundError, "names 1.png, which is not in"),
         ("no json", ValueError, "line 1 of .* is no JSON"),
         ("no name", ValueError, "line 1 of .* names no file_name"),
@@ -105,6 +108,12 @@ def test_a_folder_with_something_wrong_is_refused_in_a_sentence(tmp_path, case, 
     with pytest.raises(error, match=says) as caught:
         list(dataset.from_folder(broken(tmp_path, case), size=8))
     assert "\n" not in str(caught.value)
+
+
+def test_a_caption_in_bytes_that_are_no_text_is_refused():
+    assert dataset.caption_in({"txt": "Füchse".encode()}, "row 1", caption=None) == "Füchse"
+    with pytest.raises(ValueError, match=r"the caption in row 1 is not in UTF-8 .*: write it so"):
+        dataset.caption_in({"txt": "Füchse".encode("latin-1")}, "row 1", caption=None)
 
 
 def test_what_is_wrong_in_the_metadata_is_found_before_the_first_picture(tmp_path):

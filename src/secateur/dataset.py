@@ -54,7 +54,10 @@ def metadata(folder: Path, *, caption: str | None) -> list[tuple[str, Condition]
             f"{folder} has no {METADATA}, so its pictures have no captions: write one with a line "
             '{"file_name": "0.png", "text": "a fox"} for each picture'
         )
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8 ({error}): save it as UTF-8") from error
     if not lines:
         raise ValueError(f"{path} is empty: write a line for each picture, with file_name and text")
     found = [entry(line, f"line {n} of {path}", caption=caption) for n, line in enumerate(lines, 1)]
@@ -79,10 +82,18 @@ def caption_in(row: Mapping[str, Any], where: str, *, caption: str | None) -> Co
     names = (caption,) if caption else CAPTIONS
     found = next((row[name] for name in names if row.get(name) not in (None, "")), None)
     if isinstance(found, bytes):
-        found = found.decode()
+        found = decoded(found, where)
     if isinstance(found, bool) or not isinstance(found, (str, int)):
         raise ValueError(f"{where} has no caption ({' or '.join(names)}), but {', '.join(row)}: add it, or name its column")
     return found
+
+
+def decoded(caption: bytes, where: str) -> str:
+    """The text in bytes; ValueError where it is not in UTF-8."""
+    try:
+        return caption.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the caption in {where} is not in UTF-8 ({error}): write it so") from error
 
 
 def read_image(path: Path, *, size: int) -> np.ndarray:
