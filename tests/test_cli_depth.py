@@ -8,6 +8,7 @@ import diffusers
 import pytest
 from typer.testing import CliRunner
 
+from secateur import dataset
 from secateur.cli import app
 from secateur.layer_scores import LayerScores
 from secateur.plan import Plan, bk_sdm_base
@@ -90,6 +91,14 @@ def test_bad_input_ends_in_one_sentence_and_leaves_nothing(sd, tmp_path, words, 
     assert code != 0
     assert told in " ".join(said.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "teacher"]
+
+
+@pytest.mark.parametrize("cost", ["parameters", "ms"])
+def test_what_is_out_of_reach_is_refused_before_anything_is_drawn(saved, monkeypatch, cost):
+    monkeypatch.setattr(dataset, "drawn", lambda *_, **__: pytest.fail("drew"))
+    code, said = run(*small(saved, "--keep", 0.001, "--cost", cost))
+    assert code != 0
+    assert "stays whatever is removed, so keep=0.001 is out of reach: ask for more" in said
 
 
 def test_a_plan_for_another_denoiser_is_refused(dit, tmp_path):  # noqa: F811

@@ -18,7 +18,7 @@ from secateur.families import class_name, dummy_inputs
 from secateur.layer_costs import Costs, counted, wholes
 from secateur.layer_scores import LayerScores
 from secateur.macs import meta_denoiser, tally
-from secateur.planning import METHODS, groups, kept_share, planned, predicted, with_times
+from secateur.planning import METHODS, check_reachable, groups, kept_share, planned, predicted, with_times
 from secateur.solve import achieved, knapsack
 from secateur.surgery import candidates, drop_layers, parameters, removals
 from tiny import TOKENS, tiny
@@ -150,6 +150,20 @@ def test_stages_can_be_spared(unet):
             assert any(scores.layers[i] not in spared.layers for i in group)
 
 
+def test_what_can_be_reached_is_known_without_losses():
+    for name in ("sd15", "flux"):
+        _, scores = known(name)
+        blank = replace(scores, losses=scores.losses * np.nan)
+        for cost, costs in scores.costs.items():
+            stays = [min(group, key=costs.layers.__getitem__) for group in (groups(scores) if name == "flux" else [])]
+            least = (costs.rest + sum(costs.wholes) + sum(costs.layers[i] for i in stays)) / costs.total
+            check_reachable(blank, keep=least + 1e-6, cost=cost)
+            planned(scores, keep=least + 1e-6, cost=cost)
+            refusals = [message(check_reachable, blank, keep=least - 1e-6, cost=cost)]
+            refusals += [message(planned, scores, keep=least - 1e-6, cost=cost, method=method) for method in METHODS]
+            assert set(refusals) == {refusals[0]}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_transformer_is_never_emptied(method):
     teacher, scores = known("flux")
@@ -205,7 +219,7 @@ def test_what_no_plan_can_be_made_of_is_refused_in_a_sentence(scores):
     assert "removes no layer" in message(planned, scores, keep=1.0)
     assert "stays whatever is removed" in message(planned, scores, keep=0.01)
     assert "stays whatever is removed" in message(planned, scores, keep=0.01, method="greedy")
-    assert "raise keep=" in message(planned, scores, keep=0.15, spare_stages=True)
+    assert "0.4737 stays whatever is removed" in message(planned, scores, keep=0.15, spare_stages=True)
     half = scores.losses.copy()
     half[0] = np.nan
     assert "let the scoring finish" in message(planned, replace(scores, losses=half), keep=0.5)

@@ -121,11 +121,37 @@ def fixed_plan(plan: Path | None, preset: str | None) -> Plan | None:
 
 
 def scored_plan(loaded: Any, asked: Scoring) -> tuple[Plan, LayerScores]:
-    """The plan that costs least, and the scores that it is made of."""
-    from secateur import calibration, dataset, planning, score
+    """The plan that costs least, and the scores that it is made of; what cannot be reached is refused before any scoring."""
+    from dataclasses import replace
+
+    from secateur import planning
     from secateur.subnet import component
 
-    denoiser = component(loaded)
+    costs = costs_of(loaded, component(loaded), asked)
+    planning.check_reachable(costs, keep=asked.keep, cost=asked.cost)
+    scores = replace(scored(loaded, component(loaded), asked), costs=costs.costs)
+    return planning.planned(scores, keep=asked.keep, cost=asked.cost, method=asked.method), scores
+
+
+def costs_of(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
+    """The layers with their costs, timed where the budget is in time, and no losses."""
+    from secateur import calibration, planning, score
+
+    found = score.costed(denoiser)
+    if asked.cost != "ms":
+        return found
+    few, seeds = asked.conditions[: asked.batch_size], range(min(asked.batch_size, len(asked.conditions)))
+    call = asked.call | {"num_inference_steps": 4}
+    return planning.with_times(
+        found, denoiser, run=lambda: calibration.generate(loaded, few, seeds=seeds, batch_size=asked.batch_size, **call)
+    )
+
+
+def scored(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
+    """The scores of a denoiser's layers on what the pipe draws."""
+    from secateur import dataset, score
+
+    scores = None
     with progress() as bar:
         count = len(asked.conditions)
         drawing = bar.add_task("drawing what to score on", total=count)
@@ -134,19 +160,13 @@ def scored_plan(loaded: Any, asked: Scoring) -> tuple[Plan, LayerScores]:
                                   batch_size=asked.batch_size, **asked.call):  # fmt: skip
             parts.append(part)
             bar.update(drawing, completed=min(count, len(parts) * asked.batch_size))
-        scoring, scores = bar.add_task("scoring", total=None), None
+        scoring = bar.add_task("scoring", total=None)
         for step in score.scored(denoiser, dataset.together(parts), loaded.scheduler, criterion=asked.criterion,
                                  samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size):  # fmt: skip
             scores = step.scores
             bar.update(scoring, completed=step.number, total=len(scores.layers), description=f"scored {step.layer}")
     assert scores is not None  # a denoiser without layers to score is refused before
-    if asked.cost == "ms":
-        few, seeds = asked.conditions[: asked.batch_size], range(min(asked.batch_size, count))
-        call = asked.call | {"num_inference_steps": 4}
-        scores = planning.with_times(
-            scores, denoiser, run=lambda: calibration.generate(loaded, few, seeds=seeds, batch_size=asked.batch_size, **call)
-        )
-    return planning.planned(scores, keep=asked.keep, cost=asked.cost, method=asked.method), scores
+    return scores
 
 
 def cut_and_save(loaded: Any, teacher: Any, plan: Plan, out: Path, *, scores: LayerScores | None, json: bool) -> None:

@@ -33,8 +33,8 @@ def planned(
     go, or keep is out of reach.
     """
     check(scores, cost=cost, method=method)
-    costs, values = scores.costs[cost], scores.values.tolist()
-    stages = groups(scores) if spare_stages or is_transformer(scores) else []
+    check_reachable(scores, keep=keep, cost=cost, spare_stages=spare_stages)
+    costs, values, stages = scores.costs[cost], scores.values.tolist(), spared(scores, spare_stages=spare_stages)
     rest = costs.rest + sum(costs.wholes)
     if method == "exact":
         kept = knapsack(values, costs.layers, keep=keep, rest=rest, groups=stages)
@@ -57,12 +57,31 @@ def check(scores: LayerScores, *, cost: str, method: str) -> None:
     """Nothing; ValueError where a Plan cannot be made of these scores so."""
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r}: choose {', '.join(METHODS)}")
+    check_cost(scores, cost)
+    if not scores.found.all():
+        raise ValueError(f"found scores of {scores.found.sum()} of {len(scores.layers)} layers: let the scoring finish")
+
+
+def check_cost(scores: LayerScores, cost: str) -> None:
+    """Nothing; ValueError where the layers' costs are not known in this unit."""
     if cost not in scores.costs:
         raise ValueError(
             f"the scores have no costs in {cost!r}: choose {', '.join(scores.costs)}, or time them with `with_times`"
         )
-    if not scores.found.all():
-        raise ValueError(f"found scores of {scores.found.sum()} of {len(scores.layers)} layers: let the scoring finish")
+
+
+def check_reachable(scores: LayerScores, *, keep: float, cost: str = "parameters", spare_stages: bool = False) -> None:
+    """Nothing; ValueError where no choice of layers comes down to this fraction, whatever their losses, found or not."""
+    check_cost(scores, cost)
+    costs = scores.costs[cost]
+    staying = {min(group, key=costs.layers.__getitem__) for group in spared(scores, spare_stages=spare_stages)}
+    free = [freed for i, freed in enumerate(costs.layers) if i not in staying]
+    budget(free, keep=keep, rest=costs.total - sum(free))
+
+
+def spared(scores: LayerScores, *, spare_stages: bool) -> list[list[int]]:
+    """The groups of layers that one of each stays of."""
+    return groups(scores) if spare_stages or is_transformer(scores) else []
 
 
 def greedy(
@@ -79,7 +98,8 @@ def greedy(
             kept[i], left = False, left - costs.layers[i]
     if left > room:
         raise ValueError(
-            f"{(left + rest) / costs.total:.4g} stays with one layer of each stage, above keep={keep}: ask for more"
+            f"{(left + rest) / costs.total:.4g} stays with the layer of each stage that goes last, above keep={keep}: ask for "
+            "more, or take the exact method"
         )
     return kept
 

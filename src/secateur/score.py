@@ -130,6 +130,12 @@ def fingerprint(examples: Examples) -> str:
     return hashlib.sha256(examples.latents.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
+def costed(teacher: nn.Module) -> LayerScores:
+    """The layers that could go, with their costs and as yet no losses: enough to say which budgets can be kept."""
+    one = torch.ones(1)
+    return unscored(teacher, None, timesteps=one, weights=one, made={})
+
+
 def unscored(
     teacher: nn.Module, layers: Sequence[str] | None, *, timesteps: Tensor, weights: Tensor, made: Mapping[str, Any]
 ) -> LayerScores:
