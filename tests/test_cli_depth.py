@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 
 import diffusers
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from secateur import dataset
+from secateur import cli_depth, criteria, dataset
 from secateur.cli import app
 from secateur.layer_scores import LayerScores
 from secateur.plan import Plan, bk_sdm_base
+from secateur.planning import planned
 from secateur.surgery import parameters
 from test_calibration import dit, sd  # noqa: F401, the fixtures
 
@@ -99,6 +101,57 @@ def test_what_is_out_of_reach_is_refused_before_anything_is_drawn(saved, monkeyp
     code, said = run(*small(saved, "--keep", 0.001, "--cost", cost))
     assert code != 0
     assert "stays whatever is removed, so keep=0.001 is out of reach: ask for more" in said
+
+
+@pytest.mark.parametrize("saved", ["sd"], indirect=True)  # the transformer has one layer to score
+def test_an_interrupted_scoring_goes_on_and_ends_as_an_undisturbed_one(saved, monkeypatch):
+    words, losses, asked = small(saved, "--keep", 0.8), criteria.output_losses, []
+
+    def interrupted(teacher, tuples, plans):
+        asked.append(len(plans))
+        for k, found in enumerate(losses(teacher, tuples, plans)):
+            if len(asked) == 1 and k == 2:
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setitem(criteria.CRITERIA, "output", interrupted)
+    code, said = run(*words)
+    assert code == 130
+    assert f"stopped after 2 of {asked[0]} layers; the same command goes on from" in " ".join(said.split())
+    assert sorted(path.name for path in saved.iterdir()) == [".student.scores.safetensors", "prompts.txt", "teacher"]
+    assert run(*words)[0] == 0
+    assert asked[1] == asked[0] - 2
+    assert sorted(path.name for path in saved.iterdir()) == ["prompts.txt", "student", "teacher"]
+    assert run(*words, "-o", saved / "whole")[0] == 0
+    one, other = (LayerScores.load(saved / name / "layer_scores.safetensors") for name in ("student", "whole"))
+    assert (one.losses == other.losses).all()
+
+
+def test_scores_that_were_saved_are_cut_by_at_another_keep_without_scoring(saved, monkeypatch):
+    code, said = run(*small(saved, "--keep", 0.8, "--json"))
+    assert code == 0, said
+    assert "the ranking of layers has a rank correlation of" in " ".join(said.split())
+    told = json.loads(said.splitlines()[-1])["stability"]
+    assert -1 <= told["spearman_low"] <= told["spearman"] <= 1
+    file = saved / "student" / "layer_scores.safetensors"
+    monkeypatch.setattr(dataset, "drawn", lambda *_, **__: pytest.fail("drew"))
+    code, said = run(saved / "teacher", "--scores", file, "--keep", 0.7, "-o", saved / "less")
+    assert code == 0, said
+    plan = planned(LayerScores.load(file), keep=0.7)
+    assert Plan.load(saved / "less" / "plan.json").layers == plan.layers
+    assert (saved / "less" / "layer_scores.safetensors").read_bytes() == file.read_bytes()
+    code, said = run("emoji-sd", "--scores", file, "--keep", 0.7, "-o", saved / "other")
+    assert code != 0
+    assert "give the pipe that was scored, or leave --scores out" in said
+    code, said = run(saved / "teacher", "--scores", file, "--preset", "bk-sdm-base", "-o", saved / "other")
+    assert "found --scores without --keep" in said
+
+
+def test_the_layers_that_go_first_are_shown_while_there_is_scoring():
+    layers, how = ("a.0", "a.1", "a.2"), ("identity",) * 3
+    losses = np.array([[2.0, 2.0], [np.nan] * 2, [0.5, 1.5]])
+    scores = LayerScores("DiTTransformer2DModel", layers, how, losses, [0, 1], [1, 1], {}, {})
+    assert cli_depth.leading(scores) == "first to go: a.2 (1), a.0 (2)"
 
 
 def test_a_plan_for_another_denoiser_is_refused(dit, tmp_path):  # noqa: F811

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table, box
 
 from secateur.terminal import (
@@ -29,13 +32,15 @@ from secateur.terminal import (
 if TYPE_CHECKING:
     from secateur.layer_scores import LayerScores
     from secateur.plan import Plan
+    from secateur.score import ScoreStep
 
 app = typer.Typer()
+LEADING = 5  # layers shown while there is scoring
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How the layers of a pipe are scored and chosen."""
+    """How the layers of a pipe are scored and chosen. path: a file where finished layers are kept and gone on from."""
 
     keep: float
     cost: str
@@ -46,6 +51,7 @@ class Scoring:
     seed: int
     batch_size: int
     call: dict[str, Any]
+    path: Path
 
 
 @app.command()
@@ -55,6 +61,9 @@ def prune(
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the student's pipe")] = Path("student"),
     plan: Annotated[Path | None, typer.Option(help="cut by this plan, without scoring")] = None,
     preset: Annotated[str | None, typer.Option(help="cut by a published plan: bk-sdm-small, ssd-1b, koala-700m, …")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="cut to --keep by scores saved before, STUDENT/layer_scores.safetensors")
+    ] = None,
     cost: Annotated[str, typer.Option(help="what keep is a fraction of: parameters, macs, macs_attention, ms")] = "parameters",
     criterion: Annotated[str, typer.Option(help="output, task, taylor, cosine or magnitude")] = "output",
     method: Annotated[str, typer.Option(help="exact, greedy or greedy_ratio")] = "exact",
@@ -69,30 +78,47 @@ def prune(
     device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
-    """Cut the layers out of a pipe's denoiser that it needs least, and save the student's pipe."""
+    """Cut the layers out of a pipe's denoiser that it needs least, and save the student's pipe.
+
+    Stopped while scoring, it goes on from the last layer scored by the same command.
+    """
     from secateur import baselines, pipes
-    from secateur.cli_search import calibration_conditions, check_tokens, check_writable, guidance_of
+    from secateur.cli_search import calibration_conditions, check_tokens, guidance_of
     from secateur.subnet import component
 
-    if sum(given is not None for given in (keep, plan, preset)) != 1:
-        raise ValueError("give one of --keep, --plan and --preset: what to keep, or which layers go")
-    if out.exists():
-        raise FileExistsError(f"{out} exists already: give another folder by --out, or remove it first")
-    check_writable(out)
+    check_asked(keep=keep, plan=plan, preset=preset, scores=scores, out=out)
     pipes.locate(pipe)
-    chosen = fixed_plan(plan, preset)
-    if chosen is None:
-        baselines.check_keep(keep or 0.0)
+    if keep is not None:
+        baselines.check_keep(keep)
         check_choices(criterion=criterion, method=method, cost=cost)
+    chosen, found = fixed_plan(plan, preset), None
+    if scores is not None:
+        chosen, found = plan_from(scores, keep=keep or 0.0, cost=cost, method=method)
     conditions = () if chosen else calibration_conditions(pipe, prompts, images)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     check_tokens(loaded, conditions)
-    scores = None
+    if found is not None:
+        check_scores(scores, found, component(loaded))
+    partial = out.with_name(f".{out.name}.scores.safetensors")
     if chosen is None:
         call = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
-        asked = Scoring(keep or 0.0, cost, criterion, method, conditions, samples, seed, batch_size, call)
-        chosen, scores = scored_plan(loaded, asked)
-    cut_and_save(loaded, component(loaded), chosen, out, scores=scores, json=json)
+        asked = Scoring(keep or 0.0, cost, criterion, method, conditions, samples, seed, batch_size, call, partial)
+        chosen, found = scored_plan(loaded, asked)
+    cut_and_save(loaded, component(loaded), chosen, out, scores=found, json=json)
+    partial.unlink(missing_ok=True)
+
+
+def check_asked(*, keep: float | None, plan: Path | None, preset: str | None, scores: Path | None, out: Path) -> None:
+    """Nothing; ValueError, OSError for options that do not go together, or a folder that cannot be written."""
+    from secateur.cli_search import check_writable
+
+    if sum(given is not None for given in (keep, plan, preset)) != 1:
+        raise ValueError("give one of --keep, --plan and --preset: what to keep, or which layers go")
+    if scores is not None and keep is None:
+        raise ValueError("found --scores without --keep: say how much to keep, or leave the scores out")
+    if out.exists():
+        raise FileExistsError(f"{out} exists already: give another folder by --out, or remove it first")
+    check_writable(out)
 
 
 def check_choices(**chosen: str) -> None:
@@ -118,6 +144,29 @@ def fixed_plan(plan: Path | None, preset: str | None) -> Plan | None:
     if preset not in PRESETS:
         raise ValueError(f"there is no preset {preset!r}: choose {', '.join(PRESETS)}")
     return PRESETS[preset]()
+
+
+def plan_from(path: Path, *, keep: float, cost: str, method: str) -> tuple[Plan, LayerScores]:
+    """The plan made of scores that were saved, and those scores."""
+    from secateur import planning
+    from secateur.layer_scores import LayerScores
+
+    scores = LayerScores.load(path)
+    return planning.planned(scores, keep=keep, cost=cost, method=method), scores
+
+
+def check_scores(path: Path | None, scores: LayerScores, denoiser: Any) -> None:
+    """Nothing; ValueError where scores are of another denoiser than this one."""
+    from secateur.families import class_name
+    from secateur.surgery import parameters
+
+    theirs = scores.denoiser, scores.costs["parameters"].total
+    ours = class_name(denoiser), parameters(denoiser)
+    if theirs != ours:
+        raise ValueError(
+            f"{path} holds scores of a {theirs[0]} of {theirs[1]:,} parameters and this is a {ours[0]} of {ours[1]:,}: give "
+            "the pipe that was scored, or leave --scores out"
+        )
 
 
 def scored_plan(loaded: Any, asked: Scoring) -> tuple[Plan, LayerScores]:
@@ -151,22 +200,49 @@ def scored(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
     """The scores of a denoiser's layers on what the pipe draws."""
     from secateur import dataset, score
 
-    scores = None
+    count, parts = len(asked.conditions), []
     with progress() as bar:
-        count = len(asked.conditions)
         drawing = bar.add_task("drawing what to score on", total=count)
-        parts = []
         for part in dataset.drawn(loaded, asked.conditions, count=count, seed=asked.seed,
                                   batch_size=asked.batch_size, **asked.call):  # fmt: skip
             parts.append(part)
             bar.update(drawing, completed=min(count, len(parts) * asked.batch_size))
-        scoring = bar.add_task("scoring", total=None)
-        for step in score.scored(denoiser, dataset.together(parts), loaded.scheduler, criterion=asked.criterion,
-                                 samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size):  # fmt: skip
-            scores = step.scores
-            bar.update(scoring, completed=step.number, total=len(scores.layers), description=f"scored {step.layer}")
-    assert scores is not None  # a denoiser without layers to score is refused before
-    return scores
+    steps = score.scored(denoiser, dataset.together(parts), loaded.scheduler, criterion=asked.criterion,
+                         samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size, path=asked.path)  # fmt: skip
+    return watched(steps, asked.path)
+
+
+def watched(steps: Iterator[ScoreStep], path: Path) -> LayerScores:
+    """The scores of all layers; the ranking so far is shown as it comes. An interrupt says where to go on from."""
+    bar, last = progress(), None
+    task = bar.add_task("scoring", total=None)
+    try:
+        with Live(console=Console(stderr=True), transient=True, refresh_per_second=2) as live:
+            for last in steps:
+                bar.update(task, completed=last.number, total=len(last.scores.layers), description=f"scored {last.layer}")
+                live.update(Group(leading(last.scores), bar))
+    except KeyboardInterrupt:
+        where = f"after {last.number} of {len(last.scores.layers)} layers" if last else "before the first layer"
+        console.print(f"stopped {where}; the same command goes on from {path}", soft_wrap=True)
+        raise SystemExit(130) from None
+    assert last is not None  # a denoiser without layers to score is refused before
+    return last.scores
+
+
+def leading(scores: LayerScores) -> str:
+    """The layers that would go first, of those scored."""
+    losses = dict(zip(scores.layers, scores.values, strict=True))
+    return "first to go: " + ", ".join(f"{layer} ({losses[layer]:.3g})" for layer in scores.ranking()[:LEADING])
+
+
+def certainty(scores: LayerScores | None) -> dict[str, float] | None:
+    """Rank correlations of the ranking with those of samples drawn again; None where there are no scores, or of one sample."""
+    from secateur.layer_scores import stability
+
+    if scores is None or len(scores.weights) < 2:
+        return None
+    found = stability(scores)
+    return {"spearman": found.spearman, "spearman_low": found.spearman_low}
 
 
 def cut_and_save(loaded: Any, teacher: Any, plan: Plan, out: Path, *, scores: LayerScores | None, json: bool) -> None:
@@ -184,10 +260,17 @@ def cut_and_save(loaded: Any, teacher: Any, plan: Plan, out: Path, *, scores: La
     pipes.save(loaded, out, beside=beside)
     found = {"teacher": figures(teacher), "student": figures(student)}
     console.print(table(found, layers=len(plan.layers)))
+    sure = certainty(scores)
+    if sure is not None:
+        console.print(
+            f"the ranking of layers has a rank correlation of {sure['spearman']:.2f} with itself over samples drawn again "
+            f"({sure['spearman_low']:.2f} at the 5th percentile): more --samples make it surer",
+            highlight=False,
+        )
     console.print(
         f"{out}: DiffusionPipeline.from_pretrained loads it; next: secateur distil {out} --teacher …", highlight=False
     )
-    finish({"out": str(out), "plan": dict(plan.items()), **found}, as_json=json)
+    finish({"out": str(out), "plan": dict(plan.items()), "stability": sure, **found}, as_json=json)
 
 
 def figures(denoiser: Any) -> dict[str, int]:

@@ -192,7 +192,7 @@ def resumed(blank: LayerScores, path: str | Path | None) -> LayerScores:
         key = wrong[0]
         raise ValueError(
             f"{path} holds scores whose {key} is {theirs.get(key)!r:.60} and this one's is {ours[key]!r:.60}: give the same "
-            "settings to go on with it, or another file"
+            "settings to go on with it, or take it away"
         )
     return replace(blank, losses=found.losses)
 
