@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiTPipeline
+from diffusers import DiTPipeline, UNet2DConditionModel
 from PIL import Image
 
 from secateur import cli_distil, drop_layers, pipes, training
 from secateur.checkpoints import FILE
 from secateur.cli_data import Data, source_of
 from secateur.surgery import plan_without
+from test_calibration import sd  # noqa: F401, the fixture
 from test_cli import last_json, run  # noqa: F401, the fixture
 from test_dataset import labelled
 from tiny_pipes import dit
@@ -119,6 +120,18 @@ def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words,
     assert says in error
     assert len(error.strip().splitlines()) == 1
     assert not Path("student-distilled").exists()
+
+
+def test_a_teacher_that_reads_texts_of_another_width_is_refused_and_nothing_written(run, sd, tmp_path):  # noqa: F811
+    sd.save_pretrained("student")
+    shutil.copytree("student", "teacher")
+    UNet2DConditionModel.from_config({**sd.unet.config, "cross_attention_dim": 16}).save_pretrained("teacher/unet")
+    labelled(tmp_path / "student", [3])
+    before = sorted(tmp_path.iterdir())
+    code, _, error = run("distil", "student", *QUICK, "--data", "student")
+    assert code == 1
+    assert "teacher reads encoder_hidden_states of (1, 8, 16) and the student of (1, 8, 8): give the teacher that" in error
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_another_distillation_does_not_take_the_place_of_one(command):

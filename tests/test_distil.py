@@ -556,6 +556,11 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_done():
 
     refused("share weights", by=teacher)
     refused("weights are bfloat16, in which small updates vanish", by=deepcopy(student).to(torch.bfloat16))
+    refused(
+        r"teacher reads encoder_hidden_states of \(1, 8, 8\) and the student of \(1, 8, 16\): give the teacher that",
+        by=tiny("sd15", cross_attention_dim=16),
+    )
+    refused(r"reads added_cond_kwargs.text_embeds of no shape and the student of \(1, 8\)", by=tiny("sdxl"))
     refused("the student has no module down_blocks.9", sites={"down_blocks.9": "mid_block"})
     refused("the teacher has no module middle", sites={"mid_block": "middle"})
     refused("there are no sites", sites={})

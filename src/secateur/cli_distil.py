@@ -103,6 +103,7 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
     )
     net, pupil = component(teacher), component(pipe)
     sites = features.sites(net, pupil, plan=plan) if settings.feature else {}
+    features.check_inputs(net, pupil)
     examples = examples_of(checkpoints / EXAMPLES, asked, teacher, settings.batch_size, accelerator)
     null = dataset.null(teacher, labels="class_labels" in examples.conditions) if settings.null_rate else None
     steps = distil(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null,

@@ -145,6 +145,7 @@ def check(course: Course) -> None:
         raise ValueError(
             f"the student's weights are {wrong[0]}, in which small updates vanish: load it in float32, and set mixed_precision"
         )
+    features.check_inputs(teacher, student)
     features.check_sites(teacher, student, course.sites)
     if s.feature and not course.sites:
         raise ValueError(f"there are no sites and feature weighs {s.feature}: name some, or set feature=0")

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from secateur.families import bare, class_name, family
+from secateur.families import bare, class_name, dummy_inputs, family
 from secateur.patch import Inputs, Patch, Run
 from secateur.plan import Plan
 
+SIZE, TOKENS = 8, 8  # of inputs whose shapes are compared
 STREAM = "hidden_states"  # of the streams that a block continues, the one to compare
 
 
@@ -84,6 +86,29 @@ def stream_place(teacher: nn.Module) -> int:
 def hidden(out: Any, place: int) -> Tensor:
     """The hidden states in a block's output: a down stage of a U-Net gives them first, before its skips."""
     return out[place] if isinstance(out, tuple) else out
+
+
+def check_inputs(teacher: nn.Module, student: nn.Module) -> None:
+    """Nothing; ValueError where teacher and student read different inputs, such as texts of another width."""
+    with torch.device("meta"):
+        theirs, mine = (shapes(dummy_inputs(net, size=SIZE, tokens=TOKENS)) for net in (teacher, student))
+    if wrong := [name for name in theirs | mine if theirs.get(name) != mine.get(name)]:
+        name = wrong[0]
+        raise ValueError(
+            f"the teacher reads {name} of {theirs.get(name, 'no shape')} and the student of {mine.get(name, 'no shape')}: give "
+            "the teacher that it was cut from"
+        )
+
+
+def shapes(inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of nested tensors by dotted names."""
+    found = {}
+    for name, x in inputs.items():
+        if isinstance(x, Mapping):
+            found |= {f"{name}.{inner}": shape for inner, shape in shapes(x).items()}
+        elif isinstance(x, Tensor):
+            found[name] = tuple(x.shape)
+    return found
 
 
 def check_sites(teacher: nn.Module, student: nn.Module, found: Mapping[str, str]) -> None:
