@@ -22,6 +22,8 @@ from secateur.terminal import (
     Prompts,
     Seed,
     Steps,
+    check_tokens,
+    check_writable,
     command_line,
     console,
     finish,
@@ -83,7 +85,7 @@ def prune(
     Stopped while scoring, it goes on from the last layer scored by the same command.
     """
     from secateur import baselines, pipes
-    from secateur.cli_search import calibration_conditions, check_tokens, guidance_of
+    from secateur.cli_search import calibration_conditions, guidance_of
     from secateur.subnet import component
 
     check_asked(keep=keep, plan=plan, preset=preset, scores=scores, out=out)
@@ -110,8 +112,6 @@ def prune(
 
 def check_asked(*, keep: float | None, plan: Path | None, preset: str | None, scores: Path | None, out: Path) -> None:
     """Nothing; ValueError, OSError for options that do not go together, or a folder that cannot be written."""
-    from secateur.cli_search import check_writable
-
     if sum(given is not None for given in (keep, plan, preset)) != 1:
         raise ValueError("give one of --keep, --plan and --preset: what to keep, or which layers go")
     if scores is not None and keep is None:

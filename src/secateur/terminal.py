@@ -105,7 +105,7 @@ def check_tokens(pipe, conditions: tuple) -> None:
 
 
 def check_writable(out: Path, *, folder: bool = False) -> None:
-    """Nothing; OSError before any work where a file, or a folder and those above it, could not be written at the end."""
+    """Nothing; OSError before any work where a file, or a folder with those above it, could not be written at the end."""
     if out.is_dir() and not folder:
         raise IsADirectoryError(f"{out} is a folder and cannot be written: give a file by --out")
     if out.exists() and not out.is_dir() and folder:
@@ -116,5 +116,4 @@ def check_writable(out: Path, *, folder: bool = False) -> None:
     try:
         TemporaryFile(dir=above).close()  # a permission may be there and the file system read-only
     except OSError as error:
-        what = "folder" if folder else "file"
-        raise PermissionError(f"{out} cannot be written ({error.strerror}): give another {what} by --out") from error
+        raise PermissionError(f"{out} cannot be written ({error.strerror}): give another place by --out") from error
