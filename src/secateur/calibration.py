@@ -174,12 +174,12 @@ def check(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: 
         raise ValueError(f"{taken[0]!r} is set for each batch here, from conditions and seeds: leave it out")
     if wrong := [name for name in _named(conditions) if name not in signature(type(pipe).__call__).parameters]:
         raise TypeError(f"{type(pipe).__name__} takes no {wrong[0]}: got {conditions[0]!r:.80}; give it its own conditions")
-    if isinstance(conditions[0], Integral) and (outside := [c for c in conditions if not 0 <= c < classes(pipe)]):
+    if isinstance(conditions[0], Integral) and (outside := [c for c in conditions if not 0 <= c <= classes(pipe)]):
         raise ValueError(f"there is no class {outside[0]}: this {type(pipe).__name__} has 0 to {classes(pipe) - 1}")
 
 
 def classes(pipe) -> int:
-    """How many classes a pipe of class labels has."""
+    """How many classes a pipe of class labels has; the number after the last one stands for none."""
     return pipe.transformer.config.num_embeds_ada_norm
 
 
