@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from secateur import cli_depth, criteria, dataset
+from secateur import cli_depth, criteria, dataset, macs, pipes
 from secateur.cli import app
 from secateur.layer_scores import LayerScores
 from secateur.plan import Plan, bk_sdm_base
 from secateur.planning import planned
+from secateur.subnet import component
 from secateur.surgery import parameters
 from test_calibration import dit, sd  # noqa: F401, the fixtures
 
@@ -53,6 +54,22 @@ def test_a_student_is_cut_and_saved_with_its_plan_and_scores(saved, cost):
     loaded = diffusers.DiffusionPipeline.from_pretrained(saved / "student")
     denoiser = loaded.components.get("unet") or loaded.transformer
     assert parameters(denoiser) == told["student"]["parameters"]
+
+
+def test_a_student_that_takes_a_schedule_is_told_by_its_teacher_s_macs(saved):
+    assert run(*small(saved, "--keep", 0.8, "--cost", "macs"))[0] == 0
+    teacher = Plan.load(saved / "student" / "plan.json").made["teacher"]
+    left = macs.count(component(pipes.load(str(saved / "student")))).call() / teacher["macs_linear"]
+    assert 0.5 < left <= 0.8
+    words = ("--prompts", str(saved / "prompts.txt"), "--images", "1", "--steps", "4")
+    asked = (str(saved / "student"), *words, "--keep", "0.5", "--stages", "stock", "--scheduler", "DPMSolverMultistepScheduler")
+    done = CliRunner().invoke(app, ["search", *asked, "-o", str(saved / "s.json")])
+    assert done.exit_code == 0, done.exception
+    assert f"that is {left / 2:.3f} of the MACs of the teacher" in done.output
+    out = ("--out", str(saved / "measured"))
+    done = CliRunner().invoke(app, ["measure", str(saved / "student"), *words, "--schedule", str(saved / "s.json"), *out])
+    assert done.exit_code == 0, done.exception
+    assert f"of the teacher's MACs: dense {left:.3f}, s {left / 2:.3f}" in done.output
 
 
 def test_a_plan_and_a_preset_need_no_scoring(tmp_path):

@@ -31,6 +31,7 @@ from secateur.terminal import (
     console,
     finish,
     load_pipe,
+    of_teacher,
     progress,
     read_prompts,
     repeated,
@@ -158,6 +159,8 @@ def _conditions(pipe: str, prompts: Path | None, images: int) -> tuple[tuple, tu
 def _measure(pipe, source, variants, conditions, *, captions, seed, batch_size, guidance_scale, out, as_json) -> None:
     """Run the comparison with a progress bar, print the table, write record and page."""
     from secateur import compare, report
+    from secateur import macs as counting
+    from secateur.subnet import component
 
     check_writable(out, folder=True)
     check_tokens(pipe, conditions)
@@ -175,6 +178,9 @@ def _measure(pipe, source, variants, conditions, *, captions, seed, batch_size, 
     report.save(found, out / "record.json")
     report.save_html(found, out / "report.html")
     console.print(report.table(found, width=console.width))
+    if share := of_teacher(source, counting.count(component(pipe))):
+        kept = ", ".join(f"{row['name']} {row['keep_linear'] * share:.3f}" for row in found["rows"])
+        console.print(f"of the teacher's MACs: {kept}", highlight=False)
     console.print(f"the page with the pictures: {out / 'report.html'}", soft_wrap=True)
     finish(found, as_json=as_json)
 

@@ -255,7 +255,7 @@ def cut_and_save(loaded: Any, teacher: Any, plan: Plan, out: Path, *, scores: La
     student = drop_layers(teacher, plan)
     name = "unet" if loaded.components.get("unet") is not None else "transformer"
     loaded.register_modules(**{name: student})
-    plan = replace(plan, made={**plan.made, "command": command_line()})
+    plan = replace(plan, made={**plan.made, "command": command_line(), "teacher": figures(teacher)})
     beside = {"plan.json": plan} | ({"layer_scores.safetensors": scores} if scores is not None else {})
     pipes.save(loaded, out, beside=beside)
     found = {"teacher": figures(teacher), "student": figures(student)}

@@ -33,6 +33,7 @@ from secateur.terminal import (
     console,
     finish,
     load_pipe,
+    of_teacher,
     progress,
     read_prompts,
     repeated,
@@ -127,6 +128,11 @@ def search(
         console.print(stage_table(found))
         console.print(near_of(made, images), soft_wrap=True)
         console.print(f"{kept_of(made, dict.fromkeys((counted, costs)), calls=watch.calls)}; wrote {out}", soft_wrap=True)
+        if share := of_teacher(pipe, counted):
+            kept = counted.of(made) / (watch.calls * counted.call())
+            console.print(
+                f"that is {kept * share:.3f} of the MACs of the teacher, of whose calls the student's take {share:.3f}"
+            )
         finish(schedules.document(made), as_json=json)
 
 

@@ -8,11 +8,14 @@ import shlex
 import sys
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from secateur.macs import Macs
 
 DTYPES = ("float32", "bfloat16", "float16")
 console = Console()
@@ -92,6 +95,17 @@ def conditions_of(lines: list[str]) -> list[str] | list[int]:
 def repeated(items: list, count: int) -> tuple:
     """`count` of the items, from the first again after the last."""
     return tuple(items[i % len(items)] for i in range(count))
+
+
+def of_teacher(pipe: str, counted: Macs) -> float | None:
+    """The fraction of its teacher's MACs that a student's call takes, by the plan in its folder; None without one."""
+    from secateur import pipes
+    from secateur.plan import load
+
+    folder = pipes.locate(pipe)
+    path = folder / "plan.json" if folder else None
+    teacher = load(path).made.get("teacher") if path and path.is_file() else None
+    return counted.call() / teacher["macs_linear"] if teacher else None
 
 
 def check_tokens(pipe, conditions: tuple) -> None:
