@@ -86,10 +86,8 @@ def search(
     from secateur.solvers import check_solver
     from secateur.subnet import component
 
-    wanted, order = (
-        baselines.check_keep(keep),
-        find.check_stages([name.strip() for name in stages.split(",")]) if stages else None,
-    )
+    wanted = baselines.check_keep(keep)
+    order = find.check_stages([name.strip() for name in stages.split(",")]) if stages else None
     find.check_target(target)
     if budget not in ("macs", "ms"):
         raise ValueError(f"found budget {budget!r}: choose macs or ms")
@@ -176,11 +174,16 @@ class Watch:
         return f"{found.stage}: {found.value_db:.2f} dB, keeps {kept:.3f}{losses}"
 
     def measure_other(self, pipe: Any, trajectory: Trajectory, best: Found, **how: Any) -> None:
-        """Save the best with its distance to the target that it was not searched for too."""
+        """Save the best with its distance to the target that it was not searched for too, where that target is finite."""
         from secateur import find
+        from secateur.objective import NotFiniteError
 
         [other] = find.TARGETS.keys() - {self.target}
-        value = find.objective_for(pipe, trajectory, target=other, **how)(best.schedule)
+        try:
+            value = find.objective_for(pipe, trajectory, target=other, **how)(best.schedule)
+        except NotFiniteError as error:
+            console.print(f"the distance to the {other} images is not known: {error}", soft_wrap=True)
+            return
         self.save(best.schedule, best, {self.target: best.value_db, other: value})
 
     def save(self, schedule: Schedule, found: Found, near: dict[str, float]) -> None:
