@@ -24,7 +24,7 @@ from typing import Any
 
 import recovery_figure
 
-from secateur import dataset, drop_layers, features, measure, planning, quality, records, score, zoo
+from secateur import dataset, drop_layers, features, measure, planning, quality, records, score, store, zoo
 from secateur.calibration import generate
 from secateur.distil import DistilStep, distil, holding
 from secateur.examples import Examples
@@ -119,9 +119,12 @@ def bench(name: str, images: int, folder: Path, examples: int, given: dict[str, 
     pipe.set_progress_bar_config(disable=True)
     path, made = folder / f"examples-{examples}.safetensors", {"pipe": name, "examples": examples}
     if not path.exists():
-        pairs = dataset.scenes(name)
-        dataset.save(dataset.together(dataset.encoded(pipe, pairs, batch_size=64, limit=examples)), path, made=made)
-    found = dataset.load(path, made=made)
+
+        def parts(first: int) -> Iterator[Examples]:
+            return dataset.encoded(pipe, dataset.scenes(name), first=first, limit=examples, batch_size=64)
+
+        list(store.making(parts, path, made=made))
+    found = store.load(path, made=made)
     null = dataset.null(pipe, labels="class_labels" in found.conditions)
     shared = Bench(name, pipe, found, null, {}, images, folder)
     return replace(shared, plans=plans(shared, given))

@@ -11,9 +11,10 @@ import torch
 from diffusers import DiTPipeline, UNet2DConditionModel
 from PIL import Image
 
-from secateur import cli_distil, drop_layers, pipes, training
+from secateur import dataset, drop_layers, pipes, terminal, training
 from secateur.checkpoints import FILE
 from secateur.cli_data import Data, source_of
+from secateur.cli_distil import EXAMPLES
 from secateur.surgery import plan_without
 from test_calibration import sd  # noqa: F401, the fixture
 from test_cli import last_json, run  # noqa: F401, the fixture
@@ -178,13 +179,33 @@ def test_examples_of_edited_data_are_made_again_unless_a_checkpoint_learnt_from_
     with monkeypatch.context() as patched:
         patched.setattr(training, "update", interrupted)
         assert command(*words)[0] == 130
-    kept = Path("student-distilled-checkpoints", cli_distil.EXAMPLES)
+    kept = Path("student-distilled-checkpoints", EXAMPLES)
     before = kept.read_bytes()
     edit(what)
     code, out, error = command(*words)
     assert code == 0, error
     assert "is made again" in out
     assert kept.read_bytes() != before
+
+
+def test_stopped_while_it_makes_examples_it_goes_on_with_the_rest(command, monkeypatch):
+    made, encode = [], dataset.from_images
+
+    def stopping(pipe, images, told, **more):
+        if len(made) == 4 and told[0] == 5:
+            raise KeyboardInterrupt
+        made.extend(told)
+        return encode(pipe, images, told, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset, "from_images", stopping)
+        code, out, _ = command("--data", "data")
+        assert (code, "stopped after 4 examples; the same command goes on" in out) == (130, True)
+    made.append(None)
+    monkeypatch.setattr(dataset, "from_images", stopping)
+    assert command("--data", "data")[0] == 0
+    assert made == [3, 1, 4, 1, None, 5]
+    assert sorted(path.name for path in Path("student-distilled-checkpoints").iterdir()) == sorted([EXAMPLES, FILE])
 
 
 def test_edited_data_do_not_go_on_from_a_checkpoint(command):
@@ -252,8 +273,8 @@ def test_what_a_killed_saving_left_behind_does_not_block_the_next(tmp_path, kill
 def test_accelerate_is_used_where_it_has_launched_the_command(monkeypatch, tmp_path):
     from accelerate.state import AcceleratorState
 
-    assert cli_distil.accelerator_for("no", None, tmp_path, device="cpu") is None
+    assert terminal.accelerator_for("no", None, tmp_path, device="cpu", project="secateur-distil") is None
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert cli_distil.accelerator_for("no", None, tmp_path, device="cpu").mixed_precision == "no"
+    assert terminal.accelerator_for("no", None, tmp_path, device="cpu", project="secateur-distil").mixed_precision == "no"
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from secateur import dataset, zoo
+from secateur import dataset, store, zoo
 from secateur.examples import from_images
 from secateur.zoo import judge
 from tiny_pipes import dit, noise, sdxl
@@ -165,7 +165,7 @@ def test_scenes_of_the_zoo_show_what_they_say(name):
 def test_pictures_are_encoded_in_parts_as_at_once(tmp_path):
     pipe, _ = dit()
     pairs = list(dataset.from_folder(labelled(tmp_path, [5, 1, 5, 0, 2]), size=16))
-    found = dataset.together(dataset.encoded(pipe, iter(pairs), batch_size=2, limit=4))
+    found = store.joined(dataset.encoded(pipe, iter(pairs), batch_size=2, limit=4))
     whole = from_images(pipe, np.stack([image for image, _ in pairs[:4]]), [5, 1, 5, 0])
     torch.testing.assert_close(found.latents, whole.latents)
     assert torch.equal(found.conditions["class_labels"], whole.conditions["class_labels"])
@@ -176,7 +176,7 @@ def test_pictures_are_encoded_in_parts_as_at_once(tmp_path):
 def test_prompts_alone_give_what_the_teacher_draws():
     pipe, _ = dit()
     call = {"num_inference_steps": 2, "guidance_scale": 1.0}
-    found = dataset.together(dataset.drawn(pipe, [4, 7], count=3, seed=10, batch_size=2, **call))
+    found = store.joined(dataset.drawn(pipe, [4, 7], count=3, seed=10, batch_size=2, **call))
     assert found.conditions["class_labels"].tolist() == [4, 7, 4]
     generators = [torch.Generator().manual_seed(s) for s in (10, 11, 12)]
     drawn = pipe(class_labels=[4, 7, 4], generator=generators, output_type="pt", **call).images
@@ -196,26 +196,3 @@ def test_no_prompt_is_what_guidance_compares_with():
     assert found["added_cond_kwargs"]["time_ids"].any()
     pipe.register_to_config(force_zeros_for_empty_prompt=False)
     assert dataset.null(pipe)["encoder_hidden_states"].any()
-
-
-def test_examples_are_kept_whole_and_known_by_how_they_were_made(tmp_path):
-    from secateur.examples import Examples
-
-    nested = {"text_embeds": noise(1, 3, 6), "time_ids": torch.ones(3, 6, dtype=torch.long), "none": None}
-    shared = {"img_ids": noise(2, 4, 3), "joint_attention_kwargs": {"scale": 0.5}, "flag": True}
-    made = Examples(noise(3, 3, 4, 2, 2), {"added": nested, "labels": torch.arange(3)}, shared, "hidden_states", 0.001)
-    path = tmp_path / "deeper" / "e.safetensors"
-    dataset.save(made, path, made={"seed": 1})
-    found = dataset.load(path, made={"seed": 1})
-    assert torch.equal(found.latents, made.latents)
-    assert torch.equal(found.conditions["labels"], made.conditions["labels"])
-    assert all(torch.equal(found.conditions["added"][k], nested[k]) for k in ("text_embeds", "time_ids"))
-    assert found.conditions["added"]["none"] is None
-    assert torch.equal(found.shared["img_ids"], shared["img_ids"])
-    assert {k: v for k, v in found.shared.items() if k != "img_ids"} == {k: v for k, v in shared.items() if k != "img_ids"}
-    assert (found.stream, found.timestep_scale, len(dataset.load(path))) == ("hidden_states", 0.001, 3)
-    with pytest.raises(ValueError, match="holds a set of examples whose seed is 1 and this one's is 2"):
-        dataset.load(path, made={"seed": 2})
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ValueError, match="no whole set of examples"):
-        dataset.load(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,30 +52,38 @@ def examples_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator
 
     ValueError: they are others, and a distillation in the same folder goes on from a checkpoint that learnt from them.
     """
-    from secateur import dataset
+    from secateur import store
 
     made = made_of(asked, pipe)
     if (accelerator is None or accelerator.is_main_process) and not is_made(path, made):
-        found = []
-        with progress() as bar:
-            task = bar.add_task("making examples", total=asked.limit)
-            for part in parts(asked, pipe, batch_size=batch_size):
-                found.append(part)
-                bar.update(task, advance=len(part))
-        dataset.save(dataset.together(found), path, made=made)
+        numbers = store.making(partial(parts, asked, pipe, batch_size=batch_size), path, made=made)
+        watched(numbers, asked.limit, path.parent)
     if accelerator is not None:
         accelerator.wait_for_everyone()
-    return dataset.load(path, made=made)
+    return store.load(path, made=made)
+
+
+def watched(numbers: Iterator[int], limit: int, folder: Path) -> None:
+    """All examples are made; an interrupt says where to go on from."""
+    number = 0
+    with progress() as bar:
+        task = bar.add_task("making examples", total=limit)
+        try:
+            for number in numbers:
+                bar.update(task, completed=number)
+        except KeyboardInterrupt:
+            console.print(f"stopped after {number} examples; the same command goes on from {folder}", soft_wrap=True)
+            raise SystemExit(130) from None
 
 
 def is_made(path: Path, made: Mapping[str, Any]) -> bool:
     """Whether a file has the examples that would be made; ValueError where it has others and there is a checkpoint of them."""
-    from secateur import checkpoints, dataset
+    from secateur import checkpoints, store
 
     if not path.exists():
         return False
     try:
-        dataset.load(path, made=made)
+        store.load(path, made=made)
     except ValueError:
         if (path.parent / checkpoints.FILE).exists():
             raise
@@ -113,15 +122,16 @@ def source_of(asked: Data) -> str | None:
     return f"{Path(source)} with captions {text}, files {fingerprint.of_files(Path(source, name) for name in names)}"
 
 
-def parts(asked: Data, pipe: Any, *, batch_size: int) -> Iterator[Examples]:
-    """The examples, some at a time."""
+def parts(asked: Data, pipe: Any, first: int, *, batch_size: int) -> Iterator[Examples]:
+    """The examples from number `first` on, some at a time."""
     from secateur import compare, dataset
 
     if asked.prompts is None:
-        return dataset.encoded(pipe, pairs(asked, default_side(pipe)), batch_size=batch_size, limit=asked.limit)
+        found = pairs(asked, default_side(pipe))
+        return dataset.encoded(pipe, found, first=first, limit=asked.limit, batch_size=batch_size)
     call = {"num_inference_steps": asked.steps, "guidance_scale": compare.guidance(pipe, asked.teacher, asked.guidance_scale)}
     prompts = read_prompts(Path(asked.prompts))
-    return dataset.drawn(pipe, prompts, count=asked.limit, seed=asked.seed, batch_size=batch_size, **call)
+    return dataset.drawn(pipe, prompts, first=first, count=asked.limit, seed=asked.seed, batch_size=batch_size, **call)
 
 
 def pairs(asked: Data, side: int) -> Iterator[Pair]:

@@ -198,7 +198,7 @@ def costs_of(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
 
 def scored(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
     """The scores of a denoiser's layers on what the pipe draws."""
-    from secateur import dataset, score
+    from secateur import dataset, score, store
 
     count, parts = len(asked.conditions), []
     with progress() as bar:
@@ -207,7 +207,7 @@ def scored(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
                                   batch_size=asked.batch_size, **asked.call):  # fmt: skip
             parts.append(part)
             bar.update(drawing, completed=min(count, len(parts) * asked.batch_size))
-    steps = score.scored(denoiser, dataset.together(parts), loaded.scheduler, criterion=asked.criterion,
+    steps = score.scored(denoiser, store.joined(parts), loaded.scheduler, criterion=asked.criterion,
                          samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size, path=asked.path)  # fmt: skip
     return watched(steps, asked.path)
 

@@ -12,7 +12,19 @@ from rich.live import Live
 from rich.table import Table, box
 
 from secateur.cli_data import HUB, SCENES, TARS, Data, check_data, examples_of
-from secateur.terminal import AsJson, Device, Dtype, Guidance, Steps, command_line, console, finish, load_pipe, progress
+from secateur.terminal import (
+    AsJson,
+    Device,
+    Dtype,
+    Guidance,
+    Steps,
+    accelerator_for,
+    command_line,
+    console,
+    finish,
+    load_pipe,
+    progress,
+)
 
 if TYPE_CHECKING:
     from secateur.distil import DistilStep
@@ -81,7 +93,7 @@ def distil(
     check_folders(student, teacher, out, checkpoints)
     check_data(asked)
     cut = plan_of(student, plan)
-    accelerator = accelerator_for(mixed_precision, log_with, checkpoints, device=device)
+    accelerator = accelerator_for(mixed_precision, log_with, checkpoints, device=device, project="secateur-distil")
     last = taught(student, asked, settings, cut, out, checkpoints, save_every, accelerator, dtype=dtype, device=device)
     if accelerator is None or accelerator.is_main_process:
         console.print(terms(last), f"wrote {out}", soft_wrap=True)
@@ -149,20 +161,6 @@ def plan_of(student: Path, plan: Path | None) -> Plan | None:
 
     beside_it = student / PLAN
     return Plan.load(plan or beside_it) if plan or beside_it.is_file() else None
-
-
-def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *, device: str, project: str = "secateur-distil"):
-    """An Accelerator where accelerate or torchrun has launched this, or a tracker is wanted; otherwise None."""
-    import os
-
-    if log_with is None and not {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & set(os.environ):
-        return None
-    from accelerate import Accelerator
-
-    made = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision, log_with=log_with, project_dir=folder)
-    if log_with is not None:
-        made.init_trackers(project)
-    return made
 
 
 # What is done

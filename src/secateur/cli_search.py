@@ -27,6 +27,7 @@ from secateur.terminal import (
     Scheduler,
     Seed,
     Steps,
+    accelerator_for,
     check_tokens,
     check_writable,
     command_line,
@@ -82,7 +83,6 @@ def search(
     from secateur import baselines, find, macs, pipes
     from secateur import schedule as schedules
     from secateur.calibration import record
-    from secateur.cli_distil import accelerator_for
     from secateur.solvers import check_solver
     from secateur.subnet import component
 

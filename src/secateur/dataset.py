@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_map
 
-from secateur import calibration, progress
+from secateur import calibration
 from secateur.examples import Examples, asked_for, from_images, from_trajectory
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ METADATA, FILE_NAME = "metadata.jsonl", "file_name"
 CAPTIONS = ("text", "caption", "txt", "prompt", "label", "cls")  # columns, the first that there is
 IMAGES = ("image", "jpg", "jpeg", "png", "webp")
 NO_LABEL = 1000  # DiTPipeline's unconditional class
-NOUN = "set of examples"
 
 
 # Pictures
@@ -163,48 +160,47 @@ def scenes(name: str, *, seed: int = 0) -> Iterator[Pair]:
 
 
 def encoded(
-    pipe: DiffusionPipeline, pairs: Iterable[Pair], *, batch_size: int = 8, limit: int | None = None, **call: Any
+    pipe: DiffusionPipeline,
+    pairs: Iterable[Pair],
+    *,
+    first: int = 0,
+    limit: int | None = None,
+    batch_size: int = 8,
+    **call: Any,
 ) -> Iterator[Examples]:
-    """Examples of pictures, `batch_size` at a time; join them by `together`. ValueError where there is no picture."""
-    left = islice(pairs, limit)
-    empty = True
+    """Examples of pictures from number `first` to `limit`, `batch_size` at a time, for `store.making` or `store.joined`.
+
+    ValueError where there is no picture at all.
+    """
+    left, number = islice(pairs, first, limit), first
     while part := list(islice(left, batch_size)):
-        empty = False
-        yield from_images(
-            pipe, np.stack([image for image, _ in part]), [told for _, told in part], batch_size=batch_size, **call
-        )
-    if empty:
+        number += len(part)
+        images, told = zip(*part, strict=True)
+        yield from_images(pipe, np.stack(images), told, batch_size=batch_size, **call)
+    if not number:
         raise ValueError("there is no picture in the data: give one or more")
 
 
 def drawn(
-    pipe: DiffusionPipeline, prompts: Sequence[Condition], *, count: int, seed: int = 0, batch_size: int = 8, **call: Any
+    pipe: DiffusionPipeline,
+    prompts: Sequence[Condition],
+    *,
+    count: int,
+    first: int = 0,
+    seed: int = 0,
+    batch_size: int = 8,
+    **call: Any,
 ) -> Iterator[Examples]:
     """Examples without images: what the pipe itself draws by the prompts, in turn, `batch_size` at a time.
 
-    call: of the pipe, such as num_inference_steps and guidance_scale.
+    first, count: numbers of the first one and after the last. call: of the pipe, such as num_inference_steps.
     """
-    for first in range(0, count, batch_size):
-        numbers = range(first, min(first + batch_size, count))
+    for start in range(first, count, batch_size):
+        numbers = range(start, min(start + batch_size, count))
         asked = [prompts[n % len(prompts)] for n in numbers]
         seeds = [seed + n for n in numbers]
         trajectory = calibration.record(pipe, asked, seeds=seeds, batch_size=batch_size, **call)
         yield from_trajectory(pipe, trajectory)
-
-
-def together(parts: Iterable[Examples]) -> Examples:
-    """All parts as one. ValueError where they differ in shape."""
-    found = list(parts)
-    first = found[0]
-    if len(shapes := {part.latents.shape[1:] for part in found}) > 1:
-        raise ValueError(f"found latents of shapes {sorted(map(tuple, shapes))}: give pictures of one size")
-
-    def joined(*values: Any) -> Any:
-        return torch.cat(values) if torch.is_tensor(values[0]) else values[0]
-
-    conditions = tree_map(joined, *(dict(part.conditions) for part in found))
-    latents = torch.cat([part.latents for part in found])
-    return Examples(latents, conditions, first.shared, first.stream, first.timestep_scale)
 
 
 def null(pipe: DiffusionPipeline, *, labels: bool = False, **call: Any) -> dict[str, Any]:
@@ -218,41 +214,3 @@ def null(pipe: DiffusionPipeline, *, labels: bool = False, **call: Any) -> dict[
         added = {**added, "text_embeds": zero(added["text_embeds"])}
         return {**found, "encoder_hidden_states": zero(found["encoder_hidden_states"]), "added_cond_kwargs": added}
     return dict(found)
-
-
-# Files
-
-
-def save(examples: Examples, path: str | Path, *, made: Mapping[str, Any]) -> None:
-    """Write examples as safetensors. made: how they were made, any JSON."""
-    flat: dict[str, Tensor] = {"latents": examples.latents}
-    kinds = {kind: leaves(getattr(examples, kind), kind, flat) for kind in ("conditions", "shared")}
-    stated = {**kinds, "stream": examples.stream, "timestep_scale": examples.timestep_scale}
-    progress.write(flat, Path(path), stated=stated, arguments=made)
-
-
-def load(path: str | Path, *, made: Mapping[str, Any] | None = None) -> Examples:
-    """The examples in a file, whose pages are read when they are asked for. made: how they must have been made, where given.
-
-    ValueError: damaged, or made otherwise.
-    """
-    stated, flat = progress.read(Path(path), noun=NOUN, arguments=made)
-    conditions, shared = (rebuilt(stated[kind], kind, flat) for kind in ("conditions", "shared"))
-    return Examples(flat["latents"], conditions, shared, stated["stream"], stated["timestep_scale"])
-
-
-def leaves(value: Any, name: str, flat: dict[str, Tensor]) -> Any:
-    """The JSON of nested values, whose tensors go into `flat` under dotted names and leave their name's dtype here."""
-    if isinstance(value, Mapping):
-        return {key: leaves(x, f"{name}.{key}", flat) for key, x in value.items()}
-    if torch.is_tensor(value):
-        flat[name] = value
-        return {"$": name}
-    return value
-
-
-def rebuilt(value: Any, name: str, flat: Mapping[str, Tensor]) -> Any:
-    """What `leaves` took apart."""
-    if isinstance(value, Mapping):
-        return flat[name] if "$" in value else {key: rebuilt(x, f"{name}.{key}", flat) for key, x in value.items()}
-    return value

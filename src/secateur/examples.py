@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from secateur.calibration import Trajectory
 
+AT_ONCE = 256  # samples: as many as are read from a file that is mapped into memory
 NO_CONDITIONS = ("timestep", "return_dict")  # among the arguments of a denoiser, beside the latents
 
 
@@ -51,7 +52,7 @@ class Examples:
         object.__setattr__(self, "latents", self.latents.contiguous())
         if self.latents.ndim < 3 or not len(self.latents):
             raise ValueError(f"found latents of shape {tuple(self.latents.shape)}: give (N, C, H, W), one sample or more")
-        if not self.latents.isfinite().all():
+        if not all(part.isfinite().all() for part in self.latents.split(AT_ONCE)):
             raise ValueError("the latents hold NaN or infinity: encode with the VAE in float32, where half precision overflows")
         if wrong := [x for x in tensors(self.conditions) if x.ndim == 0 or len(x) != len(self.latents)]:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
+import os
 import re
 import shlex
 import sys
@@ -74,6 +75,18 @@ def load_pipe(pipe: str, *, dtype: str = "float32", device: str = "cpu"):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
     return pipes.load(pipe, dtype=dtype).to(device)
+
+
+def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *, device: str, project: str):
+    """An Accelerator where accelerate or torchrun has launched this, or a tracker is wanted; otherwise None."""
+    if log_with is None and not {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & set(os.environ):
+        return None
+    from accelerate import Accelerator
+
+    made = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision, log_with=log_with, project_dir=folder)
+    if log_with is not None:
+        made.init_trackers(project)
+    return made
 
 
 def read_prompts(path: Path) -> list[str] | list[int]:
