@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from secateur import cli_depth, criteria, dataset, macs, pipes
+from secateur import cli_depth, criteria, dataset, macs, pipes, quality
+from secateur.bypass import bypassed
+from secateur.calibration import generate
 from secateur.cli import app
 from secateur.layer_scores import LayerScores
 from secateur.plan import Plan, bk_sdm_base
 from secateur.planning import planned
 from secateur.subnet import component
-from secateur.surgery import parameters
+from secateur.surgery import cuttable, parameters
 from test_calibration import dit, sd  # noqa: F401, the fixtures
 
 
@@ -110,6 +112,35 @@ def test_bad_input_ends_in_one_sentence_and_leaves_nothing(sd, tmp_path, words, 
     assert code != 0
     assert told in " ".join(said.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "teacher"]
+
+
+def test_layers_are_scored_by_how_a_score_of_the_images_falls(sd, tmp_path, monkeypatch):  # noqa: F811
+    def redness(*, device: str):
+        return lambda images, prompts: images[..., 0].mean(axis=(1, 2)) + len(prompts[0])
+
+    monkeypatch.setitem(quality.SCORES, "clip", redness)
+    sd.save_pretrained(tmp_path / "teacher")
+    (tmp_path / "prompts.txt").write_text("a fox\nblue\n")
+    code, said = run(*small(tmp_path, "--keep", 0.8, "--criterion", "clip", "--guidance-scale", 2.0))
+    assert code == 0, said
+    scores = LayerScores.load(tmp_path / "student" / "layer_scores.safetensors")
+    assert (scores.made["criterion"], scores.losses.shape[1]) == ("clip", 2)
+    layer, how = scores.layers[0], scores.removals[0]
+    call = {"seeds": (40_000, 40_001), "num_inference_steps": 2, "guidance_scale": 2.0}
+    pipe = pipes.load(str(tmp_path / "teacher"))
+    dense = generate(pipe, ["a fox", "blue"], **call)[..., 0].mean(axis=(1, 2))
+    with bypassed(pipe.unet, Plan((layer,), (how,), scores.denoiser), found=cuttable(pipe.unet)):
+        without = generate(pipe, ["a fox", "blue"], **call)[..., 0].mean(axis=(1, 2))
+    np.testing.assert_allclose(scores.losses[0], dense - without, atol=1e-6)
+    assert np.abs(scores.losses).max() > 0
+
+
+def test_class_labels_are_not_compared_with_images(dit, tmp_path):  # noqa: F811
+    dit.save_pretrained(tmp_path / "teacher")
+    (tmp_path / "prompts.txt").write_text("1\n2\n")
+    code, said = run(*small(tmp_path, "--keep", 0.8, "--criterion", "pick"))
+    assert (code, "found class labels, which pick cannot compare images with" in said) == (1, True)
+    assert not (tmp_path / "student").exists()
 
 
 @pytest.mark.parametrize("cost", ["parameters", "ms"])

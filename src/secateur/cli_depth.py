@@ -32,11 +32,14 @@ from secateur.terminal import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from secateur.layer_scores import LayerScores
     from secateur.plan import Plan
     from secateur.score import ScoreStep
 
 app = typer.Typer()
+CRITERIA = "output, task, taylor, cosine, magnitude; or clip, pick, hps: how the images' score falls"
 LEADING = 5  # layers shown while there is scoring
 
 
@@ -67,7 +70,7 @@ def prune(
         Path | None, typer.Option(help="cut to --keep by scores saved before, STUDENT/layer_scores.safetensors")
     ] = None,
     cost: Annotated[str, typer.Option(help="what keep is a fraction of: parameters, macs, macs_attention, ms")] = "parameters",
-    criterion: Annotated[str, typer.Option(help="output, task, taylor, cosine or magnitude")] = "output",
+    criterion: Annotated[str, typer.Option(help=f"of layers: {CRITERIA}")] = "output",
     method: Annotated[str, typer.Option(help="exact, greedy or greedy_ratio")] = "exact",
     prompts: Prompts = None,
     images: Annotated[int, typer.Option(min=1, help="images that the pipe draws to be scored on")] = 16,
@@ -99,6 +102,7 @@ def prune(
     conditions = () if chosen else calibration_conditions(pipe, prompts, images)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     check_tokens(loaded, conditions)
+    check_texts(criterion, conditions)
     if found is not None:
         check_scores(scores, found, component(loaded))
     partial = out.with_name(f".{out.name}.scores.safetensors")
@@ -125,11 +129,20 @@ def check_choices(**chosen: str) -> None:
     """Nothing; ValueError for a word that is none of those to choose among."""
     from secateur.criteria import CRITERIA
     from secateur.planning import METHODS
+    from secateur.quality import SCORES
 
-    words = {"criterion": tuple(CRITERIA), "method": METHODS, "cost": ("parameters", "macs", "macs_attention", "ms")}
+    words = {"criterion": (*CRITERIA, *SCORES), "method": METHODS, "cost": ("parameters", "macs", "macs_attention", "ms")}
     for name, word in chosen.items():
         if word not in words[name]:
             raise ValueError(f"there is no {name} {word!r}: choose {', '.join(words[name])}")
+
+
+def check_texts(criterion: str, conditions: tuple[Any, ...]) -> None:
+    """Nothing; ValueError where images shall be compared with prompts, and there are class labels."""
+    from secateur.quality import SCORES
+
+    if criterion in SCORES and any(not isinstance(condition, str) for condition in conditions):
+        raise ValueError(f"found class labels, which {criterion} cannot compare images with: choose another --criterion")
 
 
 def fixed_plan(plan: Path | None, preset: str | None) -> Plan | None:
@@ -197,7 +210,15 @@ def costs_of(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
 
 
 def scored(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
-    """The scores of a denoiser's layers on what the pipe draws."""
+    """The scores of a denoiser's layers: by what it says about what the pipe draws, or by how the images themselves change."""
+    from secateur.quality import SCORES
+
+    by = by_images if asked.criterion in SCORES else by_answers
+    return watched(by(loaded, denoiser, asked), asked.path)
+
+
+def by_answers(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep]:
+    """Layers scored by the denoiser's answers on noisy samples of what the pipe draws."""
     from secateur import dataset, score, store
 
     count, parts = len(asked.conditions), []
@@ -207,9 +228,23 @@ def scored(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
                                   batch_size=asked.batch_size, **asked.call):  # fmt: skip
             parts.append(part)
             bar.update(drawing, completed=min(count, len(parts) * asked.batch_size))
-    steps = score.scored(denoiser, store.joined(parts), loaded.scheduler, criterion=asked.criterion,
-                         samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size, path=asked.path)  # fmt: skip
-    return watched(steps, asked.path)
+    return score.scored(denoiser, store.joined(parts), loaded.scheduler, criterion=asked.criterion,
+                        samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size, path=asked.path)  # fmt: skip
+
+
+def by_images(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep]:
+    """Layers scored by how much worse a score finds the images of the pipe without them."""
+    from secateur import calibration, fingerprint, quality, score
+
+    rate = quality.SCORES[asked.criterion](device=str(loaded.device))
+    seeds = range(asked.seed, asked.seed + len(asked.conditions))
+
+    def scores() -> np.ndarray:
+        images = calibration.generate(loaded, asked.conditions, seeds=seeds, batch_size=asked.batch_size, **asked.call)
+        return rate(images, asked.conditions)
+
+    made = {"seed": asked.seed, "conditions": list(asked.conditions), "teacher": fingerprint.of_pipe(loaded), **asked.call}
+    return score.score_change(denoiser, scores, name=asked.criterion, path=asked.path, made=made)
 
 
 def watched(steps: Iterator[ScoreStep], path: Path) -> LayerScores:

@@ -196,6 +196,9 @@ def _load_hps(device: str) -> tuple[nn.Module, Callable, Callable]:
     return net.eval().to(device), transform, open_clip.get_tokenizer("ViT-H-14")
 
 
+SCORES: dict[str, Callable[..., Score]] = {"clip": clip_score, "pick": pick_score, "hps": hps_v2}
+
+
 def lpips(net: nn.Module | None = None, *, device: str = "cpu") -> Distance:
     """A Distance: LPIPS (arXiv 1801.03924) on AlexNet; needs torchmetrics and torchvision.
 

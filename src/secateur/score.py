@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -83,15 +84,17 @@ def score_change(
     name: str,
     layers: Sequence[str] | None = None,
     path: str | Path | None = None,
+    made: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[ScoreStep]:
     """A ScoreStep for each layer by how much worse the pipe's images get: its score less the one without the layer.
 
     score: draws K images with the teacher's pipe, the same ones each time, and gives (K,), higher for better: CLIP score,
-    PickScore, prompt accuracy. name: what to call it in `made`.
+    PickScore, prompt accuracy. name: of the criterion. made: of which images, any JSON. path: a file where finished layers are
+    kept and gone on from, if name and `made` are the same.
     """
     check_teacher(teacher)
     dense, found = torch.as_tensor(score()).float(), cuttable(bare(teacher))
-    blank = unscored(teacher, layers, timesteps=dense * 0, weights=dense * 0 + 1, made={"criterion": name})
+    blank = unscored(teacher, layers, timesteps=dense * 0, weights=dense * 0 + 1, made={"criterion": name, **made})
 
     def losses(plans: Sequence[Plan]) -> Losses:
         for plan in plans:
