@@ -90,7 +90,19 @@ def losses(records: dict[str, dict], keep: float = 0.2) -> str:
         rows.append((f"{pipe}, dense", percent(dense["accuracy"]), "100 % (100 %)", "1", ""))
         ours = [row for row in record["rows"] if row["group"].startswith("Secateur") and row["keep"] == keep]
         rows += [(f"{pipe}, {row['name']}", percent(row["accuracy"]), kept(row), *speed(row)) for row in ours]
-    return table(heads, rows)
+    return "\n\n".join([table(heads, rows), *(limit(pipe, record, keep) for pipe, record in records.items())])
+
+
+def limit(pipe: str, record: dict, keep: float) -> str:
+    """How much faster a schedule could be at most, for what it does not make cheaper."""
+    if "outside" not in record:
+        return ""
+    rest = record["outside"]["median"]
+    return (
+        f"On {pipe} {100 * rest:.1f} % of the dense time (quartiles {100 * record['outside']['low']:.1f}–"
+        f"{100 * record['outside']['high']:.1f}) is not the denoiser's or goes into holding: "
+        f"at most {1 / (rest + keep * (1 - rest)):.2f}× is to be had of {1 / keep:g}×."
+    )
 
 
 def kept(row: dict) -> str:
