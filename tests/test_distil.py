@@ -465,33 +465,42 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):
 TOGETHER = """
 import sys
 from accelerate import Accelerator
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from secateur.checkpoints import is_spread, whole
 from test_distil import DistilSettings, distil, made
 accelerator = Accelerator(cpu=True)
-teacher, student, examples, scheduler, found = made("dit")
+if sys.argv[2] == "fsdp":  # which accelerate sets up for GPUs alone
+    policy = {"auto_wrap_policy": "transformer_based_wrap", "state_dict_type": "FULL_STATE_DICT"}
+    accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, reshard_after_forward=True, **policy)
+teacher, student, examples, scheduler, found = made(sys.argv[3])
 settings = DistilSettings(steps=3, batch_size=4, accumulation=2, lr=1e-3)
 options = {"sites": found, "settings": settings, "accelerator": accelerator, "folder": sys.argv[1], "save_every": 2}
 *_, last = distil(teacher, student, examples, scheduler, **options)
-numbers = [p.double().sum().item() for p in student.parameters()]
-print(accelerator.num_processes, *map(repr, last.raw.values()), *map(repr, numbers))
+numbers = [whole(p.detach()).double().sum().item() for p in student.parameters()]
+print(accelerator.num_processes, sum(map(is_spread, student.parameters())), *map(repr, last.raw.values()), *map(repr, numbers))
 """
 
 
-def test_two_processes_make_the_student_of_one(tmp_path):
+@pytest.mark.parametrize(("way", "kind"), [("ddp", "dit"), ("fsdp", "dit"), ("fsdp", "sd15")])
+def test_two_processes_make_the_student_of_one(tmp_path, way, kind):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    processes = [script(str(tmp_path), text=TOGETHER, **env, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    words = (str(tmp_path), way, kind)
+    processes = [script(*words, text=TOGETHER, **env, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
     first, second = (process.communicate(timeout=120)[0].split() for process in processes)
     settings = DistilSettings(steps=3, batch_size=4, accumulation=2, lr=1e-3)
-    alone, steps = ran("dit", settings, folder=tmp_path / "alone")
+    alone, steps = ran(kind, settings, folder=tmp_path / "alone")
+    names = [name for name, _ in made(kind)[1].named_parameters()]
     assert first == second
-    assert first[0] == "2"
-    wanted = [*steps[-1].raw.values(), *(p.double().sum().item() for p in alone.values())]
-    np.testing.assert_allclose(np.array(first[1:], dtype=float), wanted, rtol=2e-3, atol=2e-4)
-    together, _ = ran("dit", settings, folder=tmp_path)  # goes on from what two have saved
+    assert first[:2] == ["2", str(len(names) if way == "fsdp" else 0)]
+    wanted = [*steps[-1].raw.values(), *(alone[name].double().sum().item() for name in names)]
+    np.testing.assert_allclose(np.array(first[2:], dtype=float), wanted, rtol=2e-3, atol=2e-4)
+    together, _ = ran(kind, settings, folder=tmp_path)  # goes on from what two have saved
     assert equal(together, alone, rtol=1e-2, atol=2e-4)
-    start = made("dit")[1].state_dict()
+    start = made(kind)[1].state_dict()
     assert not equal(together, start, rtol=1e-2, atol=2e-4)
 
 

@@ -42,6 +42,7 @@ def check(now: Training, course: Course) -> None:
     asked = lesson(course, last[now.accelerator.process_index :: now.accelerator.num_processes]).question.to(device)
     with now.accelerator.autocast():
         said = answer(now.model, asked)
+    reshard(now.model)
     sound = torch.stack([x.isfinite().all() for x in (said, *map(local, course.student.parameters()))]).all()
     if now.accelerator.reduce(sound.float(), "mean").item() < 1:
         raise ValueError(f"update {now.number} left a student that answers NaN or infinity, which is not saved: {AFRESH}")
@@ -99,6 +100,13 @@ def whole(x: Tensor) -> Tensor:
 def local(x: Tensor) -> Tensor:
     """The part of a tensor that this process holds."""
     return x.to_local() if is_spread(x) else x
+
+
+def reshard(model: nn.Module) -> None:
+    """Let FSDP 2 give back the weights that it gathered for a forward, which only a backward would make it do by itself."""
+    for module in model.modules():
+        if callable(again := getattr(module, "reshard", None)):
+            again()
 
 
 def is_spread(x: Any) -> TypeGuard[DTensor]:
