@@ -127,6 +127,30 @@ def test_a_gain_counts_where_it_is_beyond_doubt():
     assert surely("start") < 32.0
 
 
+def test_a_schedule_that_is_surely_worse_on_some_images_is_not_measured_on_the_others():
+    worth = {
+        "start": [30.0] * 8,
+        "worse": [29.0, 28.9, 29.1, 28.8] + [40.0] * 4,
+        "behind": [29.0, 31.0, 29.5, 30.0] + [31.0] * 4,
+    }
+    cuts = tuple(Told({name: values[k : k + 4] for name, values in worth.items()}) for k in (0, 4))
+    surely = Surely(Told(worth, cuts=cuts))
+    assert surely("start") == 30.0
+    assert surely("worse") == pytest.approx(28.95)
+    assert surely("behind") == 30.0  # 0.44 dB nearer, which is not beyond doubt
+    assert [part.seen for part in cuts] == [["start", "worse", "behind"], ["start", "behind"]]
+
+
+def test_parts_of_an_objective_are_its_images_in_order(dit, blocks):
+    labels, seeds = [1, 2, 7, 3, 3, 4, 5, 6, 1, 0], list(range(10))
+    whole = to_dense(dit, record(dit, labels, seeds=seeds, **CALL), batch_size=2, blocks=blocks)
+    first, last = whole.parts()
+    assert (first.seeds, last.conditions) == (tuple(range(8)), (1, 0))
+    schedule = baselines.uniform(blocks, STEPS, every=3)
+    np.testing.assert_allclose(np.concatenate([first.each(schedule), last.each(schedule)]), whole.each(schedule), atol=1e-3)
+    assert len(replace(whole, batch_size=10).parts()) == 1
+
+
 def test_more_images_are_drawn_where_a_gain_is_in_doubt_and_nowhere_else():
     """Sets of four images, of which each schedule's gain over "start" is known; 1 + 3 sets are there."""
     gains = {
@@ -193,6 +217,10 @@ class Told:
 
     worth: dict
     seen: list = field(default_factory=list)
+    cuts: tuple = ()
+
+    def parts(self):
+        return self.cuts or (self,)
 
     def each(self, schedule):
         self.seen.append(schedule)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 DOUBT = 2.0  # ours
+FEW = 8  # images at least from which a gain's spread is told (ours)
 NOWHERE_DB = -100.0  # ours: of images that are not finite, where others are
 CAP_DB = 100.0  # ours: an image equal to its target is infinitely near, and no mean survives that
 STEPS = ("num_inference_steps", "timesteps", "sigmas")  # how a pipe is told them
@@ -67,6 +68,14 @@ class Objective:
         check_finite(images, "the images under the schedule")
         return np.minimum(quality.psnr(images, self.target), CAP_DB)
 
+    def parts(self) -> tuple[Objective, ...]:
+        """The same on some of the images at a time, a batch or FEW of them."""
+        size = max(self.batch_size, FEW)
+        cuts = [slice(start, start + size) for start in range(0, len(self.seeds), size)]
+        return tuple(
+            replace(self, conditions=self.conditions[cut], seeds=self.seeds[cut], target=self.target[cut]) for cut in cuts
+        )
+
 
 @dataclass(eq=False)
 class Seen:
@@ -81,8 +90,9 @@ class Surely:
     """An objective that rises only where the images get nearer beyond doubt, for searches that try many schedules on few.
 
     The first schedule is worth its mean dB, and must give finite images. A later one is worth more than the best only where its
-    gain, image by image, is above DOUBT standard errors; among many trials on few images, some look better by chance. Where the
-    gain is less sure, but as large as it takes to be sure with all images, both are measured on the next set of `more` (ours).
+    gain, image by image, is above DOUBT standard errors; among many trials on few images, some look better by chance. One that
+    is surely worse on part of the images is not measured on the others. Where the gain is less sure, but as large as it takes
+    to be sure with all images, both are measured on the next set of `more` (ours).
     more: makers of objectives on as many other images; each is asked once, when first needed. Values are of the first images.
     """
 
@@ -91,37 +101,49 @@ class Surely:
     best: Seen | None = None
 
     def __post_init__(self):
-        self.drawn = [self.objective]
+        self.drawn = list(self.objective.parts())
+        self.parts = len(self.drawn)  # the others are sets of `more`
 
     def __call__(self, schedule: Schedule) -> float:
         found = Seen(schedule)
         try:
-            if self.best is None or self.surely_better(found, self.best):
+            if self.best is None:
+                self.on(self.parts - 1, found)
+                self.best = found
+            elif self.surely_better(found, self.best):
                 self.best = found
         except NotFiniteError:
             if self.best is None:
                 raise
             return NOWHERE_DB
-        return float(min(self.on(0, found).mean(), self.on(0, self.best).mean()))
+        lost = self.gains(found, self.best, min(len(found.sets), self.parts)).mean()
+        return float(np.concatenate(self.best.sets[: self.parts]).mean() + min(0.0, lost))
 
     def surely_better(self, found: Seen, best: Seen) -> bool:
         """Whether a schedule is better than the best beyond doubt, on as many images as it takes and there are."""
-        most, gains = 1 + len(self.more), []
-        for number in range(most):
-            gains.append(self.on(number, found) - self.on(number, best))
-            known = np.concatenate(gains)
+        for count in range(1, self.parts):
+            if surely_more(-self.gains(found, best, count)):
+                return False
+        most = 1 + len(self.more)
+        for sets in range(1, most + 1):
+            known = self.gains(found, best, self.parts + sets - 1)
             if surely_more(known):
                 return True
-            if not surely_more(known, doubt=DOUBT * math.sqrt((number + 1) / most)):
+            if not surely_more(known, doubt=DOUBT * math.sqrt(sets / most)):
                 return False
         return False
 
+    def gains(self, found: Seen, best: Seen, count: int) -> np.ndarray:
+        """By how many dB a schedule is better than the best, image by image, on so many parts and sets of the images."""
+        return np.concatenate([self.on(number, found) - self.on(number, best) for number in range(count)])
+
     def on(self, number: int, seen: Seen) -> np.ndarray:
-        """dB of each image of one set, measured when first asked for."""
-        if number == len(self.drawn):
-            self.drawn.append(self.more[number - 1]())
-        if number == len(seen.sets):
-            seen.sets.append(self.drawn[number].each(seen.schedule))
+        """dB of each image of one part or set, measured when first asked for."""
+        while number >= len(seen.sets):
+            place = len(seen.sets)
+            if place == len(self.drawn):
+                self.drawn.append(self.more[place - self.parts]())
+            seen.sets.append(self.drawn[place].each(seen.schedule))
         return seen.sets[number]
 
 
