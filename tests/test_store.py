@@ -33,6 +33,12 @@ def test_examples_are_kept_whole_and_known_by_how_they_were_made(tmp_path):
         store.load(path)
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Files of two examples."""
+    monkeypatch.setattr(store, "PART", 2)
+
+
 def whole(count: int) -> Examples:
     """Examples that tell their numbers."""
     latents, words = noise(1, count, 4, 2, 2), noise(2, count, 3, 8).half()
@@ -91,6 +97,17 @@ def test_parts_that_are_damaged_or_of_other_data_are_made_again(tmp_path, seed, 
     list(store.making(again, path, made={"seed": seed}))
     assert again.begun == list(range(from_number, 9, 2))
     assert equal(store.load(path, made={"seed": seed}), whole(9))
+
+
+def test_small_parts_share_a_file_and_none_is_lost_when_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "PART", 4)
+    path = tmp_path / "examples.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        list(store.making(Source(12, size=2, breaks=10), path, made={}))
+    assert sorted(file.stem for file in (tmp_path / ".examples.parts").iterdir()) == ["000000000", "000000004", "000000008"]
+    again = Source(12, size=2)
+    assert list(store.making(again, path, made={})) == [10, 12]
+    assert equal(store.load(path), whole(12))
 
 
 def test_joining_that_finds_no_room_leaves_the_parts(tmp_path, monkeypatch):

@@ -121,17 +121,26 @@ def search(
             bar.update(task, total=None, description="measuring the distance to the other target")
             watch.measure_other(loaded, trajectory, found[-1], blocks=counted.blocks, batch_size=batch_size)
     if main:
-        made = schedules.load(out)
-        console.print(str(made), markup=False, highlight=False)
-        console.print(stage_table(found))
-        console.print(near_of(made, images), soft_wrap=True)
-        console.print(f"{kept_of(made, dict.fromkeys((counted, costs)), calls=watch.calls)}; wrote {out}", soft_wrap=True)
-        if share := of_teacher(pipe, counted):
-            kept = counted.of(made) / (watch.calls * counted.call())
-            console.print(
-                f"that is {kept * share:.3f} of the MACs of the teacher, of whose calls the student's take {share:.3f}"
-            )
-        finish(schedules.document(made), as_json=json)
+        tell(schedules.load(out), found, watch, images=images, counted=counted, teacher=of_teacher(pipe, counted), json=json)
+
+
+def tell(
+    made: Schedule, found: list[Found], watch: Watch, *, images: int, counted: Macs, teacher: float | None, json: bool
+) -> None:
+    """Show the schedule, what each stage added, how near it is and what it keeps. teacher: see `of_teacher`."""
+    from secateur import schedule as schedules
+
+    console.print(str(made), markup=False, highlight=False)
+    console.print(stage_table(found))
+    console.print(near_of(made, images), soft_wrap=True)
+    kept = kept_of(made, dict.fromkeys((counted, watch.costs)), calls=watch.calls)
+    console.print(f"{kept}; wrote {watch.out}", soft_wrap=True)
+    if teacher:
+        share = counted.of(made) / (watch.calls * counted.call())
+        console.print(
+            f"that is {share * teacher:.3f} of the MACs of the teacher, of whose calls the student's take {teacher:.3f}"
+        )
+    finish(schedules.document(made), as_json=json)
 
 
 @dataclass

@@ -18,23 +18,35 @@ from secateur import progress
 from secateur.examples import Examples
 
 NOUN = "set of examples"
+PART = 128  # examples: few enough to lose when killed, and a million of them in fewer files than may be mapped
 
 
 def making(parts: Callable[[int], Iterator[Examples]], path: Path, *, made: Mapping[str, Any]) -> Iterator[int]:
-    """How many examples there are, after each part; when it ends, all are in the file `path`.
+    """How many examples there are, as they are made; when it ends, all are in the file `path`.
 
-    parts: gives the examples from a number on, some at a time. made: how they are made, any JSON. Parts lie in a folder beside
-    the file until the end, and those made alike before a stop are taken from there.
+    parts: gives the examples from a number on, some at a time. made: how they are made, any JSON. They lie in files of PART or
+    more beside `path` until the end, and those made alike before a stop are taken from there.
     """
-    folder = path.with_name(f".{path.stem}.parts")
+    folder, held = path.with_name(f".{path.stem}.parts"), list[Examples]()
     files, number = parts_there(folder, made=made)
     if files:
         yield number
-    for part in parts(number):
-        files.append(part_file(folder, number))
-        save(part, files[-1], made=made)
-        number += len(part)
-        yield number
+
+    def keep() -> None:
+        files.append(part_file(folder, number - sum(map(len, held))))
+        save(joined(held), files[-1], made=made)
+        held.clear()
+
+    try:
+        for part in parts(number):
+            held.append(part)
+            number += len(part)
+            if sum(map(len, held)) >= PART:
+                keep()
+            yield number
+    finally:
+        if held:
+            keep()
     join(files, path, made=made)
     rmtree(folder)
 
