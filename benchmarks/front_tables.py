@@ -25,8 +25,16 @@ def front_table(record: dict) -> str:
     )
     budgets = sorted({row["keep"] for row in record["rows"]} - {1.0}, reverse=True)
     rows = [front_row([row for row in record["rows"] if row["keep"] == budget], 50 * budget) for budget in budgets]
-    count = f"{len(record['seeds'])} images a row, "
+    count = f"{len(record['seeds'])} images a row; {searches(record)}; "
     return table(heads, rows) + "\n\n" + count + provenance(record)
+
+
+def searches(record: dict) -> str:
+    """How many searches the means and ranges are of."""
+    ours = [(row["group"], row["keep"]) for row in record["rows"] if row["group"].startswith("Secateur")]
+    counts = sorted({ours.count(one) for one in ours})
+    many = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return f"means and ranges of {many} searches with other calibration noise"
 
 
 def front_row(rows: list[dict], calls: float) -> tuple[str, ...]:
