@@ -76,7 +76,7 @@ def join(files: Sequence[Path], path: Path, *, made: Mapping[str, Any]) -> None:
         save(joined(map(load, files), cat=mapped(Path(folder))), path, made=made)
 
 
-def joined(parts: Iterable[Examples], *, cat: Callable[[Sequence[Tensor]], Tensor] = torch.cat) -> Examples:
+def joined(parts: Iterable[Examples], *, cat: Callable[[list[Tensor]], Tensor] = torch.cat) -> Examples:
     """All parts as one. cat: how their tensors are put together. ValueError where they differ in shape."""
     found = list(parts)
     first = found[0]
@@ -84,22 +84,22 @@ def joined(parts: Iterable[Examples], *, cat: Callable[[Sequence[Tensor]], Tenso
         raise ValueError(f"found latents of shapes {sorted(map(tuple, shapes))}: give pictures of one size")
 
     def leaf(*values: Any) -> Any:
-        return cat(values) if torch.is_tensor(values[0]) else values[0]
+        return cat(list(values)) if torch.is_tensor(values[0]) else values[0]
 
     conditions = tree_map(leaf, *(dict(part.conditions) for part in found))
     latents = cat([part.latents for part in found])
     return Examples(latents, conditions, first.shared, first.stream, first.timestep_scale)
 
 
-def mapped(folder: Path) -> Callable[[Sequence[Tensor]], Tensor]:
+def mapped(folder: Path) -> Callable[[list[Tensor]], Tensor]:
     """torch.cat whose results lie in files of a folder, so that the kernel may write them out and forget them."""
     numbers = count()
 
-    def cat(parts: Sequence[Tensor]) -> Tensor:
+    def cat(parts: list[Tensor]) -> Tensor:
         shape = sum(map(len, parts)), *parts[0].shape[1:]
         file = str(folder / str(next(numbers)))
         room = torch.from_file(file, shared=True, size=math.prod(shape), dtype=parts[0].dtype).view(shape)
-        return torch.cat(list(parts), out=room)
+        return torch.cat(parts, out=room)
 
     return cat
 
