@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -110,12 +111,13 @@ def test_small_parts_share_a_file_and_none_is_lost_when_stopped(tmp_path, monkey
     assert equal(store.load(path), whole(12))
 
 
-def test_joining_that_finds_no_room_leaves_the_parts(tmp_path, monkeypatch):
+def test_joining_that_finds_no_room_says_so_and_leaves_the_parts(tmp_path, monkeypatch):
     path = tmp_path / "examples.safetensors"
     with monkeypatch.context() as patched:
-        patched.setattr(store, "join", lambda *_, **__: (_ for _ in ()).throw(OSError("full")))
-        with pytest.raises(OSError, match="full"):
+        patched.setattr(store, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+        with pytest.raises(OSError, match=r"examples.safetensors takes 0.0 GB and 0.0 are free: make room"):
             list(store.making(Source(5, size=2), path, made={}))
+    assert not path.exists()
     again = Source(5, size=2)
     assert list(store.making(again, path, made={})) == [5]
     assert not again.begun

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from shutil import rmtree
+from shutil import disk_usage, rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -71,7 +71,16 @@ def part_file(folder: Path, number: int) -> Path:
 
 
 def join(files: Sequence[Path], path: Path, *, made: Mapping[str, Any]) -> None:
-    """Write the examples of all files into one, tensor by tensor through files that are mapped into memory."""
+    """Write the examples of all files into one, tensor by tensor through files that are mapped into memory.
+
+    OSError where the disk has no room for both: a mapped file that finds none would end the process without a word.
+    """
+    needed, free = 2 * sum(file.stat().st_size for file in files), disk_usage(path.parent).free
+    if free < needed:
+        raise OSError(
+            f"joining the examples into {path} takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} are free: make room, and the "
+            "same command goes on"
+        )
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         save(joined(map(load, files), cat=mapped(Path(folder))), path, made=made)
 
