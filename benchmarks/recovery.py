@@ -38,7 +38,7 @@ from secateur.zoo import judge
 RESULTS = Path(__file__).parents[1] / "results"
 KEEP, EXAMPLES, TUPLES, STEPS, BATCH = 0.5, 8192, 64, 25, 8
 FIRST_SEED = 60_000  # of the images that are judged
-SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)  # of the updates, where students are judged
+SHARES = (0.1, 0.3, 1.0)  # of the updates, where students are judged; before training once for each plan
 WATCHED = 200  # records of the terms in a run
 NORMALIZED = DistilSettings(
     batch_size=16, lr=5e-4, warmup=50, schedule="cosine", timesteps="stratified", null_rate=0.1, ema=0.995
@@ -163,6 +163,14 @@ def random_plan(denoiser, keep: float, seed: int) -> Plan:
     return plan_without(denoiser, gone, made={"method": "random", "seed": seed})
 
 
+def untrained(shared: Bench, name: str, seed: int) -> dict[str, Any]:
+    """The row of a plan's student before any training."""
+    plan = shared.plan(name, seed)
+    student = drop_layers(shared.teacher, plan)
+    known = {"plan": name, "way": None, "seed": seed, "keep": parameters(student) / parameters(shared.teacher), "updates": 0}
+    return known | {"joint_loss": shared.joint_loss(plan), **judged(shared, student, {})}
+
+
 def run(shared: Bench, arm: tuple[str, str], seed: int, updates: int, *, done: set[int]) -> Iterator[dict[str, Any]]:
     """The rows of one run as they are found, but for those done: the student judged after so many updates."""
     name, way = arm
@@ -174,8 +182,6 @@ def run(shared: Bench, arm: tuple[str, str], seed: int, updates: int, *, done: s
     settings = replace(WAYS[way], steps=updates, seed=seed)
     steps = distil(teacher, student, shared.examples, shared.pipe.scheduler, settings=settings, null=shared.null, folder=folder,
                    save_every=marks[0], sites=features.sites(teacher, student, plan=plan))  # fmt: skip
-    if 0 not in done:
-        yield known | {"updates": 0, "joint_loss": shared.joint_loss(plan), **judged(shared, student, {})}
     start = time.perf_counter()
     for step in steps:
         if step.number % max(updates // WATCHED, 1) == 0 or step.number == 1:
@@ -220,21 +226,32 @@ def name_of(arm: tuple[str, str], seed: int, updates: int | None) -> str:
     return f"{arm[0]}, {arm[1]}, seed {seed}, {updates} updates"
 
 
+def untrained_name(plan: str, seed: int) -> str:
+    """Plans are the same for every seed and way, but for random ones."""
+    return f"{plan}, seed {seed}, untrained" if plan == "random" else f"{plan}, untrained"
+
+
 def measured(shared: Bench, document: dict[str, Any], path: Path, *, seeds: int, arms: int, updates: int) -> None:
     """Measure what is missing; the file is whole after every row."""
     if not document["rows"]:
-        document["rows"].append({"name": "teacher", "plan": "teacher", "keep": 1.0, **shared.judged()})
-        records.save(document, path)
+        keep_row(document, path, {"name": "teacher", "plan": "teacher", "keep": 1.0, **shared.judged()})
     for seed in range(seeds):
         for arm in ARMS[shared.name][:arms]:
             done = {row["updates"] for row in document["rows"] if row["name"] == name_of(arm, seed, row.get("updates"))}
             if updates in done:
                 continue
+            before = untrained_name(arm[0], seed)
+            if before not in {row["name"] for row in document["rows"]}:
+                keep_row(document, path, {"name": before, **untrained(shared, arm[0], seed)})
             for row in run(shared, arm, seed, updates, done=done):
-                name = name_of(arm, seed, row["updates"])
-                document["rows"].append({"name": name, **row})
-                records.save(document, path)
-                print(f"{name}: accuracy {row['accuracy']['mean']:.3f}, Fréchet {row['frechet']:.3g}", flush=True)
+                keep_row(document, path, {"name": name_of(arm, seed, row["updates"]), **row})
+
+
+def keep_row(document: dict[str, Any], path: Path, row: dict[str, Any]) -> None:
+    """Add a row to the file and say so."""
+    document["rows"].append(row)
+    records.save(document, path)
+    print(f"{row['name']}: accuracy {row['accuracy']['mean']:.3f}, Fréchet {row['frechet']:.3g}", flush=True)
 
 
 def started(name: str, path: Path, options: dict[str, Any]) -> dict[str, Any]:

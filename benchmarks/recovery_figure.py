@@ -30,7 +30,13 @@ def draw(document: Mapping[str, Any], arms: Sequence[Arm], path: Path) -> None:
         if title == "prompt accuracy":
             axis.axhline(0.96 * value(teacher), color="#bbbbbb", lw=1, ls=":", label="4 % below")
         for arm, colour in zip(arms, COLOURS, strict=False):
-            curve(axis, [row for row in document["rows"] if (row["plan"], row.get("way")) == arm], value, arm, colour)
+            curve(
+                axis,
+                [row for row in document["rows"] if (row["plan"], row.get("way")) in (arm, (arm[0], None))],
+                value,
+                arm,
+                colour,
+            )
         axis.set_xscale("symlog", linthresh=max(document["options"]["updates"] / 10, 1))
         axis.set_xlabel("updates")
         axis.set_title(title, fontsize=10, loc="left")

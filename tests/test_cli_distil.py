@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -278,3 +280,6 @@ def test_accelerate_is_used_where_it_has_launched_the_command(monkeypatch, tmp_p
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert terminal.accelerator_for("no", None, tmp_path, device="cpu", project="secateur-distil").mixed_precision == "no"
     AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setitem(sys.modules, "accelerate", SimpleNamespace(Accelerator=SimpleNamespace))
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # which would round the weights
+    assert terminal.accelerator_for("bf16", None, tmp_path, device="cuda", project="secateur-distil").mixed_precision == "no"

@@ -10,7 +10,9 @@ import subprocess
 import sys
 from copy import deepcopy
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -464,15 +466,24 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):
 
 TOGETHER = """
 import sys
-from accelerate import Accelerator
+from accelerate import Accelerator, DeepSpeedPlugin
+from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from secateur.checkpoints import is_spread, whole
 from test_distil import DistilSettings, distil, made
-accelerator = Accelerator(cpu=True)
+zero = DeepSpeedPlugin(zero_stage=int(sys.argv[2][-1])) if sys.argv[2].startswith("zero") else None
+accelerator = Accelerator(cpu=True, deepspeed_plugin=zero)
 if sys.argv[2] == "fsdp":  # which accelerate sets up for GPUs alone
     policy = {"auto_wrap_policy": "transformer_based_wrap", "state_dict_type": "FULL_STATE_DICT"}
     accelerator.state.distributed_type = DistributedType.FSDP
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, reshard_after_forward=True, **policy)
+if zero:  # for GPUs alone too
+    import deepspeed
+    deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
+    PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.DEEPSPEED
+    accelerator.state.deepspeed_plugins = {"default": zero}
+    zero.set_mixed_precision("no")
+    zero.select(_from_accelerator_state=True)
 teacher, student, examples, scheduler, found = made(sys.argv[3])
 settings = DistilSettings(steps=3, batch_size=4, accumulation=2, lr=1e-3)
 options = {"sites": found, "settings": settings, "accelerator": accelerator, "folder": sys.argv[1], "save_every": 2}
@@ -482,15 +493,33 @@ print(accelerator.num_processes, sum(map(is_spread, student.parameters())), *map
 """
 
 
-@pytest.mark.parametrize(("way", "kind"), [("ddp", "dit"), ("fsdp", "dit"), ("fsdp", "sd15")])
+ZERO = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed, which is built where it is installed")
+
+
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        ("ddp", "dit"),
+        ("fsdp", "dit"),
+        ("fsdp", "sd15"),
+        pytest.param("zero1", "dit", marks=ZERO),
+        pytest.param("zero2", "sd15", marks=ZERO),
+    ],
+)
 def test_two_processes_make_the_student_of_one(tmp_path, way, kind):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    env = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "ACCELERATE_USE_CPU": "true",
+        "DS_ACCELERATOR": "cpu",
+    }
     words = (str(tmp_path), way, kind)
     processes = [script(*words, text=TOGETHER, **env, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
-    first, second = (process.communicate(timeout=120)[0].split() for process in processes)
+    first, second = (process.communicate(timeout=300)[0].splitlines()[-1].split() for process in processes)
     settings = DistilSettings(steps=3, batch_size=4, accumulation=2, lr=1e-3)
     alone, steps = ran(kind, settings, folder=tmp_path / "alone")
     names = [name for name, _ in made(kind)[1].named_parameters()]
@@ -578,5 +607,17 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_done():
     refused("found save_every=0", save_every=0)
     refused("trains by another noise", noise_of=KarrasVeScheduler())
     refused("teacher is on cpu and the student learns on meta", by=deepcopy(student).to("meta"))
+
+    def deepspeed(stage: int = 2, mixed_precision: str = "no"):
+        plugin = SimpleNamespace(zero_stage=stage)
+        parts = {"state": SimpleNamespace(deepspeed_plugin=plugin), "mixed_precision": mixed_precision, "num_processes": 2}
+        return SimpleNamespace(distributed_type="DEEPSPEED", device=torch.device("cpu"), **parts)
+
+    refused("zero_stage is 3, and stages 1 and 2 work here", accelerator=deepspeed(3))
+    refused("mixed_precision is 'bf16', by which DeepSpeed would round", accelerator=deepspeed(mixed_precision="bf16"))
+    refused("DeepSpeed scales gradients of fp16", accelerator=deepspeed(), settings=replace(QUICK, mixed_precision="fp16"))
+    refused(
+        "a batch of 3 samples cannot be spread evenly over 2", accelerator=deepspeed(), settings=replace(QUICK, batch_size=3)
+    )
     with pytest.raises(ValueError, match=r"mid_block of the student gives \(2, 16, 1, 1\) and down_blocks.0 of the teacher"):
         next(distil(teacher, student, examples, DDPMScheduler(), settings=QUICK, sites={"mid_block": "down_blocks.0"}))

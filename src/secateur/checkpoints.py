@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from secateur import progress
+from secateur import progress, zero
 from secateur.examples import answer
 from secateur.lessons import Course, lesson
-from secateur.training import AFRESH, Training
+from secateur.training import AFRESH, Training, precision
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -40,7 +40,7 @@ def check(now: Training, course: Course) -> None:
     s, device = course.settings, now.accelerator.device
     last = range(now.number * s.samples - s.batch_size, now.number * s.samples)
     asked = lesson(course, last[now.accelerator.process_index :: now.accelerator.num_processes]).question.to(device)
-    with now.accelerator.autocast():
+    with precision(course):
         said = answer(now.model, asked)
     reshard(now.model)
     sound = torch.stack([x.isfinite().all() for x in (said, *map(local, course.student.parameters()))]).all()
@@ -69,7 +69,7 @@ def scaler_state(now: Training) -> dict[str, Any]:
 def tensors(now: Training, student: nn.Module) -> dict[str, Tensor]:
     """Every tensor of a training by name, whole also where processes hold parts of it."""
     names = [name for name, _ in student.named_parameters()]
-    state = now.optimizer.state_dict()["state"]
+    state = zero.state(now.optimizer, student) if zero.used(now.accelerator) else now.optimizer.state_dict()["state"]
     kept = {f"optimizer.{part}.{names[i]}": x for i, parts in state.items() for part, x in parts.items()}
     weights = {f"student.{name}": p for name, p in student.named_parameters()}
     return {name: whole(x) for name, x in (weights | kept | {f"averaged.{n}": x for n, x in now.averaged.items()}).items()}
@@ -88,6 +88,8 @@ def put(now: Training, student: nn.Module, found: Mapping[str, Tensor]) -> None:
             else:
                 target = parameters[name] if kind == "student" else now.averaged[name]
                 target.copy_(like(x, target))
+    if zero.used(now.accelerator):
+        return zero.put(now.optimizer, student, state)
     groups = now.optimizer.state_dict()["param_groups"]
     now.optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from secateur import checkpoints, features, fingerprint, training
+from secateur import checkpoints, features, fingerprint, training, zero
 from secateur.examples import Examples, prediction, tensors
 from secateur.lessons import Course, DistilSettings
 from secateur.schedule import scheduler_signature
@@ -166,11 +166,9 @@ def check_processes(course: Course) -> None:
         raise ValueError(f"the teacher is on {theirs} and the student learns on {device}: move the teacher there")
     if accelerator is None:
         return
-    if accelerator.distributed_type == "DEEPSPEED":
-        raise ValueError(
-            "DeepSpeed keeps the optimizer's state in a form of its own, which no checkpoint here holds: use FSDP 2 or DDP"
-        )
-    if accelerator.mixed_precision != s.mixed_precision:
+    if zero.used(accelerator):
+        zero.check(accelerator, s.mixed_precision)
+    elif accelerator.mixed_precision != s.mixed_precision:
         raise ValueError(
             f"the accelerator's mixed_precision is {accelerator.mixed_precision!r} and the settings' {s.mixed_precision!r}: "
             "give both the same"

@@ -83,6 +83,8 @@ def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *,
         return None
     from accelerate import Accelerator
 
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        mixed_precision = "no"  # by which DeepSpeed would round weights; see `zero`
     made = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision, log_with=log_with, project_dir=folder)
     if log_with is not None:
         made.init_trackers(project)

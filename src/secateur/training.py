@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from secateur import distil_loss
+from secateur import distil_loss, zero
 from secateur.examples import answer
 from secateur.features import captured, stream_place
 from secateur.lessons import PRECISIONS, Course, DistilSettings, lesson
@@ -32,10 +32,6 @@ class Alone:
         self.device, self.mixed_precision = device, mixed_precision
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.scaler = torch.amp.GradScaler(device.type) if mixed_precision == "fp16" else None
-
-    def autocast(self) -> torch.autocast:
-        dtype = PRECISIONS[self.mixed_precision]
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32)
 
     def accumulate(self, model: nn.Module) -> nullcontext:
         return nullcontext()
@@ -93,7 +89,11 @@ def prepared(course: Course) -> Iterator[Training]:
         if s.checkpointing:
             checkpoint(student, undo)
         optimizer = torch.optim.AdamW(student.parameters(), lr=s.lr, weight_decay=s.weight_decay)
+        if zero.used(accelerator):
+            zero.tell(accelerator, s)
         model, optimizer = (student, optimizer) if isinstance(accelerator, Alone) else accelerator.prepare(student, optimizer)
+        if zero.used(accelerator):
+            undo.callback(zero.forget, model, student)
         averaged = {name: p.detach().clone() for name, p in student.named_parameters()} if s.ema is not None else {}
         yield Training(model, optimizer, accelerator, averaged)
 
@@ -135,6 +135,12 @@ def plain(student: Any, before: Mapping[int, set[str]]) -> None:
 # One update
 
 
+def precision(course: Course) -> torch.autocast:
+    """torch's autocast to the precision of the settings."""
+    dtype = PRECISIONS[course.settings.mixed_precision]
+    return torch.autocast(next(course.student.parameters()).device.type, dtype, enabled=dtype is not torch.float32)
+
+
 def update(course: Course, now: Training) -> None:
     """Minimise the sum of the terms once, over all processes. ValueError, in all of them, for NaN or infinity."""
     s, first = course.settings, now.number * course.settings.samples
@@ -168,7 +174,7 @@ def terms(course: Course, now: Training, numbers: range) -> tuple[dict[str, Tens
     asked = lesson(course, numbers)
     question = asked.question.to(now.accelerator.device)
     told, theirs = taught(course, now, question) if s.output or s.feature else (None, {})
-    with now.accelerator.autocast(), captured(course.student, list(sites), place=stream_place(course.teacher)) as mine:
+    with precision(course), captured(course.student, list(sites), place=stream_place(course.teacher)) as mine:
         said = answer(now.model, question).float()  # once, so that gradients of the terms are summed in full precision
     raw: dict[str, Tensor] = {}
     if s.task:
@@ -186,7 +192,7 @@ def taught(course: Course, now: Training, question: Any) -> tuple[Tensor, dict[s
     """What the teacher says and the features at its sites."""
     names = list(dict.fromkeys(course.sites.values())) if course.settings.feature else []
     dtype = next(course.teacher.parameters()).dtype
-    with now.accelerator.autocast(), captured(course.teacher, names, place=stream_place(course.teacher)) as found:
+    with precision(course), captured(course.teacher, names, place=stream_place(course.teacher)) as found:
         told = answer(course.teacher, question.to(now.accelerator.device, dtype))
     return told, dict(found)
 
