@@ -11,10 +11,11 @@ import sys
 
 import depth_tables
 import front_tables
+import recovery_tables
 import search_tables
 from pages import RESULTS, ROOT, load, percent, provenance, table
 
-PAGES = ROOT / "README.md", ROOT / "docs" / "search.md", ROOT / "docs" / "front.md"
+PAGES = ROOT / "README.md", ROOT / "docs" / "search.md", ROOT / "docs" / "front.md", ROOT / "docs" / "distil.md"
 
 
 def comparison(record: dict) -> str:
@@ -91,6 +92,7 @@ def sections() -> dict[str, str]:
         **front_tables.sections(),
         **search_tables.sections(),
         **depth_tables.sections(),
+        **recovery_tables.sections(),
     }
 
 

@@ -108,9 +108,8 @@ class Bench:
         call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[self.name], "batch_size": BATCH}
         images = generate(self.pipe, asked, seeds=seeds, **call)
         right = quality.prompt_accuracy(images, captions, judge)
-        low, high = quality.wilson(int(right.sum()), len(right))
-        frechet = quality.judge_frechet(images, zoo.renders(captions), judge)
-        return {"accuracy": {"mean": float(right.mean()), "low": low, "high": high}, "frechet": frechet}
+        accuracy = {"mean": float(right.mean()), "ci95": list(quality.wilson(int(right.sum()), len(right)))}
+        return {"accuracy": accuracy, "frechet": quality.judge_frechet(images, zoo.renders(captions), judge)}
 
 
 def bench(name: str, images: int, folder: Path, examples: int, given: dict[str, Path]) -> Bench:

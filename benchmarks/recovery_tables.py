@@ -1,0 +1,64 @@
+"""The tables of how students recover, from results/recovery-*.json."""
+
+from __future__ import annotations
+
+from statistics import mean
+from typing import Any
+
+from pages import RESULTS, load, percent, provenance, table
+
+PIPES = ("emoji-sd", "emoji-dit")
+LEVELS = (0.0, 0.1, 0.3, 1.0)  # shares of the updates
+
+
+def sections() -> dict[str, str]:
+    """What stands between the markers of these tables; nothing for a pipe that was not measured."""
+    records = {pipe: load(f"recovery-{pipe}") for pipe in PIPES if (RESULTS / f"recovery-{pipe}.json").exists()}
+    return {f"recovery-{pipe}": of_pipe(record) for pipe, record in records.items()}
+
+
+def of_pipe(record: dict[str, Any]) -> str:
+    """A line for each plan and way of teaching: mean accuracy at each mark over its seeds, and what it lost at the end."""
+    last = record["options"]["updates"]
+    marks = [round(share * last) for share in LEVELS]
+    teacher = next(row for row in record["rows"] if row["plan"] == "teacher")
+    heads = ("plan, distillation", "parameters kept", "joint output loss", *(f"after {n} updates" for n in marks))
+    heads = (*heads, "relative decline (range of seeds)", "Fréchet distance", "seeds")
+    rows = [
+        (
+            "teacher",
+            "100 %",
+            "–",
+            *("–",) * (len(marks) - 1),
+            percent(teacher["accuracy"]),
+            "–",
+            f"{teacher['frechet']:.3g}",
+            "–",
+        )
+    ]
+    rows += [line(record["rows"], arm, marks, teacher) for arm in arms(record["rows"], last)]
+    return table(heads, rows) + f"\n\n{provenance(record)}"
+
+
+def arms(rows: list[dict[str, Any]], last: int) -> list[tuple[str, str]]:
+    """Plans and ways that were taught to the end, in the order in which they were measured."""
+    done = [(row["plan"], row["way"]) for row in rows if row.get("updates") == last]
+    return list(dict.fromkeys(done))
+
+
+def line(rows: list[dict[str, Any]], arm: tuple[str, str], marks: list[int], teacher: dict[str, Any]) -> tuple[str, ...]:
+    plan, way = arm
+    before = [row for row in rows if row["plan"] == plan and row.get("updates") == 0]
+    taught = [row for row in rows if (row["plan"], row.get("way")) == arm]
+    found = [[row["accuracy"]["mean"] for row in (taught if n else before) if row["updates"] == n] for n in marks]
+    ends = [row for row in taught if row["updates"] == marks[-1]]
+    declines = [100 * (1 - row["accuracy"]["mean"] / teacher["accuracy"]["mean"]) for row in ends]
+    return (
+        f"{plan}, {way}",
+        f"{100 * mean(row['keep'] for row in before):.1f} %",
+        f"{mean(row['joint_loss'] for row in before):.2g}",
+        *(f"{100 * mean(values):.1f} %" if values else "–" for values in found),
+        f"{mean(declines):.1f} % ({min(declines):.1f} to {max(declines):.1f})",
+        f"{mean(row['frechet'] for row in ends):.3g}",
+        str(len(ends)),
+    )
