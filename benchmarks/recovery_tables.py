@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 from pages import RESULTS, load, percent, provenance, table
+from scipy.stats import spearmanr
 
 PIPES = ("emoji-sd", "emoji-dit")
 LEVELS = (0.0, 0.1, 0.3, 1.0)  # shares of the updates
@@ -24,26 +25,39 @@ def of_pipe(record: dict[str, Any]) -> str:
     teacher = next(row for row in record["rows"] if row["plan"] == "teacher")
     heads = ("plan, distillation", "parameters kept", "joint output loss", *(f"after {n} updates" for n in marks))
     heads = (*heads, "relative decline (range of seeds)", "Fréchet distance", "seeds")
-    rows = [
-        (
-            "teacher",
-            "100 %",
-            "–",
-            *("–",) * (len(marks) - 1),
-            percent(teacher["accuracy"]),
-            "–",
-            f"{teacher['frechet']:.3g}",
-            "–",
-        )
-    ]
+    gaps = ("–",) * (len(marks) - 1)
+    rows = [("teacher", "100 %", "–", *gaps, percent(teacher["accuracy"]), "–", f"{teacher['frechet']:.3g}", "–")]
     rows += [line(record["rows"], arm, marks, teacher) for arm in arms(record["rows"], last)]
-    return table(heads, rows) + f"\n\n{provenance(record)}"
+    return "\n\n".join([table(heads, rows), *foretold(record["rows"], last), provenance(record)])
 
 
 def arms(rows: list[dict[str, Any]], last: int) -> list[tuple[str, str]]:
     """Plans and ways that were taught to the end, in the order in which they were measured."""
     done = [(row["plan"], row["way"]) for row in rows if row.get("updates") == last]
     return list(dict.fromkeys(done))
+
+
+def foretold(rows: list[dict[str, Any]], last: int) -> list[str]:
+    """How losses before training rank students by what they are worth after it; nothing for fewer than four of them."""
+    losses = {key(row): row["joint_loss"] for row in rows if row.get("updates") == 0}
+    ends = [row for row in rows if row.get("updates") == last and row["way"] == "normalized"]
+    students = {name: [row for row in ends if key(row) == name] for name in dict.fromkeys(map(key, ends))}
+    if len(students) < 4:
+        return []
+    before = [losses[name] for name in students]
+    ranks = [
+        float(spearmanr(before, [mean(map(of, found)) for found in students.values()]).statistic)
+        for of in (lambda row: row["accuracy"]["mean"], lambda row: row["frechet"])
+    ]
+    return [
+        f"Over the {len(students)} plans, normalized: rank correlation (Spearman) of the joint output loss before training with "
+        f"the accuracy after it {ranks[0]:.2f}, with the Fréchet distance after it {ranks[1]:.2f}."
+    ]
+
+
+def key(row: dict[str, Any]) -> tuple[str, int | None]:
+    """Which plan a row is of: random ones differ by seed."""
+    return row["plan"], row["seed"] if row["plan"] == "random" else None
 
 
 def line(rows: list[dict[str, Any]], arm: tuple[str, str], marks: list[int], teacher: dict[str, Any]) -> tuple[str, ...]:
