@@ -50,8 +50,8 @@ def foretold(rows: list[dict[str, Any]], last: int) -> list[str]:
         for of in (lambda row: row["accuracy"]["mean"], lambda row: row["frechet"])
     ]
     return [
-        f"Over the {len(students)} plans, normalized: rank correlation (Spearman) of the joint output loss before training with "
-        f"the accuracy after it {ranks[0]:.2f}, with the Fréchet distance after it {ranks[1]:.2f}."
+        f"Over the {len(students)} plans, normalized: rank correlation (Spearman) of the joint output loss before training "
+        f"with the accuracy after it {ranks[0]:.2f}, with the Fréchet distance after it {ranks[1]:.2f}."
     ]
 
 
