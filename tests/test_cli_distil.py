@@ -280,6 +280,12 @@ def test_accelerate_is_used_where_it_has_launched_the_command(monkeypatch, tmp_p
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert terminal.accelerator_for("no", None, tmp_path, device="cpu", project="secateur-distil").mixed_precision == "no"
     AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(ValueError, match=r"the tracker comet_ml is not installed: pip install comet_ml, or .*tensorboard"):
+        terminal.accelerator_for("no", "comet_ml", tmp_path, device="cpu", project="secateur-distil")
+    tracked = terminal.accelerator_for("no", "tensorboard", tmp_path, device="cpu", project="secateur-distil")
+    tracked.log({"total": 1.0}, step=1)
+    tracked.end_training()
+    assert any(path.name.startswith("events") for path in tmp_path.rglob("*"))
     monkeypatch.setitem(sys.modules, "accelerate", SimpleNamespace(Accelerator=SimpleNamespace))
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # which would round the weights
     assert terminal.accelerator_for("bf16", None, tmp_path, device="cuda", project="secateur-distil").mixed_precision == "no"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import diffusers
 import pytest
 import torch
 
-from secateur import find, load, pipes
+import tiny_pipes
+from secateur import find, load, pipes, terminal, zoo
 from secateur.schedule import document
 from test_cli import last_json, run  # noqa: F401, the fixture
 
@@ -248,9 +250,34 @@ def test_what_cannot_be_measured_is_refused_before_any_image(run, command):  # n
     assert not Path(f"secateur-{command}").exists()
 
 
-def test_a_denoiser_that_gives_nan_ends_in_one_sentence(run, monkeypatch):  # noqa: F811
+def test_sdxl_with_two_text_encoders_is_searched_by_prompts(run):  # noqa: F811
+    tiny_pipes.sdxl_with_encoders(zoo.load("emoji-sd").tokenizer).save_pretrained("pipe")
+    Path("prompts.txt").write_text("a fox on a blue background\nan owl on a red background\n")
+    words = ("--prompts", "prompts.txt", "--steps", "6", "--keep", "0.5", "--images", "2", "--trials", "2")
+    code, out, error = run("search", "pipe", *words, "-o", "s.json", "--json")
+    assert code == 0, error
+    assert "local" in out
+    assert last_json(out)["denoiser"] == "UNet2DConditionModel"
+    code, _, error = run("generate", "pipe", "--prompt", "a fox", "--steps", "6", "--schedule", "s.json", "--out", "images")
+    assert code == 0, error
+    assert len(list(Path("images").iterdir())) == 1
+    code, _, error = run("measure", "pipe", "--schedule", "s.json", "--prompts", "prompts.txt", "--steps", "6", "--images", "2")
+    assert code == 0, error
+
+
+@pytest.mark.parametrize("command", ["search", "generate", "measure", "compare"])
+def test_a_denoiser_that_gives_nan_ends_in_one_sentence(run, monkeypatch, command):  # noqa: F811
     from secateur import pipes
 
+    asked = {
+        "search": QUICK,
+        "generate": ("--prompt", "a fox on a blue background", "--steps", "2"),
+        "measure": ("--images", "1", "--steps", "4", "--keep", "0.5"),
+        "compare": ("s.json", "--images", "1", "--steps", "4"),
+    }
+    if command == "compare":
+        assert run("schedule", "emoji-sd", "--keep", "0.5", "--calls", "4", "-o", "s.json")[0] == 0
+    there = list(Path().iterdir())
     whole = pipes.load
 
     def broken(*args, **kwargs):
@@ -259,10 +286,64 @@ def test_a_denoiser_that_gives_nan_ends_in_one_sentence(run, monkeypatch):  # no
         return pipe
 
     monkeypatch.setattr(pipes, "load", broken)
-    code, _, error = run("search", "emoji-sd", *QUICK)
+    code, _, error = run(command, "emoji-sd", *asked[command])
     assert code == 1
     assert "not finite" in sentence(error)
+    assert list(Path().iterdir()) == there
+
+
+def test_generate_refuses_prompts_whose_end_would_not_be_heard(run):  # noqa: F811
+    code, _, error = run("generate", "emoji-sd", "--prompt", "a fox on a blue background " * 40)
+    assert code == 1
+    assert "the tokenizer reads" in sentence(error)
     assert not list(Path().iterdir())
+
+
+def test_prompts_are_no_longer_than_the_pipes_call_reads_them():
+    class Pipe:
+        def __call__(self, prompt, max_sequence_length=3):
+            pass
+
+    class Words:
+        model_max_length = int(1e30)
+
+        def __call__(self, prompt):
+            return SimpleNamespace(input_ids=prompt.split())
+
+    Pipe.components = {"tokenizer": Words()}
+    terminal.check_tokens(Pipe(), ("a b c", 7))
+    with pytest.raises(ValueError, match="has 4 tokens and the tokenizer reads 3"):
+        terminal.check_tokens(Pipe(), ("a b c d",))
+
+
+def test_a_budget_out_of_reach_is_refused_before_anything_is_recorded(run, monkeypatch):  # noqa: F811
+    from secateur import calibration
+
+    monkeypatch.setattr(calibration, "record", lambda *args, **kwargs: pytest.fail("recorded"))
+    code, _, error = run("search", "emoji-sd", "--steps", "8", "--keep", "0.1")
+    assert code == 1
+    assert "keep=0.1 is out of reach: ask for 0.125" in sentence(error)
+
+
+def test_milliseconds_of_one_run_are_not_those_of_the_next(run):  # noqa: F811
+    words = ("--stages", "stock,gradient", "--budget", "ms", "--checkpoints", "kept")
+    code, _, error = run("search", "emoji-sd", *QUICK, *words)
+    assert code == 1
+    assert "leave --checkpoints" in sentence(error)
+    assert not list(Path().iterdir())
+
+
+def test_an_error_on_the_way_says_where_the_best_so_far_is(run, monkeypatch):  # noqa: F811
+    def full(task, best):
+        raise MemoryError
+        yield
+
+    monkeypatch.setitem(find.METHODS, "local", full)
+    code, out, error = run("search", "emoji-sd", *QUICK, "--stages", "stock,local", "-o", "s.json")
+    assert code == 1
+    assert "the best so far is in s.json" in out
+    assert "out of memory" in sentence(error)
+    assert load("s.json").made["stage"] == "stock"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

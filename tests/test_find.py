@@ -65,7 +65,7 @@ def test_every_stage_keeps_the_budget_and_what_was_better(pipe):
         pass
 
 
-@pytest.mark.parametrize("name", ["sdxl", "pixart", "sd3", "flux"])
+@pytest.mark.parametrize("name", ["sd21", "sdxl", "pixart", "sd3", "flux"])
 def test_every_pipeline_of_the_paper_and_more_by_embeddings(name):
     pipe, call = PIPES[name]()
     pipe.vae.register_to_config(shift_factor=0.0)

@@ -32,6 +32,7 @@ SMALL = {"num_inference_steps": STEPS, "guidance_scale": 3.0}
 SIDES = {"height": 16, "width": 16}
 OPTIONS = {
     "sd": SMALL,
+    "sd21": SMALL,
     "sdxl": SMALL,
     "dit": SMALL,
     "pixart": SMALL | SIDES | {"use_resolution_binning": False},
@@ -60,6 +61,7 @@ def encoder(kind: str, width: int, pooled: int):
         mask = torch.ones(len(prompt), 5)
         return {
             "sd": (wordy, empty),
+            "sd21": (wordy, empty),
             "pixart": (wordy, mask, empty, mask),
             "flux": (wordy, short, torch.zeros(5, 3)),
         }.get(kind, (wordy, empty, short, none))
@@ -72,7 +74,7 @@ def pipe_of(kind: str, **more):
     pipe, _ = PIPES[kind](**more)
     pipe.vae.register_to_config(shift_factor=0.0)  # SD3 and Flux want one
     if kind != "dit":
-        wide = {"sd": 8, "sdxl": 8}.get(kind, 12)
+        wide = 8 if kind.startswith("sd") and kind != "sd3" else 12
         pipe.encode_prompt = encoder(kind, wide, 8 if kind == "sdxl" else 6)
     return pipe, dict(OPTIONS[kind])
 

@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 import torch
 from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from tiny import tiny
 
@@ -42,12 +43,20 @@ def common(batch: int = 1, width: int = 8, guidance: float = 3.0) -> dict[str, A
     return call | {"output_type": "latent"}
 
 
-def stable_diffusion(kind: str = "StableDiffusionPipeline", scheduler=None, *, batch: int = 1, guidance: float = 3.0, **more):
+def stable_diffusion(
+    kind: str = "StableDiffusionPipeline", scheduler=None, *, denoiser="sd15", batch: int = 1, guidance: float = 3.0, **more
+):
     """A Stable Diffusion pipeline of any kind and its arguments."""
-    parts = {"vae": vae(), "text_encoder": None, "tokenizer": None, "unet": tiny("sd15", **more.pop("unet", {}))}
+    parts = {"vae": vae(), "text_encoder": None, "tokenizer": None, "unet": tiny(denoiser, **more.pop("unet", {}))}
     rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipe = getattr(diffusers, kind)(**parts, **rest, scheduler=scheduler or ddim(), **more)
     return quiet(pipe), {**common(batch, guidance=guidance), **start(kind, batch)}
+
+
+def stable_diffusion_2():
+    """Stable Diffusion 2.1, which predicts velocities."""
+    scheduler = diffusers.DDIMScheduler.from_config(ddim().config, prediction_type="v_prediction")
+    return stable_diffusion(scheduler=scheduler, denoiser="sd21")
 
 
 def start(kind: str, batch: int) -> dict[str, Any]:
@@ -78,6 +87,17 @@ def sdxl(scheduler=None):
     pipe = diffusers.StableDiffusionXLPipeline(vae=vae(), unet=tiny("sdxl"), scheduler=scheduler, **parts)
     pooled = {"pooled_prompt_embeds": noise(6, 1, 8), "negative_pooled_prompt_embeds": noise(7, 1, 8)}
     return quiet(pipe), common() | pooled | {"latents": noise(4, 1, 4, 8, 8)}
+
+
+def sdxl_with_encoders(tokenizer):
+    """SDXL with its two text encoders, which take this tokenizer of CLIP's."""
+    torch.manual_seed(6)
+    small = {"hidden_size": 4, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 8}
+    words = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    config = CLIPTextConfig(**small, **words, max_position_embeddings=tokenizer.model_max_length)
+    encoders = {"text_encoder": CLIPTextModel(config).eval(), "text_encoder_2": CLIPTextModelWithProjection(config).eval()}
+    parts = {"vae": vae(), "unet": tiny("sdxl"), "scheduler": ddim(), "tokenizer": tokenizer, "tokenizer_2": tokenizer}
+    return quiet(diffusers.StableDiffusionXLPipeline(**parts, **encoders))
 
 
 def dit():
@@ -136,6 +156,7 @@ def wan(guidance: float = 3.0):
 
 PIPES = {
     "sd": stable_diffusion,
+    "sd21": stable_diffusion_2,
     "sdxl": sdxl,
     "dit": dit,
     "pixart": pixart,

@@ -130,7 +130,7 @@ def compare_command(
     device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
-    """The front: schedules of several budgets beside every rival at each, at all stock spacings; a record and a page."""
+    """The front: schedules of several budgets beside every rival that needs no search; a record and a page."""
     from secateur import compare, pipes
     from secateur.schedule import load
 
@@ -289,7 +289,9 @@ def generate(
 
     plan = schedules.load(schedule) if schedule else None
     asked = conditions_of(prompt)
+    check_writable(out, folder=True)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
+    check_tokens(loaded, tuple(asked))
     guidance = compare.guidance(loaded, pipe, guidance_scale)
     with pipes.scheduled(loaded, scheduler or compare.scheduler_for(loaded, plan), {}):
         images = compare.draw(loaded, plan, asked, seeds=range(seed, seed + len(asked)), batch_size=batch_size,

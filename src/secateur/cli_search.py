@@ -69,6 +69,7 @@ def search(
     checkpoints: Annotated[
         Path | None, typer.Option(help="folder that the gradient stage is saved in and goes on from")
     ] = None,
+    save_every: Annotated[int, typer.Option(min=1, help="updates from one checkpoint to the next")] = 50,
     log_with: Annotated[str | None, typer.Option(help="tracker of the gradient stage, such as tensorboard or wandb")] = None,
     granularity: Granularity = None,
     steps: Steps = 50,
@@ -80,7 +81,7 @@ def search(
     json: AsJson = False,
 ) -> None:
     """Find settings for a pipe: at which noise levels it calls its denoiser, and what each call refreshes."""
-    from secateur import baselines, find, macs, pipes
+    from secateur import baselines, find, macs, pipes, task
     from secateur import schedule as schedules
     from secateur.calibration import record
     from secateur.solvers import check_solver
@@ -93,16 +94,24 @@ def search(
         raise ValueError(f"found budget {budget!r}: choose macs or ms")
     pipes.locate(pipe)
     check_writable(out)
+    if checkpoints:
+        check_writable(checkpoints, folder=True, option="--checkpoints")
     conditions = calibration_conditions(pipe, prompts, images + more_images)
     accelerator = accelerator_for("no", log_with, checkpoints or out.parent, device=device, project="secateur-search")
     main = accelerator is None or accelerator.is_main_process
+    if budget == "ms" and order and "gradient" in order and (checkpoints or accelerator):
+        raise ValueError(
+            "blocks are timed anew by every run and process, so what the gradient stage did by --budget ms cannot be gone on "
+            "with or shared: leave --checkpoints and other processes out, or take --budget macs"
+        )
     loaded = load_pipe(pipe, dtype=dtype, device=device if accelerator is None else str(accelerator.device))
     check_tokens(loaded, conditions)
     seeds = range(seed, seed + len(conditions))
     first, further = (conditions[:images], seeds[:images]), (conditions[images:], seeds[images:])
     with pipes.scheduled(loaded, scheduler, {}), progress() as bar:
         check_solver(loaded.scheduler)
-        task = bar.add_task("recording the dense images", total=None)
+        task.check_calls(pipes.calls(loaded, steps), keep=wanted)
+        shown = bar.add_task("recording the dense images", total=None)
         options = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
         counted = macs.count(component(loaded), granularity)
         costs, trajectory = costs_of(loaded, counted, budget, lambda: record(loaded, first[0], seeds=first[1],
@@ -111,14 +120,14 @@ def search(
         more = find.more_for(objective, *further, target=target)
         looked = find.find(loaded, trajectory, macs=costs, keep=wanted, objective=objective, more=more, stages=order,
                            trials=trials, patience=patience, updates=updates, seed=seed, batch_size=batch_size,
-                           folder=checkpoints, accelerator=accelerator)  # fmt: skip
+                           folder=checkpoints, save_every=save_every, accelerator=accelerator)  # fmt: skip
         known = {"command": command_line(), "target": target, "keep": wanted, "budget": budget, "seeds": list(first[1]),
                  "more_seeds": list(further[1]), "unit": costs.unit, "conditions_sha256": digest(conditions), **options,
                  **versions()}  # fmt: skip
         watch = Watch(out if main else None, costs, len(trajectory.timesteps), known, target)
-        found = watch.all(looked, bar, task)
+        found = watch.all(looked, bar, shown)
         if not watch.stopped:
-            bar.update(task, total=None, description="measuring the distance to the other target")
+            bar.update(shown, total=None, description="measuring the distance to the other target")
             watch.measure_other(loaded, trajectory, found[-1], blocks=counted.blocks, batch_size=batch_size)
     if main:
         tell(schedules.load(out), found, watch, images=images, counted=counted, teacher=of_teacher(pipe, counted), json=json)
@@ -158,7 +167,7 @@ class Watch:
     stopped: bool = False
 
     def all(self, looked: Iterator[Found], bar: Progress, task: TaskID) -> list[Found]:
-        """The last Found of every stage; an interrupt keeps what was found."""
+        """The last Found of every stage; an interrupt keeps what was found, and so does an error, which is raised."""
         last: dict[str, Found] = {}
         try:
             for found in looked:
@@ -174,6 +183,10 @@ class Watch:
                 raise
             self.stopped = True
             console.print(f"stopped; the best so far is in {self.out}", soft_wrap=True)
+        except Exception:
+            if last and self.out:
+                console.print(f"failed on the way; the best so far is in {self.out}", soft_wrap=True)
+            raise
         return list(last.values())
 
     def says(self, found: Found) -> str:

@@ -23,6 +23,7 @@ from secateur import baselines, macs, measure, pipes, quality, zoo
 from secateur.blocks import matching
 from secateur.calibration import generate
 from secateur.families import family
+from secateur.objective import check_finite
 from secateur.schedule import Schedule, scheduler_signature
 from secateur.subnet import apply, component
 
@@ -122,9 +123,14 @@ def scheduler_for(pipe: DiffusionPipeline, schedule: Schedule | None) -> str | N
 
 
 def draw(pipe: DiffusionPipeline, schedule: Schedule | None, conditions: Sequence[Any], **call: Any) -> np.ndarray:
-    """Images (B, H, W, 3) of a pipe, following a schedule where one is given; arguments as for `calibration.generate`."""
+    """Images (B, H, W, 3) of a pipe, following a schedule where one is given; arguments as for `calibration.generate`.
+
+    NotFiniteError where a pixel is NaN or infinite, here and in `run`.
+    """
     with apply(pipe, schedule) if schedule else nullcontext():
-        return generate(pipe, conditions, **call)
+        images = generate(pipe, conditions, **call)
+    check_finite(images, "the images")
+    return images
 
 
 def guidance(pipe: DiffusionPipeline, source: str, wanted: float | None) -> float:
@@ -161,6 +167,7 @@ def _draw(pipe, variant: Variant, conditions, seeds, clock, call: Mapping[str, A
         draw = partial(generate, pipe, conditions, seeds=seeds, **options)
         memory = measure.peak_memory(lambda: made.append(_timed(draw, clock)), device=pipe.device)
         [(images, seconds)], cached = made, subnet.peak_bytes if subnet else 0
+        check_finite(images, f"the images of {variant.name}")
         return Batch(variant, images, seconds, len(pipe.scheduler.timesteps), cached, memory)
 
 

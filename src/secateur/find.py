@@ -80,6 +80,7 @@ def find(
     batch_size: int = 8,
     patience: int | None = 20,
     folder: str | Path | None = None,
+    save_every: int = 50,
     accelerator: Accelerator | None = None,
 ) -> Iterator[Found]:
     """The best schedule after every one that was measured; what comes later is kept only where it is surely better (`Surely`).
@@ -87,12 +88,13 @@ def find(
     trajectory: dense, recorded with the pipe's scheduler as it is. macs: at the granularity that the schedule shall have.
     stages: in this order, of METHODS; by default `stages_for` the trajectory. trials: schedules that the local search
     measures at most; patience: those in a row without anything better that end it, None for none (ours: 20). updates: of the
-    gradient stage; folder, accelerator: its own, see `search`. Each process makes the other stages by itself, to the same end.
+    gradient stage; folder, save_every, accelerator: its own, see `search`. Each process makes the other stages by itself, to
+    the same end.
     Raises ValueError for an unknown stage, for keep outside (0, 1] or below one call, and for a scheduler whose calls can
     neither be placed nor held, before anything is measured.
     """
     sure = Surely(objective, more)
-    learning = Learning(updates, folder, accelerator)
+    learning = Learning(updates, folder, save_every, accelerator)
     task = Task(pipe, trajectory, macs, baselines.check_keep(keep), sure, trials, learning, seed, batch_size, patience)
     check_solver(pipe.scheduler)
     stages = stages_for(task.calls, free=task.free) if stages is None else check_stages(stages)
@@ -258,12 +260,12 @@ def cells(task: Task, best: Found | None) -> Candidates:
 def gradient(task: Task, best: Found | None) -> Candidates:
     """DiP-GO's few updates, on the sampler's own grid; from the best so far, where that is on it."""
     start = best.schedule if best and best.schedule.timesteps is None else None
-    updates, folder, accelerator = task.learning
+    updates, folder, save_every, accelerator = task.learning
     settings = Settings(steps=updates, seed=task.seed, bf16=has_bf16(task.pipe.device))
     hold = start.hold if start else "output"
     known: dict[tuple[str, ...], float] = {}
     for step in search(task.pipe, task.trajectory, keep=task.keep, macs=task.macs, settings=settings, start=start,
-                       folder=folder, accelerator=accelerator):  # fmt: skip
+                       folder=folder, save_every=save_every, accelerator=accelerator):  # fmt: skip
         schedule = replace(step.schedule, hold=hold).bound_to(task.pipe.scheduler)
         if schedule.grid not in known:
             known[schedule.grid] = task.objective(schedule)

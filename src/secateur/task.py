@@ -42,10 +42,11 @@ class Model(NamedTuple):
 
 
 class Learning(NamedTuple):
-    """How the gradient stage learns: updates, the folder that it goes on from, and the processes that share its batches."""
+    """How the gradient stage learns: updates, where and how often it is saved, and the processes that share its batches."""
 
     updates: int
     folder: str | Path | None = None
+    save_every: int = 50
     accelerator: Accelerator | None = None
 
 
@@ -65,13 +66,7 @@ class Task:
     patience: int | None = None
 
     def __post_init__(self):
-        if self.calls < 2:
-            raise ValueError("one step leaves nothing to choose: ask for 2 or more")
-        if self.whole_calls < 1:
-            least = 1 / self.calls
-            raise ValueError(
-                f"the first of {self.calls} calls always runs, so keep={self.keep} is out of reach: ask for {least:.3g}"
-            )
+        check_calls(self.calls, keep=self.keep)
 
     @property
     def calls(self) -> int:
@@ -81,7 +76,7 @@ class Task:
     @property
     def whole_calls(self) -> int:
         """How many dense calls the budget pays for."""
-        return math.floor(Fraction(str(self.keep)) * self.calls)
+        return paid(self.calls, keep=self.keep)
 
     @cached_property
     def fine(self) -> Trajectory:
@@ -102,6 +97,19 @@ class Task:
     def free(self) -> bool:
         """Whether timesteps are chosen, as of DPM-Solver++ 2M and UniPC; others hold calls on their own grid."""
         return is_free(self.pipe.scheduler)
+
+
+def paid(calls: int, *, keep: float) -> int:
+    """How many of so many dense calls a budget pays for."""
+    return math.floor(Fraction(str(keep)) * calls)
+
+
+def check_calls(calls: int, *, keep: float) -> None:
+    """Nothing; ValueError where so many dense calls and a budget leave nothing to choose."""
+    if calls < 2:
+        raise ValueError("one step leaves nothing to choose: ask for 2 or more")
+    if paid(calls, keep=keep) < 1:
+        raise ValueError(f"the first of {calls} calls always runs, so keep={keep} is out of reach: ask for {1 / calls:.3g}")
 
 
 def models(task: Task) -> Iterator[Model]:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,12 +84,23 @@ def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *,
         return None
     from accelerate import Accelerator
 
+    check_tracker(log_with)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         mixed_precision = "no"  # by which DeepSpeed would round weights; see `zero`
     made = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision, log_with=log_with, project_dir=folder)
     if log_with is not None:
         made.init_trackers(project)
     return made
+
+
+def check_tracker(name: str | None) -> None:
+    """Nothing; ValueError for a tracker that is not installed, which accelerate would leave out."""
+    from accelerate.tracking import get_available_trackers
+
+    found = [str(tracker) for tracker in get_available_trackers()]
+    if name not in (None, "all", *found):
+        there = f", or choose {', '.join(found)}" if found else ""
+        raise ValueError(f"the tracker {name} is not installed: pip install {name}{there}, or leave --log-with out")
 
 
 def read_prompts(path: Path) -> list[str] | list[int]:
@@ -124,25 +136,30 @@ def of_teacher(pipe: str, counted: Macs) -> float | None:
 
 
 def check_tokens(pipe, conditions: tuple) -> None:
-    """Nothing; ValueError where a prompt is longer than any tokenizer of the pipe reads: the search would not hear its end."""
+    """Nothing; ValueError where a prompt is longer than any tokenizer of the pipe reads: its end would not be heard.
+
+    A tokenizer reads what it is made for, and no more than what the pipe's call cuts prompts at (`max_sequence_length`).
+    """
     found = [part for name, part in pipe.components.items() if name.startswith("tokenizer") and part is not None]
+    cut = signature(type(pipe).__call__).parameters.get("max_sequence_length")
+    limit = cut.default if cut and cut.default else float("inf")
     for prompt in (c for c in conditions if isinstance(c, str)):
-        counts = [(len(tokenizer(prompt).input_ids), tokenizer.model_max_length) for tokenizer in found]
+        counts = [(len(tokenizer(prompt).input_ids), min(tokenizer.model_max_length, limit)) for tokenizer in found]
         if counts and all(tokens > most for tokens, most in counts):
             tokens, most = max(counts, key=lambda count: count[1])
             raise ValueError(f"the prompt {prompt[:40]!r}… has {tokens} tokens and the tokenizer reads {most}: shorten it")
 
 
-def check_writable(out: Path, *, folder: bool = False) -> None:
+def check_writable(out: Path, *, folder: bool = False, option: str = "--out") -> None:
     """Nothing; OSError before any work where a file, or a folder with those above it, could not be written at the end."""
     if out.is_dir() and not folder:
-        raise IsADirectoryError(f"{out} is a folder and cannot be written: give a file by --out")
+        raise IsADirectoryError(f"{out} is a folder and cannot be written: give a file by {option}")
     if out.exists() and not out.is_dir() and folder:
-        raise NotADirectoryError(f"{out} is a file and a folder is wanted: give another name by --out")
+        raise NotADirectoryError(f"{out} is a file and a folder is wanted: give another name by {option}")
     above = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir()) if folder else out.parent
     if not above.is_dir():
         raise FileNotFoundError(f"there is no folder {above} to save {out.name} in: make it first")
     try:
         TemporaryFile(dir=above).close()  # a permission may be there and the file system read-only
     except OSError as error:
-        raise PermissionError(f"{out} cannot be written ({error.strerror}): give another place by --out") from error
+        raise PermissionError(f"{out} cannot be written ({error.strerror}): give another place by {option}") from error
