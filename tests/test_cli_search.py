@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import diffusers
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 import tiny_pipes
 from secateur import find, load, pipes, terminal, zoo
 from secateur.schedule import document
+from secateur.scores import Scores
 from test_cli import last_json, run  # noqa: F401, the fixture
 
 QUICK = ("--steps", "8", "--images", "1", "--keep", "0.4", "--trials", "3")
@@ -118,6 +125,44 @@ def test_the_gradient_stage_goes_on_from_its_folder(run):  # noqa: F811
     code, _, error = run(*again[:-4], "--checkpoints", "kept", "-o", "s.json", "--seed", "3")
     assert code == 1
     assert "holds a search" in error
+
+
+LEARNT = ("--steps", "3", "--images", "2", "--keep", "0.7", "--stages", "stock,gradient", "--updates", "5", "--batch-size", "2")
+
+
+def started(*words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+    """The search command in a process of its own."""
+    command = [sys.executable, *launcher, "-m", "secateur.cli", "search", "emoji-sd", *LEARNT, *words]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(run):  # noqa: F811
+    path = Path("kept/search.safetensors")
+    words = ("--checkpoints", "kept", "--save-every", "1", "-o", "s.json")
+    killed = started(*words)
+    until = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    reached = safe_open(path, "pt").metadata()
+    assert started(*words).wait(timeout=120) == 0
+    assert safe_open(path, "pt").metadata() != reached  # it was not over
+    code, _, error = run("search", "emoji-sd", *LEARNT, "-o", "whole.json")
+    assert code == 0, error
+    assert load("s.json").grid == load("whole.json").grid
+    again, undisturbed = (Scores.load(Path(f"{name}.scores.safetensors")).values for name in ("s", "whole"))
+    np.testing.assert_allclose(again, undisturbed, rtol=1e-5)
+
+
+def test_two_launched_processes_write_what_one_writes(run):  # noqa: F811
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    assert started("-o", "two.json", launcher=launcher).wait(timeout=240) == 0
+    code, _, error = run("search", "emoji-sd", *LEARNT, "-o", "one.json")
+    assert code == 0, error
+    assert load("two.json").grid == load("one.json").grid
+    two, one = (Scores.load(Path(f"{name}.scores.safetensors")).values for name in ("two", "one"))
+    np.testing.assert_allclose(two, one, rtol=1e-3)
 
 
 def test_further_images_have_seeds_that_follow(run):  # noqa: F811
