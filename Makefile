@@ -33,19 +33,24 @@ zoo: .venv/installed  ## train the zoo again from nothing (hours on a CPU, minut
 	$(BIN)/python zoo_training/emoji_dit.py
 
 results: .venv/installed  ## measure every number of the README again
-	$(BIN)/secateur demo --out results/demo --images 128
-	$(BIN)/python benchmarks/zoo.py 256
-	$(BIN)/python benchmarks/runtime.py
+	$(BIN)/secateur demo --out results/demo --images 64
+	$(BIN)/python benchmarks/zoo.py 128
+	$(BIN)/python benchmarks/runtime.py --size 32 --dtype bfloat16 --repeats 5
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/paper_macs.py
-	$(BIN)/python benchmarks/additivity.py --sets 40
+	$(BIN)/python benchmarks/additivity.py --sets 40 --images 4
 	$(BIN)/python benchmarks/fullsize.py
-	$(BIN)/python benchmarks/front.py emoji-sd --images 128
-	$(BIN)/python benchmarks/front_figure.py
+	for pipe in emoji-sd emoji-dit; do \
+		$(BIN)/python benchmarks/front.py $$pipe --images 128 && \
+		$(BIN)/python benchmarks/front.py $$pipe --images 128 --time && \
+		$(BIN)/python benchmarks/front_figure.py $$pipe && \
+		$(BIN)/python benchmarks/depth.py $$pipe --samples 32 --images 32 || exit 1; \
+	done
 	$(BIN)/python benchmarks/ablations.py --seeds 2
 	$(BIN)/python benchmarks/ablations_figure.py
 	$(BIN)/python benchmarks/transfer.py
 	$(BIN)/python benchmarks/search_cost.py
+	$(BIN)/python benchmarks/recovery.py emoji-dit --updates 800 --examples 4096
 	$(BIN)/python benchmarks/readme.py
 
 clean:

@@ -84,9 +84,12 @@ def shares(records: dict[str, dict]) -> str:
 
 
 def share(record: dict, solver: str, budget: float) -> str:
-    """Of one budget and solver, the mean of its searches."""
+    """Of one budget and solver, the mean of its searches and their range."""
     found = [r["saved_by_calls"] for r in record["rows"] if r["group"] == f"Secateur, {solver}" and r["keep"] == budget]
-    return f"{100 * sum(found) / len(found):.1f} %" if found else "–"
+    if not found:
+        return "–"
+    ends = f" ({100 * min(found):.1f}–{100 * max(found):.1f})" if min(found) < max(found) else ""
+    return f"{100 * sum(found) / len(found):.1f} %{ends}"
 
 
 def losses(records: dict[str, dict], keep: float = 0.2) -> str:
