@@ -24,13 +24,21 @@ STYLES = {
 }
 
 
+def evaluations(row: dict) -> int:
+    """After how many of them a row was measured."""
+    return row["evaluations"]
+
+
 def main() -> None:
     rows = json.loads((RESULTS / "ablations.json").read_text())["rows"]
     figure, axes = plt.subplots(1, len(KEEPS), figsize=(12, 4.8))
     for axis, keep in zip(axes, KEEPS, strict=True):
         for variant, (colour, marker, line) in STYLES.items():
             fits = [row for row in rows if (row["variant"], row["keep"]) == (variant, keep) and row["allocation"] != "exact"]
-            stops = [[row for row in fits if row["evaluations"] == n] for n in sorted({row["evaluations"] for row in fits})]
+            runs = [
+                sorted((r for r in fits if r["job"] == job), key=evaluations) for job in dict.fromkeys(r["job"] for r in fits)
+            ]
+            stops = list(zip(*runs, strict=True))  # the first of each search, the second, …
             for stop in stops:
                 axis.plot([r["search_cpu_s"] for r in stop], [r["psnr_db"]["mean"] for r in stop], marker, color=colour, ms=4)
             cost = [np.mean([r["search_cpu_s"] for r in stop]) for stop in stops]
@@ -42,8 +50,8 @@ def main() -> None:
         axis.set_title(f"10 DDIM calls, {keep:g} of the MACs", fontsize=11, loc="left")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[1].legend(loc="upper left", frameon=False, fontsize=9)
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", frameon=False, fontsize=9, ncol=len(STYLES))
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(RESULTS / "ablations.png", dpi=110)
 
 
