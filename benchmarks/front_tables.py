@@ -105,14 +105,14 @@ def losses(records: dict[str, dict], keep: float = 0.2) -> str:
 
 
 def limit(pipe: str, record: dict, keep: float) -> str:
-    """How much faster a schedule could be at most, for what it does not make cheaper."""
+    """How much faster a schedule can be, for what it does not make cheaper."""
     if "outside" not in record:
         return ""
     rest = record["outside"]["median"]
     return (
         f"On {pipe} {100 * rest:.1f} % of the dense time (quartiles {100 * record['outside']['low']:.1f}–"
         f"{100 * record['outside']['high']:.1f}) is not the denoiser's or goes into holding: "
-        f"at most {1 / (rest + keep * (1 - rest)):.2f}× is to be had of {1 / keep:g}×."
+        f"so about {1 / (rest + keep * (1 - rest)):.2f}× is to be had of {1 / keep:g}×."
     )
 
 
