@@ -237,6 +237,13 @@ def test_headline_names_the_cheapest_row_that_holds_the_accuracy(record):
     assert "where dense has 0.95, with 20 % of the MACs, 4.8× faster." in said
 
 
+def test_headline_names_of_equals_the_nearest_to_the_dense_images(record):
+    [dense, one, *_] = record["rows"]
+    alike = {**one, "accuracy": dense["accuracy"], "keep": 0.2}
+    near = {mean: {**alike, "name": f"{mean} dB", "psnr_db": {**one["psnr_db"], "mean": mean}} for mean in (30.0, 40.0, 35.0)}
+    assert "accuracy is 40.0 dB:" in report.headline(record | {"rows": [dense, *near.values()]})
+
+
 def test_headline_admits_that_nothing_holds(record):
     worse = copy.deepcopy(record)
     for number, made in enumerate(worse["rows"][1:]):
@@ -328,6 +335,15 @@ def test_every_picture_says_what_it_is_and_stands_in_its_row(record):
 
 def test_dense_leads_each_sheet_of_pictures(record):
     assert len([have for have in Page(report.html(record)).all("img") if "dense" in have["alt"]]) == 3 * len(PROMPTS)
+
+
+def test_many_variants_are_spread_over_sheets_that_show_them_large(record):
+    [dense, one, *_] = record["rows"]
+    rows = [dense, *({**one, "name": f"variant {k}", "keep": 0.2} for k in range(12))]
+    page = report.html({**record, "rows": rows})
+    assert {int(n) for n in re.findall(r'class="sheet" role="table" style="--n: (\d+)"', page)} == {7}
+    assert all(f"drawn by variant {k}" in page for k in range(12))
+    assert len(re.findall(r"<h3>keep 0.2</h3>", page)) == 1
 
 
 def test_best_of_each_keep_is_bold(record):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ PLOTTED = (("psnr_db", "PSNR to the dense images, dB", ".1f"), ("accuracy", "Pro
 COSTS = (0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 NAME_WIDTH = 14  # characters: narrower, and the names fold into too many lines
 SPARE = ("Fréchet", "SSIM", "peak memory", "of ideal", "calls", "peak cached", "latency")  # never a convention of MACs
+SIDE_BY_SIDE = 7  # beside the dense one: more on one sheet would be too small to see
 PICTURES_SHOWN = 4  # further prompts are folded away, so that the page can be read to its end
 
 
@@ -159,14 +161,23 @@ def _by_keep(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 
 
 def _sheets(rows: Sequence[Row]) -> list[Sheet]:
+    """Pictures side by side, dense first; rows of one keep are spread over as many sheets as keep pictures large."""
     seen = [row for row in rows if row.get("images")]
     dense = [row for row in seen if is_dense(row)]
     pruned = _by_keep([row for row in seen if not is_dense(row)])
     return [
-        Sheet(title, (*dense, *members), tuple(map(_note, (*dense, *members))))
+        Sheet(title if first else "", (*dense, *part), tuple(map(_note, (*dense, *part))))
         for title, members in pruned or [("", [])]
-        if dense or members
+        for first, part in _evenly(members, most=SIDE_BY_SIDE)
+        if dense or part
     ]
+
+
+def _evenly(rows: Sequence[Row], *, most: int) -> list[tuple[bool, Sequence[Row]]]:
+    """The rows in as few parts of nearly the same length as have at most so many, and whether each is the first part."""
+    parts = max(1, -(-len(rows) // most))
+    ends = [len(rows) * k // parts for k in range(parts + 1)]
+    return [(start == 0, rows[start:end]) for start, end in pairwise(ends)]
 
 
 def _note(row: Row) -> tuple[str, ...]:
