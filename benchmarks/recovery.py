@@ -5,9 +5,10 @@
 
 emoji-sd: LAPTOP-Diff's plan at keep 0.5 and at BK-Small's size, BK-Small, and a random one for each seed, all with normalized
 distillation; LAPTOP's also with plain features, with outputs alone, and with the task alone. emoji-dit: six of its twelve
-blocks, LAPTOP's choice, every second one, the middle ones and random ones: does a low output loss before training foretell
-what is recovered (TinyFusion, arXiv 2412.01199, says it does not)? Every row is saved when it is done, and a rerun goes on
-within a run too. Writes results/recovery-PIPE.json and .png, and results/recovery-terms-PIPE.png: raw feature terms by site.
+blocks, LAPTOP's choice (with plain features too), every second one, the middle ones and random ones: does a low output loss
+before training foretell what is recovered (TinyFusion, arXiv 2412.01199, says it does not)? Every row is saved when it is
+done, and a rerun goes on within a run too. Writes results/recovery-PIPE.json and .png, and results/recovery-terms-PIPE.png:
+raw feature terms by site.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ ARMS = {  # plan, how it is distilled; what matters most first
         ("every second block", "normalized"),
         ("random", "normalized"),
         ("middle blocks", "normalized"),
+        ("laptop", "plain"),
     ),
 }
 

@@ -19,7 +19,7 @@ COLOURS = ("#1a7f4b", "#c8641b", "#7f8c8d", "#2b6cb0", "#8b4fa0", "#8a6d00", "#5
 
 def draw(document: Mapping[str, Any], arms: Sequence[Arm], path: Path) -> None:
     """Accuracy and Fréchet distance against updates, the mean over seeds as a line and each seed as a dot."""
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.6))
+    figure, axes = plt.subplots(1, 2, figsize=(12, 5))
     teacher = next(row for row in document["rows"] if row["plan"] == "teacher")
     values: tuple[tuple[str, Callable[[Mapping[str, Any]], float]], ...] = (
         ("prompt accuracy", lambda row: row["accuracy"]["mean"]),
@@ -42,14 +42,14 @@ def draw(document: Mapping[str, Any], arms: Sequence[Arm], path: Path) -> None:
         axis.set_title(title, fontsize=10, loc="left")
         axis.grid(alpha=0.2)
     axes[1].set_yscale("log")
-    axes[0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", frameon=False, fontsize=9, ncol=4)
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def curve(axis: Axes, rows: Sequence[Mapping[str, Any]], value: Callable, arm: Arm, colour: str) -> None:
-    if not rows:
+    if not any(row["updates"] for row in rows):  # not taught yet
         return
     marks = sorted({row["updates"] for row in rows})
     means = [np.mean([value(row) for row in rows if row["updates"] == mark]) for mark in marks]
@@ -74,7 +74,7 @@ def draw_terms(ways: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> N
         axes[1, column].set_xlabel("updates")
     for axis in axes.flat:
         axis.grid(alpha=0.2)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", frameon=False, fontsize=8, ncol=9)
-    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", frameon=False, fontsize=8, ncol=4 * len(ways))
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
