@@ -174,6 +174,16 @@ def test_levels_are_whole_and_fall():
     assert len(found) > 25
 
 
+def recorded_as(forward, pipe, call) -> tuple[Trajectory, set[int]]:
+    """The trajectory of a pipe whose U-Net does what `forward` does, and its calls below t = 500."""
+    pipe.unet.forward = forward
+    try:
+        told = recorded(pipe, call)
+    finally:
+        del pipe.unet.forward
+    return told, {k for k, t in enumerate(told.timesteps) if t < 500}
+
+
 def test_law_8_calls_that_say_the_same_are_dropped_first_also_where_timesteps_are_chosen():
     """The same for DPM-Solver++ 2M, by which a picture that does not change is reached from one call."""
     pipe, call = stable_diffusion(scheduler=dpm_solver(), guidance=1.0)
@@ -184,12 +194,7 @@ def test_law_8_calls_that_say_the_same_are_dropped_first_also_where_timesteps_ar
         still = ((sample - alpha**0.5 * 0.3) / (1 - alpha) ** 0.5,)  # the noise of one and the same picture
         return still if float(t) < 500 else whole(sample, t, *args, **kwargs)
 
-    pipe.unet.forward = planted
-    try:
-        told = recorded(pipe, call)
-    finally:
-        del pipe.unet.forward
-    redundant = {k for k, t in enumerate(told.timesteps) if t < 500}
+    told, redundant = recorded_as(planted, pipe, call)
     found = additive.solve(additive.local_errors(additive.free(told, pipe.scheduler)), calls=T)
     needed = T - len(redundant) + 1
     assert found[needed - 1].error < 1e-9 < 1e-6 < found[needed - 2].error
@@ -206,12 +211,7 @@ def test_law_8_calls_that_say_the_same_are_dropped_first(hold):
         out = whole(sample, t, *args, **kwargs)
         return (torch.full_like(out[0], 0.3),) if float(t) < 500 else out
 
-    pipe.unet.forward = planted
-    try:
-        told = recorded(pipe, call)
-    finally:
-        del pipe.unet.forward
-    redundant = {k for k, t in enumerate(told.timesteps) if t < 500}
+    told, redundant = recorded_as(planted, pipe, call)
     ladder = additive.held(told, pipe.scheduler, hold=hold)
     found = additive.solve(additive.local_errors(ladder), calls=T)
     needed = T - len(redundant) + 1 + (hold == "extrapolate")  # a line takes two equal points to be level

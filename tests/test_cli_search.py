@@ -136,6 +136,13 @@ def started(*words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def assert_alike(one: str, other: str, *, rtol: float) -> None:
+    """Two searches ended with the same schedule and scores, by the names of their files."""
+    assert load(f"{one}.json").grid == load(f"{other}.json").grid
+    values = (Scores.load(Path(f"{name}.scores.safetensors")).values for name in (one, other))
+    np.testing.assert_allclose(*values, rtol=rtol)
+
+
 def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(run):  # noqa: F811
     path = Path("kept/search.safetensors")
     words = ("--checkpoints", "kept", "--save-every", "1", "-o", "s.json")
@@ -150,9 +157,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(run):  
     assert safe_open(path, "pt").metadata() != reached  # it was not over
     code, _, error = run("search", "emoji-sd", *LEARNT, "-o", "whole.json")
     assert code == 0, error
-    assert load("s.json").grid == load("whole.json").grid
-    again, undisturbed = (Scores.load(Path(f"{name}.scores.safetensors")).values for name in ("s", "whole"))
-    np.testing.assert_allclose(again, undisturbed, rtol=1e-5)
+    assert_alike("s", "whole", rtol=1e-5)
 
 
 def test_two_launched_processes_write_what_one_writes(run):  # noqa: F811
@@ -160,9 +165,7 @@ def test_two_launched_processes_write_what_one_writes(run):  # noqa: F811
     assert started("-o", "two.json", launcher=launcher).wait(timeout=240) == 0
     code, _, error = run("search", "emoji-sd", *LEARNT, "-o", "one.json")
     assert code == 0, error
-    assert load("two.json").grid == load("one.json").grid
-    two, one = (Scores.load(Path(f"{name}.scores.safetensors")).values for name in ("two", "one"))
-    np.testing.assert_allclose(two, one, rtol=1e-3)
+    assert_alike("two", "one", rtol=1e-3)
 
 
 def test_further_images_have_seeds_that_follow(run):  # noqa: F811
@@ -376,6 +379,10 @@ def test_milliseconds_of_one_run_are_not_those_of_the_next(run):  # noqa: F811
     assert code == 1
     assert "leave --checkpoints" in sentence(error)
     assert not list(Path().iterdir())
+
+
+def test_a_tracker_alone_shares_no_milliseconds(run):  # noqa: F811
+    assert started("--budget", "ms", "--log-with", "tensorboard", "-o", "s.json").wait(timeout=120) == 0
 
 
 def test_an_error_on_the_way_says_where_the_best_so_far_is(run, monkeypatch):  # noqa: F811

@@ -99,7 +99,8 @@ def search(
     conditions = calibration_conditions(pipe, prompts, images + more_images)
     accelerator = accelerator_for("no", log_with, checkpoints or out.parent, device=device, project="secateur-search")
     main = accelerator is None or accelerator.is_main_process
-    if budget == "ms" and order and "gradient" in order and (checkpoints or accelerator):
+    shared = accelerator is not None and accelerator.num_processes > 1
+    if budget == "ms" and order and "gradient" in order and (checkpoints or shared):
         raise ValueError(
             "blocks are timed anew by every run and process, so what the gradient stage did by --budget ms cannot be gone on "
             "with or shared: leave --checkpoints and other processes out, or take --budget macs"
