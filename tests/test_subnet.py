@@ -408,6 +408,20 @@ def test_extrapolation_keeps_two_outputs_of_each_block_and_nothing_at_the_end(gr
             assert subnet.cached_bytes == 0
 
 
+def test_only_blocks_that_are_passed_by_at_some_call_are_intercepted():
+    """Whole calls, made or held, need no block's help; a row with a hole needs those that it does not run."""
+    pipe, call = stable_diffusion()
+    blocks = blocks_of("sd15", "stage")
+    for schedule in (baselines.dense(blocks, STEPS), baselines.uniform(blocks, STEPS, every=2)):
+        wanted = expected(pipe, call, schedule)
+        with apply(pipe, schedule, blocks=blocks):
+            assert traces(pipe.unet) == [""], "the denoiser itself, and nothing in it"
+            assert torch.equal(draw(pipe, call), wanted)
+    rows = ("#########", ".........", "#######.#", *["........."] * 3)
+    with apply(pipe, Schedule(blocks.names, rows, blocks.reuse, blocks.denoiser), blocks=blocks):
+        assert set(traces(pipe.unet)) == {"", *blocks.names} - {"down_blocks.0", "up_blocks.3"}
+
+
 def test_a_held_call_costs_nothing_and_dead_blocks_never_run():
     pipe, call = stable_diffusion()
     blocks = blocks_of("sd15", "stage")

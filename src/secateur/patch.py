@@ -6,7 +6,7 @@ Everything else (the SubNet, tracing, counting, scoring) is a short function giv
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial, wraps
 from typing import Any
@@ -98,7 +98,8 @@ class Patch:
     """While it lives, block i's forward is `call(t, i, run, inputs)`, and the denoiser's own `root(t, run, inputs)`.
 
     t: index of the denoiser call, counted where the denoiser is entered, from 0 after `restart()`; or what `clock()` gives
-    there. run(): the block's own forward on its inputs. inputs: its (args, kwargs). State lives here, never on a module:
+    there. run(): the block's own forward on its inputs. inputs: its (args, kwargs). only: leave all blocks but these alone,
+    which costs them nothing. State lives here, never on a module:
     `remove()`, also on leaving a `with`, leaves the denoiser as it was. One Patch at a time: ValueError for a second.
     """
 
@@ -108,6 +109,7 @@ class Patch:
         names: Sequence[str],
         call: Callable[[int, int, Run, Inputs], Any],
         *,
+        only: Collection[int] | None = None,
         root: Callable[[int, Run, Inputs], Any] | None = None,
         clock: Callable[[], int] | None = None,
         owner: Any = None,
@@ -121,8 +123,8 @@ class Patch:
         with ExitStack() as building:  # an error half-way leaves nothing behind
             building.callback(self.remove)
             self._cover(denoiser, self._enter)
-            for i, module in enumerate(modules):
-                self._cover(module, self._cell(i))
+            for i in range(len(modules)) if only is None else only:
+                self._cover(modules[i], self._cell(i))
             building.pop_all()
 
     def _cover(self, module: nn.Module, wrapper: Callable[..., Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -70,7 +70,9 @@ class SubNet:
         self._lines = [kind == "extrapolate" for kind in (*blocks.reuse, schedule.hold)]
         self._cache = Cache(schedule.blocks, copies=copies)
         self.restart()
-        self._patch = Patch(denoiser, schedule.blocks, self._cell, root=self._root, clock=self._tick, owner=self)
+        self._patch = Patch(
+            denoiser, schedule.blocks, self._cell, only=decided(self._acts(0)), root=self._root, clock=self._tick, owner=self
+        )
         self._patch.on_remove(self.restart)
 
     @property
@@ -155,6 +157,12 @@ class SubNet:
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+
+def decided(rows: Sequence[Sequence[Act]]) -> set[int]:
+    """Blocks that do anything but run at a call that enters the denoiser; none where calls are only made or held whole."""
+    entered = (row[:-1] for row in rows if row[-1] in (Act.RUN, Act.KEEP))
+    return {i for row in entered for i, act in enumerate(row) if act is not Act.RUN}
 
 
 def shapes(inputs: Inputs) -> tuple[Size, ...]:
