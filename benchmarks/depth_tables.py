@@ -1,16 +1,75 @@
-"""The README's table of pruning in depth, from results/depth-*.json."""
+"""The tables of pruning in depth, of both shears together and of full-size models, from results/."""
 
 from __future__ import annotations
 
 from statistics import median
 
-from pages import load, percent, provenance, table
+from pages import RESULTS, load, percent, provenance, table
 
 PIPES, BUDGETS = ("emoji-sd", "emoji-dit"), (0.7, 0.5, 0.38)
 
 
 def sections() -> dict[str, str]:
-    """What stands between the markers of this table."""
+    """What stands between the markers of these tables; of what was not measured there is none."""
+    found, products = {"depth": depth()}, [name for pipe in PIPES if (RESULTS / f"{(name := f'product-{pipe}')}.json").exists()]
+    if products:
+        found["product"] = product([load(name) for name in products])
+    if (RESULTS / "fullsize-depth.json").exists():
+        found["fullsize-depth"] = full_size(load("fullsize-depth"))
+    return found
+
+
+def product(records: list[dict]) -> str:
+    """Teacher and student, dense, with a schedule and with fewer steps: what they cost and what they draw."""
+    heads = ("", "parameters", "on disk", "loaded in", "MACs kept (with attention)", "s an image", "faster (quartiles)",
+             "prompt accuracy (95 %)", "Fréchet distance", "PSNR to dense teacher")  # fmt: skip
+    rows = [
+        (
+            f"{record['pipe']}, {row['name']}",
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['disk_bytes'] / 2**20:.1f} MiB",
+            f"{row['load_s']['median']:.2f} s",
+            f"{100 * row['keep_linear']:.1f} % ({100 * row['keep_attention']:.1f} %)",
+            f"{row['latency_s']['median']:.2f}",
+            "{median:.2f}× ({low:.2f}–{high:.2f})".format_map(row["speedup"]),
+            percent(row["accuracy"]),
+            f"{row['frechet']:.3g}",
+            f"{row['psnr_db']['mean']:.1f} dB" if row["psnr_db"] else "–",
+        )
+        for record in records
+        for row in record["rows"]
+    ]
+    return table(heads, rows) + "\n\n" + "\n".join(map(provenance, records))
+
+
+def full_size(record: dict) -> str:
+    """Seconds and memory of each phase."""
+    rows = [(row["name"], f"{row['seconds']:.1f}", gib(row["peak_memory_bytes"]), remark(row)) for row in record["rows"]]
+    heads = ("random weights, bfloat16", "s", "GiB above what was there", "")
+    return table(heads, rows) + "\n\n" + provenance(record)
+
+
+def gib(count: int) -> str:
+    return f"{count / 2**30:.2f}"
+
+
+def remark(row: dict) -> str:
+    """What else a phase says of itself."""
+    side, size, kept = row.get("latent_side"), row.get("disk_bytes"), row.get("keep")
+    said = (
+        side and f"{side} × {side} latents",
+        row.get("tuples") and row["name"].endswith("score") and f"samples a layer: {row['tuples']}",
+        row.get("layers") and f"{row['layers']} layers to choose from",
+        row.get("removed") and f"{row['removed']} layers go",
+        kept and f"{100 * kept:.1f} % of the parameters stay",
+        size and f"{gib(size)} GiB on disk, loaded as float32",
+        row.get("batch_size") and f"batch of {row['batch_size']}",
+    )
+    return ", ".join(part for part in said if part)
+
+
+def depth() -> str:
+    """The exact choice, random sets and handcrafted ones of each pipe."""
     heads = (
         "before any training",
         "parameters kept",
@@ -20,7 +79,7 @@ def sections() -> dict[str, str]:
     )
     records = {pipe: load(f"depth-{pipe}") for pipe in PIPES}
     rows = [row for pipe, record in records.items() for row in of_pipe(pipe, record)]
-    return {"depth": table(heads, rows) + "\n\n" + "\n".join(map(provenance, records.values()))}
+    return table(heads, rows) + "\n\n" + "\n".join(map(provenance, records.values()))
 
 
 def of_pipe(pipe: str, record: dict) -> list[tuple[str, ...]]:

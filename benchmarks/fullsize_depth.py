@@ -81,8 +81,9 @@ def phases(name: str, side: int, tuples: int) -> list[dict[str, Any]]:
     examples, options = examples_of(teacher, side), {"latent_side": side, "tuples": tuples}
     scores = clock.phase("score", lambda: scored(teacher, examples, scheduler, tuples), **options)
     plan = clock.phase("solve", lambda: planning.planned(scores, keep=KEEPS[name]), layers=len(scores.layers))
-    student = from_disk(clock, clock.phase("cut", lambda: drop_layers(teacher, plan), removed=len(plan.layers)))
+    student = clock.phase("cut", lambda: drop_layers(teacher, plan), removed=len(plan.layers))
     clock.rows[-1]["keep"] = parameters(student) / parameters(teacher)
+    student = from_disk(clock, student)
     steps = distil(teacher, student.train(), examples, scheduler, settings=ONE_UPDATE)
     clock.phase("one update", lambda: [step.total for step in steps], batch_size=1, **options)
     return clock.rows

@@ -7,8 +7,8 @@ emoji-sd: LAPTOP-Diff's plan at keep 0.5 and at BK-Small's size, BK-Small, and a
 distillation; LAPTOP's also with plain features, with outputs alone, and with the task alone. emoji-dit: six of its twelve
 blocks, LAPTOP's choice (with plain features too), every second one, the middle ones and random ones: does a low output loss
 before training foretell what is recovered (TinyFusion, arXiv 2412.01199, says it does not)? Every row is saved when it is
-done, and a rerun goes on within a run too. Writes results/recovery-PIPE.json and .png, and results/recovery-terms-PIPE.png:
-raw feature terms by site.
+done, and a rerun goes on within a run too. Writes results/recovery-PIPE.json and .png, and of the feature terms of LAPTOP's
+student by site, plain and normalized, results/recovery-terms-PIPE.json and .png.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 KEEP, EXAMPLES, TUPLES, STEPS, BATCH = 0.5, 8192, 64, 25, 8
 FIRST_SEED = 60_000  # of the images that are judged
 SHARES = (0.1, 0.3, 1.0)  # of the updates, where students are judged; before training once for each plan
-WATCHED = 200  # records of the terms in a run
+WATCHED, SHOWN = 200, 40  # records of the terms in a run, and those that the results keep
 NORMALIZED = DistilSettings(
     batch_size=16, lr=5e-4, warmup=50, schedule="cosine", timesteps="stratified", null_rate=0.1, ema=0.995
 )
@@ -214,10 +214,30 @@ def watch(folder: Path, step: DistilStep) -> None:
 
 
 def terms(folder: Path, arm: tuple[str, str], seed: int) -> list[dict[str, Any]]:
-    """The terms of a run; an update that was made twice, after an interruption, counts once."""
+    """Some of the terms of a run, evenly; an update that was made twice, after an interruption, counts once."""
     path = folder / f"{arm[0]} {arm[1]} {seed}".replace(" ", "-") / "terms.jsonl"
     found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [row for _, row in sorted({row["updates"]: row for row in found}.items())]
+    once = [row for _, row in sorted({row["updates"]: row for row in found}.items())]
+    kept = sorted({round(k * (len(once) - 1) / (SHOWN - 1)) for k in range(SHOWN)}) if once else []
+    return [once[k] for k in kept]
+
+
+def feature_terms(name: str, folder: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """The record of the feature terms of LAPTOP's first student, in every way that looks at features."""
+    ways = [way for plan, way in ARMS[name] if plan == "laptop" and way in FEATURED]
+    found = [(way, row) for way in ways for row in terms(folder, ("laptop", way), 0)]
+    rows = [
+        {"name": f"{way}, update {row['updates']}", "way": way, "updates": row["updates"]}
+        | {kind: {site: significant(x) for site, x in row[kind].items()} for kind in ("raw", "normalized")}
+        for way, row in found
+    ]
+    shared = {key: document[key] for key in ("format", "command", "pipe", "made", "hardware", "options")}
+    return {**shared, "title": f"Feature terms of a student of {name} by site", "rows": rows}
+
+
+def significant(x: float) -> float:
+    """Four digits of a number."""
+    return float(f"{x:.4g}")
 
 
 # Rows
@@ -295,8 +315,10 @@ def main() -> None:
         shared = bench(args.pipe, args.images, folder, args.examples, given)
         measured(shared, document, path, seeds=args.seeds, arms=args.arms, updates=args.updates)
     recovery_figure.draw(document, ARMS[args.pipe], path.with_suffix(".png"))
-    ways = {way: terms(folder, ("laptop", way), 0) for plan, way in ARMS[args.pipe] if plan == "laptop" and way in FEATURED}
-    recovery_figure.draw_terms(ways, args.results / f"recovery-terms-{args.pipe}.png")
+    terms_path = args.results / f"recovery-terms-{args.pipe}.json"
+    if not args.draw:
+        records.save(feature_terms(args.pipe, folder, document), terms_path)
+    recovery_figure.draw_terms(records.load(terms_path)["rows"], terms_path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -58,23 +58,26 @@ def curve(axis: Axes, rows: Sequence[Mapping[str, Any]], value: Callable, arm: A
     axis.plot([row["updates"] for row in rows], [value(row) for row in rows], ".", color=colour, ms=4)
 
 
-def draw_terms(ways: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+def draw_terms(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Feature terms of a student by site over its updates: raw, and as shares of what each way minimises."""
-    figure, axes = plt.subplots(2, len(ways), figsize=(6 * len(ways), 8), sharex=True, squeeze=False)
-    for column, (way, found) in enumerate(ways.items()):
-        names = [name for name in found[-1]["raw"] if name.startswith("feature.")] if found else []
-        colours = plt.get_cmap("viridis")(np.linspace(0, 0.95, max(len(names), 1)))
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    figure, axes = plt.subplots(2, len(ways), figsize=(6 * len(ways), 8), sharex=True, sharey="row", squeeze=False)
+    for column, way in enumerate(ways):
+        found = [row for row in rows if row["way"] == way]
+        names = [name for name in found[-1]["raw"] if name.startswith("feature.")]
+        colours = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(names)))
         at = [row["updates"] for row in found]
-        for colour, name in zip(colours, names, strict=False):
-            axes[0, column].semilogy(at, [row["raw"][name] for row in found], color=colour, label=name.removeprefix("feature."))
+        for colour, name in zip(colours, names, strict=True):
+            raw = [row["raw"][name] or np.nan for row in found]  # 0 before the first update of what nothing has changed
+            axes[0, column].semilogy(at, raw, color=colour, label=name.removeprefix("feature."))
             minimised = [row["normalized"][name] / sum(row["normalized"][n] for n in names) for row in found]
-            axes[1, column].semilogy(at, minimised, color=colour)
+            axes[1, column].semilogy(at, [share or np.nan for share in minimised], color=colour)
         axes[0, column].set_title(f"{way}: raw terms", fontsize=10, loc="left")
         axes[1, column].set_title(f"{way}: share of what is minimised", fontsize=10, loc="left")
         axes[1, column].set_xlabel("updates")
     for axis in axes.flat:
         axis.grid(alpha=0.2)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", frameon=False, fontsize=8, ncol=4 * len(ways))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", frameon=False, fontsize=8, ncol=5)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)

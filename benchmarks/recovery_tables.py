@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from pages import RESULTS, load, percent, provenance, table
@@ -15,7 +15,9 @@ LEVELS = (0.0, 0.1, 0.3, 1.0)  # shares of the updates
 def sections() -> dict[str, str]:
     """What stands between the markers of these tables; nothing for a pipe that was not measured."""
     records = {pipe: load(f"recovery-{pipe}") for pipe in PIPES if (RESULTS / f"recovery-{pipe}.json").exists()}
-    return {f"recovery-{pipe}": of_pipe(record) for pipe, record in records.items()}
+    tables = {f"recovery-{pipe}": of_pipe(record) for pipe, record in records.items()}
+    terms = {pipe: load(f"recovery-terms-{pipe}") for pipe in records if (RESULTS / f"recovery-terms-{pipe}.json").exists()}
+    return tables | ({"imbalance": imbalance(terms)} if terms else {})
 
 
 def of_pipe(record: dict[str, Any]) -> str:
@@ -53,6 +55,29 @@ def foretold(rows: list[dict[str, Any]], last: int) -> list[str]:
         f"Over the {len(students)} plans, normalized: rank correlation (Spearman) of the joint output loss before training "
         f"with the accuracy after it {ranks[0]:.2f}, with the Fréchet distance after it {ranks[1]:.2f}."
     ]
+
+
+def imbalance(found: dict[str, dict[str, Any]]) -> str:
+    """How uneven the feature terms of LAPTOP's student are, early and at the last update, and what the largest weighs."""
+    heads = ("", "update", "largest raw term", "raw terms, largest ÷ median", "its share of what is minimised", "sites")
+    rows = []
+    for pipe, record in found.items():
+        for way in dict.fromkeys(row["way"] for row in record["rows"]):
+            of_way = [row for row in record["rows"] if row["way"] == way]
+            rows += [(f"{pipe}, {way}", str(row["updates"]), *uneven(row)) for row in (of_way[1], of_way[-1])]
+    return "\n\n".join([table(heads, rows), "\n".join(map(provenance, found.values()))])
+
+
+def uneven(row: dict[str, Any]) -> tuple[str, ...]:
+    """The largest raw feature term, how far it is above the median one, and what it is of the sum that is minimised."""
+    raw, used = ({site: x for site, x in row[kind].items() if site.startswith("feature.")} for kind in ("raw", "normalized"))
+    largest = max(raw, key=lambda site: raw[site])
+    return (
+        f"{largest.removeprefix('feature.')}: {raw[largest]:.2g}",
+        f"{raw[largest] / median(raw.values()):.1f}",
+        f"{100 * used[largest] / sum(used.values()):.0f} %",
+        str(len(raw)),
+    )
 
 
 def key(row: dict[str, Any]) -> tuple[str, int | None]:
