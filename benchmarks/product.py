@@ -1,10 +1,12 @@
 """Both shears on one pipeline: prune in depth, distil, search a schedule for the student, and measure the product.
 
     python benchmarks/product.py [emoji-sd|emoji-dit] [--updates 2000] [--images 128]     writes results/product-PIPE.json
+    python benchmarks/product.py [emoji-sd|emoji-dit] --time          adds times to it, on an idle machine
 
 The student is made by the commands that a user gives, in product-work/; a rerun goes on where one was stopped. Then the
 teacher and the student, each dense, with a schedule of a fifth of the MACs, and plainly with a fifth of the steps: size on
-disk, time to load, MACs, accuracy on captions that nothing was searched with, and latency, one image at a time, in turns.
+disk, MACs and accuracy on captions that nothing was searched with; by `--time`, how long they take to load and, one image at
+a time and in turns, to draw.
 """
 
 from __future__ import annotations
@@ -12,9 +14,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from secateur import macs, measure, pipes, quality, report, zoo
+from secateur import macs, measure, pipes, quality, records, report, zoo
 from secateur.calibration import generate
 from secateur.schedule import Schedule, load
 from secateur.subnet import apply, component
@@ -32,7 +33,7 @@ from secateur.surgery import parameters
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
-STEPS, KEEP, BATCH, FIRST_SEED, REPEATS = 50, 0.2, 8, 50_000, 5
+STEPS, KEEP, BATCH, FIRST_SEED, REPEATS = 50, 0.2, 8, 50_000, 9
 DEPTH = {"emoji-sd": ("--keep", "0.5"), "emoji-dit": ("--keep", "0.504")}  # of the transformer that is six blocks of twelve
 CALIBRATION = 64  # prompts or labels to search a schedule with
 
@@ -86,16 +87,17 @@ class Bench:
         self.renders = zoo.renders(self.captions)
         self.dense: np.ndarray | None = None
 
-    def images(self, pipe: Any, way: Way, *, count: int, batch_size: int = BATCH) -> np.ndarray:
-        """The first few images of a way."""
-        with apply(pipe, way.schedule) if way.schedule else nullcontext():
-            return generate(pipe, self.conditions[:count], seeds=self.seeds[:count], batch_size=batch_size,
-                            num_inference_steps=way.steps, **self.call)  # fmt: skip
+    def images(self, pipe: Any, steps: int, *, count: int, batch_size: int) -> np.ndarray:
+        """The first few images."""
+        call = {"seeds": self.seeds[:count], "batch_size": batch_size, "num_inference_steps": steps, **self.call}
+        return generate(pipe, self.conditions[:count], **call)
 
-    def row(self, pipe: Any, way: Way) -> dict[str, Any]:
+    def row(self, way: Way) -> dict[str, Any]:
         """What a way costs and what its images are worth; likeness is to the dense teacher's, which comes first."""
+        pipe = pipes.load(str(way.folder))
         counted = macs.count(component(pipe))
-        images = self.images(pipe, way, count=len(self.seeds))
+        with following(pipe, way.schedule):
+            images = self.images(pipe, way.steps, count=len(self.seeds), batch_size=BATCH)
         right = quality.prompt_accuracy(images, self.captions, judge)
         spent = {a: cost(counted, way, attention=a) for a in (False, True)}
         near = None if self.dense is None else quality.psnr(images, self.dense)
@@ -125,24 +127,36 @@ def disk_bytes(pipe: Any, folder: Path) -> int:
     return sum(file.stat().st_size for file in (folder / name).iterdir())
 
 
+def following(pipe: Any, schedule: Schedule | None) -> AbstractContextManager[Any]:
+    """The pipe with a schedule applied, if there is one."""
+    return apply(pipe, schedule) if schedule else nullcontext()
+
+
 def measured(bench: Bench, ways: list[Way]) -> list[dict[str, Any]]:
-    """A row for each way, its speed-up over the first paired round by round."""
-    loaded = {way.folder: pipes.load(str(way.folder)) for way in ways}
-    for pipe in loaded.values():
-        pipe.set_progress_bar_config(disable=True)
-    rows = [bench.row(loaded[way.folder], way) for way in ways]
-    once: dict[str, Callable[[], Any]] = {
-        way.name: partial(bench.images, loaded[way.folder], way, count=1, batch_size=1) for way in ways
-    }
-    times = measure.time_together(once, repeats=REPEATS)
-    loads = measure.time_together({str(f): partial(pipes.load, str(f)) for f in loaded}, repeats=REPEATS)
-    for way, row in zip(ways, rows, strict=True):
-        median, low, high = measure.speedup(times[ways[0].name], times[way.name])
-        row |= {"keep_linear": row["macs_linear"] / rows[0]["macs_linear"], "load_s": loads[str(way.folder)].record()}
-        row |= {"keep_attention": row["macs_attention"] / rows[0]["macs_attention"]}
-        row |= {"latency_s": times[way.name].record()}
-        row |= {"speedup": {"median": median, "low": low, "high": high, "repeats": REPEATS}}
+    """A row for each way."""
+    rows = [bench.row(way) for way in ways]
+    for row in rows:
+        row |= {f"keep_{kind}": row[f"macs_{kind}"] / rows[0][f"macs_{kind}"] for kind in ("linear", "attention")}
     return rows
+
+
+def timed(bench: Bench, ways: list[Way]) -> list[dict[str, Any]]:
+    """What to add to each row: seconds to load and to draw, and the speed-up over the first way, round by round."""
+    with ExitStack() as applied:
+        draw: dict[str, Callable[[], Any]] = {}
+        for way in ways:
+            pipe = pipes.load(str(way.folder))
+            applied.enter_context(following(pipe, way.schedule))
+            draw[way.name] = partial(bench.images, pipe, way.steps, count=1, batch_size=1)
+        times = measure.time_together(draw, repeats=REPEATS)
+    folders = {str(way.folder): partial(pipes.load, str(way.folder)) for way in ways}
+    loads = measure.time_together(folders, repeats=REPEATS)
+    found = []
+    for way in ways:
+        median, low, high = measure.speedup(times[ways[0].name], times[way.name])
+        speedup = {"median": median, "low": low, "high": high, "repeats": REPEATS}
+        found.append({"load_s": loads[str(way.folder)].record(), "latency_s": times[way.name].record(), "speedup": speedup})
+    return found
 
 
 def main() -> None:
@@ -152,10 +166,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--work", type=Path, default=Path("product-work"))
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--time", action="store_true", help="time what is measured already, on an idle machine")
     args = parser.parse_args()
-    begun = time.perf_counter()
+    path = args.results / f"product-{args.pipe}.json"
+    known = records.load(path) if args.time else None
+    if known:
+        args.updates, args.images = known["options"]["updates"], known["options"]["images"]
     ways = list(made(args.pipe, args.updates, args.work / args.pipe))
-    record = {
+    bench = Bench(args.pipe, args.images)
+    record = known or {
         "format": 1,
         "title": f"Depth and time together on {args.pipe}: half of the layers, a fifth of the calls' MACs",
         "command": f"python benchmarks/product.py {args.pipe} --updates {args.updates} --images {args.images}",
@@ -163,11 +182,12 @@ def main() -> None:
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": measure.hardware(),
         "options": {"steps": STEPS, "guidance_scale": zoo.GUIDANCE[args.pipe], "updates": args.updates, "images": args.images},
-        "rows": measured(Bench(args.pipe, args.images), ways),
+        "rows": measured(bench, ways),
     }
-    report.save(record, args.results / f"product-{args.pipe}.json")
+    if args.time:
+        record["rows"] = [row | more for row, more in zip(record["rows"], timed(bench, ways), strict=True)]
+    report.save(record, path)
     Console(width=140).print(report.table(record))
-    print(f"{time.perf_counter() - begun:.0f} s")
 
 
 if __name__ == "__main__":
