@@ -57,21 +57,23 @@ def secateur(*arguments: object) -> None:
 
 def made(name: str, updates: int, work: Path) -> Iterator[Way]:
     """Every way to make the images; the student and both schedules are made where they are not there yet."""
-    prompts, teacher, student, taught = (work / part for part in ("prompts.txt", "teacher", "student", "taught"))
+    prompts, teacher, student, taught = (work / part for part in ("prompts.txt", "teacher", "student", f"taught-{updates}"))
+    guidance = "--guidance-scale", zoo.GUIDANCE[name]
     work.mkdir(parents=True, exist_ok=True)
     prompts.write_text("\n".join(map(str, zoo.conditions(name, CALIBRATION, calibration=True)[0])), encoding="utf-8")
     if not teacher.exists():
         pipes.save(zoo.load(name), teacher)
     if not student.exists():
-        secateur("prune", teacher, *DEPTH[name], "--prompts", prompts, "-o", student)
+        secateur("prune", teacher, *DEPTH[name], "--prompts", prompts, *guidance, "-o", student)
     if not taught.exists():
         secateur("distil", student, "--teacher", name, "--data", "scenes", "--updates", updates, "--batch-size", 16, "--lr",
                  5e-4, "--warmup", 50, "--schedule", "cosine", "--ema", 0.995, "-o", taught)  # fmt: skip
     for label, folder in (("teacher", teacher), ("student", taught)):
-        found = work / f"{label}.json"
+        found = work / f"{folder.name}.json"
         if not found.exists():
-            guidance = "--guidance-scale", zoo.GUIDANCE[name]
-            secateur("search", folder, "--prompts", prompts, "--keep", KEEP, *guidance, "-o", found)
+            draft = found.with_name(f"searching-{found.name}")  # written at every improvement
+            secateur("search", folder, "--prompts", prompts, "--keep", KEEP, *guidance, "-o", draft)
+            draft.replace(found)
         yield Way(f"{label}, dense", folder, STEPS)
         yield Way(f"{label}, schedule", folder, STEPS, load(found))
         yield Way(f"{label}, fewer steps", folder, round(KEEP * STEPS))
@@ -104,6 +106,7 @@ class Bench:
         self.dense = images if self.dense is None else self.dense
         return {
             "name": way.name,
+            "group": "dense" if self.dense is None else way.name,
             "parameters": parameters(component(pipe)),
             "disk_bytes": disk_bytes(pipe, way.folder),
             "macs_linear": 2 * spent[False],
