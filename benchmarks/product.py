@@ -106,7 +106,7 @@ class Bench:
         self.dense = images if self.dense is None else self.dense
         return {
             "name": way.name,
-            "group": "dense" if self.dense is None else way.name,
+            "group": "dense" if near is None else way.name,
             "parameters": parameters(component(pipe)),
             "disk_bytes": disk_bytes(pipe, way.folder),
             "macs_linear": 2 * spent[False],
