@@ -117,6 +117,31 @@ def test_the_macs_that_a_plan_states_are_those_that_its_student_executes(name, c
     assert executed[1] / executed[0] == pytest.approx(found.made["kept"], abs=1e-12)
 
 
+@pytest.fixture(scope="module")
+def deep():
+    """A U-Net both of whose transformers have two blocks, whose norms and projections go with the second."""
+    return scores_of(tiny("sd15", **NARROW, transformer_layers_per_block=2), seed=3)
+
+
+@pytest.mark.parametrize("keep", [0.8, 0.5, 0.3, 0.16])
+def test_the_exact_plan_counts_on_what_goes_with_the_last_block(deep, keep):
+    assert sum(map(len, deep.wholes.values())) >= 4
+    found = planned(deep, keep=keep)
+    sets = itertools.product((False, True), repeat=len(deep.layers))
+    named = ([n for n, g in zip(deep.layers, s, strict=True) if g] for s in sets)
+    best = min(predicted(deep, s) for s in named if kept_share(deep, s, cost="parameters") <= keep)
+    assert found.made["predicted"] == pytest.approx(best)
+    assert found.made["kept"] <= keep
+
+
+def test_a_budget_that_only_whole_transformers_reach_is_reached(deep):
+    costs = deep.costs["parameters"]
+    least = costs.rest / costs.total
+    assert planned(deep, keep=least + 1e-6).made["kept"] == pytest.approx(least)
+    with pytest.raises(ValueError, match="stays whatever is removed"):
+        check_reachable(deep, keep=least - 1e-4)
+
+
 def test_a_transformer_goes_with_the_last_of_its_blocks():
     teacher, scores = known("sdxl")
     (outer, blocks), *_ = scores.wholes.items()

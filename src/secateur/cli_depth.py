@@ -95,6 +95,8 @@ def prune(
     pipes.locate(pipe)
     if keep is not None:
         baselines.check_keep(keep)
+        if keep == 1:
+            raise ValueError("--keep 1 would remove no layer: ask for less")
         check_choices(criterion=criterion, method=method, cost=cost)
     chosen, found = fixed_plan(plan, preset), None
     if scores is not None:

@@ -100,7 +100,8 @@ def read_image(path: Path, *, size: int) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return squared(image, size=size)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's for a broken PNG is a SyntaxError
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow's for a broken PNG is a SyntaxError
         raise ValueError(f"{path} is no whole picture: replace it, or take its line out of {METADATA}") from error
 
 
@@ -108,6 +109,8 @@ def squared(image: Image.Image, *, size: int) -> np.ndarray:
     """A picture (size, size, 3), float32 in [0, 1]: the short side scaled, the middle cut out."""
     from PIL import Image
 
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
     image = image.convert("RGB")
     scale = size / min(image.size)
     width, height = (max(round(side * scale), size) for side in image.size)
@@ -141,7 +144,11 @@ def pair(row: Mapping[str, Any], where: str, *, size: int, caption: str | None) 
     image = next((row[name] for name in IMAGES if row.get(name) is not None), None)
     if not hasattr(image, "convert"):
         raise ValueError(f"{where} has no picture ({' or '.join(IMAGES)}), but {', '.join(row)}: rename its column")
-    return squared(image, size=size), caption_in(row, where, caption=caption)  # pyright: ignore[reportArgumentType]
+    try:
+        picture = squared(image, size=size)  # pyright: ignore[reportArgumentType]
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"the picture of {where} cannot be read ({error}): take the row out") from error
+    return picture, caption_in(row, where, caption=caption)
 
 
 def scenes(name: str, *, seed: int = 0) -> Iterator[Pair]:

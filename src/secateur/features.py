@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from secateur.families import bare, class_name, dummy_inputs, family
 from secateur.patch import Inputs, Patch, Run
 from secateur.plan import Plan
+from secateur.surgery import Passage
 
 SIZE, TOKENS = 8, 8  # of inputs whose shapes are compared
 STREAM = "hidden_states"  # of the streams that a block continues, the one to compare
@@ -20,7 +21,8 @@ STREAM = "hidden_states"  # of the streams that a block continues, the one to co
 def sites(teacher: nn.Module, student: nn.Module, *, plan: Plan | None = None) -> dict[str, str]:
     """Module of the student → module of the teacher whose output its own should be like.
 
-    Of U-Nets every stage, down_blocks.*, mid_block and up_blocks.*, as in the paper. Of transformers every block that is
+    Of U-Nets every stage, down_blocks.*, mid_block and up_blocks.*, as in the paper, but those between samplers that went,
+    whose images are larger than the teacher's (BK-SDM Tiny). Of transformers every block that is
     left: by the plan it stands for itself and for those removed behind it, so that its partner is the last of these (ours).
     ValueError where a transformer lost blocks and there is no plan, or another one.
     """
@@ -32,7 +34,8 @@ def sites(teacher: nn.Module, student: nn.Module, *, plan: Plan | None = None) -
                 "the teacher that it was cut from"
             )
     if not family(teacher).depths:
-        return {name: name for name in stages(student)}
+        theirs = resolutions(teacher)
+        return {name: name for name, level in resolutions(student).items() if theirs.get(name) == level}
     gone = frozenset(plan.layers) if plan else frozenset()
     return {mine: theirs for name in family(teacher).depths for mine, theirs in partners(teacher, student, name, gone)}
 
@@ -44,6 +47,16 @@ def stages(unet: nn.Module) -> list[str]:
     }
     middle = ["mid_block"] if isinstance(getattr(unet, "mid_block", None), nn.Module) else []
     return [*lists["down_blocks"], *middle, *lists["up_blocks"]]
+
+
+def resolutions(unet: nn.Module) -> dict[str, int]:
+    """Stage → how often its output was scaled down, less how often up."""
+    level, found = 0, {}
+    for name in stages(unet):
+        for kind, step in (("downsamplers", 1), ("upsamplers", -1)):
+            level += step * sum(not isinstance(m, Passage) for m in getattr(unet.get_submodule(name), kind, None) or ())
+        found[name] = level
+    return found
 
 
 def partners(teacher: nn.Module, student: nn.Module, name: str, gone: frozenset[str]) -> list[tuple[str, str]]:

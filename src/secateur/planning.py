@@ -14,7 +14,7 @@ from secateur.families import family
 from secateur.layer_costs import Costs, timed
 from secateur.layer_scores import LayerScores
 from secateur.plan import IDENTITY, Plan
-from secateur.solve import budget, knapsack
+from secateur.solve import Whole, budget, knapsack, least_of
 
 METHODS = ("exact", "greedy", "greedy_ratio")
 STAGES = ("down_blocks", "up_blocks")
@@ -28,16 +28,15 @@ def planned(
     cost: "parameters", "macs" (convolutions and linear layers), "macs_attention" (with its products), or "ms" after
     `with_times`. method: "exact"; "greedy" lets the layers with the least loss go first, "greedy_ratio" those with the least
     loss for what they free. spare_stages: of each stage of a U-Net one scored layer stays; of each list of a transformer's
-    blocks one always does, without which stock diffusers builds none. `made` has the fraction kept in truth: less where a
-    transformer of a U-Net went with the last of its blocks, which no method counts on (ours). ValueError where nothing would
-    go, or keep is out of reach.
+    blocks one always does, without which stock diffusers builds none. What a transformer of a U-Net has beside its blocks goes
+    with the last of them (ours): the exact method counts on that, the greedy ones do not. `made` has the fraction kept in
+    truth. ValueError where nothing would go, or keep is out of reach.
     """
     check(scores, cost=cost, method=method)
     check_reachable(scores, keep=keep, cost=cost, spare_stages=spare_stages)
     costs, values, stages = scores.costs[cost], scores.values.tolist(), spared(scores, spare_stages=spare_stages)
-    rest = costs.rest + sum(costs.wholes)
     if method == "exact":
-        kept = knapsack(values, costs.layers, keep=keep, rest=rest, groups=stages)
+        kept = knapsack(values, costs.layers, keep=keep, rest=costs.rest, groups=stages, wholes=around(scores, costs))
     else:
         kept = greedy(values, costs, keep=keep, groups=stages, by_ratio=method == "greedy_ratio")
     gone = [layer for layer, k in zip(scores.layers, kept, strict=True) if not k]
@@ -74,9 +73,14 @@ def check_reachable(scores: LayerScores, *, keep: float, cost: str = "parameters
     """Nothing; ValueError where no choice of layers comes down to this fraction, whatever their losses, found or not."""
     check_cost(scores, cost)
     costs = scores.costs[cost]
-    staying = {min(group, key=costs.layers.__getitem__) for group in spared(scores, spare_stages=spare_stages)}
-    free = [freed for i, freed in enumerate(costs.layers) if i not in staying]
-    budget(free, keep=keep, rest=costs.total - sum(free))
+    least = least_of(costs.layers, spared(scores, spare_stages=spare_stages), around(scores, costs))
+    budget([costs.total - costs.rest - least], keep=keep, rest=costs.rest + least)
+
+
+def around(scores: LayerScores, costs: Costs) -> list[Whole]:
+    """What each transformer of a U-Net costs beside its blocks, and their places."""
+    return [(cost, [scores.layers.index(name) for name in inner])
+            for cost, inner in zip(costs.wholes, scores.wholes.values(), strict=True)]  # fmt: skip
 
 
 def spared(scores: LayerScores, *, spare_stages: bool) -> list[list[int]]:

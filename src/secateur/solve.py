@@ -11,28 +11,45 @@ SCALE = 1e6  # HiGHS takes solutions that differ by less than 1e-6 for equally g
 LARGEST = 10**13  # with ten times that it no longer finds the best set to the last unit
 
 
+Whole = tuple[int, Sequence[int]]  # a cost, and the layers of which any one that is kept makes it due
+
+
 def knapsack(
-    scores: Sequence[float], costs: Sequence[int], *, keep: float, rest: int = 0, groups: Sequence[Sequence[int]] = ()
+    scores: Sequence[float],
+    costs: Sequence[int],
+    *,
+    keep: float,
+    rest: int = 0,
+    groups: Sequence[Sequence[int]] = (),
+    wholes: Sequence[Whole] = (),
 ) -> tuple[bool, ...]:
     """Which layers to keep, (L,): the highest sum of scores whose cost is at most a fraction `keep` of the whole.
 
     scores: (L,), higher matters more; among sets of one sum, any. costs: (L,) whole numbers 0 or more (parameters, MACs,
-    nanoseconds). rest: cost of what is kept whatever is chosen. Fractions are of sum(costs) + rest, and exact: the one
-    achieved is never above `keep`. groups: of each, places of layers, at least one is kept; no layer is in two. ValueError
-    where `rest`, with the cheapest of each group, is above `keep`. LAPTOP-Diff (arXiv 2404.11098): the knapsack, seen
-    from what stays.
+    nanoseconds). rest: cost of what is kept whatever is chosen. wholes: (cost, places of layers) of what is kept as long as
+    any of these layers is. Fractions are of the sum of all costs, and exact: the one achieved is never above `keep`. groups: of
+    each, places of layers, at least one is kept; no layer is in two, of groups or of wholes. ValueError where `rest`, with the
+    cheapest of each group, is above `keep`. LAPTOP-Diff (arXiv 2404.11098): the knapsack, seen from what stays.
     """
     check(scores, costs, rest)
-    room = budget(costs, keep=keep, rest=rest)
-    if (least := sum(min(costs[i] for i in group) for group in groups)) > room:
-        total = sum(costs) + rest
+    free = [*costs, *(cost for cost, _ in wholes)]
+    room = budget(free, keep=keep, rest=rest)
+    if (least := least_of(costs, groups, wholes)) > room:
+        total = sum(free) + rest
         raise ValueError(
             f"one of each group takes {least / total:.4g} beside what stays, {rest / total:.4g}: raise keep={keep}"
         )
-    kept = optimum(scores, costs, room=room, groups=groups)
-    if (cost := sum(cost for cost, k in zip(costs, kept, strict=True) if k)) > room:
+    kept = optimum(scores, costs, room=room, groups=groups, wholes=wholes)
+    due = sum(cost for cost, inner in wholes if any(kept[i] for i in inner))
+    if (cost := due + sum(cost for cost, k in zip(costs, kept, strict=True) if k)) > room:
         raise RuntimeError(f"HiGHS chose layers of cost {cost} where {room} were left: report this with scores and costs")
     return kept
+
+
+def least_of(costs: Sequence[int], groups: Sequence[Sequence[int]], wholes: Sequence[Whole]) -> int:
+    """What one layer of each group costs at least, with the whole that it is in."""
+    around = {i: cost for cost, inner in wholes for i in inner}
+    return sum(min(costs[i] + around.get(i, 0) for i in group) for group in groups)
 
 
 def achieved(kept: Sequence[bool], costs: Sequence[int], *, rest: int = 0) -> float:
@@ -64,24 +81,35 @@ def budget(costs: Sequence[int], *, keep: float, rest: int) -> int:
 
 
 def optimum(
-    scores: Sequence[float], costs: Sequence[int], *, room: int, groups: Sequence[Sequence[int]] = ()
+    scores: Sequence[float],
+    costs: Sequence[int],
+    *,
+    room: int,
+    groups: Sequence[Sequence[int]] = (),
+    wholes: Sequence[Whole] = (),
 ) -> tuple[bool, ...]:
-    """The set with the highest sum of scores that costs at most `room` and has one of each group, (L,).
+    """The set with the highest sum of scores that costs at most `room`, with its wholes, and has one of each group, (L,).
 
     ValueError for costs past what floats hold.
     """
     import numpy as np
     from scipy.optimize import LinearConstraint, milp
 
-    unit = math.gcd(*map(index, costs), room) or 1
-    if sum(costs) // unit > LARGEST:
-        raise ValueError(f"found costs of {sum(costs)} in all: give them in a coarser unit, at most {LARGEST:.0e} of it")
-    weights = np.array([cost // unit for cost in costs], dtype=float)
-    values = np.array(scores, dtype=float)
+    free, L = [*map(index, costs), *(cost for cost, _ in wholes)], len(costs)  # a variable for each whole after the layers'
+    unit = math.gcd(*free, room) or 1
+    if sum(free) // unit > LARGEST:
+        raise ValueError(f"found costs of {sum(free)} in all: give them in a coarser unit, at most {LARGEST:.0e} of it")
+    weights = np.array([cost // unit for cost in free], dtype=float)
+    values = np.array([*scores, *[0.0] * len(wholes)])
     values *= SCALE / (np.abs(values).max() or 1.0)
+    places = np.arange(len(free))
     limits = [LinearConstraint(weights, ub=room // unit + 0.5)]  # whole numbers: the half loses no set to a rounding
-    limits += [LinearConstraint(np.isin(np.arange(len(values)), group), lb=0.5) for group in groups]
-    found = milp(-values, integrality=np.ones(len(values)), bounds=(0, 1), constraints=limits, options={"mip_rel_gap": 0})
+    limits += [LinearConstraint(np.isin(places, group), lb=0.5) for group in groups]
+    limits += [
+        LinearConstraint(len(inner) * (places == L + w) - 1.0 * np.isin(places, inner), lb=-0.5)
+        for w, (_, inner) in enumerate(wholes)
+    ]
+    found = milp(-values, integrality=np.ones(len(free)), bounds=(0, 1), constraints=limits, options={"mip_rel_gap": 0})
     if found.x is None:
-        raise RuntimeError(f"HiGHS gave no solution for {len(costs)} layers: {found.message}")
-    return tuple(bool(x > 0.5) for x in found.x)
+        raise RuntimeError(f"HiGHS gave no solution for {L} layers: {found.message}")
+    return tuple(bool(x > 0.5) for x in found.x[:L])
