@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
+import zlib
+from io import BytesIO
 from itertools import islice
 from types import ModuleType
 
@@ -55,6 +58,13 @@ def test_the_middle_is_cut_out_and_a_right_size_left_alone():
     assert dataset.squared(Image.fromarray(exact).convert("L"), size=7).shape == (7, 7, 3)
 
 
+def test_grey_of_sixteen_bits_keeps_its_shades(tmp_path):
+    shades = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(shades).save(tmp_path / "0.png")
+    found = dataset.read_image(tmp_path / "0.png", size=8)
+    np.testing.assert_allclose(found, np.repeat(shades[..., None] / 65535, 3, axis=-1), atol=1 / 255)
+
+
 def test_other_columns_and_labels(tmp_path):
     named = folder(tmp_path, text="said")
     assert next(dataset.from_folder(named, size=4, caption="said"))[1] == "caption 0"
@@ -86,6 +96,10 @@ def broken(path, case: str):
             first.write_bytes(first.read_bytes()[:200])
         case "no picture":
             first.write_text("a fox")
+        case "huge":
+            header = struct.pack(">II5B", 100_000, 100_000, 8, 2, 0, 0, 0)
+            chunk = b"IHDR" + header
+            first.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)))
     return good
 
 
@@ -102,6 +116,7 @@ def broken(path, case: str):
         ("no caption", ValueError, "line 1 of .* has no caption"),
         ("cut", ValueError, "1.png is no whole picture: replace it"),
         ("no picture", ValueError, "1.png is no whole picture: replace it"),
+        ("huge", ValueError, "1.png is no whole picture: replace it"),
     ],
 )
 def test_a_folder_with_something_wrong_is_refused_in_a_sentence(tmp_path, case, error, says):
@@ -137,6 +152,11 @@ def test_rows_of_datasets(monkeypatch):
     assert [next(rows)[1], next(rows)[1]] == ["a fox", 3]
     with pytest.raises(ValueError, match=r"row 2 of webdataset has no picture \(image or jpg"):
         next(rows)
+    cut = BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(cut, "JPEG")
+    half = Image.open(BytesIO(cut.getvalue()[:-2000]))
+    with pytest.raises(ValueError, match=r"the picture of row 3 of web cannot be read .*: take the row out"):
+        dataset.pair({"jpg": half, "txt": "a"}, "row 3 of web", size=8, caption=None)
     assert asked == {"name": "webdataset", "split": "train", "streaming": True, "data_files": "x.tar"}
 
 

@@ -28,7 +28,7 @@ from secateur.examples import Examples, answer
 from secateur.families import dummy_inputs
 from secateur.features import captured, sites
 from secateur.lessons import Course, DistilSettings, lesson, level, place
-from secateur.plan import bk_sdm_base
+from secateur.plan import bk_sdm_base, bk_sdm_tiny
 from secateur.surgery import drop_layers, plan_without
 from secateur.training import learning_rate
 from test_patch import traces
@@ -171,6 +171,17 @@ def test_stages_of_a_unet_and_blocks_of_a_transformer():
         ValueError, match="has 3 transformer_blocks and the teacher 6, 6 of which the plan keeps: give the plan"
     ):
         sites(teacher, student)
+
+
+def test_stages_between_samplers_that_went_are_not_compared():
+    """BK-SDM Tiny's innermost stages are twice as large as its teacher's."""
+    teacher = tiny("sd15")
+    student = drop_layers(teacher, bk_sdm_tiny())
+    _, _, examples, scheduler, _ = made()
+    found = sites(teacher, student)
+    assert set(sites(teacher, teacher)) - set(found) == {"down_blocks.2", "down_blocks.3", "mid_block"}
+    [step] = distil(teacher, student, examples, scheduler, settings=replace(QUICK, steps=1))
+    assert {name.removeprefix("feature.") for name in step.raw} - {"task", "output"} == set(found)
 
 
 def test_a_site_of_a_passage_gives_what_the_teacher_would_without_those_layers():

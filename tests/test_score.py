@@ -233,6 +233,30 @@ def test_an_interrupted_scoring_goes_on_where_it_stopped(tmp_path):
         next(output_loss(teacher, examples_of(teacher), ddim(), seed=1, **settings))
 
 
+def test_scores_of_other_weights_or_conditions_are_not_gone_on_with(tmp_path):
+    teacher, path = unet(), tmp_path / "scores.safetensors"
+    settings = {"samples": K, "path": path, "layers": LAYERS}
+    examples = examples_of(teacher)
+    next(output_loss(teacher, examples, ddim(), **settings))
+    told = {name: x * 2 for name, x in examples.conditions.items()}
+    with pytest.raises(ValueError, match="holds scores whose examples is"):
+        next(output_loss(teacher, replace(examples, conditions=told), ddim(), **settings))
+    teacher.mid_block.resnets[0].conv1.weight.mul_(3)
+    with pytest.raises(ValueError, match="holds scores whose teacher is 'UNet2DConditionModel with weights"):
+        next(output_loss(teacher, examples, ddim(), **settings))
+
+
+def test_examples_that_have_a_name_may_differ_in_their_last_bits(tmp_path):
+    teacher, path = unet(), tmp_path / "scores.safetensors"
+    settings = {"samples": K, "path": path, "layers": LAYERS, "source": "two foxes"}
+    examples = examples_of(teacher)
+    next(output_loss(teacher, examples, ddim(), **settings))
+    moved = replace(examples, latents=examples.latents * (1 + 1e-6))
+    assert last(output_loss(teacher, moved, ddim(), **settings)).found.all()
+    with pytest.raises(ValueError, match="holds scores whose examples is 'two foxes' and this one's is 'a fox'"):
+        next(output_loss(teacher, examples, ddim(), **settings | {"source": "a fox"}))
+
+
 def in_a_process(path) -> None:
     from accelerate import Accelerator
 

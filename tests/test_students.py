@@ -21,7 +21,7 @@ from secateur.subnet import apply
 from secateur.surgery import candidates, drop_layers, parameters, plan_without
 from test_surgery import inputs_of, output, same_embeddings, some
 from tiny import tiny
-from tiny_pipes import controlnet, draw, stable_diffusion
+from tiny_pipes import controlnet, draw, noise, stable_diffusion
 
 LACKING = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
 
@@ -147,6 +147,14 @@ def test_a_controlnet_of_the_teacher_steers_the_student():
     with_net = draw(pipe, call)
     torch.nn.init.zeros_(net.controlnet_mid_block.weight)
     assert not torch.equal(draw(pipe, call), with_net)
+
+
+def test_a_controlnet_of_the_teacher_is_refused_where_its_images_are_of_other_sizes():
+    pipe, call = stable_diffusion("StableDiffusionControlNetPipeline", controlnet=None)
+    pipe.register_modules(controlnet=controlnet(pipe.unet), unet=drop_layers(pipe.unet, bk_sdm_tiny()))
+    call |= {"latents": noise(4, 1, 4, 16, 16), "image": noise(5, 1, 3, 32, 32).abs()}
+    with pytest.raises(ValueError, match="of other sizes than this student's, some of whose samplers went: use a student"):
+        draw(pipe, call)
 
 
 def lora(unet) -> dict[str, torch.Tensor]:

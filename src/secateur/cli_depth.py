@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table, box
 
 from secateur.terminal import (
@@ -22,41 +18,21 @@ from secateur.terminal import (
     Prompts,
     Seed,
     Steps,
+    accelerator_for,
     check_tokens,
     check_writable,
     command_line,
     console,
     finish,
     load_pipe,
-    progress,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from secateur.layer_scores import LayerScores
     from secateur.plan import Plan
-    from secateur.score import ScoreStep
 
 app = typer.Typer()
 CRITERIA = "output, task, taylor, cosine, magnitude; or clip, pick, hps: how the images' score falls"
-LEADING = 5  # layers shown while there is scoring
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How the layers of a pipe are scored and chosen. path: a file where finished layers are kept and gone on from."""
-
-    keep: float
-    cost: str
-    criterion: str
-    method: str
-    conditions: tuple[Any, ...]
-    samples: int
-    seed: int
-    batch_size: int
-    call: dict[str, Any]
-    path: Path
 
 
 @app.command()
@@ -85,9 +61,10 @@ def prune(
 ) -> None:
     """Cut the layers out of a pipe's denoiser that it needs least, and save the student's pipe.
 
-    Stopped while scoring, it goes on from the last layer scored by the same command.
+    Stopped while scoring, it goes on from the last layer scored by the same command. Launched by accelerate, its processes
+    share the samples.
     """
-    from secateur import baselines, pipes
+    from secateur import baselines, cli_score, pipes
     from secateur.cli_search import calibration_conditions, guidance_of
     from secateur.subnet import component
 
@@ -102,18 +79,24 @@ def prune(
     if scores is not None:
         chosen, found = plan_from(scores, keep=keep or 0.0, cost=cost, method=method)
     conditions = () if chosen else calibration_conditions(pipe, prompts, images)
-    loaded = load_pipe(pipe, dtype=dtype, device=device)
+    accelerator = accelerator_for("no", None, out.parent, device=device, project="secateur-prune")
+    cli_score.check_shared(criterion, accelerator)
+    loaded = load_pipe(pipe, dtype=dtype, device=device if accelerator is None else str(accelerator.device))
     check_tokens(loaded, conditions)
     check_texts(criterion, conditions)
     if found is not None:
         check_scores(scores, found, component(loaded))
-    partial = out.with_name(f".{out.name}.scores.safetensors")
+    partial, scoring = out.with_name(f".{out.name}.scores.safetensors"), chosen is None
     if chosen is None:
         call = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
-        asked = Scoring(keep or 0.0, cost, criterion, method, conditions, samples, seed, batch_size, call, partial)
-        chosen, found = scored_plan(loaded, asked)
+        asked = cli_score.Scoring(keep or 0.0, cost, criterion, method, conditions, samples, seed, batch_size, call, partial,
+                                  accelerator)  # fmt: skip
+        chosen, found = cli_score.scored_plan(loaded, asked)
+    if accelerator is not None and not accelerator.is_main_process:
+        return
     cut_and_save(loaded, component(loaded), chosen, out, scores=found, json=json)
-    partial.unlink(missing_ok=True)
+    if scoring:
+        partial.unlink(missing_ok=True)
 
 
 def check_asked(*, keep: float | None, plan: Path | None, preset: str | None, scores: Path | None, out: Path) -> None:
@@ -172,6 +155,7 @@ def plan_from(path: Path, *, keep: float, cost: str, method: str) -> tuple[Plan,
 
 def check_scores(path: Path | None, scores: LayerScores, denoiser: Any) -> None:
     """Nothing; ValueError where scores are of another denoiser than this one."""
+    from secateur import fingerprint
     from secateur.families import class_name
     from secateur.surgery import parameters
 
@@ -182,94 +166,8 @@ def check_scores(path: Path | None, scores: LayerScores, denoiser: Any) -> None:
             f"{path} holds scores of a {theirs[0]} of {theirs[1]:,} parameters and this is a {ours[0]} of {ours[1]:,}: give "
             "the pipe that was scored, or leave --scores out"
         )
-
-
-def scored_plan(loaded: Any, asked: Scoring) -> tuple[Plan, LayerScores]:
-    """The plan that costs least, and the scores that it is made of; what cannot be reached is refused before any scoring."""
-    from dataclasses import replace
-
-    from secateur import planning
-    from secateur.subnet import component
-
-    costs = costs_of(loaded, component(loaded), asked)
-    planning.check_reachable(costs, keep=asked.keep, cost=asked.cost)
-    scores = replace(scored(loaded, component(loaded), asked), costs=costs.costs)
-    return planning.planned(scores, keep=asked.keep, cost=asked.cost, method=asked.method), scores
-
-
-def costs_of(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
-    """The layers with their costs, timed where the budget is in time, and no losses."""
-    from secateur import calibration, planning, score
-
-    found = score.costed(denoiser)
-    if asked.cost != "ms":
-        return found
-    few, seeds = asked.conditions[: asked.batch_size], range(min(asked.batch_size, len(asked.conditions)))
-    call = asked.call | {"num_inference_steps": 4}
-    return planning.with_times(
-        found, denoiser, run=lambda: calibration.generate(loaded, few, seeds=seeds, batch_size=asked.batch_size, **call)
-    )
-
-
-def scored(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
-    """The scores of a denoiser's layers: by what it says about what the pipe draws, or by how the images themselves change."""
-    from secateur.quality import SCORES
-
-    by = by_images if asked.criterion in SCORES else by_answers
-    return watched(by(loaded, denoiser, asked), asked.path)
-
-
-def by_answers(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep]:
-    """Layers scored by the denoiser's answers on noisy samples of what the pipe draws."""
-    from secateur import dataset, score, store
-
-    count, parts = len(asked.conditions), []
-    with progress() as bar:
-        drawing = bar.add_task("drawing what to score on", total=count)
-        for part in dataset.drawn(loaded, asked.conditions, count=count, seed=asked.seed,
-                                  batch_size=asked.batch_size, **asked.call):  # fmt: skip
-            parts.append(part)
-            bar.update(drawing, completed=min(count, len(parts) * asked.batch_size))
-    return score.scored(denoiser, store.joined(parts), loaded.scheduler, criterion=asked.criterion,
-                        samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size, path=asked.path)  # fmt: skip
-
-
-def by_images(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep]:
-    """Layers scored by how much worse a score finds the images of the pipe without them."""
-    from secateur import calibration, fingerprint, quality, score
-
-    rate = quality.SCORES[asked.criterion](device=str(loaded.device))
-    seeds = range(asked.seed, asked.seed + len(asked.conditions))
-
-    def scores() -> np.ndarray:
-        images = calibration.generate(loaded, asked.conditions, seeds=seeds, batch_size=asked.batch_size, **asked.call)
-        return rate(images, asked.conditions)
-
-    made = {"seed": asked.seed, "conditions": list(asked.conditions), "teacher": fingerprint.of_pipe(loaded), **asked.call}
-    return score.score_change(denoiser, scores, name=asked.criterion, path=asked.path, made=made)
-
-
-def watched(steps: Iterator[ScoreStep], path: Path) -> LayerScores:
-    """The scores of all layers; the ranking so far is shown as it comes. An interrupt says where to go on from."""
-    bar, last = progress(), None
-    task = bar.add_task("scoring", total=None)
-    try:
-        with Live(console=Console(stderr=True), transient=True, refresh_per_second=2) as live:
-            for last in steps:
-                bar.update(task, completed=last.number, total=len(last.scores.layers), description=f"scored {last.layer}")
-                live.update(Group(leading(last.scores), bar))
-    except KeyboardInterrupt:
-        where = f"after {last.number} of {len(last.scores.layers)} layers" if last else "before the first layer"
-        console.print(f"stopped {where}; the same command goes on from {path}", soft_wrap=True)
-        raise SystemExit(130) from None
-    assert last is not None  # a denoiser without layers to score is refused before
-    return last.scores
-
-
-def leading(scores: LayerScores) -> str:
-    """The layers that would go first, of those scored."""
-    losses = dict(zip(scores.layers, scores.values, strict=True))
-    return "first to go: " + ", ".join(f"{layer} ({losses[layer]:.3g})" for layer in scores.ranking()[:LEADING])
+    if scores.made.get("teacher") not in (None, fingerprint.of_module(denoiser)):
+        console.print(f"note: {path} was scored with other weights, or in another precision, than this pipe has")
 
 
 def certainty(scores: LayerScores | None) -> dict[str, float] | None:

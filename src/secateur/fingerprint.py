@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from secateur.families import bare, class_name
 
@@ -36,6 +37,18 @@ def of_pipe(pipe: DiffusionPipeline) -> str:
     """The class of a pipe and a hash of the weights of all its components."""
     found = "\n".join(f"{name} {of_module(x)}" for name, x in pipe.components.items() if isinstance(x, nn.Module))
     return f"{type(pipe).__name__} with weights {of_bytes(found.encode())}"
+
+
+def of_values(nest: Any) -> str:
+    """A hash of all tensors, to the bit, and of whatever else is in a nest of mappings and sequences."""
+    found = hashlib.sha256()
+    for x in tree_leaves(nest):
+        if torch.is_tensor(x):
+            found.update(f"{tuple(x.shape)} {x.dtype}".encode())
+            found.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        else:
+            found.update(repr(x).encode())
+    return found.hexdigest()[:DIGITS]
 
 
 def of_files(paths: Iterable[str | Path]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateur import fingerprint
 from secateur.bypass import bypassed
 from secateur.criteria import CRITERIA, Criterion, Losses, Tuples, draw, output_losses
 from secateur.examples import Examples
@@ -55,13 +55,16 @@ def scored(
     batch_size: int = 8,
     weighting: Weighting | None = None,
     path: str | Path | None = None,
+    source: str | None = None,
     accelerator: Any = None,
 ) -> Iterator[ScoreStep]:
     """A ScoreStep for each layer; the last one's `scores` are the result.
 
     criterion: of `CRITERIA`. layers: the teacher's `surgery.candidates` unless given. samples: K. weighting: of the tuples by
-    their timesteps; the losses are kept as they are. path: a file where finished layers are kept and gone on from.
-    accelerator: spreads the tuples over its processes. ValueError where the file was made by other settings.
+    their timesteps; the losses are kept as they are. path: a file where finished layers are kept and gone on from, if the same
+    weights were asked about the same examples. source: what says which examples these are, where they cannot be made again to
+    the last bit; by default all their values do. accelerator: spreads the tuples over its processes. ValueError where the file
+    was made by other settings.
     """
     if criterion not in CRITERIA:
         raise ValueError(f"there is no criterion {criterion!r}: choose {', '.join(CRITERIA)}")
@@ -69,7 +72,8 @@ def scored(
     tuples = draw(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size)
     name, digest = scheduler_signature(scheduler)
     made = {"criterion": criterion, "samples": samples, "seed": seed, "scheduler": name, "scheduler_hash": digest}
-    made |= {"weighting": weighting and weighting.__name__, "examples": fingerprint(examples)}
+    made |= {"weighting": weighting and weighting.__name__, "teacher": fingerprint.of_module(teacher)}
+    made |= {"examples": source or fingerprint.of_values((examples.latents, examples.conditions, examples.shared))}
     timesteps = tuples.timesteps[:1] if criterion == "magnitude" else tuples.timesteps
     weights = torch.ones(len(timesteps)) if weighting is None else weighting(timesteps)
     blank = unscored(teacher, layers, timesteps=timesteps, weights=weights, made=made)
@@ -126,11 +130,6 @@ def check_teacher(teacher: nn.Module) -> None:
     """Nothing; ValueError where a teacher would not answer twice alike."""
     if teacher.training:
         raise ValueError(f"this {class_name(teacher)} is in training mode, where dropout changes answers: call eval() on it")
-
-
-def fingerprint(examples: Examples) -> str:
-    """The start of the SHA-256 of the latents."""
-    return hashlib.sha256(examples.latents.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
 def costed(teacher: nn.Module) -> LayerScores:
@@ -194,7 +193,7 @@ def resumed(blank: LayerScores, path: str | Path | None) -> LayerScores:
     if wrong := [key for key in ours if ours[key] != theirs.get(key)]:
         key = wrong[0]
         raise ValueError(
-            f"{path} holds scores whose {key} is {theirs.get(key)!r:.60} and this one's is {ours[key]!r:.60}: give the same "
+            f"{path} holds scores whose {key} is {theirs.get(key)!r:.80} and this one's is {ours[key]!r:.80}: give the same "
             "settings to go on with it, or take it away"
         )
     return replace(blank, losses=found.losses)

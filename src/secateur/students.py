@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,10 +38,22 @@ def student_class() -> type[UNet2DConditionModel]:
         UNet2DConditionModel.__init__(self, **config)
         cut(self, removed or {})
 
+    @wraps(UNet2DConditionModel.forward)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return UNet2DConditionModel.forward(self, *args, **kwargs)
+        except RuntimeError as error:
+            if kwargs.get("down_block_additional_residuals") is None or "size of tensor" not in str(error):
+                raise
+            raise ValueError(
+                "what the ControlNet or T2I-Adapter adds is of other sizes than this student's, some of whose samplers went: "
+                "use a student that keeps them all"
+            ) from error
+
     wanted = list(inspect.signature(UNet2DConditionModel.__init__).parameters.values())
     ours = inspect.Parameter("removed", inspect.Parameter.KEYWORD_ONLY, default=None)
     init.__signature__ = inspect.Signature([*wanted, ours])  # type: ignore[attr-defined]  # diffusers reads its keys here
-    doc = {"__init__": init, "__module__": __name__, "__doc__": student_class.__doc__}
+    doc = {"__init__": init, "forward": forward, "__module__": __name__, "__doc__": student_class.__doc__}
     return type(STUDENT, (UNet2DConditionModel,), doc)
 
 

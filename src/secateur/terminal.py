@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from datetime import timedelta
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -83,11 +84,15 @@ def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *,
     if log_with is None and not {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & set(os.environ):
         return None
     from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
 
     check_tracker(log_with)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         mixed_precision = "no"  # by which DeepSpeed would round weights; see `zero`
-    made = Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision, log_with=log_with, project_dir=folder)
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # the others wait while one encodes all pictures
+    made = Accelerator(
+        cpu=device == "cpu", mixed_precision=mixed_precision, log_with=log_with, project_dir=folder, kwargs_handlers=[patient]
+    )
     if log_with is not None:
         made.init_trackers(project)
     return made
