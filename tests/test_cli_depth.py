@@ -76,7 +76,25 @@ def test_a_student_that_takes_a_schedule_is_told_by_its_teacher_s_macs(saved):
     out = ("--out", str(saved / "measured"))
     done = CliRunner().invoke(app, ["measure", str(saved / "student"), *words, "--schedule", str(saved / "s.json"), *out])
     assert done.exit_code == 0, done.exception
-    assert f"of the teacher's MACs: dense {left:.3f}, s {left / 2:.3f}" in done.output
+    record = json.loads((saved / "measured" / "record.json").read_text())
+    kept = {row["name"]: row["macs_of_teacher"] for row in record["rows"]}
+    assert (kept["dense"], kept["s"]) == pytest.approx((left, left / 2))
+    assert "macs of teacher" in (saved / "measured" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("saved", ["sd"], indirect=True)
+def test_no_stage_is_emptied_where_that_is_asked(saved):
+    emptied = []
+    for words in ((), ("--spare-stages",)):
+        folder = saved / f"student{len(words)}"
+        code, said = run(*small(saved, "--keep", 0.48, "-o", folder, *words))
+        assert code == 0, said
+        scores, gone = LayerScores.load(folder / "layer_scores.safetensors"), Plan.load(folder / "plan.json").layers
+        left = [layer for layer in scores.layers if not layer.startswith(gone)]
+        stages = {".".join(layer.split(".")[:2]) for layer in scores.layers if not layer.startswith("mid_block")}
+        emptied.append(stages - {".".join(layer.split(".")[:2]) for layer in left})
+    assert emptied[0]
+    assert not emptied[1]
 
 
 def test_a_plan_and_a_preset_need_no_scoring(tmp_path):

@@ -174,13 +174,12 @@ def _measure(pipe, source, variants, conditions, *, captions, seed, batch_size, 
             bar.update(task, advance=1, description=batch.variant.name)
     found = compare.record(pipe, batches, conditions, seeds=seeds, title=f"Secateur on {source}", command=command_line(),
                            source=source, captions=captions, options={"guidance_scale": guidance})  # fmt: skip
+    if share := of_teacher(source, counting.count(component(pipe))):
+        found["rows"] = [{**row, "macs_of_teacher": row["keep_linear"] * share} for row in found["rows"]]
     out.mkdir(parents=True, exist_ok=True)
     report.save(found, out / "record.json")
     report.save_html(found, out / "report.html")
     console.print(report.table(found, width=console.width))
-    if share := of_teacher(source, counting.count(component(pipe))):
-        kept = ", ".join(f"{row['name']} {row['keep_linear'] * share:.3f}" for row in found["rows"])
-        console.print(f"of the teacher's MACs: {kept}", highlight=False)
     console.print(f"the page with the pictures: {out / 'report.html'}", soft_wrap=True)
     finish(found, as_json=as_json)
 

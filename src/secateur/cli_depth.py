@@ -48,6 +48,7 @@ def prune(
     cost: Annotated[str, typer.Option(help="what keep is a fraction of: parameters, macs, macs_attention, ms")] = "parameters",
     criterion: Annotated[str, typer.Option(help=f"of layers: {CRITERIA}")] = "output",
     method: Annotated[str, typer.Option(help="exact, greedy or greedy_ratio")] = "exact",
+    spare_stages: Annotated[bool, typer.Option("--spare-stages", help="leave a layer in each stage of a U-Net")] = False,
     prompts: Prompts = None,
     images: Annotated[int, typer.Option(min=1, help="images that the pipe draws to be scored on")] = 16,
     samples: Annotated[int, typer.Option(min=1, help="noisy samples of them, the same for every layer")] = 64,
@@ -77,7 +78,7 @@ def prune(
         check_choices(criterion=criterion, method=method, cost=cost)
     chosen, found = fixed_plan(plan, preset), None
     if scores is not None:
-        chosen, found = plan_from(scores, keep=keep or 0.0, cost=cost, method=method)
+        chosen, found = plan_from(scores, keep=keep or 0.0, cost=cost, method=method, spare_stages=spare_stages)
     conditions = () if chosen else calibration_conditions(pipe, prompts, images)
     accelerator = accelerator_for("no", None, out.parent, device=device, project="secateur-prune")
     cli_score.check_shared(criterion, accelerator)
@@ -89,8 +90,8 @@ def prune(
     partial, scoring = out.with_name(f".{out.name}.scores.safetensors"), chosen is None
     if chosen is None:
         call = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
-        asked = cli_score.Scoring(keep or 0.0, cost, criterion, method, conditions, samples, seed, batch_size, call, partial,
-                                  accelerator)  # fmt: skip
+        asked = cli_score.Scoring(keep or 0.0, cost, criterion, method, spare_stages, conditions, samples, seed, batch_size,
+                                  call, partial, accelerator)  # fmt: skip
         chosen, found = cli_score.scored_plan(loaded, asked)
     if accelerator is not None and not accelerator.is_main_process:
         return
@@ -144,13 +145,13 @@ def fixed_plan(plan: Path | None, preset: str | None) -> Plan | None:
     return PRESETS[preset]()
 
 
-def plan_from(path: Path, *, keep: float, cost: str, method: str) -> tuple[Plan, LayerScores]:
+def plan_from(path: Path, **how: Any) -> tuple[Plan, LayerScores]:
     """The plan made of scores that were saved, and those scores."""
     from secateur import planning
     from secateur.layer_scores import LayerScores
 
     scores = LayerScores.load(path)
-    return planning.planned(scores, keep=keep, cost=cost, method=method), scores
+    return planning.planned(scores, **how), scores
 
 
 def check_scores(path: Path | None, scores: LayerScores, denoiser: Any) -> None:

@@ -33,6 +33,7 @@ class Scoring:
     cost: str
     criterion: str
     method: str
+    spare_stages: bool
     conditions: tuple[Any, ...]
     samples: int
     seed: int
@@ -60,9 +61,10 @@ def scored_plan(loaded: Any, asked: Scoring) -> tuple[Plan, LayerScores]:
     from secateur.subnet import component
 
     costs = costs_of(loaded, component(loaded), asked)
-    planning.check_reachable(costs, keep=asked.keep, cost=asked.cost)
+    how = {"keep": asked.keep, "cost": asked.cost, "spare_stages": asked.spare_stages}
+    planning.check_reachable(costs, **how)
     scores = replace(scored(loaded, component(loaded), asked), costs=costs.costs)
-    return planning.planned(scores, keep=asked.keep, cost=asked.cost, method=asked.method), scores
+    return planning.planned(scores, method=asked.method, **how), scores
 
 
 def costs_of(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
