@@ -137,10 +137,13 @@ def key(given: Plan) -> str:
 
 
 def sets(scores: LayerScores) -> list[list[str]]:
-    """Random sets of layers, sizes from two to all as often as each other."""
+    """Random sets of layers, each another, sizes from two to all as often as each other as far as there are so many."""
     rng, L = Random(0), len(scores.layers)
-    sizes = [2 + round(k * (L - 2) / (SETS - 1)) for k in range(SETS)]
-    return [rng.sample(scores.layers, size) for size in sizes]
+    found: dict[tuple[str, ...], None] = {}
+    while len(found) < SETS:
+        for size in range(2, L + 1):
+            found[tuple(sorted(rng.sample(scores.layers, size), key=scores.layers.index))] = None
+    return [list(layers) for layers in found]
 
 
 def additivity(bench: Bench, scored: dict[str, LayerScores]) -> list[dict[str, Any]]:
@@ -152,7 +155,8 @@ def additivity(bench: Bench, scored: dict[str, LayerScores]) -> list[dict[str, A
     rows = []
     for name, scores in scored.items():
         sums = [predicted(scores, c) for c in chosen]
-        row = {"name": f"additivity, {name}", "group": "additivity", "criterion": name, **agreement(sums, joint, sizes)}
+        row = {"name": f"additivity, {name}", "group": "additivity", "criterion": name, "sets": len(chosen)}
+        row |= agreement(sums, joint, sizes)
         rows.append(row | sure(scores) | {"points": [list(p) for p in zip(sizes, sums, joint, strict=True)]})
     return rows
 
@@ -209,10 +213,15 @@ def chosen(scored: dict[str, LayerScores], keep: float) -> Iterator[tuple[str, P
 
 
 def feasible(scores: LayerScores, keep: float) -> Iterator[Plan]:
-    """Random sets, layers going in random order until the budget is met."""
-    for k in range(RANDOM):
+    """Random sets, each another: layers going in random order until the budget is met."""
+    found: dict[str, Plan] = {}
+    for k in range(100 * RANDOM):
+        if len(found) == RANDOM:
+            break
         shuffled = Random(k).sample(range(len(scores.layers)), len(scores.layers))
-        yield planned(with_values(scores, shuffled), keep=keep, method="greedy")
+        given = planned(with_values(scores, shuffled), keep=keep, method="greedy")
+        found[key(given)] = given
+    yield from found.values()
 
 
 def with_values(scores: LayerScores, values: list[int]) -> LayerScores:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import median
+from statistics import mean, median
 
 from pages import RESULTS, load, percent, provenance, table
 
@@ -101,4 +101,6 @@ def line(name: str, row: dict) -> tuple[str, ...]:
 
 def random_line(name: str, rows: list[dict]) -> tuple[str, ...]:
     keeps, losses = [row["keep"] for row in rows], [row["joint_loss"] for row in rows]
-    return name, f"{100 * median(keeps):.1f} %", f"{median(losses):.2g}", "–", "–"
+    seen = [row["accuracy"]["mean"] for row in rows if "accuracy" in row]
+    right = f"{100 * mean(seen):.1f} % ({len(seen)} of them)" if seen else "–"
+    return name, f"{100 * median(keeps):.1f} %", f"{median(losses):.2g}", "–", right
