@@ -51,6 +51,12 @@ results: .venv/installed  ## measure every number of the README again
 	$(BIN)/python benchmarks/transfer.py
 	$(BIN)/python benchmarks/search_cost.py
 	$(BIN)/python benchmarks/recovery.py emoji-dit --updates 800 --examples 4096
+	$(BIN)/python benchmarks/recovery.py emoji-sd --updates 240 --examples 2048 --arms 6
+	for run in "emoji-dit --updates 800" "emoji-sd --updates 240"; do \
+		$(BIN)/python benchmarks/product.py $$run && $(BIN)/python benchmarks/product.py $${run%% *} --time || exit 1; \
+	done
+	$(BIN)/python benchmarks/fullsize_depth.py sd15
+	$(BIN)/python benchmarks/fullsize_depth.py sdxl
 	$(BIN)/python benchmarks/readme.py
 
 clean:

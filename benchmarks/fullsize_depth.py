@@ -1,6 +1,6 @@
 """Pruning in depth at full size, with random weights: score, solve, cut, save, load, and one update of distillation.
 
-    python benchmarks/fullsize_depth.py sd15 [--side 64] [--tuples 2]     adds to results/fullsize-depth.json
+    python benchmarks/fullsize_depth.py sd15 [--side 64] [--tuples 1]     adds to results/fullsize-depth.json
     python benchmarks/fullsize_depth.py sdxl [--side 32] [--tuples 1]
 
 The teacher is in bfloat16, the student learns in float32 under bfloat16 autocast with gradient checkpointing. What it
@@ -32,7 +32,7 @@ from secateur.surgery import drop_layers, parameters
 
 RESULTS = Path(__file__).parents[1] / "results"
 KEEPS = {"sd15": 0.5, "sdxl": 0.3}  # AdamW takes 16 bytes a parameter: of SDXL's half that is 20 GB beside a teacher of 5
-SIDES, TUPLES = {"sd15": 64, "sdxl": 32}, {"sd15": 2, "sdxl": 1}
+SIDES, TUPLES = {"sd15": 64, "sdxl": 32}, {"sd15": 1, "sdxl": 1}
 ONE_UPDATE = DistilSettings(steps=1, batch_size=1, mixed_precision="bf16", checkpointing=True, ema=None)
 
 
