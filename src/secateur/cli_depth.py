@@ -90,8 +90,9 @@ def prune(
     partial, scoring = out.with_name(f".{out.name}.scores.safetensors"), chosen is None
     if chosen is None:
         call = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
-        asked = cli_score.Scoring(keep or 0.0, cost, criterion, method, spare_stages, conditions, samples, seed, batch_size,
-                                  call, partial, accelerator)  # fmt: skip
+        asked = cli_score.Scoring(
+            keep=keep or 0.0, cost=cost, criterion=criterion, method=method, spare_stages=spare_stages, conditions=conditions,
+            samples=samples, seed=seed, batch_size=batch_size, call=call, path=partial, accelerator=accelerator)  # fmt: skip
         chosen, found = cli_score.scored_plan(loaded, asked)
     if accelerator is not None and not accelerator.is_main_process:
         return
