@@ -24,6 +24,7 @@ from secateur.terminal import (
     Seed,
     Steps,
     accelerator_for,
+    calibration_conditions,
     check_tokens,
     check_writable,
     command_line,
@@ -33,8 +34,6 @@ from secateur.terminal import (
     load_pipe,
     of_teacher,
     progress,
-    read_prompts,
-    repeated,
 )
 from secateur.watch import Watch, kept_of, near_of, stage_table
 
@@ -160,17 +159,6 @@ def costs_of(pipe, counted, budget: str, run):
         return counted, run()
     made: list = []
     return measure.block_times(bare(component(pipe)), counted.blocks, lambda: made.append(run())), made[0]
-
-
-def calibration_conditions(pipe: str, prompts: Path | None, images: int) -> tuple:
-    """What to record the dense images of: the file's prompts, or the zoo's own captions other than those it is judged by."""
-    from secateur import zoo
-
-    if prompts is not None:
-        return repeated(read_prompts(prompts), images)
-    if pipe not in zoo.NAMES:
-        raise ValueError(f"there are no prompts to search {pipe} with: give a file with one a line by --prompts")
-    return zoo.conditions(pipe, images, calibration=True)[0]
 
 
 def digest(conditions: tuple) -> str:

@@ -179,3 +179,14 @@ def guidance_of(pipe: DiffusionPipeline, source: str, wanted: float | None) -> f
     if wanted is not None:
         return wanted
     return zoo.GUIDANCE.get(source) or signature(type(pipe).__call__).parameters["guidance_scale"].default
+
+
+def calibration_conditions(pipe: str, prompts: Path | None, images: int) -> tuple:
+    """What to record the dense images of: the file's prompts, or the zoo's own captions other than those it is judged by."""
+    from secateur import zoo
+
+    if prompts is not None:
+        return repeated(read_prompts(prompts), images)
+    if pipe not in zoo.NAMES:
+        raise ValueError(f"there are no prompts to look at {pipe} with: give a file with one a line by --prompts")
+    return zoo.conditions(pipe, images, calibration=True)[0]
