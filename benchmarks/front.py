@@ -42,6 +42,11 @@ UPDATES, LR = 60, 1.7  # the paper: 1000 updates from 0.1; the sum of the steps 
 FIRST_SEED, MOST_IMAGES, REPEATS, FEW_REPEATS = 50_000, 192, 9, 3
 DPM = "DPMSolverMultistepScheduler"
 LINSPACE = {"timestep_spacing": "linspace"}
+EVEN = {  # evenly held calls: name → how
+    "uniform hold": "output",
+    "uniform hold, extrapolated": "extrapolate",
+    "uniform hold, Adams–Bashforth": "adams_bashforth",
+}
 PLAIN = {  # fewer steps: name → scheduler and its options
     "DDIM, leading": ("DDIMScheduler", {"timestep_spacing": "leading"}),
     "DDIM, trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
@@ -168,13 +173,11 @@ def plain(budget: float) -> Iterator[Job]:
 
 
 def static(bench: Bench, budget: float) -> Iterator[Job]:
-    """Uniform hold, repeated and extrapolated; DeepCache or FORA at the best setting; the published pattern."""
+    """Uniform hold in three ways; DeepCache or FORA at the best setting; the published pattern."""
     count = int(budget)
     even = baselines.chosen(bench.macs.blocks, STEPS, run=[k * STEPS // count for k in range(count)])
-    yield held(f"uniform hold, {count} calls", "uniform hold", budget, even)
-    yield held(
-        f"uniform hold, extrapolated, {count} calls", "uniform hold, extrapolated", budget, replace(even, hold="extrapolate")
-    )
+    for group, hold in EVEN.items():
+        yield held(f"{group}, {count} calls", group, budget, replace(even, hold=hold))
     yield Job(f"static cache, {budget:g}", "static cache, best setting", budget, STEPS, make=lambda: best_cache(bench, budget))
     if budget == 10 and len(bench.macs.blocks) == 9:
         yield held("DiP-GO, published pattern", "DiP-GO, published", budget, baselines.published_dip_go(bench.macs.blocks))
