@@ -64,9 +64,10 @@ def imbalance(found: dict[str, dict[str, Any]]) -> str:
     heads = ("", "update", "largest raw term", "raw terms, largest ÷ median", "its share of what is minimised", "sites")
     rows = []
     for pipe, record in found.items():
+        name = pipe.replace("-macs", ", half of its MACs")
         for way in dict.fromkeys(row["way"] for row in record["rows"]):
             of_way = [row for row in record["rows"] if row["way"] == way]
-            rows += [(f"{pipe}, {way}", str(row["updates"]), *uneven(row)) for row in (of_way[1], of_way[-1])]
+            rows += [(f"{name}, {way}", str(row["updates"]), *uneven(row)) for row in (of_way[1], of_way[-1])]
     return "\n\n".join([table(heads, rows), "\n".join(map(provenance, found.values()))])
 
 
