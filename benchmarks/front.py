@@ -31,6 +31,7 @@ from secateur.search import search
 from secateur.subnet import apply, component
 from secateur.trials import genetic_search, random_search
 from secateur.updates import Settings
+from secateur.variants import EVEN
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -42,11 +43,6 @@ UPDATES, LR = 60, 1.7  # the paper: 1000 updates from 0.1; the sum of the steps 
 FIRST_SEED, MOST_IMAGES, REPEATS, FEW_REPEATS = 50_000, 192, 9, 3
 DPM = "DPMSolverMultistepScheduler"
 LINSPACE = {"timestep_spacing": "linspace"}
-EVEN = {  # evenly held calls: name → how
-    "uniform hold": "output",
-    "uniform hold, extrapolated": "extrapolate",
-    "uniform hold, Adams–Bashforth": "adams_bashforth",
-}
 PLAIN = {  # fewer steps: name → scheduler and its options
     "DDIM, leading": ("DDIMScheduler", {"timestep_spacing": "leading"}),
     "DDIM, trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),

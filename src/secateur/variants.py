@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 PLAIN = ("DDIM", "DPM-Solver++")  # enough for a quick look
+EVEN = {  # evenly held calls: name → hold
+    "uniform hold": "output",
+    "uniform hold, extrapolated": "extrapolate",
+    "uniform hold, Adams–Bashforth": "adams_bashforth",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Se
 def front(
     pipe: DiffusionPipeline, *, steps: int, keeps: Sequence[float], solvers: Sequence[str] = PLAIN
 ) -> tuple[Variant, ...]:
-    """Dense, and at each of `keeps`: uniform hold, repeated and extrapolated, the family's static cache, and fewer steps."""
+    """Dense, and at each of `keeps`: uniform hold in three ways, the family's static cache, and fewer steps."""
     wanted = [baselines.check_keep(keep) for keep in keeps]
     denoiser = component(pipe)
     counted = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
@@ -61,7 +66,7 @@ def _rivals(
     calls = pipes.calls(pipe, steps)
     count = max(1, int(keep * calls + 0.5))
     held = baselines.chosen(counted.blocks, calls, run=[k * calls // count for k in range(count)])
-    for name, hold in (("uniform hold", "output"), ("uniform hold, extrapolated", "extrapolate")):
+    for name, hold in EVEN.items():
         yield Variant(f"{name}, {count} calls", name, steps, replace(held, hold=hold), keep=keep)
     cache = "fora" if "residual" in counted.blocks.reuse else "deepcache"
     cached = baselines.make(cache, counted, calls=calls, keep=keep)
