@@ -233,7 +233,8 @@ def grids(record: Row) -> str:
     found = {(row["calls"], row["steps"], row["hold"]): row for row in record["rows"] if row["hold"]}
     heads = ("calls", "steps of the grid", *(f"PSNR to converged, {name}" for name in HOLDS.values()), "to dense, the same")
     rows = []
-    for calls, steps in sorted({key[:2] for key in found}, key=lambda key: (-key[0], key[1])):
+    whole = {key[:2] for key in found if all((*key[:2], hold) in found for hold in HOLDS)}
+    for calls, steps in sorted(whole, key=lambda key: (-key[0], key[1])):
         near = [found[calls, steps, hold] for hold in HOLDS]
         values = [front_tables.decibels(row["converged_psnr_db"]) for row in near]
         rows.append((str(calls), str(steps), *values, ", ".join(f"{row['psnr_db']['mean']:.1f}" for row in near)))
