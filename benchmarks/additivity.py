@@ -36,6 +36,7 @@ DPM = ("DPMSolverMultistepScheduler", {"timestep_spacing": "linspace"})
 KINDS = {
     "DDIM, held": (None, {}, "output"),
     "DDIM, extrapolated": (None, {}, "extrapolate"),
+    "DDIM, Adams–Bashforth": (None, {}, "adams_bashforth"),
     "DPM-Solver++ 2M": (*DPM, "output"),
 }
 
@@ -110,7 +111,7 @@ def correlations(points: list[dict], sets: int) -> dict[str, float]:
 
 
 def draw(rows: list[dict]) -> None:
-    figure, axes = plt.subplots(len(KINDS), len(CALLS), figsize=(13, 12))
+    figure, axes = plt.subplots(len(KINDS), len(CALLS), figsize=(13, 4 * len(KINDS)))
     for axis, row in zip(axes.flat, rows, strict=True):
         for kind, colour, marker in (
             ("random", "#7f8c8d", "."),

@@ -31,6 +31,7 @@ from secateur.search import search
 from secateur.subnet import apply, component
 from secateur.trials import genetic_search, random_search
 from secateur.updates import Settings
+from secateur.variants import EVEN
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -168,13 +169,11 @@ def plain(budget: float) -> Iterator[Job]:
 
 
 def static(bench: Bench, budget: float) -> Iterator[Job]:
-    """Uniform hold, repeated and extrapolated; DeepCache or FORA at the best setting; the published pattern."""
+    """Uniform hold in three ways; DeepCache or FORA at the best setting; the published pattern."""
     count = int(budget)
     even = baselines.chosen(bench.macs.blocks, STEPS, run=[k * STEPS // count for k in range(count)])
-    yield held(f"uniform hold, {count} calls", "uniform hold", budget, even)
-    yield held(
-        f"uniform hold, extrapolated, {count} calls", "uniform hold, extrapolated", budget, replace(even, hold="extrapolate")
-    )
+    for group, hold in EVEN.items():
+        yield held(f"{group}, {count} calls", group, budget, replace(even, hold=hold))
     yield Job(f"static cache, {budget:g}", "static cache, best setting", budget, STEPS, make=lambda: best_cache(bench, budget))
     if budget == 10 and len(bench.macs.blocks) == 9:
         yield held("DiP-GO, published pattern", "DiP-GO, published", budget, baselines.published_dip_go(bench.macs.blocks))

@@ -30,6 +30,7 @@ STYLES = {  # group → colour, marker, line
     "DDIM, trailing": ("#7f8c8d", "^", "--"),
     "uniform hold": ("#7fbf9f", "s", ":"),
     "uniform hold, extrapolated": ("#7fbf9f", "^", "--"),
+    "uniform hold, Adams–Bashforth": ("#7fbf9f", "D", "-."),
     "static cache, best setting": ("#c0562b", "v", "--"),
     "DiP-GO, published": ("#c0392b", "*", "none"),
     "DiP-GO (60 updates), bisection": ("#c0392b", "D", "--"),

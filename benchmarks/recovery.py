@@ -1,14 +1,16 @@
 """How students recover under distillation: prompt accuracy and judge-Fréchet against updates, equal budgets.
 
     python benchmarks/recovery.py [emoji-sd|emoji-dit] [--updates 2000] [--seeds 3] [--images 128] [--plan laptop=plan.json]
+    python benchmarks/recovery.py emoji-sd --cost macs ...           students with half of the MACs, not of the parameters
     python benchmarks/recovery.py [emoji-sd|emoji-dit] --draw        the figures of what is measured already
 
 emoji-sd: LAPTOP-Diff's plan at keep 0.5 and at BK-Small's size, BK-Small, and a random one for each seed, all with normalized
-distillation; LAPTOP's also with plain features, with outputs alone, and with the task alone. emoji-dit: six of its twelve
-blocks, LAPTOP's choice (with plain features too), every second one, the middle ones and random ones: does a low output loss
-before training foretell what is recovered (TinyFusion, arXiv 2412.01199, says it does not)? Every row is saved when it is
-done, and a rerun goes on within a run too. Writes results/recovery-PIPE.json and .png, and of the feature terms of LAPTOP's
-student by site, plain and normalized, results/recovery-terms-PIPE.json and .png.
+distillation; LAPTOP's also with plain features, with outputs alone, and with the task alone. With half of the MACs more is
+lost; BK-Tiny, which takes more than half, then stands for BK-Small. emoji-dit: six of its twelve blocks, LAPTOP's choice (with
+plain features too), every second one, the middle ones and random ones: does a low output loss before training foretell what is
+recovered (TinyFusion, arXiv 2412.01199, says it does not)? Every row is saved when it is done, and a rerun goes on within a
+run too. Writes results/recovery-PIPE.json and .png (recovery-PIPE-macs), and of the feature terms of LAPTOP's student by site,
+plain and normalized, results/recovery-terms-PIPE.json and .png.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import argparse
 import datetime
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -25,15 +27,16 @@ from typing import Any
 
 import recovery_figure
 
-from secateur import dataset, drop_layers, features, measure, planning, quality, records, score, store, zoo
+from secateur import dataset, drop_layers, features, macs, measure, planning, quality, records, score, store, zoo
 from secateur.calibration import generate
 from secateur.distil import DistilStep, distil, holding
 from secateur.examples import Examples
+from secateur.layer_scores import LayerScores
 from secateur.lessons import DistilSettings
-from secateur.plan import Plan, bk_sdm_small
+from secateur.plan import Plan, bk_sdm_small, bk_sdm_tiny
 from secateur.score import output_loss
 from secateur.subnet import component
-from secateur.surgery import candidates, freed, parameters, plan_without
+from secateur.surgery import parameters, plan_without
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -61,6 +64,14 @@ ARMS = {  # plan, how it is distilled; what matters most first
         ("laptop", "task-only"),
         ("laptop at BK-Small's size", "normalized"),
     ),
+    "emoji-sd-macs": (
+        ("laptop", "normalized"),
+        ("bk-tiny", "normalized"),
+        ("random", "normalized"),
+        ("laptop", "plain"),
+        ("laptop", "output-only"),
+        ("laptop", "task-only"),
+    ),
     "emoji-dit": (
         ("laptop", "normalized"),
         ("every second block", "normalized"),
@@ -73,13 +84,15 @@ ARMS = {  # plan, how it is distilled; what matters most first
 
 @dataclass(frozen=True)
 class Bench:
-    """What all runs share."""
+    """What all runs share. cost: what students keep a fraction of, "parameters" or "macs"."""
 
     name: str
+    cost: str
     pipe: Any
     examples: Examples
     null: dict[str, Any]
     plans: dict[str, Plan]
+    scores: LayerScores
     images: int
     folder: Path
 
@@ -89,14 +102,19 @@ class Bench:
 
     @property
     def keep(self) -> float:
-        """The fraction of the parameters that students keep: six blocks of the transformer, or half."""
+        """The fraction that students keep: six blocks of the transformer, or half."""
         if self.name == "emoji-sd":
             return KEEP
         return parameters(drop_layers(self.teacher, blocks_gone(self.teacher, range(1, 12, 2)))) / parameters(self.teacher)
 
     def plan(self, name: str, seed: int) -> Plan:
         """The plan of a name; a random one for each seed."""
-        return random_plan(self.teacher, self.keep, seed) if name == "random" else self.plans[name]
+        return random_plan(self, seed) if name == "random" else self.plans[name]
+
+    def kept(self, student) -> dict[str, float]:
+        """The fractions of the teacher's parameters and MACs that a student keeps."""
+        calls = [macs.count(denoiser).call() for denoiser in (student, self.teacher)]
+        return {"keep": parameters(student) / parameters(self.teacher), "keep_macs": calls[0] / calls[1]}
 
     def joint_loss(self, plan: Plan) -> float:
         """The output loss of removing all of a plan's layers, before any training."""
@@ -114,8 +132,10 @@ class Bench:
         return {"accuracy": accuracy, "frechet": quality.judge_frechet(images, zoo.renders(captions), judge)}
 
 
-def bench(name: str, images: int, folder: Path, examples: int, given: dict[str, Path]) -> Bench:
-    """The pipe, its examples (encoded once) and the plans."""
+def bench(name: str, cost: str, images: int, work: Path, examples: int, given: dict[str, Path]) -> Bench:
+    """The pipe, its examples (encoded once), the scores of its layers and the plans."""
+    folder = work / name
+    folder.mkdir(parents=True, exist_ok=True)
     pipe = zoo.load(name)
     pipe.set_progress_bar_config(disable=True)
     path, made = folder / f"examples-{examples}.safetensors", {"pipe": name, "examples": examples}
@@ -127,24 +147,31 @@ def bench(name: str, images: int, folder: Path, examples: int, given: dict[str, 
         list(store.making(parts, path, made=made))
     found = store.load(path, made=made)
     null = dataset.null(pipe, labels="class_labels" in found.conditions)
-    shared = Bench(name, pipe, found, null, {}, images, folder)
+    path, settings = folder / "scores.safetensors", {"samples": TUPLES}
+    *_, last = output_loss(component(pipe), found, pipe.scheduler, path=path, **settings)
+    shared = Bench(name, cost, pipe, found, null, {}, last.scores, images, work / case(name, cost))
     return replace(shared, plans=plans(shared, given))
+
+
+def case(name: str, cost: str) -> str:
+    """What the files of students of a pipe with a fraction of its parameters, or of its MACs, are called."""
+    return name if cost == "parameters" else f"{name}-{cost}"
 
 
 def plans(shared: Bench, given: dict[str, Path]) -> dict[str, Plan]:
     """The plans by name, but for random ones."""
     teacher, found = shared.teacher, {name: Plan.load(path) for name, path in given.items()}
     wanted = {"laptop": shared.keep}
-    if shared.name == "emoji-sd":
+    if shared.cost == "macs":
+        found.setdefault("bk-tiny", bk_sdm_tiny())
+    elif shared.name == "emoji-sd":
         small = bk_sdm_small()
         found.setdefault("bk-small", small)
         wanted["laptop at BK-Small's size"] = parameters(drop_layers(teacher, small)) / parameters(teacher)
     else:
         found.setdefault("every second block", blocks_gone(teacher, range(1, 12, 2)))
         found.setdefault("middle blocks", blocks_gone(teacher, range(3, 9)))
-    path, settings = shared.folder / "scores.safetensors", {"samples": TUPLES}
-    *_, last = output_loss(teacher, shared.examples, shared.pipe.scheduler, path=path, **settings)
-    return {name: planning.planned(last.scores, keep=keep) for name, keep in wanted.items()} | found
+    return {name: planning.planned(shared.scores, keep=keep, cost=shared.cost) for name, keep in wanted.items()} | found
 
 
 def blocks_gone(transformer, numbers: Iterable[int]) -> Plan:
@@ -152,23 +179,23 @@ def blocks_gone(transformer, numbers: Iterable[int]) -> Plan:
     return plan_without(transformer, [f"transformer_blocks.{n}" for n in numbers], made={"method": "handcrafted"})
 
 
-def random_plan(denoiser, keep: float, seed: int) -> Plan:
-    """Layers taken out in random order until no more than `keep` of the parameters is left."""
-    found = candidates(denoiser)
-    sizes = dict(zip(found, freed(denoiser, found), strict=True))
-    order, gone, left = list(found), [], parameters(denoiser)
+def random_plan(shared: Bench, seed: int) -> Plan:
+    """Layers taken out in random order until no more than the fraction kept is left."""
+    costs = shared.scores.costs[shared.cost]
+    sizes = dict(zip(shared.scores.layers, costs.layers, strict=True))
+    order, gone, left = list(sizes), [], costs.total
     Random(seed).shuffle(order)
-    while left > keep * parameters(denoiser):
+    while left > shared.keep * costs.total:
         gone.append(order.pop())
         left -= sizes[gone[-1]]
-    return plan_without(denoiser, gone, made={"method": "random", "seed": seed})
+    return plan_without(shared.teacher, gone, made={"method": "random", "seed": seed})
 
 
 def untrained(shared: Bench, name: str, seed: int) -> dict[str, Any]:
     """The row of a plan's student before any training."""
     plan = shared.plan(name, seed)
     student = drop_layers(shared.teacher, plan)
-    known = {"plan": name, "way": None, "seed": seed, "keep": parameters(student) / parameters(shared.teacher), "updates": 0}
+    known = {"plan": name, "way": None, "seed": seed, **shared.kept(student), "updates": 0}
     return known | {"joint_loss": shared.joint_loss(plan), **judged(shared, student, {})}
 
 
@@ -177,9 +204,9 @@ def run(shared: Bench, arm: tuple[str, str], seed: int, updates: int, *, done: s
     name, way = arm
     teacher, plan = shared.teacher, shared.plan(name, seed)
     student = drop_layers(teacher, plan)
-    known = {"plan": name, "way": way, "seed": seed, "keep": parameters(student) / parameters(teacher)}
+    known = {"plan": name, "way": way, "seed": seed, **shared.kept(student)}
     marks = sorted({round(share * updates) for share in SHARES} - {0})
-    folder = shared.folder / f"{name} {way} {seed}".replace(" ", "-")
+    folder = folder_of(shared.folder, arm, seed)
     settings = replace(WAYS[way], steps=updates, seed=seed)
     steps = distil(teacher, student, shared.examples, shared.pipe.scheduler, settings=settings, null=shared.null, folder=folder,
                    save_every=marks[0], sites=features.sites(teacher, student, plan=plan))  # fmt: skip
@@ -213,18 +240,23 @@ def watch(folder: Path, step: DistilStep) -> None:
         file.write(json.dumps(line) + "\n")
 
 
+def folder_of(folder: Path, arm: tuple[str, str], seed: int) -> Path:
+    """Where a run keeps its checkpoints."""
+    return folder / f"{arm[0]} {arm[1]} {seed}".replace(" ", "-")
+
+
 def terms(folder: Path, arm: tuple[str, str], seed: int) -> list[dict[str, Any]]:
     """Some of the terms of a run, evenly; an update that was made twice, after an interruption, counts once."""
-    path = folder / f"{arm[0]} {arm[1]} {seed}".replace(" ", "-") / "terms.jsonl"
+    path = folder_of(folder, arm, seed) / "terms.jsonl"
     found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     once = [row for _, row in sorted({row["updates"]: row for row in found}.items())]
     kept = sorted({round(k * (len(once) - 1) / (SHOWN - 1)) for k in range(SHOWN)}) if once else []
     return [once[k] for k in kept]
 
 
-def feature_terms(name: str, folder: Path, document: dict[str, Any]) -> dict[str, Any]:
+def feature_terms(arms: Sequence[tuple[str, str]], folder: Path, document: dict[str, Any]) -> dict[str, Any]:
     """The record of the feature terms of LAPTOP's first student, in every way that looks at features."""
-    ways = [way for plan, way in ARMS[name] if plan == "laptop" and way in FEATURED]
+    ways = [way for plan, way in arms if plan == "laptop" and way in FEATURED]
     found = [(way, row) for way in ways for row in terms(folder, ("laptop", way), 0)]
     rows = [
         {"name": f"{way}, update {row['updates']}", "way": way, "updates": row["updates"]}
@@ -232,7 +264,7 @@ def feature_terms(name: str, folder: Path, document: dict[str, Any]) -> dict[str
         for way, row in found
     ]
     shared = {key: document[key] for key in ("format", "command", "pipe", "made", "hardware", "options")}
-    return {**shared, "title": f"Feature terms of a student of {name} by site", "rows": rows}
+    return {**shared, "title": f"Feature terms of a student of {document['pipe']} by site", "rows": rows}
 
 
 def significant(x: float) -> float:
@@ -257,7 +289,7 @@ def measured(shared: Bench, document: dict[str, Any], path: Path, *, seeds: int,
     if not document["rows"]:
         keep_row(document, path, {"name": "teacher", "plan": "teacher", "keep": 1.0, **shared.judged()})
     for seed in range(seeds):
-        for arm in ARMS[shared.name][:arms]:
+        for arm in ARMS[case(shared.name, shared.cost)][:arms]:
             done = {row["updates"] for row in document["rows"] if row["name"] == name_of(arm, seed, row.get("updates"))}
             if updates in done:
                 continue
@@ -297,6 +329,9 @@ def started(name: str, path: Path, options: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pipe", nargs="?", default="emoji-sd", choices=zoo.NAMES)
+    parser.add_argument(
+        "--cost", default="parameters", choices=("parameters", "macs"), help="what emoji-sd's students keep half of"
+    )
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", type=int, help="only so many of them, from the first")
@@ -307,17 +342,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("recovery-work"), help="folder for checkpoints and examples")
     parser.add_argument("--draw", action="store_true", help="only the figures")
     args = parser.parse_args()
-    path, folder = args.results / f"recovery-{args.pipe}.json", args.work / args.pipe
-    document = started(args.pipe, path, {name: getattr(args, name) for name in ("updates", "images", "examples", "plan")})
+    name = case(args.pipe, args.cost)
+    if name not in ARMS:
+        parser.error(f"the blocks of {args.pipe} are all alike, and half of them is half of either: leave --cost out")
+    arms = ARMS[name]
+    path, terms_path = (args.results / f"{kind}-{name}.json" for kind in ("recovery", "recovery-terms"))
+    asked = {option: getattr(args, option) for option in ("updates", "images", "examples", "plan")}
+    document = started(args.pipe, path, ({"cost": args.cost} if args.cost != "parameters" else {}) | asked)
     if not args.draw:
-        folder.mkdir(parents=True, exist_ok=True)
-        given = {name: Path(file) for name, _, file in (text.partition("=") for text in args.plan)}
-        shared = bench(args.pipe, args.images, folder, args.examples, given)
+        given = {plan: Path(file) for plan, _, file in (text.partition("=") for text in args.plan)}
+        shared = bench(args.pipe, args.cost, args.images, args.work, args.examples, given)
         measured(shared, document, path, seeds=args.seeds, arms=args.arms, updates=args.updates)
-    recovery_figure.draw(document, ARMS[args.pipe], path.with_suffix(".png"))
-    terms_path = args.results / f"recovery-terms-{args.pipe}.json"
-    if not args.draw:
-        records.save(feature_terms(args.pipe, folder, document), terms_path)
+        records.save(feature_terms(arms, shared.folder, document), terms_path)
+    recovery_figure.draw(document, arms, path.with_suffix(".png"))
     recovery_figure.draw_terms(records.load(terms_path)["rows"], terms_path.with_suffix(".png"))
 
 

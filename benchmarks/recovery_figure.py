@@ -36,6 +36,7 @@ def draw(document: Mapping[str, Any], arms: Sequence[Arm], path: Path) -> None:
                 value,
                 arm,
                 colour,
+                "keep_macs" if document["options"].get("cost") == "macs" else "keep",
             )
         axis.set_xscale("symlog", linthresh=max(document["options"]["updates"] / 10, 1))
         axis.set_xlabel("updates")
@@ -48,12 +49,12 @@ def draw(document: Mapping[str, Any], arms: Sequence[Arm], path: Path) -> None:
     plt.close(figure)
 
 
-def curve(axis: Axes, rows: Sequence[Mapping[str, Any]], value: Callable, arm: Arm, colour: str) -> None:
+def curve(axis: Axes, rows: Sequence[Mapping[str, Any]], value: Callable, arm: Arm, colour: str, share: str) -> None:
     if not any(row["updates"] for row in rows):  # not taught yet
         return
     marks = sorted({row["updates"] for row in rows})
     means = [np.mean([value(row) for row in rows if row["updates"] == mark]) for mark in marks]
-    keep = np.mean([row["keep"] for row in rows])
+    keep = np.mean([row[share] for row in rows])
     axis.plot(marks, means, color=colour, label=f"{arm[0]}, {arm[1]} ({keep:.2f})")
     axis.plot([row["updates"] for row in rows], [value(row) for row in rows], ".", color=colour, ms=4)
 

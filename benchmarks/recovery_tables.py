@@ -8,7 +8,7 @@ from typing import Any
 from pages import RESULTS, load, percent, provenance, table
 from scipy.stats import spearmanr
 
-PIPES = ("emoji-sd", "emoji-dit")
+PIPES = ("emoji-sd", "emoji-sd-macs", "emoji-dit")
 LEVELS = (0.0, 0.1, 0.3, 1.0)  # shares of the updates
 
 
@@ -25,11 +25,13 @@ def of_pipe(record: dict[str, Any]) -> str:
     last = record["options"]["updates"]
     marks = [round(share * last) for share in LEVELS]
     teacher = next(row for row in record["rows"] if row["plan"] == "teacher")
-    heads = ("plan, distillation", "parameters kept", "joint output loss", *(f"after {n} updates" for n in marks))
+    kept = "MACs kept" if record["options"].get("cost") == "macs" else "parameters kept"
+    heads = ("plan, distillation", kept, "joint output loss", *(f"after {n} updates" for n in marks))
     heads = (*heads, "relative decline (range of seeds)", "Fréchet distance", "seeds")
     gaps = ("–",) * (len(marks) - 1)
     rows = [("teacher", "100 %", "–", *gaps, percent(teacher["accuracy"]), "–", f"{teacher['frechet']:.3g}", "–")]
-    rows += [line(record["rows"], arm, marks, teacher) for arm in arms(record["rows"], last)]
+    share = "keep_macs" if kept == "MACs kept" else "keep"
+    rows += [line(record["rows"], arm, marks, teacher, share) for arm in arms(record["rows"], last)]
     return "\n\n".join([table(heads, rows), *foretold(record["rows"], last), provenance(record)])
 
 
@@ -62,9 +64,10 @@ def imbalance(found: dict[str, dict[str, Any]]) -> str:
     heads = ("", "update", "largest raw term", "raw terms, largest ÷ median", "its share of what is minimised", "sites")
     rows = []
     for pipe, record in found.items():
+        name = pipe.replace("-macs", ", half of its MACs")
         for way in dict.fromkeys(row["way"] for row in record["rows"]):
             of_way = [row for row in record["rows"] if row["way"] == way]
-            rows += [(f"{pipe}, {way}", str(row["updates"]), *uneven(row)) for row in (of_way[1], of_way[-1])]
+            rows += [(f"{name}, {way}", str(row["updates"]), *uneven(row)) for row in (of_way[1], of_way[-1])]
     return "\n\n".join([table(heads, rows), "\n".join(map(provenance, found.values()))])
 
 
@@ -85,7 +88,9 @@ def key(row: dict[str, Any]) -> tuple[str, int | None]:
     return row["plan"], row["seed"] if row["plan"] == "random" else None
 
 
-def line(rows: list[dict[str, Any]], arm: tuple[str, str], marks: list[int], teacher: dict[str, Any]) -> tuple[str, ...]:
+def line(
+    rows: list[dict[str, Any]], arm: tuple[str, str], marks: list[int], teacher: dict[str, Any], share: str
+) -> tuple[str, ...]:
     plan, way = arm
     before = [row for row in rows if row["plan"] == plan and row.get("updates") == 0]
     taught = [row for row in rows if (row["plan"], row.get("way")) == arm]
@@ -94,7 +99,7 @@ def line(rows: list[dict[str, Any]], arm: tuple[str, str], marks: list[int], tea
     declines = [100 * (1 - row["accuracy"]["mean"] / teacher["accuracy"]["mean"]) for row in ends]
     return (
         f"{plan}, {way}",
-        f"{100 * mean(row['keep'] for row in before):.1f} %",
+        f"{100 * mean(row[share] for row in before):.1f} %",
         f"{mean(row['joint_loss'] for row in before):.2g}",
         *(f"{100 * mean(values):.1f} %" if values else "–" for values in found),
         f"{mean(declines):.1f} % ({min(declines):.1f} to {max(declines):.1f})",

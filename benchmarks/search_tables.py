@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import mean
 from typing import Any
 
+import front_tables
 from ablations_paper import TABLES, last
 from pages import RESULTS, load, provenance, table
 
@@ -14,6 +15,7 @@ BASE = "DiP-GO"  # the paper's own choices, by the name of their rows
 TITLES = {"loss": "loss, α = 1", "alpha": "α, with SSIM", "gamma": "sparsity", "search": "search"}
 STAGES = ("additive, outputs held", "additive", "additive, refresh", "additive, refresh, local")
 LABELS = {BASE: "DiP-GO's gradients", STAGES[0]: "additive, held calls repeated as in the rows above", STAGES[1]: "additive"}
+HOLDS = {"output": "repeated", "extrapolate": "extrapolated", "adams_bashforth": "Adams–Bashforth"}
 LIKENESS = {"psnr_db": "PSNR", "ssim": "SSIM", "accuracy": "accuracy"}
 
 
@@ -26,6 +28,7 @@ def sections() -> dict[str, str]:
         "search-cost": ("search-cost", search_cost),
         "fullsize": ("fullsize", full_size),
         "additivity": ("additivity", additivity),
+        "grids": ("grids", grids),
     }
     return {name: make(load(file)) for name, (file, make) in makers.items() if (RESULTS / f"{file}.json").exists()}
 
@@ -221,6 +224,23 @@ def additivity(record: Row) -> str:
         )
         for row in record["rows"]
     ]
+    return table(heads, rows) + "\n\n" + counted(record)
+
+
+def grids(record: Row) -> str:
+    """How near as many calls come to the converged images on finer grids, by how calls are held."""
+    dense = next(row for row in record["rows"] if row["hold"] is None)
+    found = {(row["calls"], row["steps"], row["hold"]): row for row in record["rows"] if row["hold"]}
+    heads = ("calls", "steps of the grid", *(f"PSNR to converged, {name}" for name in HOLDS.values()), "to dense, the same")
+    rows = []
+    whole = {key[:2] for key in found if all((*key[:2], hold) in found for hold in HOLDS)}
+    for calls, steps in sorted(whole, key=lambda key: (-key[0], key[1])):
+        near = [found[calls, steps, hold] for hold in HOLDS]
+        values = [front_tables.decibels(row["converged_psnr_db"]) for row in near]
+        rows.append((str(calls), str(steps), *values, ", ".join(f"{row['psnr_db']['mean']:.1f}" for row in near)))
+    rows.append(
+        (str(dense["calls"]), f"{dense['steps']}, all made", front_tables.decibels(dense["converged_psnr_db"]), "", "", "–")
+    )
     return table(heads, rows) + "\n\n" + counted(record)
 
 

@@ -13,6 +13,7 @@ import torch
 from secateur import additive, baselines, paths, refresh
 from secateur.blocks import find_blocks
 from secateur.calibration import Trajectory
+from secateur.schedule import HOLDS
 from secateur.solvers import check_linear
 from secateur.subnet import apply, component
 from tiny_pipes import draw, sd3, stable_diffusion
@@ -55,7 +56,7 @@ def after(pipe, call, schedule, calls: int = T) -> list[torch.Tensor]:
         return list(recorded(pipe, call, calls).latents[1:])
 
 
-@pytest.mark.parametrize("hold", ["output", "extrapolate"])
+@pytest.mark.parametrize("hold", HOLDS)
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_a_held_update_lands_where_the_pipeline_does(name, hold):
     """Only one gap is held, and the calls before it are dense: there the update is what the pipeline then computes."""
@@ -201,7 +202,7 @@ def test_law_8_calls_that_say_the_same_are_dropped_first_also_where_timesteps_ar
     assert len(redundant & set(found[needed - 1].levels)) == 1
 
 
-@pytest.mark.parametrize("hold", ["output", "extrapolate"])
+@pytest.mark.parametrize("hold", HOLDS)
 def test_law_8_calls_that_say_the_same_are_dropped_first(hold):
     """A denoiser that says one and the same from t = 500 on: one call there is enough, and the others cost something."""
     pipe, call = stable_diffusion(scheduler=ONE_STEP["ddim"]())
@@ -214,6 +215,6 @@ def test_law_8_calls_that_say_the_same_are_dropped_first(hold):
     told, redundant = recorded_as(planted, pipe, call)
     ladder = additive.held(told, pipe.scheduler, hold=hold)
     found = additive.solve(additive.local_errors(ladder), calls=T)
-    needed = T - len(redundant) + 1 + (hold == "extrapolate")  # a line takes two equal points to be level
+    needed = T - len(redundant) + 1 + (hold != "output")  # a line takes two equal points to be level
     assert found[needed - 1].error < 1e-6 < found[needed - 2].error
     assert len(redundant & set(found[needed - 1].levels)) == needed - (T - len(redundant))

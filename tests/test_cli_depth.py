@@ -83,6 +83,22 @@ def test_a_student_that_takes_a_schedule_is_told_by_its_teacher_s_macs(saved):
 
 
 @pytest.mark.parametrize("saved", ["sd"], indirect=True)
+def test_samples_are_weighted_by_their_timesteps_where_that_is_asked(saved):
+    code, said = run(*small(saved, "--keep", 0.8, "--weighting", "min_snr"))
+    assert code == 0, said
+    scores = LayerScores.load(saved / "student" / "layer_scores.safetensors")
+    assert scores.timesteps[0] < scores.timesteps[1]
+    assert scores.weights[0] < scores.weights[1]  # errors of noise where little of it is there count for less
+    assert scores.made["weighting"] == "min_snr"
+    for words, sentence in (
+        (("--weighting", "snr"), "there is no weighting 'snr': choose min_snr"),
+        (("--weighting", "min_snr", "--criterion", "magnitude"), "magnitude looks at no noisy samples that could be weighted"),
+    ):
+        code, said = run(*small(saved, "--keep", 0.8, "-o", saved / "another", *words))
+        assert (code, sentence in said) == (1, True)
+
+
+@pytest.mark.parametrize("saved", ["sd"], indirect=True)
 def test_no_stage_is_emptied_where_that_is_asked(saved):
     emptied = []
     for words in ((), ("--spare-stages",)):

@@ -20,6 +20,7 @@ import tiny_pipes
 from secateur import find, load, pipes, terminal, zoo
 from secateur.schedule import document
 from secateur.scores import Scores
+from secateur.variants import EVEN
 from test_cli import last_json, run  # noqa: F401, the fixture
 
 QUICK = ("--steps", "8", "--images", "1", "--keep", "0.4", "--trials", "3")
@@ -68,7 +69,7 @@ def test_rivals_are_at_equal_macs_at_any_budget(run, keep, calls):  # noqa: F811
     code, out, error = run("compare", "emoji-sd", "s.json", *words, "--json")
     assert code == 0, error
     rows = {row["name"]: row for row in last_json(out)["rows"]}
-    for name in (f"uniform hold, {calls} calls", f"uniform hold, extrapolated, {calls} calls", f"DDIM, {calls} steps", "s"):
+    for name in (*(f"{even}, {calls} calls" for even in EVEN), f"DDIM, {calls} steps", "s"):
         assert rows[name]["keep_linear"] == pytest.approx(float(keep))
 
 

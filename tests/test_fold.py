@@ -80,6 +80,7 @@ def test_partial_rows_stay_partial():
     ("change", "scheduler", "says"),
     [
         ({"hold": "extrapolate"}, ddim, "the schedule extrapolates"),
+        ({"hold": "adams_bashforth"}, ddim, "the schedule extrapolates"),
         ({"timesteps": tuple(range(T, 0, -1))}, ddim, "chooses 10 timesteps already"),
         ({}, lambda: diffusers.UniPCMultistepScheduler(), "UniPCMultistepScheduler takes no timesteps"),
         ({}, lambda: diffusers.DDIMScheduler(), "clip_sample=True"),

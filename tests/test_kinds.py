@@ -19,6 +19,7 @@ from secateur.blocks import Blocks, find_blocks, kinds, live
 from secateur.calibration import record
 from secateur.families import family
 from secateur.moves import another_kind
+from secateur.reuse import leads
 from secateur.schedule import Schedule
 from secateur.scores import Scores
 from secateur.space import Space, rows_of
@@ -167,3 +168,14 @@ def test_local_search_finds_the_kinds_that_are_worth_most():
         blocks = replace(costs.blocks, reuse=trial.schedule.reuse)
         assert all(live(row, blocks) == row for row in rows_of(trial.schedule))
     assert {trial.schedule.reuse for trial in local_search(start, **how)} == {start.reuse}
+
+
+@pytest.mark.parametrize("steps", [(3, 2, 1, 4), (1, 1, 5), (6,)])
+def test_adams_bashforth_steps_by_the_mean_of_the_line(steps):
+    """A line of slope 1 from each call on, of whose n steps the mean is n / 2."""
+    held = [k > 0 for n in steps for k in range(n)]
+    found = leads(held, "adams_bashforth")
+    assert not any(leads(held, "extrapolate"))
+    for start, n in zip(np.cumsum((0, *steps[:-1])), steps, strict=True):
+        assert found[start] == 0
+        assert n == 1 or np.mean([k + found[start + k] for k in range(n)]) == pytest.approx(n / 2)

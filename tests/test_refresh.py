@@ -13,6 +13,7 @@ from secateur.baselines import closed
 from secateur.blocks import find_blocks
 from secateur.calibration import record
 from secateur.patch import intercept
+from secateur.schedule import HOLDS
 from secateur.subnet import apply, component, follow
 from test_ablation import conditions_of, told  # noqa: F401, the fixture
 from test_additive import after, recorded
@@ -47,14 +48,14 @@ def test_a_partial_call_says_what_a_loop_by_hand_says(told):  # noqa: F811
         assert not torch.allclose(wanted, trajectory.outputs[s], atol=1e-5)
 
 
-@pytest.mark.parametrize("hold", ["output", "extrapolate"])
+@pytest.mark.parametrize("hold", HOLDS)
 def test_an_update_from_a_partial_call_lands_where_the_pipeline_does(hold):
-    """Whole up to a call that is partial, and held from there: that far the latents are dense, and so the error is exact."""
+    """Whole but for a call that is partial, and held after it: that far the latents are dense, and so the error is exact."""
     pipe, call = stable_diffusion()
     trajectory, blocks, s, t = recorded(pipe, call, T), find_blocks(pipe.unet), 4, 7
     row, ladder = half(blocks), additive.held(trajectory, pipe.scheduler, hold=hold)
     said = outputs_by_run(pipe, call, blocks, row, s)
-    whole = refresh.mixed(blocks, T, whole=range(s), partial=[s], row=row)
+    whole = refresh.mixed(blocks, T, whole=[*range(s), *range(t, T)], partial=[s], row=row)
     landed = after(pipe, call, replace(whole, hold=hold), T)[t - 1].double().flatten()
     told_by = torch.full((T, 2, ladder.x.shape[1]), torch.nan, dtype=torch.float64)
     told_by[:, 0], told_by[s, 1] = ladder.y, said.double().flatten()
@@ -94,7 +95,7 @@ def by_hand(ladder, path, weights) -> float:
     return float(total.pow(2).mean())
 
 
-@pytest.mark.parametrize("hold", ["output", "extrapolate"])
+@pytest.mark.parametrize("hold", HOLDS)
 def test_a_polished_path_is_one_that_no_small_move_betters(hold):
     pipe, call = stable_diffusion()
     ladder = additive.held(recorded(pipe, call, T), pipe.scheduler, hold=hold)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
@@ -285,6 +286,19 @@ def test_weights_of_timesteps_count_in_values_alone():
     weights = np.minimum(snr, 5) / snr
     np.testing.assert_allclose(weighted.values, (plain.losses * weights).sum(axis=1) / weights.sum(), rtol=1e-4)
     assert weighted.made["weighting"] == "min_snr"
+
+
+def test_min_snr_weights_what_the_denoiser_predicts():
+    timesteps = torch.tensor([20, 500, 980])
+    alphas = ddim().alphas_cumprod[timesteps]
+    kinds = {
+        kind: DDIMScheduler.from_config(ddim().config, prediction_type=kind) for kind in ("epsilon", "sample", "v_prediction")
+    }
+    weights = {kind: min_snr(scheduler)(timesteps) for kind, scheduler in kinds.items()}
+    torch.testing.assert_close(weights["epsilon"] * alphas / (1 - alphas), weights["sample"])  # errors of noise and of data
+    torch.testing.assert_close(weights["v_prediction"] / (1 - alphas), weights["sample"])  # and of velocity, of one error
+    with pytest.raises(ValueError, match="found prediction type 'flow_prediction': Min-SNR weights epsilon, sample"):
+        min_snr(FlowMatchEulerDiscreteScheduler())
 
 
 def test_equal_weights_are_no_weights():

@@ -20,7 +20,7 @@ from secateur.blocks import Blocks, find_blocks
 from secateur.families import family
 from secateur.liveness import block_bytes, peak_cached_bytes
 from secateur.patch import compile_blocks, patch_of
-from secateur.schedule import Schedule
+from secateur.schedule import LINES, Schedule
 from secateur.subnet import apply, component, follow, remove
 from test_patch import NAMES, Net, traces
 from tiny import tiny
@@ -80,12 +80,13 @@ def test_every_pipeline_computes_what_the_schedule_means(name, seed):
     assert torch.equal(draw(pipe, call), dense)
 
 
+@pytest.mark.parametrize("hold", LINES)
 @pytest.mark.parametrize("name", PIPES)
-def test_every_pipeline_extrapolates(name):
+def test_every_pipeline_extrapolates(name, hold):
     pipe, call = PIPES[name]()
     blocks = blocks_of("sd15", "layer") if name == "sd" else find_blocks(component(pipe))
     blocks = replace(blocks, reuse=("extrapolate",) * len(blocks))
-    schedule = replace(baselines.closed(blocks, lined_rows(len(blocks)), made={}), hold="extrapolate")
+    schedule = replace(baselines.closed(blocks, lined_rows(len(blocks)), made={}), hold=hold)
     wanted = expected(pipe, call, schedule, branches=2 if name == "wan" else 1)
     found = pruned(pipe, call, schedule, blocks=blocks)
     last = replace(blocks, reuse=("output",) * len(blocks))
@@ -400,7 +401,7 @@ def test_extrapolation_keeps_two_outputs_of_each_block_and_nothing_at_the_end(gr
     inputs = {"sample": noise(1, 1, 4, 8, 8), "timestep": torch.tensor(1), "encoder_hidden_states": noise(2, 1, 5, 8)}
     sizes = block_bytes(pipe.unet, blocks, inputs)
     for level in (scattered(lines), baselines.deepcache(lines, STEPS, interval=3), baselines.uniform(lines, STEPS, every=2)):
-        schedule = replace(level, hold="extrapolate")
+        schedule = replace(level, hold="adams_bashforth")
         with apply(pipe, schedule, blocks=lines) as subnet:
             draw(pipe, call)
             assert subnet.peak_bytes == peak_cached_bytes(schedule, lines, sizes)

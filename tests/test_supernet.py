@@ -13,7 +13,7 @@ from reference import lined_rows, random_rows, reference
 from secateur.blocks import Blocks, find_blocks, live, needed
 from secateur.families import dummy_inputs, family
 from secateur.patch import patch_of
-from secateur.schedule import Schedule
+from secateur.schedule import LINES, Schedule
 from secateur.subnet import follow
 from secateur.supernet import cell_gates, closed, entered, supernet
 from test_patch import traces
@@ -77,11 +77,12 @@ def test_law_3_the_supernet_with_gates_of_0_and_1_is_the_subnet(name, granularit
         assert all(x.isfinite().all() for x in soft)
 
 
+@pytest.mark.parametrize("hold", LINES)
 @pytest.mark.parametrize(("name", "granularity"), NETS)
-def test_law_3_holds_where_blocks_and_held_calls_extrapolate(name, granularity):
+def test_law_3_holds_where_blocks_and_held_calls_extrapolate(name, granularity, hold):
     net, blocks = tiny(name), blocks_of(name, granularity, "extrapolate")
     rows = [list(live(row, blocks)) for row in lined_rows(len(blocks))]
-    soft, hard = together(net, blocks, rows, hold="extrapolate")
+    soft, hard = together(net, blocks, rows, hold=hold)
     level, _ = together(net, replace(blocks, reuse=("output",) * len(blocks)), rows)
     torch.testing.assert_close(soft, hard, rtol=1e-4, atol=1e-4)
     for t in (2, 3, 5):

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from secateur.calibration import Trajectory
 from secateur.placement import sigmas_at
+from secateur.reuse import lead
+from secateur.schedule import LINES
 from secateur.solvers import SEARCHED, check_linear
 
 ONE_STEP_ERROR = 1e-3  # relative: a step that is not a·x + b·y misses the next latents by far more
@@ -66,21 +68,22 @@ class Solution:
 def held(trajectory: Trajectory, scheduler: Any, *, hold: str = "output") -> Ladder:
     """The Ladder of holding calls on the scheduler's own grid, whose steps are x' = a·x + b·y: DDIM, Euler, flow matching.
 
-    scheduler: as it was when the trajectory was recorded. hold: "output" or "extrapolate", as in Schedule. ValueError where
+    scheduler: as it was when the trajectory was recorded. hold: of HOLDS, as in Schedule. ValueError where
     a step needs more than the last prediction (DPM-Solver++, UniPC, PNDM).
     """
     x, y = flat(trajectory.latents), flat(trajectory.outputs)
     a, b = one_step(scheduler, x, y, rounding=torch.finfo(trajectory.latents.dtype).eps)
     T = len(y)
     carry, gain = torch.zeros(T, T + 1, dtype=torch.float64), torch.zeros(T, T + 1, dtype=torch.float64)
-    slope = torch.zeros(T, T + 1, dtype=torch.float64)  # Σ of the same weights, each times how many calls ago s was
+    slope = torch.zeros(T, T + 1, dtype=torch.float64)  # Σ of the same weights, each times how many calls on the line is read
     for s in range(T):
-        m, p, q = 1.0, 0.0, 0.0
+        m, p, q, r = 1.0, 0.0, 0.0, 0.0
         for k in range(s, T):
-            m, p, q = a[k] * m, a[k] * p + b[k], a[k] * q + b[k] * (k - s)
-            carry[s, k + 1], gain[s, k + 1], slope[s, k + 1] = m, p, q
+            m, p, q, r = a[k] * m, a[k] * p + b[k], a[k] * q + b[k] * (k - s), a[k] * r + b[k] * (k > s)
+            ahead = lead(k - s, k + 1 - s) if hold == "adams_bashforth" else 0.0
+            carry[s, k + 1], gain[s, k + 1], slope[s, k + 1] = m, p, q + ahead * r
     ago = torch.arange(T)[None, :] - torch.arange(T)[:, None]  # of u, seen from s
-    inverse = torch.where(ago > 0, 1 / ago.clamp(min=1), 0.0) * (hold == "extrapolate")
+    inverse = torch.where(ago > 0, 1 / ago.clamp(min=1), 0.0) * (hold in LINES)
     return Ladder(x, y, carry, gain, inverse[:, :, None] * slope[None], trajectory.timesteps)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.terminal import console, progress, read_prompts
+from secateur.terminal import console, guidance_of, progress, read_prompts
 
 if TYPE_CHECKING:
     from secateur.dataset import Pair
@@ -94,13 +94,13 @@ def is_made(path: Path, made: Mapping[str, Any]) -> bool:
 
 def made_of(asked: Data, pipe: Any) -> dict[str, Any]:
     """What examples are made of, as JSON that differs where they would: the data, the pipe's weights, how it draws."""
-    from secateur import compare, fingerprint
+    from secateur import fingerprint
     from secateur.schedule import scheduler_signature
 
     found = asdict(asked) | {"teacher": fingerprint.of_pipe(pipe), "source": source_of(asked)}
     if asked.prompts is None:
         return found | {"steps": None, "guidance_scale": None}
-    guidance = compare.guidance(pipe, asked.teacher, asked.guidance_scale)
+    guidance = guidance_of(pipe, asked.teacher, asked.guidance_scale)
     text = fingerprint.of_bytes(Path(asked.prompts).read_bytes())
     drawn = {"guidance_scale": guidance, "scheduler": list(scheduler_signature(pipe.scheduler))}
     return found | drawn | {"prompts": f"{Path(asked.prompts)} with text {text}"}
@@ -124,12 +124,12 @@ def source_of(asked: Data) -> str | None:
 
 def parts(asked: Data, pipe: Any, first: int, *, batch_size: int) -> Iterator[Examples]:
     """The examples from number `first` on, some at a time."""
-    from secateur import compare, dataset
+    from secateur import dataset
 
     if asked.prompts is None:
         found = pairs(asked, default_side(pipe))
         return dataset.encoded(pipe, found, first=first, limit=asked.limit, batch_size=batch_size)
-    call = {"num_inference_steps": asked.steps, "guidance_scale": compare.guidance(pipe, asked.teacher, asked.guidance_scale)}
+    call = {"num_inference_steps": asked.steps, "guidance_scale": guidance_of(pipe, asked.teacher, asked.guidance_scale)}
     prompts = read_prompts(Path(asked.prompts))
     return dataset.drawn(pipe, prompts, first=first, count=asked.limit, seed=asked.seed, batch_size=batch_size, **call)
 

@@ -19,11 +19,13 @@ from secateur.terminal import (
     Seed,
     Steps,
     accelerator_for,
+    calibration_conditions,
     check_tokens,
     check_writable,
     command_line,
     console,
     finish,
+    guidance_of,
     load_pipe,
 )
 
@@ -47,6 +49,7 @@ def prune(
     ] = None,
     cost: Annotated[str, typer.Option(help="what keep is a fraction of: parameters, macs, macs_attention, ms")] = "parameters",
     criterion: Annotated[str, typer.Option(help=f"of layers: {CRITERIA}")] = "output",
+    weighting: Annotated[str | None, typer.Option(help="of samples by their timesteps: min_snr; default: all alike")] = None,
     method: Annotated[str, typer.Option(help="exact, greedy or greedy_ratio")] = "exact",
     spare_stages: Annotated[bool, typer.Option("--spare-stages", help="leave a layer in each stage of a U-Net")] = False,
     prompts: Prompts = None,
@@ -66,7 +69,6 @@ def prune(
     share the samples.
     """
     from secateur import baselines, cli_score, pipes
-    from secateur.cli_search import calibration_conditions, guidance_of
     from secateur.subnet import component
 
     check_asked(keep=keep, plan=plan, preset=preset, scores=scores, out=out)
@@ -75,7 +77,7 @@ def prune(
         baselines.check_keep(keep)
         if keep == 1:
             raise ValueError("--keep 1 would remove no layer: ask for less")
-        check_choices(criterion=criterion, method=method, cost=cost)
+        check_choices(criterion=criterion, method=method, cost=cost, weighting=weighting)
     chosen, found = fixed_plan(plan, preset), None
     if scores is not None:
         chosen, found = plan_from(scores, keep=keep or 0.0, cost=cost, method=method, spare_stages=spare_stages)
@@ -91,8 +93,9 @@ def prune(
     if chosen is None:
         call = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
         asked = cli_score.Scoring(
-            keep=keep or 0.0, cost=cost, criterion=criterion, method=method, spare_stages=spare_stages, conditions=conditions,
-            samples=samples, seed=seed, batch_size=batch_size, call=call, path=partial, accelerator=accelerator)  # fmt: skip
+            keep=keep or 0.0, cost=cost, criterion=criterion, weighting=weighting, method=method, spare_stages=spare_stages,
+            conditions=conditions, samples=samples, seed=seed, batch_size=batch_size, call=call, path=partial,
+            accelerator=accelerator)  # fmt: skip
         chosen, found = cli_score.scored_plan(loaded, asked)
     if accelerator is not None and not accelerator.is_main_process:
         return
@@ -112,16 +115,20 @@ def check_asked(*, keep: float | None, plan: Path | None, preset: str | None, sc
     check_writable(out)
 
 
-def check_choices(**chosen: str) -> None:
+def check_choices(**chosen: str | None) -> None:
     """Nothing; ValueError for a word that is none of those to choose among."""
     from secateur.criteria import CRITERIA
     from secateur.planning import METHODS
     from secateur.quality import SCORES
+    from secateur.score import WEIGHTINGS
 
-    words = {"criterion": (*CRITERIA, *SCORES), "method": METHODS, "cost": ("parameters", "macs", "macs_attention", "ms")}
+    words = {"criterion": (*CRITERIA, *SCORES), "method": METHODS, "cost": ("parameters", "macs", "macs_attention", "ms"),
+             "weighting": (*WEIGHTINGS,)}  # fmt: skip
     for name, word in chosen.items():
-        if word not in words[name]:
+        if word is not None and word not in words[name]:
             raise ValueError(f"there is no {name} {word!r}: choose {', '.join(words[name])}")
+    if chosen["weighting"] and (criterion := chosen["criterion"]) in ("magnitude", *SCORES):
+        raise ValueError(f"{criterion} looks at no noisy samples that could be weighted: leave --weighting out")
 
 
 def check_texts(criterion: str, conditions: tuple[Any, ...]) -> None:

@@ -32,6 +32,7 @@ class Scoring:
     keep: float
     cost: str
     criterion: str
+    weighting: str | None
     method: str
     spare_stages: bool
     conditions: tuple[Any, ...]
@@ -95,6 +96,7 @@ def by_answers(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep
     from secateur import dataset, fingerprint, score, store
 
     count, parts = len(asked.conditions), []
+    weighting = score.WEIGHTINGS[asked.weighting](loaded.scheduler) if asked.weighting else None
     with progress() as bar:
         drawing = bar.add_task("drawing what to score on", total=count)
         for part in dataset.drawn(loaded, asked.conditions, count=count, seed=asked.seed,
@@ -104,8 +106,8 @@ def by_answers(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep
     # Images differ in their last bits by how many are drawn at a time, which may be changed to go on.
     source = fingerprint.of_values((fingerprint.of_pipe(loaded), asked.conditions, asked.seed, asked.call))
     return score.scored(denoiser, store.joined(parts), loaded.scheduler, criterion=asked.criterion,
-                        samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size, path=asked.path,
-                        source=source, accelerator=asked.accelerator)  # fmt: skip
+                        samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size, weighting=weighting,
+                        path=asked.path, source=source, accelerator=asked.accelerator)  # fmt: skip
 
 
 def by_images(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress, TaskID
-from rich.table import Table, box
 
 from secateur.terminal import (
     AsJson,
@@ -28,20 +24,20 @@ from secateur.terminal import (
     Seed,
     Steps,
     accelerator_for,
+    calibration_conditions,
     check_tokens,
     check_writable,
     command_line,
     console,
     finish,
+    guidance_of,
     load_pipe,
     of_teacher,
     progress,
-    read_prompts,
-    repeated,
 )
+from secateur.watch import Watch, kept_of, near_of, stage_table
 
 if TYPE_CHECKING:
-    from secateur.calibration import Trajectory
     from secateur.find import Found
     from secateur.macs import Macs
     from secateur.schedule import Schedule
@@ -153,75 +149,6 @@ def tell(
     finish(schedules.document(made), as_json=json)
 
 
-@dataclass
-class Watch:
-    """A search seen from the terminal: the bar moves on, and what is best is saved as soon as it is found.
-
-    out: None for a process that writes nothing. costs: of blocks; calls: dense ones. known: how the search was asked for.
-    """
-
-    out: Path | None
-    costs: Macs
-    calls: int
-    known: dict[str, Any]
-    target: str
-    stopped: bool = False
-
-    def all(self, looked: Iterator[Found], bar: Progress, task: TaskID) -> list[Found]:
-        """The last Found of every stage; an interrupt keeps what was found, and so does an error, which is raised."""
-        last: dict[str, Found] = {}
-        try:
-            for found in looked:
-                if found.improved:
-                    self.save(found.schedule, found, {self.target: found.value_db})
-                if self.out and found.scores is not None and (found.improved or found.stage == "gradient"):
-                    made = {**found.scores.made, **self.known, "stage": found.stage}
-                    replace(found.scores, made=made).save(scores_beside(self.out))
-                last[found.stage] = found
-                bar.update(task, total=found.most, completed=found.measured, description=self.says(found))
-        except KeyboardInterrupt:
-            if not last:
-                raise
-            self.stopped = True
-            console.print(f"stopped; the best so far is in {self.out}", soft_wrap=True)
-        except Exception:
-            if last and self.out:
-                console.print(f"failed on the way; the best so far is in {self.out}", soft_wrap=True)
-            raise
-        return list(last.values())
-
-    def says(self, found: Found) -> str:
-        """How a search stands, in a line."""
-        kept = self.costs.of(found.schedule) / (self.calls * self.costs.call())
-        losses = "".join(f", {name} {value:.3g}" for name, value in found.losses.items() if name != "total")
-        return f"{found.stage}: {found.value_db:.2f} dB, keeps {kept:.3f}{losses}"
-
-    def measure_other(self, pipe: Any, trajectory: Trajectory, best: Found, **how: Any) -> None:
-        """Save the best with its distance to the target that it was not searched for too, where that target is finite."""
-        from secateur import find
-        from secateur.objective import NotFiniteError
-
-        [other] = find.TARGETS.keys() - {self.target}
-        try:
-            value = find.objective_for(pipe, trajectory, target=other, **how)(best.schedule)
-        except NotFiniteError as error:
-            console.print(f"the distance to the {other} images is not known: {error}", soft_wrap=True)
-            return
-        self.save(best.schedule, best, {self.target: best.value_db, other: value})
-
-    def save(self, schedule: Schedule, found: Found, near: dict[str, float]) -> None:
-        """Write the schedule, saying how it was found and how near it is to each target on the calibration images."""
-        if self.out:
-            made = {**schedule.made, **self.known, "stage": found.stage, "calibration_psnr_db": near}
-            replace(schedule, made=made).save(self.out)
-
-
-def near_of(made: Schedule, images: int) -> str:
-    """How near the images of a schedule are, in a sentence."""
-    near = [f"{value:.2f} dB to the {target} images" for target, value in made.made["calibration_psnr_db"].items()]
-    return f"{' and '.join(near)} of {images} calibration samples"
-
-
 def costs_of(pipe, counted, budget: str, run):
     """What blocks cost, in MACs or as timed while `run` makes its images, and what it gives."""
     from secateur import measure
@@ -232,48 +159,6 @@ def costs_of(pipe, counted, budget: str, run):
         return counted, run()
     made: list = []
     return measure.block_times(bare(component(pipe)), counted.blocks, lambda: made.append(run())), made[0]
-
-
-def kept_of(made, costs, *, calls: int) -> str:
-    """What a schedule keeps of so many dense calls, in a sentence."""
-    parts = []
-    for cost in costs:
-        plain, attention = (cost.of(made, attention=a) / (calls * cost.call(attention=a)) for a in (False, True))
-        more = f" ({attention:.3f} with attention)" if cost.unit == "macs" else ""
-        parts.append(f"{plain:.3f} of the {cost.noun}{more}")
-    return f"keeps {', '.join(parts)}"
-
-
-def scores_beside(out: Path) -> Path:
-    """Where the scores go that a search found on the way, for `retarget`."""
-    return out.with_suffix(".scores.safetensors")
-
-
-def stage_table(found: list) -> Table:
-    """What each stage added."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading, right in (("stage", False), ("measured", True), ("best, dB", True), ("s", True)):
-        table.add_column(heading, justify="right" if right else "left")
-    for part in found:
-        table.add_row(part.stage, str(part.measured), f"{part.value_db:.2f}", f"{part.seconds:.1f}")
-    return table
-
-
-def calibration_conditions(pipe: str, prompts: Path | None, images: int) -> tuple:
-    """What to record the dense images of: the file's prompts, or the zoo's own captions other than those it is judged by."""
-    from secateur import zoo
-
-    if prompts is not None:
-        return repeated(read_prompts(prompts), images)
-    if pipe not in zoo.NAMES:
-        raise ValueError(f"there are no prompts to search {pipe} with: give a file with one a line by --prompts")
-    return zoo.conditions(pipe, images, calibration=True)[0]
-
-
-def guidance_of(loaded, pipe: str, wanted: float | None) -> float:
-    from secateur import compare
-
-    return compare.guidance(loaded, pipe, wanted)
 
 
 def digest(conditions: tuple) -> str:

@@ -12,40 +12,25 @@ import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur import baselines, macs, measure, pipes, quality, zoo
+from secateur import macs, measure, pipes, quality, zoo
 from secateur.blocks import matching
 from secateur.calibration import generate
-from secateur.families import family
 from secateur.objective import check_finite
-from secateur.schedule import Schedule, scheduler_signature
+from secateur.schedule import Schedule
 from secateur.subnet import apply, component
+from secateur.variants import Variant
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 FRECHET_IMAGES = 256  # fewer than twice the 128 features say nothing about their covariance
 PICTURES = 8  # kept in a record
-PLAIN = ("DDIM", "DPM-Solver++")  # enough for a quick look
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to make the images: `steps` of a scheduler (the pipe's own where None), with a Schedule or without."""
-
-    name: str
-    group: str
-    steps: int
-    schedule: Schedule | None = None
-    scheduler: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    keep: float | None = None  # what was aimed at; None for dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,68 +45,6 @@ class Batch:
     peak_memory: measure.Peak  # of the process or the GPU, for the whole batch
 
 
-def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Sequence[str] = PLAIN) -> tuple[Variant, ...]:
-    """The baseline that every schedule must beat: plainly `steps` steps, of these solvers of `pipes.SOLVERS`.
-
-    Of the pipe's own scheduler alone where its noise is not theirs (flow matching).
-    """
-    if "beta_schedule" not in pipe.scheduler.config:
-        return (Variant(f"{steps} steps", "fewer steps", steps, keep=keep),)
-    return tuple(
-        Variant(f"{name}, {steps} steps", f"fewer steps {name}", steps, None, *pipes.SOLVERS[name], keep=keep)
-        for name in solvers
-    )
-
-
-def front(
-    pipe: DiffusionPipeline, *, steps: int, keeps: Sequence[float], solvers: Sequence[str] = PLAIN
-) -> tuple[Variant, ...]:
-    """Dense, and at each of `keeps`: uniform hold, repeated and extrapolated, the family's static cache, and fewer steps."""
-    wanted = [baselines.check_keep(keep) for keep in keeps]
-    denoiser = component(pipe)
-    counted = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
-    rivals = (rival for keep in wanted for rival in _rivals(pipe, counted, steps=steps, keep=keep, solvers=solvers))
-    return (Variant("dense", "dense", steps), *rivals)
-
-
-def _rivals(
-    pipe: DiffusionPipeline, counted: macs.Macs, *, steps: int, keep: float, solvers: Sequence[str]
-) -> Iterator[Variant]:
-    calls = pipes.calls(pipe, steps)
-    count = max(1, int(keep * calls + 0.5))
-    held = baselines.chosen(counted.blocks, calls, run=[k * calls // count for k in range(count)])
-    for name, hold in (("uniform hold", "output"), ("uniform hold, extrapolated", "extrapolate")):
-        yield Variant(f"{name}, {count} calls", name, steps, replace(held, hold=hold), keep=keep)
-    cache = "fora" if "residual" in counted.blocks.reuse else "deepcache"
-    cached = baselines.make(cache, counted, calls=calls, keep=keep)
-    name = {"fora": "FORA", "deepcache": "DeepCache"}[cache]
-    interval = next((t for t in range(1, calls) if "." not in cached.grid[t]), calls)
-    yield Variant(f"{name}, interval {interval}", name, steps, cached, keep=keep)
-    yield from fewer_steps(pipe, max(1, int(keep * steps + 0.5)), keep=keep, solvers=solvers)
-
-
-def given(
-    pipe: DiffusionPipeline, found: Sequence[tuple[str, Schedule]], *, steps: int, solvers: Sequence[str] = PLAIN
-) -> tuple[Variant, ...]:
-    """A Variant for each named schedule, and fewer steps of these solvers at equal MACs beside it."""
-    denoiser = component(pipe)
-    variants: list[Variant] = []
-    for name, schedule in found:
-        counted = macs.count(denoiser, matching(denoiser, schedule.blocks))
-        share = counted.of(schedule) / (pipes.calls(pipe, steps) * counted.call())
-        keep = round(share, 2)
-        variants.append(Variant(name, "schedule", steps, schedule, scheduler_for(pipe, schedule), keep=keep))
-        variants.extend(fewer_steps(pipe, max(1, round(share * steps)), keep=keep, solvers=solvers))
-    return tuple(variants)
-
-
-def scheduler_for(pipe: DiffusionPipeline, schedule: Schedule | None) -> str | None:
-    """The scheduler to give a pipe for a schedule, by its class; None for the one that it has."""
-    if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(pipe.scheduler):
-        return None
-    return schedule.scheduler
-
-
 def draw(pipe: DiffusionPipeline, schedule: Schedule | None, conditions: Sequence[Any], **call: Any) -> np.ndarray:
     """Images (B, H, W, 3) of a pipe, following a schedule where one is given; arguments as for `calibration.generate`.
 
@@ -131,13 +54,6 @@ def draw(pipe: DiffusionPipeline, schedule: Schedule | None, conditions: Sequenc
         images = generate(pipe, conditions, **call)
     check_finite(images, "the images")
     return images
-
-
-def guidance(pipe: DiffusionPipeline, source: str, wanted: float | None) -> float:
-    """The guidance scale: `wanted`, else the zoo's for a pipe of the zoo, else the default of the pipe's own call."""
-    if wanted is not None:
-        return wanted
-    return zoo.GUIDANCE.get(source) or signature(type(pipe).__call__).parameters["guidance_scale"].default
 
 
 def run(

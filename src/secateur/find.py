@@ -19,11 +19,11 @@ from secateur.loops import check_pipe
 from secateur.macs import Macs
 from secateur.objective import Objective, Surely, budget_macs, converged, elsewhere, to_converged, to_dense
 from secateur.response import first
-from secateur.schedule import Schedule
+from secateur.schedule import HOLDS, Schedule
 from secateur.scores import Scores
 from secateur.search import search
 from secateur.solvers import check_solver
-from secateur.task import HOLDS, Learning, Model, Task
+from secateur.task import Learning, Model, Task
 from secateur.trials import local_search
 from secateur.updates import Settings
 

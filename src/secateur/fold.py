@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from secateur.fit import shifts
-from secateur.schedule import Schedule, scheduler_signature
+from secateur.schedule import LINES, Schedule, scheduler_signature
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
@@ -42,7 +42,7 @@ def check(schedule: Schedule) -> None:
     if schedule.timesteps is not None:
         raise ValueError(f"the schedule chooses {len(schedule.timesteps)} timesteps already: fold one that holds calls")
     partial = any(not schedule.held(t) and "." in schedule.grid[t] for t in range(schedule.calls))
-    if schedule.hold == "extrapolate" or (partial and "extrapolate" in schedule.reuse):
+    if schedule.hold in LINES or (partial and "extrapolate" in schedule.reuse):
         raise ValueError("the schedule extrapolates over its calls, and fewer of them would give another line: do not fold it")
 
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from secateur.blocks import Blocks, needed
 from secateur.patch import Patch
-from secateur.schedule import Schedule
+from secateur.schedule import LINES, Schedule
 
 Key = tuple[int, int]  # branch, block
 
@@ -33,9 +33,7 @@ def acts(schedule: Schedule, blocks: Blocks, *, start: int = 0) -> tuple[tuple[A
     first = (Act.RUN,) * (len(blocks) + 1)
     rows = [first, *(reads(schedule.runs(t), blocks) for t in range(start + 1, schedule.calls))]
     kinds = (*blocks.reuse, schedule.hold)
-    columns = (
-        with_cache(column, pairs=kind == "extrapolate") for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)
-    )
+    columns = (with_cache(column, pairs=kind in LINES) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True))
     return tuple(zip(*columns, strict=True))
 
 
@@ -172,7 +170,7 @@ def peak_cached_bytes(schedule: Schedule, blocks: Blocks, sizes: Sequence[int]) 
     for row in acts(schedule, blocks):
         for i, (act, size, kind) in enumerate(zip(row, sizes, kinds, strict=True)):
             if act is Act.KEEP:
-                held[i] = 2 * size if held[i] and kind == "extrapolate" else size  # the last output, and how it grew
+                held[i] = 2 * size if held[i] and kind in LINES else size  # the last output, and how it grew
             elif act is Act.LAST:
                 held[i] = 0
             peak = max(peak, sum(held))

@@ -14,7 +14,8 @@ from secateur.artifact import HASH_DIGITS, TEXT, TEXT_OR_NONE, Form, check, froz
 
 RUN, REUSE = "#", "."
 KINDS = ("output", "residual", "extrapolate")
-HOLDS = ("output", "extrapolate")
+HOLDS = ("output", "extrapolate", "adams_bashforth")
+LINES = HOLDS[1:]  # what is made of the last two outputs
 BAND_CALLS = 84  # so many calls across still fit beside the names of SD-1.5's layers in 120 columns
 FORM = Form(
     noun="schedule",
@@ -42,7 +43,8 @@ class Schedule:
     blocks: (L,) names in execution order. grid: T rows of L characters; the first runs everything, and one without `#`
     holds the whole denoiser. reuse: (L,) what a block gives that does not run: its last "output", its input plus the last
     "residual", or "extrapolate", the line through its last two outputs over the calls. hold: likewise of the denoiser,
-    "output" or "extrapolate". denoiser, scheduler: class names. scheduler_hash: of the scheduler's configuration.
+    "output", "extrapolate", or "adams_bashforth", that line read so far ahead that a call and those held after it step by the
+    line's mean (see `reuse.leads`). denoiser, scheduler: class names. scheduler_hash: of the scheduler's configuration.
     timesteps: (T,) where the schedule chooses them. made: how it was made, any JSON.
     """
 

@@ -215,11 +215,21 @@ def spread(criterion: Criterion, accelerator: Any) -> Criterion:
 
 
 def min_snr(scheduler: Any, *, gamma: float = 5.0) -> Weighting:
-    """The Min-SNR weighting of a noise prediction's squared error (arXiv 2303.09556, Eq. 4 over the SNR)."""
+    """The Min-SNR weighting of the squared error of what a denoiser predicts (arXiv 2303.09556, section 3.4).
+
+    ValueError where it predicts neither noise, data nor velocity of a diffusion: flow matching has none.
+    """
+    kind = scheduler.config.get("prediction_type", "flow_prediction")
+    rules = {"epsilon": lambda snr: snr, "sample": torch.ones_like, "v_prediction": lambda snr: snr + 1}
+    if kind not in rules:
+        raise ValueError(f"found prediction type {kind!r}: Min-SNR weights {', '.join(rules)}, so leave the weighting out")
 
     def min_snr(timesteps: Tensor) -> Tensor:
         alphas = scheduler.alphas_cumprod[timesteps.long()].float()
         snr = alphas / (1 - alphas)
-        return snr.clamp(max=gamma) / snr
+        return snr.clamp(max=gamma) / rules[kind](snr)
 
     return min_snr
+
+
+WEIGHTINGS: dict[str, Callable[[Any], Weighting]] = {"min_snr": min_snr}

@@ -17,8 +17,8 @@ from secateur.fit import check_fit, check_offload, check_scheduler
 from secateur.liveness import Act, Cache, acts, ghost
 from secateur.patch import Inputs, Patch, Run, intercept, patch_of
 from secateur.placement import place
-from secateur.reuse import along, line, minus, plus, streams
-from secateur.schedule import Schedule
+from secateur.reuse import along, leads, line, minus, plus, streams
+from secateur.schedule import LINES, Schedule
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -33,6 +33,7 @@ class Branch:
 
     start: int
     acts: tuple[tuple[Act, ...], ...]
+    leads: tuple[float, ...]
     shapes: tuple[Size, ...]
     t: int
     ghosts: dict[int, Any] = field(default_factory=dict)
@@ -40,6 +41,10 @@ class Branch:
     def act(self, i: int) -> Act:
         """What block i does at the latest call."""
         return self.acts[self.t - self.start][i]
+
+    def lead(self, i: int) -> float:
+        """How many calls ahead of the latest one block i reads a line; only the denoiser itself ever does."""
+        return self.leads[self.t - self.start] if i == len(self.acts[0]) - 1 else 0.0
 
     def dies(self, i: int) -> bool:
         """Whether block i is ever passed by without a look at what it gives."""
@@ -67,7 +72,8 @@ class SubNet:
         self._first_call = first_call
         self._acts = cache(lambda start: acts(schedule, blocks, start=start))
         self._streams = [*streams(denoiser, blocks), ()]
-        self._lines = [kind == "extrapolate" for kind in (*blocks.reuse, schedule.hold)]
+        self._lines = [kind in LINES for kind in (*blocks.reuse, schedule.hold)]
+        self._leads = cache(lambda start: leads([False, *map(schedule.held, range(start + 1, schedule.calls))], schedule.hold))
         self._cache = Cache(schedule.blocks, copies=copies)
         self.restart()
         self._patch = Patch(
@@ -128,7 +134,7 @@ class SubNet:
             return branch.ghosts[i]
         if act in (Act.REUSE, Act.LAST):
             kept = self._cache.take(key, last=act is Act.LAST)
-            return along(kept, branch.t) if self._lines[i] else plus(kept, self._streams[i], inputs)
+            return along(kept, branch.t + branch.lead(i)) if self._lines[i] else plus(kept, self._streams[i], inputs)
         out = run()
         if act is Act.KEEP and self._lines[i]:
             self._cache.put(key, line(out, self._cache.get(key), branch.t))
@@ -148,7 +154,7 @@ class SubNet:
         branch = self._branches.get(n)
         if branch is None or branch.shapes != found or branch.t + 1 != t:
             self._cache.clear(n)
-            branch = self._branches[n] = Branch(t, self._acts(t), found, t)
+            branch = self._branches[n] = Branch(t, self._acts(t), self._leads(t), found, t)
         branch.t = t
         return branch
 

@@ -16,7 +16,8 @@ from secateur.blocks import Blocks
 from secateur.families import bare, class_name
 from secateur.liveness import versions
 from secateur.patch import Inputs, Patch, Run
-from secateur.reuse import Stream, minus, plus, streams
+from secateur.reuse import Stream, leads, minus, plus, streams
+from secateur.schedule import LINES
 
 ROUNDING = 1e-3  # a straight-through gate, hard − soft + soft, misses 0 and 1 by the rounding of its dtype
 
@@ -25,10 +26,14 @@ Kept = dict[int, tuple[Any, tuple[int, ...]]]  # block → what it reuses, and h
 
 @dataclass(frozen=True)
 class Call:
-    """One denoiser call: its gates (L + 1,), what the call before it left, and what it leaves to the next one."""
+    """One denoiser call: its gates (L + 1,), what the call before it left, and what it leaves to the next one.
+
+    lead: see `reuse.leads`.
+    """
 
     gates: Sequence[Tensor]
     before: Kept
+    lead: float = 0.0
     after: Kept = field(default_factory=dict)
 
 
@@ -50,9 +55,11 @@ class SuperNet:
     ):
         self.gates, self.blocks, self.branches, self.checkpoint = gates, blocks, branches, checkpoint
         self._streams = [*streams(denoiser, blocks), ()]
-        self._lines = [kind == "extrapolate" for kind in (*blocks.reuse, hold)]
+        self._lines = [kind in LINES for kind in (*blocks.reuse, hold)]
+        self._hold = hold
         self._wakes = hold == "output" and all(blocks.reuse[i] == "output" for i in blocks.sinks)
         self._rows: Sequence[Sequence[Tensor]] = ()
+        self._leads: Sequence[float] = ()
         self._past: dict[int, Kept] = {}
         self._now: Call | None = None
         self._patch = Patch(denoiser, blocks.names, self._cell, root=self._root, owner=self)
@@ -72,12 +79,14 @@ class SuperNet:
     def _root(self, n: int, run: Run, inputs: Inputs) -> Any:
         t, branch = divmod(n, self.branches)
         if n == 0:
-            self._rows = [row.unbind() for row in cell_gates(self.gates, self.blocks).unbind()]
+            gates = cell_gates(self.gates, self.blocks)
+            self._rows = [row.unbind() for row in gates.unbind()]
+            self._leads = leads([False, *(gates[1:, -1] < 0.5).tolist()], self._hold)  # soft ones: as they would be cut (ours)
         if t >= len(self._rows):
             raise ValueError(
                 f"this is call {t + 1} of gates for {len(self._rows)}: restart() for a new image, or give more rows"
             )
-        evaluate = partial(self._evaluate, Call(self._rows[t], self._past.get(branch, {})), run, inputs)
+        evaluate = partial(self._evaluate, Call(self._rows[t], self._past.get(branch, {}), self._leads[t]), run, inputs)
         out, self._past[branch] = checkpointed(evaluate, use_reentrant=False) if self.checkpoint else evaluate()
         return out
 
@@ -86,7 +95,7 @@ class SuperNet:
         that the call first saw, and changes nothing."""
         if not self._alive:
             raise RuntimeError("the SuperNet was removed before backward() recomputed its calls: call backward() first")
-        now = Call(call.gates, call.before)
+        now = Call(call.gates, call.before, call.lead)
         outer, self._now = self._now, now
         try:
             return self._mixed(now, len(self.blocks), run, inputs), now.after
@@ -101,7 +110,7 @@ class SuperNet:
         """What cell i gives, and the next call reuses: g·B(x) + (1 − g)·y of DiP-GO (arXiv 2410.16942), section 3."""
         before, new = self._take(call, i) if i in call.before else None, run()
         if self._lines[i]:
-            out, kept = mixed_line(call.gates[i], new, before)
+            out, kept = mixed_line(call.gates[i], new, before, on=call.lead if i == len(self.blocks) else 0.0)
         else:
             out, kept = mixed_last(call.gates[i], new, before, self._streams[i], inputs)
         call.after[i] = kept, versions(kept)
@@ -215,17 +224,18 @@ def mixed_last(gate: Tensor, new: Any, old: Any, found: tuple[Stream, ...], inpu
     return out, mix(gate, kept, old) if found else out
 
 
-def mixed_line(gate: Tensor, new: Any, old: Any) -> tuple[Any, Any]:
+def mixed_line(gate: Tensor, new: Any, old: Any, *, on: float = 0.0) -> tuple[Any, Any]:
     """What a cell gives that extrapolates, and what it leaves: its last run, how much that grew by a call, its age in calls.
 
-    With gates of 0 and 1 these are `reuse.line`; in between, each of the three is mixed by itself (ours).
+    With gates of 0 and 1 these are `reuse.line`; in between, each of the three is mixed by itself (ours). on: how many calls
+    ahead the line is read.
     """
     if old is None:
         return new, (new, tree_map(nothing, new), torch.zeros_like(gate))
     value, slope, age = old
     age = age + 1
     grown = mix_trees(lambda y, x: (y - x) / age.to(y), new, value)
-    reused = mix_trees(lambda y, d: y + d * age.to(y), value, slope)
+    reused = mix_trees(lambda y, d: y + d * (age + on).to(y), value, slope)
     return mix(gate, new, reused), (mix(gate, new, value), mix(gate, grown, slope), (1 - gate) * age)
 
 

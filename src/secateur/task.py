@@ -16,6 +16,7 @@ from secateur.calibration import Trajectory, record
 from secateur.macs import Macs
 from secateur.objective import Surely
 from secateur.response import response
+from secateur.schedule import HOLDS
 from secateur.solvers import corrects, is_free
 from secateur.subnet import apply
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from secateur.schedule import Schedule
 
-HOLDS = ("output", "extrapolate")
 LEVELS = 40  # of each of two spacings: linspace is dense early, Karras late
 
 

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
     from secateur.macs import Macs
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -168,3 +170,23 @@ def check_writable(out: Path, *, folder: bool = False, option: str = "--out") ->
         TemporaryFile(dir=above).close()  # a permission may be there and the file system read-only
     except OSError as error:
         raise PermissionError(f"{out} cannot be written ({error.strerror}): give another place by {option}") from error
+
+
+def guidance_of(pipe: DiffusionPipeline, source: str, wanted: float | None) -> float:
+    """The guidance scale: `wanted`, else the zoo's for a pipe of the zoo, else the default of the pipe's own call."""
+    from secateur import zoo
+
+    if wanted is not None:
+        return wanted
+    return zoo.GUIDANCE.get(source) or signature(type(pipe).__call__).parameters["guidance_scale"].default
+
+
+def calibration_conditions(pipe: str, prompts: Path | None, images: int) -> tuple:
+    """What to record the dense images of: the file's prompts, or the zoo's own captions other than those it is judged by."""
+    from secateur import zoo
+
+    if prompts is not None:
+        return repeated(read_prompts(prompts), images)
+    if pipe not in zoo.NAMES:
+        raise ValueError(f"there are no prompts to look at {pipe} with: give a file with one a line by --prompts")
+    return zoo.conditions(pipe, images, calibration=True)[0]
