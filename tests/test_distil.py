@@ -80,6 +80,11 @@ def equal(one, other, **tolerance) -> bool:
     return all(torch.allclose(one[k], other[k], **tolerance) if tolerance else torch.equal(one[k], other[k]) for k in one)
 
 
+def apart(one, other) -> float:
+    """The distance of two students' weights. Adam makes steps of rounding errors, so that some weight or other always differs."""
+    return sum(float((one[k] - other[k]).double().square().sum()) for k in one) ** 0.5
+
+
 # What is minimised
 
 
@@ -248,7 +253,7 @@ def test_models_are_as_they_were_also_after_an_error():
 def test_checkpointing_changes_nothing(kind):
     plain, told = ran(kind)
     saved, again = ran(kind, replace(QUICK, checkpointing=True))
-    assert equal(plain, saved, rtol=1e-4, atol=1e-6)
+    assert apart(plain, saved) < 0.02 * apart(plain, made(kind)[1].state_dict())
     assert again[-1].total == pytest.approx(told[-1].total, rel=1e-5)
 
 
@@ -256,9 +261,11 @@ def test_batches_summed_up_are_one_batch():
     settings = replace(QUICK, batch_size=4, normalize="none", lr=1e-4)
     whole, one = ran(settings=settings)
     parts, two = ran(settings=replace(settings, batch_size=2, accumulation=2))
-    assert equal(whole, parts, rtol=1e-4, atol=2e-6)
+    smaller, _ = ran(settings=replace(settings, batch_size=2))
+    moved = apart(whole, made()[1].state_dict())
+    assert apart(whole, parts) < 0.02 * moved
     assert two[0].raw == pytest.approx(one[0].raw, rel=1e-4)
-    assert not equal(whole, ran(settings=replace(settings, batch_size=2))[0], rtol=1e-4, atol=2e-6)
+    assert apart(whole, smaller) > 0.2 * moved
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -539,9 +546,7 @@ def test_two_processes_make_the_student_of_one(tmp_path, way, kind):
     wanted = [*steps[-1].raw.values(), *(alone[name].double().sum().item() for name in names)]
     np.testing.assert_allclose(np.array(first[2:], dtype=float), wanted, rtol=2e-3, atol=2e-4)
     together, _ = ran(kind, settings, folder=tmp_path)  # goes on from what two have saved
-    assert equal(together, alone, rtol=1e-2, atol=2e-4)
-    start = made(kind)[1].state_dict()
-    assert not equal(together, start, rtol=1e-2, atol=2e-4)
+    assert apart(together, alone) < 0.1 * apart(alone, made(kind)[1].state_dict())
 
 
 def test_accelerate_in_one_process_changes_nothing_and_its_trackers_get_the_terms():
