@@ -170,13 +170,18 @@ def plain(budget: float) -> Iterator[Job]:
 
 def static(bench: Bench, budget: float) -> Iterator[Job]:
     """Uniform hold in three ways; DeepCache or FORA at the best setting; the published pattern."""
-    count = int(budget)
-    even = baselines.chosen(bench.macs.blocks, STEPS, run=[k * STEPS // count for k in range(count)])
-    for group, hold in EVEN.items():
-        yield held(f"{group}, {count} calls", group, budget, replace(even, hold=hold))
+    for group, schedule in evenly_held(bench, budget).items():
+        yield held(f"{group}, {int(budget)} calls", group, budget, schedule)
     yield Job(f"static cache, {budget:g}", "static cache, best setting", budget, STEPS, make=lambda: best_cache(bench, budget))
     if budget == 10 and len(bench.macs.blocks) == 9:
         yield held("DiP-GO, published pattern", "DiP-GO, published", budget, baselines.published_dip_go(bench.macs.blocks))
+
+
+def evenly_held(bench: Bench, budget: float) -> dict[str, Schedule]:
+    """As many evenly spaced calls as fit, held in every way."""
+    count = int(budget)
+    even = baselines.chosen(bench.macs.blocks, STEPS, run=[k * STEPS // count for k in range(count)])
+    return {group: replace(even, hold=hold) for group, hold in EVEN.items()}
 
 
 def held(name: str, group: str, budget: float, schedule: Schedule) -> Job:
@@ -238,13 +243,13 @@ def searched(bench, budget, seed, scheduler, options, target, name) -> Callable[
 
 
 def tried(bench: Bench, budget: float) -> Iterator[Job]:
-    """Random and genetic search with as many evaluations as ours, holding as is better at this budget."""
-    hold = "output" if budget == min(BUDGETS) else "extrapolate"
+    """Random and genetic search with as many evaluations as ours, holding as is best for evenly held calls."""
     for group, look in (("random search", random_search), ("genetic search", genetic_search)):
 
         def make(look=look):
             start = time.perf_counter()
             value = objective.to_dense(bench.pipe, bench.trajectory(SEARCH_SEEDS[0]), blocks=bench.macs.blocks)
+            hold = max(evenly_held(bench, budget).values(), key=value).hold
             holding = lambda schedule: value(replace(schedule, hold=hold))  # noqa: E731
             *_, last = look(bench.macs, STEPS, keep=budget / STEPS, objective=holding, trials=TRIALS + 8, seed=0)
             return replace(last.best, hold=hold), {"search_s": time.perf_counter() - start}
