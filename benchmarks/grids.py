@@ -108,6 +108,8 @@ def measured(bench: Bench, document: dict[str, Any], path: Path) -> None:
             bench.pipe.scheduler.set_timesteps(steps)
             task = Task(bench.pipe, told, bench.macs, calls / steps, Surely(value), 0, Learning(0), 0, BATCH)
             for hold, (near, schedule) in best(task, value).items():
+                if name_of(steps, calls, hold) in names(document):
+                    continue
                 document["rows"].append(bench.row(schedule, steps=steps, calls=calls, hold=hold, calibration_db=near))
                 document["made"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 records.save(document, path)

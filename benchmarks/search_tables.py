@@ -127,6 +127,7 @@ def transfer(record: Row) -> str:
         "calls made",
         "retimed",
         "held evenly, extrapolated",
+        "held evenly, Adams–Bashforth",
         "held evenly",
         "fewer steps, same scheduler",
         "fewer steps, DPM-Solver++",
@@ -136,7 +137,7 @@ def transfer(record: Row) -> str:
     for target, calls in places:
         at = [row for row in record["rows"] if (row["target"], row["entered"]) == (target, calls)]
         own = f"fewer steps, {target.rpartition(',')[0]}, "
-        groups = ("retimed", "uniform hold, extrapolated", "uniform hold", own, "fewer steps, DPM")
+        groups = ("retimed", "uniform hold, extrapolated", "uniform hold, Adams–Bashforth", "uniform hold", own, "fewer steps, DPM")
         rows.append((target, f"{calls}", *(nearest(at, group) for group in groups)))
     refused = "\n".join(f"* {case['to']}: *{case['says']}*" for case in record["refused"])
     return f"{table(heads, rows)}\n\n{counted(record)}\n\n`retime` refuses:\n\n{refused}"

@@ -24,6 +24,7 @@ from secateur.calibration import generate
 from secateur.retime import retime
 from secateur.schedule import Schedule
 from secateur.subnet import apply
+from secateur.variants import EVEN
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -31,7 +32,6 @@ PIPE, BATCH, IMAGES, FIRST_SEED = "emoji-sd", 8, 64, 50_000
 FOUND = ("emoji-sd-secateur-ddim-10-seed-40000", "emoji-sd-secateur-ddim-5-seed-40000")
 CHOSEN = "emoji-sd-secateur-dpm-solver++-10-seed-40000"
 EULER, DPM = "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"
-HOLDS = {"uniform hold, extrapolated": "extrapolate", "uniform hold": "output"}
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def rivals(bench: Bench, target: Target, title: str, made: Schedule) -> Iterator
     """A schedule retimed to a target, and what else makes as many calls."""
     count, moved = entered(made), bench.retimed(made, target)
     even = baselines.chosen(bench.macs.blocks, target.steps, run=[k * target.steps // count for k in range(count)])
-    held = {"retimed": moved, **{group: replace(even, hold=hold) for group, hold in HOLDS.items()}}
+    held = {"retimed": moved, **{group: replace(even, hold=hold) for group, hold in EVEN.items()}}
     for group, shown in held.items():
         yield Job(f"{title}, {group}", group, target, count, lambda shown=shown: bench.drawn(target, shown), shown)
     spacings = {f"{target.name}, {s}": (target.scheduler, {"timestep_spacing": s}) for s in ("leading", "trailing")}

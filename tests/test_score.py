@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
@@ -297,8 +297,11 @@ def test_min_snr_weights_what_the_denoiser_predicts():
     weights = {kind: min_snr(scheduler)(timesteps) for kind, scheduler in kinds.items()}
     torch.testing.assert_close(weights["epsilon"] * alphas / (1 - alphas), weights["sample"])  # errors of noise and of data
     torch.testing.assert_close(weights["v_prediction"] / (1 - alphas), weights["sample"])  # and of velocity, of one error
-    with pytest.raises(ValueError, match="found prediction type 'flow_prediction': Min-SNR weights epsilon, sample"):
-        min_snr(FlowMatchEulerDiscreteScheduler())
+    to_noise = DDIMScheduler.from_config(ddim().config, rescale_betas_zero_snr=True)
+    assert min_snr(to_noise)(torch.tensor([999])).tolist() == [1.0]
+    for scheduler, kind in ((FlowMatchEulerDiscreteScheduler(), "flow_prediction"), (EDMEulerScheduler(), "epsilon")):
+        with pytest.raises(ValueError, match=f"found prediction type '{kind}' of {type(scheduler).__name__}: Min-SNR weights"):
+            min_snr(scheduler)
 
 
 def test_equal_weights_are_no_weights():

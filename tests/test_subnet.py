@@ -119,6 +119,16 @@ def test_image_to_image_starts_part_of_the_way_down(kind, name, first):
     assert not torch.equal(wanted, expected(pipe, call, schedule, offset=first - 1))
 
 
+def test_a_line_is_read_ahead_in_an_image_that_starts_part_of_the_way_down():
+    """It starts at call 5, which runs whole for want of another, so that from call 8 on there is a line."""
+    pipe, call = stable_diffusion("StableDiffusionImg2ImgPipeline")
+    blocks, call = blocks_of("sd15", "stage"), call | {"num_inference_steps": 12}
+    schedule = replace(baselines.chosen(blocks, 12, run=[0, 1, 8]), hold="adams_bashforth")
+    wanted = expected(pipe, call, schedule, offset=5)
+    torch.testing.assert_close(pruned(pipe, call, schedule), wanted, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(wanted, expected(pipe, call, replace(schedule, hold="extrapolate"), offset=5), rtol=1e-2, atol=1e-2)
+
+
 def test_an_image_to_image_pipeline_that_begins_and_ends_part_of_the_way_is_not_guessed_at():
     pipe, _ = tiny_pipes.sdxl()
     parts = {name: part for name, part in pipe.components.items() if part is not None or "t" in name}

@@ -71,7 +71,7 @@ def prune(
     from secateur import baselines, cli_score, pipes
     from secateur.subnet import component
 
-    check_asked(keep=keep, plan=plan, preset=preset, scores=scores, out=out)
+    check_asked(keep=keep, plan=plan, preset=preset, scores=scores, weighting=weighting, out=out)
     pipes.locate(pipe)
     if keep is not None:
         baselines.check_keep(keep)
@@ -104,12 +104,16 @@ def prune(
         partial.unlink(missing_ok=True)
 
 
-def check_asked(*, keep: float | None, plan: Path | None, preset: str | None, scores: Path | None, out: Path) -> None:
+def check_asked(
+    *, keep: float | None, plan: Path | None, preset: str | None, scores: Path | None, weighting: str | None, out: Path
+) -> None:
     """Nothing; ValueError, OSError for options that do not go together, or a folder that cannot be written."""
     if sum(given is not None for given in (keep, plan, preset)) != 1:
         raise ValueError("give one of --keep, --plan and --preset: what to keep, or which layers go")
     if scores is not None and keep is None:
         raise ValueError("found --scores without --keep: say how much to keep, or leave the scores out")
+    if weighting is not None and (keep is None or scores is not None):
+        raise ValueError("found --weighting where no layer is scored: give it with --keep alone, or leave it out")
     if out.exists():
         raise FileExistsError(f"{out} exists already: give another folder by --out, or remove it first")
     check_writable(out)

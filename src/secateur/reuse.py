@@ -75,7 +75,7 @@ def leads(held: Sequence[bool], hold: str) -> tuple[float, ...]:
 
     A call's own step takes what it says, which is where the line begins; of n steps the n − 1 held ones make up for that by
     n / 2(n − 1), so that all n go by the line's mean: one step of the two-step Adams-Bashforth method (ours, where the
-    scheduler's steps are even).
+    scheduler's steps are even). A call with none held after it steps as the sampler does, by its first order.
     """
     if hold != "adams_bashforth":
         return (0.0,) * len(held)

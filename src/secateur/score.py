@@ -220,14 +220,18 @@ def min_snr(scheduler: Any, *, gamma: float = 5.0) -> Weighting:
     ValueError where it predicts neither noise, data nor velocity of a diffusion: flow matching has none.
     """
     kind = scheduler.config.get("prediction_type", "flow_prediction")
-    rules = {"epsilon": lambda snr: snr, "sample": torch.ones_like, "v_prediction": lambda snr: snr + 1}
-    if kind not in rules:
-        raise ValueError(f"found prediction type {kind!r}: Min-SNR weights {', '.join(rules)}, so leave the weighting out")
+    rules = {  # min(SNR, γ) of the error in the data, in what is predicted
+        "epsilon": lambda snr: (gamma / snr).clamp(max=1),  # 1, too, where nothing is left but noise
+        "sample": lambda snr: snr.clamp(max=gamma),
+        "v_prediction": lambda snr: snr.clamp(max=gamma) / (snr + 1),
+    }
+    if kind not in rules or not hasattr(scheduler, "alphas_cumprod"):
+        found = f"found prediction type {kind!r} of {type(scheduler).__name__}"
+        raise ValueError(f"{found}: Min-SNR weights {', '.join(rules)} of diffusions over timesteps, so leave the weighting out")
 
     def min_snr(timesteps: Tensor) -> Tensor:
         alphas = scheduler.alphas_cumprod[timesteps.long()].float()
-        snr = alphas / (1 - alphas)
-        return snr.clamp(max=gamma) / rules[kind](snr)
+        return rules[kind](alphas / (1 - alphas))
 
     return min_snr
 
