@@ -243,7 +243,7 @@ def searched(bench, budget, seed, scheduler, options, target, name) -> Callable[
 
 
 def tried(bench: Bench, budget: float) -> Iterator[Job]:
-    """Random and genetic search, holding as is best for evenly held calls; with those 51 evaluations, where ours takes 61 at most."""
+    """Random and genetic search, holding as is best for evenly held calls: with those 51 evaluations, ours takes 61 at most."""
     for group, look in (("random search", random_search), ("genetic search", genetic_search)):
 
         def make(look=look):
@@ -364,7 +364,13 @@ def timed(bench: Bench, found: dict[str, Any], *, images: int, repeats: int) -> 
     with pipes.scheduled(bench.other, found["scheduler"], found.get("options") or {}):
         times = in_turns(bench, rebuilt(bench, found), counted, steps=found["steps"], images=images, repeats=repeats)
     median, low, high = measure.speedup(times["dense"], times["row"])
-    return {"median": median, "low": low, "high": high, "repeats": repeats, "cpu": measure.hardware()["cpu"]}
+    return spread(median, low, high, repeats=repeats)
+
+
+def spread(median: float, low: float, high: float, *, repeats: int) -> dict[str, Any]:
+    """What was timed, with its quartiles and the processor."""
+    told = {"median": float(median), "low": float(low), "high": float(high), "repeats": repeats}
+    return {**told, "cpu": measure.hardware()["cpu"]}
 
 
 def outside(bench: Bench) -> dict[str, float]:
@@ -373,7 +379,7 @@ def outside(bench: Bench) -> dict[str, float]:
     times = in_turns(bench, once, bench.macs, steps=STEPS, images=1, repeats=REPEATS)
     saved = 1 - np.divide(times["row"].seconds, times["dense"].seconds)
     low, median, high = np.percentile(1 - saved * STEPS / (STEPS - 1), (25, 50, 75))
-    return {"median": float(median), "low": float(low), "high": float(high), "repeats": REPEATS, "cpu": measure.hardware()["cpu"]}
+    return spread(median, low, high, repeats=REPEATS)
 
 
 def in_turns(bench: Bench, schedule: Schedule | None, counted: macs.Macs, *, steps: int, images: int, repeats: int):

@@ -133,11 +133,12 @@ def transfer(record: Row) -> str:
         "fewer steps, DPM-Solver++",
     )
     places = dict.fromkeys((row["target"], row["entered"]) for row in record["rows"] if row["group"] != "dense")
+    held = ("uniform hold, extrapolated", "uniform hold, Adams–Bashforth", "uniform hold")
     rows = []
     for target, calls in places:
         at = [row for row in record["rows"] if (row["target"], row["entered"]) == (target, calls)]
         own = f"fewer steps, {target.rpartition(',')[0]}, "
-        groups = ("retimed", "uniform hold, extrapolated", "uniform hold, Adams–Bashforth", "uniform hold", own, "fewer steps, DPM")
+        groups = ("retimed", *held, own, "fewer steps, DPM")
         rows.append((target, f"{calls}", *(nearest(at, group) for group in groups)))
     refused = "\n".join(f"* {case['to']}: *{case['says']}*" for case in record["refused"])
     return f"{table(heads, rows)}\n\n{counted(record)}\n\n`retime` refuses:\n\n{refused}"

@@ -81,7 +81,7 @@ def equal(one, other, **tolerance) -> bool:
 
 
 def apart(one, other) -> float:
-    """The distance of two students' weights. Adam makes steps of rounding errors, so that some weight or other always differs."""
+    """The distance of two students' weights. Adam makes steps of rounding errors too, so that some weight always differs."""
     return sum(float((one[k] - other[k]).double().square().sum()) for k in one) ** 0.5
 
 

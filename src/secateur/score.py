@@ -227,7 +227,7 @@ def min_snr(scheduler: Any, *, gamma: float = 5.0) -> Weighting:
     }
     if kind not in rules or not hasattr(scheduler, "alphas_cumprod"):
         found = f"found prediction type {kind!r} of {type(scheduler).__name__}"
-        raise ValueError(f"{found}: Min-SNR weights {', '.join(rules)} of diffusions over timesteps, so leave the weighting out")
+        raise ValueError(f"{found}: Min-SNR weights {', '.join(rules)} of diffusions in timesteps: leave the weighting out")
 
     def min_snr(timesteps: Tensor) -> Tensor:
         alphas = scheduler.alphas_cumprod[timesteps.long()].float()
