@@ -157,16 +157,27 @@ def find_blocks(denoiser: nn.Module | Mapping, granularity: str | None = None) -
 
     Class and configuration are enough: nothing of the denoiser is run, moved or changed, wherever its weights lie.
     """
-    row, twin = family(denoiser), meta_twin(denoiser)
+    row, (cls, arguments) = family(denoiser), architecture(denoiser)
     granularity = next(iter(row.granularities)) if granularity is None else granularity
+    key = cls, repr((arguments, row, granularity))
+    if key not in FOUND:
+        FOUND[key] = traced(denoiser, row, granularity)
+    if isinstance(denoiser, nn.Module):
+        check_present(denoiser, FOUND[key].names)
+    return FOUND[key]
+
+
+FOUND: dict[tuple[Any, str], Blocks] = {}  # of each architecture and granularity, as tracing takes a second and they are small
+
+
+def traced(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> Blocks:
+    """The blocks of an architecture, by an evaluation on the meta device."""
+    twin = meta_twin(denoiser)
     names = block_names(twin, row, granularity)
     with torch.device("meta"), torch.inference_mode(False):
         found = trace(twin, names, dummy_inputs(denoiser))
     ordered = tuple(names[i] for i in found.order)
-    if isinstance(denoiser, nn.Module):
-        check_present(denoiser, ordered)
-    reuse = (row.reuse,) * len(ordered)
-    return Blocks(class_name(denoiser), granularity, ordered, reuse, found.producers, found.sinks)
+    return Blocks(class_name(denoiser), granularity, ordered, (row.reuse,) * len(ordered), found.producers, found.sinks)
 
 
 def matching(denoiser: nn.Module | Mapping, names: Sequence[str]) -> Blocks:
