@@ -21,7 +21,6 @@ def front_table(record: dict) -> str:
         "Secateur, UniPC",
         f"prompt accuracy of the three (dense {100 * dense['accuracy']['mean']:.1f} %)",
         "MACs kept, DDIM (with attention)",
-        "faster, DDIM (quartiles)",
     )
     budgets = sorted({row["keep"] for row in record["rows"]} - {1.0}, reverse=True)
     rows = [front_row([row for row in record["rows"] if row["keep"] == budget], 50 * budget) for budget in budgets]
@@ -54,7 +53,6 @@ def front_row(rows: list[dict], calls: float) -> tuple[str, ...]:
         near["UniPC"],
         ", ".join(right) + " %",
         kept(first) if first else "–",
-        speed(first)[0],
     )
 
 

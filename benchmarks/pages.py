@@ -25,6 +25,12 @@ def percent(spread: dict) -> str:
 
 def provenance(record: dict) -> str:
     cpu = record["hardware"]
-    on = cpu["gpu"] or f"{cpu['cores']} cores of {cpu['cpu']}"
+    on = cpu["gpu"] or f"{cpu['cores']} cores of {' and '.join(processors(record))}"
     count = f"{len(record['conditions'])} images a row, " if record.get("conditions") else ""
     return f"{count}`{record['command']}`, {on}, torch {cpu['torch']}, diffusers {cpu['diffusers']}, {record['made'][:10]}."
+
+
+def processors(record: dict) -> list[str]:
+    """The processors that a record was measured on: the first one's, and those that rows and timings name as theirs."""
+    later = [found for row in record.get("rows", ()) for found in (row, *row.values()) if isinstance(found, dict)]
+    return list(dict.fromkeys([record["hardware"]["cpu"], *(found["cpu"] for found in later if "cpu" in found)]))
