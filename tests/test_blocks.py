@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from secateur.blocks import Blocks, find_blocks, live, matches, needed
+from secateur.blocks import Blocks, find_blocks, live, matches, needed, trace
 from secateur.families import dummy_inputs
 from secateur.macs import Macs, count, denoiser_config
 from secateur.patch import Patch
@@ -230,3 +230,13 @@ def test_stars_stay_within_one_component():
     assert matches("down_blocks.0", "down_blocks.*")
     assert not matches("down_blocks.0.resnets.1", "down_blocks.*")
     assert not matches("down_blocks", "down_blocks.*")
+
+
+def test_an_architecture_is_traced_once_and_another_anew(monkeypatch):
+    traced = []
+    monkeypatch.setattr("secateur.blocks.FOUND", {})
+    monkeypatch.setattr("secateur.blocks.trace", lambda *asked: traced.append(asked) or trace(*asked))
+    assert find_blocks(tiny("dit")) == find_blocks(tiny("dit"))
+    assert len(traced) == 1
+    assert len(find_blocks(tiny("dit", num_layers=4))) == 4
+    assert len(traced) == 2
