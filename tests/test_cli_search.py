@@ -58,7 +58,7 @@ def test_search_saves_a_schedule_that_generate_takes(run, scheduler, stages):  #
 
 
 def test_compare_shows_schedules_beside_every_rival_at_equal_macs(run):  # noqa: F811
-    budgets, words = {"less": (0.4, 4), "more": (0.7, 7)}, ("--steps", "10", "--images", "1")
+    budgets, words = {"less": (0.4, 2), "more": (0.8, 4)}, ("--steps", "5", "--images", "1")
     for name, (keep, _) in budgets.items():
         assert run("search", "emoji-sd", *words, "--stages", "stock", "--keep", str(keep), "-o", f"{name}.json")[0] == 0
     code, out, error = run("compare", "emoji-sd", "less.json", "more.json", *words, "--json")

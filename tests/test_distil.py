@@ -518,7 +518,6 @@ ZERO = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpee
     ("way", "kind"),
     [
         ("ddp", "dit"),
-        ("fsdp", "dit"),
         ("fsdp", "sd15"),
         pytest.param("zero1", "dit", marks=ZERO),
         pytest.param("zero2", "sd15", marks=ZERO),
