@@ -8,7 +8,7 @@ demo: .venv/installed  ## the main job, on the zoo: a table here, a page in seca
 	$(BIN)/secateur demo --out secateur-demo
 
 test: .venv/installed  ## every test that needs no GPU and no network, in two processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: lint types test  ## what .ci/run runs
 
