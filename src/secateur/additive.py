@@ -18,12 +18,10 @@ from torch import Tensor
 
 from secateur.calibration import Trajectory
 from secateur.placement import sigmas_at
-from secateur.reuse import lead
-from secateur.schedule import LINES
-from secateur.solvers import SEARCHED, check_linear
+from secateur.solvers import SEARCHED
+from secateur.spans import Spans
 
 ONE_STEP_ERROR = 1e-3  # relative: a step that is not a·x + b·y misses the next latents by far more
-GRID = {"timesteps", "sigmas", "num_inference_steps"}  # what set_timesteps leaves in a scheduler
 SPACINGS = {  # stock ones of solvers whose timesteps may be chosen
     "linspace": {"timestep_spacing": "linspace"},
     "leading": {"timestep_spacing": "leading"},
@@ -72,40 +70,23 @@ def held(trajectory: Trajectory, scheduler: Any, *, hold: str = "output") -> Lad
     a step needs more than the last prediction (DPM-Solver++, UniPC, PNDM).
     """
     x, y = flat(trajectory.latents), flat(trajectory.outputs)
-    a, b = one_step(scheduler, x, y, rounding=torch.finfo(trajectory.latents.dtype).eps)
-    T = len(y)
-    carry, gain = torch.zeros(T, T + 1, dtype=torch.float64), torch.zeros(T, T + 1, dtype=torch.float64)
-    slope = torch.zeros(T, T + 1, dtype=torch.float64)  # Σ of the same weights, each times how many calls on the line is read
-    for s in range(T):
-        m, p, q, r = 1.0, 0.0, 0.0, 0.0
-        for k in range(s, T):
-            m, p, q, r = a[k] * m, a[k] * p + b[k], a[k] * q + b[k] * (k - s), a[k] * r + b[k] * (k > s)
-            ahead = lead(k - s, k + 1 - s) if hold == "adams_bashforth" else 0.0
-            carry[s, k + 1], gain[s, k + 1], slope[s, k + 1] = m, p, q + ahead * r
-    ago = torch.arange(T)[None, :] - torch.arange(T)[:, None]  # of u, seen from s
-    inverse = torch.where(ago > 0, 1 / ago.clamp(min=1), 0.0) * (hold in LINES)
-    return Ladder(x, y, carry, gain, inverse[:, :, None] * slope[None], trajectory.timesteps)
+    spans = Spans.of(scheduler, hold=hold)
+    check_steps(scheduler, spans, x, y, rounding=torch.finfo(trajectory.latents.dtype).eps)
+    ago = torch.arange(len(y))[None, :] - torch.arange(len(y))[:, None]  # of u, seen from s
+    inverse = torch.where(ago > 0, 1 / ago.clamp(min=1), 0.0)
+    return Ladder(x, y, spans.carry, spans.gain, inverse[:, :, None] * spans.slope[None], trajectory.timesteps)
 
 
-def one_step(scheduler: Any, x: Tensor, y: Tensor, *, rounding: float) -> tuple[list[float], list[float]]:
-    """(a, b) of each step x' = a·x + b·y, read off the scheduler itself and checked on a trajectory of this `rounding`."""
-    check_linear(scheduler)
+def check_steps(scheduler: Any, spans: Spans, x: Tensor, y: Tensor, *, rounding: float) -> None:
+    """Nothing; ValueError where a trajectory of this `rounding` has a step that its scheduler's `spans` miss."""
     limit = max(ONE_STEP_ERROR, 4 * rounding)
-    probe, a, b = type(scheduler).from_config(scheduler.config), [], []
-    for name in GRID & vars(scheduler).keys():  # the same levels, and no memory of a trajectory
-        setattr(probe, name, getattr(scheduler, name))
-    for k, t in enumerate(scheduler.timesteps):
-        said, sample = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]])
-        out = probe.step(said, t, sample, return_dict=False)[0].double()
-        a.append(float(out[0, 0]))
-        b.append(float(out[1, 0]))
-        missed = (a[k] * x[k] + b[k] * y[k] - x[k + 1]).norm() / x[k + 1].norm()
+    for k in range(len(y)):
+        missed = (spans.carry[k, k + 1] * x[k] + spans.gain[k, k + 1] * y[k] - x[k + 1]).norm() / x[k + 1].norm()
         if not missed < limit:
             raise ValueError(
                 f"step {k} of {type(scheduler).__name__} is not made of the last prediction alone (misses by {missed:.1e}): "
                 f"{SEARCHED}"
             )
-    return a, b
 
 
 def free(trajectory: Trajectory, scheduler: Any) -> Ladder:

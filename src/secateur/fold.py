@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from secateur.fit import shifts
 from secateur.schedule import LINES, Schedule, scheduler_signature
+from secateur.solvers import nonlinear, remembers
+from secateur.spans import Spans, linear_steps
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
+
+ROUNDING = 1e-3  # of a step's weights: those of steps that do not add up are off by far more
+INSTEAD = "hold the calls instead"
 
 
 def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
     """The Schedule without its held rows, and a scheduler for it that takes the timesteps which are left.
 
-    scheduler: the one that the schedule is for; it is not changed. Holding the prediction of DDIM (η = 0) or Euler for k
-    calls is one step over them, so that the images stay the same. Of a multistep solver (DPM-Solver++) they become better:
-    it took held predictions for new ones. DDIM of diffusers takes no timesteps; DPM-Solver++ of first order, which is the
-    same update (arXiv 2211.01095, section 4), takes its place. ValueError where there is nothing like it.
+    scheduler: the one that the schedule is for; it is not changed. Holding the prediction of DDIM (η = 0), Euler or flow
+    matching for k calls is one step over them, so that the images stay the same; along a line y + d·k it is one step by the
+    line's mean, which the call then answers with (`Schedule.ahead`). Held predictions that a multistep solver
+    (DPM-Solver++) took for new ones are left out, which makes the images better. DDIM of diffusers takes no timesteps;
+    DPM-Solver++ of first order, which is the same update (arXiv 2211.01095, section 4), takes its place. ValueError where
+    there is nothing like it, or where the images would be others.
     """
     check(schedule)
     steps, taking = copy.deepcopy(scheduler), taker(scheduler)
@@ -28,13 +38,22 @@ def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
     if len(steps.timesteps) != schedule.calls:
         raise ValueError(
             f"{type(scheduler).__name__} makes {len(steps.timesteps)} calls in {schedule.calls} steps, and only a scheduler "
-            "with one call a step can be folded: hold the calls instead"
+            f"with one call a step can be folded: {INSTEAD}"
         )
     running = [t for t in range(schedule.calls) if not schedule.held(t)]
+    timesteps = tuple(float(steps.timesteps[t]) for t in running)
+    ahead = read_ahead(schedule, steps, taking, running, timesteps)
     name, digest = scheduler_signature(taking)
-    grid, timesteps = tuple(schedule.grid[t] for t in running), tuple(float(steps.timesteps[t]) for t in running)
-    made = {**schedule.made, "folded_from": {"calls": schedule.calls, "run": running}}
-    return replace(schedule, grid=grid, timesteps=timesteps, scheduler=name, scheduler_hash=digest, made=made), taking
+    folded = replace(
+        schedule,
+        grid=tuple(schedule.grid[t] for t in running),
+        timesteps=timesteps,
+        ahead=ahead,
+        scheduler=name,
+        scheduler_hash=digest,
+        made={**schedule.made, "folded_from": {"calls": schedule.calls, "run": running}},
+    )
+    return folded, taking
 
 
 def check(schedule: Schedule) -> None:
@@ -42,8 +61,32 @@ def check(schedule: Schedule) -> None:
     if schedule.timesteps is not None:
         raise ValueError(f"the schedule chooses {len(schedule.timesteps)} timesteps already: fold one that holds calls")
     partial = any(not schedule.held(t) and "." in schedule.grid[t] for t in range(schedule.calls))
-    if schedule.hold in LINES or (partial and "extrapolate" in schedule.reuse):
-        raise ValueError("the schedule extrapolates over its calls, and fewer of them would give another line: do not fold it")
+    if partial and "extrapolate" in schedule.reuse:
+        raise ValueError(f"the schedule's blocks extrapolate over its calls, and fewer would give another line: {INSTEAD}")
+
+
+def read_ahead(
+    schedule: Schedule, steps: Any, taking: Any, running: Sequence[int], timesteps: Sequence[float]
+) -> tuple[float, ...] | None:
+    """How far ahead each call that is left reads its line, in calls that are left; None where predictions are repeated.
+
+    steps: the scheduler of all calls. ValueError where the folded steps would not be those that are folded.
+    """
+    if remembers(steps) and schedule.hold not in LINES:
+        return None
+    if why := nonlinear(steps):
+        raise ValueError(f"{why}: {INSTEAD}")
+    spans, ends = Spans.of(steps, hold=schedule.hold), [*running[1:], schedule.calls]
+    folded = copy.deepcopy(taking)
+    folded.set_timesteps(timesteps=list(timesteps))
+    wanted = torch.stack([spans.carry[running, ends], spans.gain[running, ends]])
+    if not torch.allclose(torch.tensor(linear_steps(folded)).to(wanted), wanted, rtol=ROUNDING, atol=ROUNDING):
+        kind = steps.config.get("prediction_type", "")
+        raise ValueError(f"{type(steps).__name__}'s steps do not add up to longer ones ({kind} is held): {INSTEAD}")
+    if schedule.hold not in LINES:
+        return None
+    means = spans.slope[running, ends] / spans.gain[running, ends]
+    return (0.0, *(float(means[j]) / (running[j] - running[j - 1]) for j in range(1, len(running))))
 
 
 def taker(scheduler: Any) -> Any:
@@ -51,15 +94,13 @@ def taker(scheduler: Any) -> Any:
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
     if shifts(scheduler):
-        raise ValueError(f"this {type(scheduler).__name__} shifts the timesteps that it is given: hold the calls instead")
+        raise ValueError(f"this {type(scheduler).__name__} shifts the timesteps that it is given: {INSTEAD}")
     if "timesteps" in inspect.signature(scheduler.set_timesteps).parameters:
         return copy.deepcopy(scheduler)
     if not isinstance(scheduler, DDIMScheduler):
-        raise ValueError(
-            f"{type(scheduler).__name__} takes no timesteps, and no scheduler like it does: hold the calls instead"
-        )
+        raise ValueError(f"{type(scheduler).__name__} takes no timesteps, and no scheduler like it does: {INSTEAD}")
     if clipping := [option for option in ("clip_sample", "thresholding") if scheduler.config[option]]:
-        raise ValueError(f"this DDIMScheduler has {clipping[0]}=True, which DPM-Solver++ does not: hold the calls instead")
+        raise ValueError(f"this DDIMScheduler has {clipping[0]}=True, which DPM-Solver++ does not: {INSTEAD}")
     final = "zero" if scheduler.config["set_alpha_to_one"] else "sigma_min"
     return DPMSolverMultistepScheduler.from_config(
         scheduler.config, algorithm_type="dpmsolver++", solver_order=1, final_sigmas_type=final

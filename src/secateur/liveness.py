@@ -33,7 +33,9 @@ def acts(schedule: Schedule, blocks: Blocks, *, start: int = 0) -> tuple[tuple[A
     first = (Act.RUN,) * (len(blocks) + 1)
     rows = [first, *(reads(schedule.runs(t), blocks) for t in range(start + 1, schedule.calls))]
     kinds = (*blocks.reuse, schedule.hold)
-    columns = (with_cache(column, pairs=kind in LINES) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True))
+    columns = [with_cache(column, pairs=kind in LINES) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
+    if schedule.ahead is not None:
+        columns[-1] = [Act.KEEP if any(schedule.ahead[t:]) else Act.RUN for t in range(start, schedule.calls)]
     return tuple(zip(*columns, strict=True))
 
 

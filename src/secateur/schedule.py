@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ FORM = Form(
         "blocks": (dict,),
         "grid": (list,),
         "hold": TEXT,
+        "ahead": (list, type(None)),
     },
     ordered="blocks",
     texts=("blocks", "grid"),
-    defaults={"hold": "output"},
+    defaults={"hold": "output", "ahead": None},
 )
 
 
@@ -45,7 +47,8 @@ class Schedule:
     "residual", or "extrapolate", the line through its last two outputs over the calls. hold: likewise of the denoiser,
     "output", "extrapolate", or "adams_bashforth", that line read so far ahead that a call and those held after it step by the
     line's mean (see `reuse.leads`). denoiser, scheduler: class names. scheduler_hash: of the scheduler's configuration.
-    timesteps: (T,) where the schedule chooses them. made: how it was made, any JSON.
+    timesteps: (T,) where the schedule chooses them. ahead: (T,) where every call is made and answers with that line, so many
+    calls ahead of itself, instead of others that were held (see `fold`). made: how it was made, any JSON.
     """
 
     blocks: tuple[str, ...]
@@ -57,11 +60,13 @@ class Schedule:
     timesteps: tuple[float, ...] | None = None
     made: Mapping[str, Any] = field(default_factory=dict, hash=False)
     hold: str = "output"
+    ahead: tuple[float, ...] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "made", frozen(self.made))
         check_blocks(self)
         check_grid(self)
+        check_ahead(self)
 
     @property
     def calls(self) -> int:
@@ -134,6 +139,20 @@ def check_grid(schedule: Schedule) -> None:
         raise ValueError(f"found {len(schedule.timesteps)} timesteps for {schedule.calls} calls: give one for each call")
 
 
+def check_ahead(schedule: Schedule) -> None:
+    """Nothing; ValueError where made calls cannot answer with a line as far ahead as the schedule says."""
+    if schedule.ahead is None:
+        return
+    held = sum(map(schedule.held, range(schedule.calls)))
+    if held or schedule.hold not in LINES:
+        raise ValueError(
+            f"calls read a line ahead, which takes one ({' or '.join(LINES)}) and no held calls; found hold {schedule.hold!r} "
+            f"and {held} held calls: fold a schedule that holds along a line"
+        )
+    if len(schedule.ahead) != schedule.calls or not all(isinstance(a, (int, float)) and isfinite(a) for a in schedule.ahead):
+        raise ValueError(f"found {list(schedule.ahead)} to read ahead for {schedule.calls} calls: give a number for each call")
+
+
 def document(schedule: Schedule) -> dict[str, Any]:
     """The JSON document of a schedule."""
     content = {f.name: getattr(schedule, f.name) for f in fields(schedule)}
@@ -153,6 +172,7 @@ def from_document(found: Any, *, edited: bool = False) -> Schedule:
         timesteps=None if found["timesteps"] is None else tuple(found["timesteps"]),
         made=found["made"],
         hold=found.get("hold", FORM.defaults["hold"]),
+        ahead=None if found.get("ahead") is None else tuple(found["ahead"]),
     )
 
 

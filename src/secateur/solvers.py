@@ -63,15 +63,22 @@ def remembers(scheduler: Any) -> int:
 
 def check_linear(scheduler: Any) -> None:
     """Nothing; ValueError where a scheduler's steps are not known to be made of the last prediction alone, linearly."""
+    if why := nonlinear(scheduler):
+        raise ValueError(f"{why}: {SEARCHED}")
+
+
+def nonlinear(scheduler: Any) -> str | None:
+    """What makes a scheduler's steps anything but a·x + b·y of latents x and the last prediction y; None where nothing does."""
     name = type(scheduler).__name__
     if memory := remembers(scheduler):
-        raise ValueError(f"a step of {name} is made of {memory} predictions, and a held one would be taken for new: {SEARCHED}")
+        return f"a step of {name} is made of {memory} predictions, and a held one would be taken for new"
     if (found := len(begun(scheduler, TRIED_STEPS).timesteps)) != TRIED_STEPS:
-        raise ValueError(f"{name} makes {found} calls in {TRIED_STEPS} steps and a call a step is wanted: {SEARCHED}")
+        return f"{name} makes {found} calls in {TRIED_STEPS} steps and a call a step is wanted"
     if not torch.equal(stepped(scheduler, seed=0), stepped(scheduler, seed=1)):
-        raise ValueError(f"{name} draws new noise at its steps, so that no two runs can be compared: {SEARCHED}")
+        return f"{name} draws new noise at its steps, so that no two runs can be compared"
     if clipping := [option for option in ("clip_sample", "thresholding") if scheduler.config.get(option)]:
-        raise ValueError(f"{name} clips what it predicts ({clipping[0]}=True), which no line follows: turn that off to search")
+        return f"{name} clips what it predicts ({clipping[0]}=True), which no line follows"
+    return None
 
 
 def begun(scheduler: Any, steps: int) -> Any:

@@ -73,7 +73,7 @@ class SubNet:
         self._acts = cache(lambda start: acts(schedule, blocks, start=start))
         self._streams = [*streams(denoiser, blocks), ()]
         self._lines = [kind in LINES for kind in (*blocks.reuse, schedule.hold)]
-        self._leads = cache(lambda start: leads([False, *map(schedule.held, range(start + 1, schedule.calls))], schedule.hold))
+        self._leads = cache(partial(leads_of, schedule))
         self._cache = Cache(schedule.blocks, copies=copies)
         self.restart()
         self._patch = Patch(
@@ -137,7 +137,9 @@ class SubNet:
             return along(kept, branch.t + branch.lead(i)) if self._lines[i] else plus(kept, self._streams[i], inputs)
         out = run()
         if act is Act.KEEP and self._lines[i]:
-            self._cache.put(key, line(out, self._cache.get(key), branch.t))
+            kept = line(out, self._cache.get(key), branch.t)
+            self._cache.put(key, kept)
+            out = along(kept, branch.t + ahead) if (ahead := branch.lead(i)) else out
         elif act is Act.KEEP:
             self._cache.put(key, minus(out, self._streams[i], inputs))
         if branch.t == branch.start and branch.dies(i):
@@ -169,6 +171,13 @@ def decided(rows: Sequence[Sequence[Act]]) -> set[int]:
     """Blocks that do anything but run at a call that enters the denoiser; none where calls are only made or held whole."""
     entered = (row[:-1] for row in rows if row[-1] in (Act.RUN, Act.KEEP))
     return {i for row in entered for i, act in enumerate(row) if act is not Act.RUN}
+
+
+def leads_of(schedule: Schedule, start: int) -> tuple[float, ...]:
+    """How many calls ahead of itself each call from `start` on, the first of an image, reads the denoiser's line."""
+    if schedule.ahead is not None:
+        return schedule.ahead[start:]
+    return leads([False, *map(schedule.held, range(start + 1, schedule.calls))], schedule.hold)
 
 
 def shapes(inputs: Inputs) -> tuple[Size, ...]:
