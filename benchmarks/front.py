@@ -25,6 +25,7 @@ import numpy as np
 from secateur import baselines, find, macs, measure, objective, pipes, quality, records, report, zoo
 from secateur.allocate import allocate
 from secateur.calibration import Trajectory, generate, record
+from secateur.fold import fold
 from secateur.schedule import Schedule, load
 from secateur.scores import Scores
 from secateur.search import search
@@ -342,15 +343,17 @@ def time_rows(bench: Bench, document: dict[str, Any], path: Path, until: float) 
         report.save(document, path)
     for found in sorted(document["rows"], key=timed_first):
         fifth = found["keep"] == 0.2
-        wanted = (("speedup", 1, REPEATS if fifth else FEW_REPEATS), ("speedup_batch", BATCH, FEW_REPEATS if fifth else 0))
+        wanted = [("speedup", 1, REPEATS if fifth else FEW_REPEATS), ("speedup_batch", BATCH, FEW_REPEATS if fifth else 0)]
+        if fifth and found["group"].startswith("Secateur") and not found["timesteps"]:
+            wanted += [("folded_speedup", 1, REPEATS), ("folded_speedup_batch", BATCH, FEW_REPEATS)]
         for key, images, repeats in wanted:
             if found.get(key, {}).get("repeats", 0) >= repeats:
                 continue
             if time.monotonic() > until:
                 return
-            found[key] = timed(bench, found, images=images, repeats=repeats)
+            found[key] = timed(bench, found, images=images, repeats=repeats, folded=key.startswith("folded"))
             report.save(document, path)
-            print(f"{found['name']:48s} {images} at a time: {found[key]['median']:.2f}", flush=True)
+            print(f"{found['name']:48s} {key}, {images} at a time: {found[key]['median']:.2f}", flush=True)
 
 
 def timed_first(found: dict[str, Any]) -> tuple[bool, bool]:
@@ -358,11 +361,15 @@ def timed_first(found: dict[str, Any]) -> tuple[bool, bool]:
     return found["keep"] != 0.2, not found["group"].startswith("Secateur")
 
 
-def timed(bench: Bench, found: dict[str, Any], *, images: int, repeats: int) -> dict[str, float]:
-    """How many times faster than dense calls a row's are, so many images at a time."""
+def timed(bench: Bench, found: dict[str, Any], *, images: int, repeats: int, folded: bool = False) -> dict[str, float]:
+    """How many times faster than dense calls a row's are, so many images at a time. folded: its held calls left out."""
     counted = bench.macs if found.get("grid") else bench.layers
+    schedule, steps = rebuilt(bench, found), found["steps"]
     with pipes.scheduled(bench.other, found["scheduler"], found.get("options") or {}):
-        times = in_turns(bench, rebuilt(bench, found), counted, steps=found["steps"], images=images, repeats=repeats)
+        if folded:  # `scheduled` takes the other scheduler away again
+            schedule, bench.other.scheduler = fold(schedule, bench.other.scheduler)
+            steps = schedule.calls
+        times = in_turns(bench, schedule, counted, steps=steps, images=images, repeats=repeats)
     median, low, high = measure.speedup(times["dense"], times["row"])
     return spread(median, low, high, repeats=repeats)
 

@@ -100,10 +100,12 @@ def losses(records: dict[str, dict], keep: float = 0.2) -> str:
         rows.append((f"{pipe}, dense", percent(dense["accuracy"]), "100 % (100 %)", "1", "", "1", ""))
         ours = [row for row in record["rows"] if row["group"].startswith("Secateur") and row["keep"] == keep]
         ours += [row for row in record["rows"] if row["name"] == f"DDIM, leading, {50 * keep:g} steps"]
-        rows += [
-            (f"{pipe}, {row['name']}", percent(row["accuracy"]), kept(row), *speed(row), *speed(row, "speedup_batch"))
-            for row in ours
-        ]
+        for row in ours:
+            told = percent(row["accuracy"]), kept(row)
+            rows.append((f"{pipe}, {row['name']}", *told, *speed(row), *speed(row, "speedup_batch")))
+            if "folded_speedup" in row:
+                speeds = *speed(row, "folded_speedup"), *speed(row, "folded_speedup_batch")
+                rows.append((f"{pipe}, {row['name']}, folded", *told, *speeds))
     return "\n\n".join([table(heads, rows), *(limit(pipe, record, keep) for pipe, record in records.items())])
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,11 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 
 import tiny_pipes
-from secateur import find, load, pipes, terminal, zoo
+from secateur import baselines, blocks, find, load, pipes, terminal, zoo
 from secateur.schedule import document
 from secateur.scores import Scores
 from secateur.variants import EVEN
@@ -55,6 +57,34 @@ def test_search_saves_a_schedule_that_generate_takes(run, scheduler, stages):  #
     code, _, error = run("generate", "emoji-sd", *prompts, "--schedule", "s.json", "--out", "images")
     assert code == 0, error
     assert len(list(Path("images").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("pipe", "asked", "scheduler"),
+    [("emoji-dit", "3", "DDIMScheduler"), ("emoji-sd", "a fox on a blue background", "EulerDiscreteScheduler")],
+)
+def test_a_folded_schedule_draws_the_same_pictures_in_fewer_steps(run, pipe, asked, scheduler):  # noqa: F811
+    """Both come with DDIM, whose timesteps nobody can choose; the file says which scheduler makes its steps."""
+    kind = pipes.scheduler_like(pipes.scheduler_of(pipe), scheduler, {})
+    held = baselines.chosen(blocks.find_blocks(pipes.denoiser_config(pipe)), 8, run=[0, 1, 4])
+    replace(held, hold="adams_bashforth").bound_to(kind).save("held.json")
+    code, out, error = run("fold", pipe, "held.json", "-o", "folded.json", "--json")
+    assert code == 0, error
+    assert last_json(out) == document(load("folded.json"))
+    assert (load("folded.json").calls, "from_config(pipe.scheduler.config" in out) == (3, True)
+    for name in ("held", "folded"):
+        words = ("--prompt", asked, "--steps", "8", "--schedule", f"{name}.json", "--out", name)
+        code, _, error = run("generate", pipe, *words)
+        assert code == 0, error
+    held, folded = (np.asarray(Image.open(f"{name}/0000.png")).astype(int) for name in ("held", "folded"))
+    assert np.abs(held - folded).max() <= 1
+
+
+def test_a_schedule_is_folded_for_a_pipe_of_its_own_denoiser(run):  # noqa: F811
+    baselines.chosen(blocks.find_blocks(pipes.denoiser_config("emoji-dit")), 8, run=[0, 4]).save("held.json")
+    code, _, error = run("fold", "emoji-sd", "held.json")
+    assert (code, Path("folded.json").exists()) == (1, False)
+    assert "the schedule is for a DiTTransformer2DModel and the pipe has a UNet2DConditionModel" in sentence(error)
 
 
 def test_compare_shows_schedules_beside_every_rival_at_equal_macs(run):  # noqa: F811

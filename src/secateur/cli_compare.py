@@ -174,7 +174,7 @@ def generate(
     json: AsJson = False,
 ) -> None:
     """Make pictures with a pipe, following a schedule where one is given, with the scheduler that it is for."""
-    from secateur import compare, pipes, variants
+    from secateur import compare, pipes
     from secateur import schedule as schedules
     from secateur.calibration import save_images
 
@@ -184,7 +184,7 @@ def generate(
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     check_tokens(loaded, tuple(asked))
     guidance = guidance_of(loaded, pipe, guidance_scale)
-    with pipes.scheduled(loaded, scheduler or variants.scheduler_for(loaded, plan), {}):
+    with pipes.scheduled(loaded, *((scheduler, {}) if scheduler else pipes.scheduler_for(loaded.scheduler, plan))):
         images = compare.draw(loaded, plan, asked, seeds=range(seed, seed + len(asked)), batch_size=batch_size,
                               num_inference_steps=steps, guidance_scale=guidance)  # fmt: skip
     files = save_images(images, out, first=seed)

@@ -1,4 +1,4 @@
-"""The commands that look for schedules: search, and retarget for another budget."""
+"""The commands that look for schedules: search, retarget for another budget, and fold into fewer steps."""
 
 from __future__ import annotations
 
@@ -170,6 +170,34 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("secateur", "torch", "diffusers")}
+
+
+@app.command("fold")
+def fold_command(
+    pipe: Pipe,
+    schedule: Annotated[Path, typer.Argument(metavar="SCHEDULE", help="one that holds calls of DDIM, Euler or flow matching")],
+    out: ScheduleOut = Path("folded.json"),
+    json: AsJson = False,
+) -> None:
+    """Leave held calls out: the same images from fewer steps, each as long as those that it stands for; no weights are read."""
+    from secateur import pipes
+    from secateur import schedule as schedules
+    from secateur.fit import check_denoiser
+    from secateur.fold import fold
+
+    found = schedules.load(schedule)
+    check_denoiser(pipes.denoiser_config(pipe), found)
+    own = pipes.scheduler_of(pipe)
+    made, _ = fold(found, pipes.scheduler_like(own, *pipes.scheduler_for(own, found)))
+    schedules.save(made, out)
+    console.print(str(made), markup=False, highlight=False)
+    console.print(f"{made.calls} steps give the images of {found.calls} calls; wrote {out}", soft_wrap=True)
+    name, options = pipes.scheduler_for(own, made)
+    if name:
+        given = "".join(f", {key}={value!r}" for key, value in options.items())
+        line = f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{given})"
+        console.print(f"in Python, before it is applied: {line}", soft_wrap=True, markup=False, highlight=False)
+    finish(schedules.document(made), as_json=json)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -15,11 +16,14 @@ from secateur.schedule import Schedule, scheduler_signature
 
 def check_fit(denoiser: nn.Module, schedule: Schedule) -> None:
     """Nothing; ValueError where a schedule is for another class of denoiser, or for blocks that this one lacks."""
-    if class_name(denoiser) != schedule.denoiser:
-        raise ValueError(
-            f"the schedule is for a {schedule.denoiser} and the pipe has a {class_name(denoiser)}: make one for it"
-        )
+    check_denoiser(denoiser, schedule)
     find_modules(denoiser, schedule.blocks)
+
+
+def check_denoiser(denoiser: nn.Module | Mapping[str, Any], schedule: Schedule) -> None:
+    """Nothing; ValueError where a schedule is for another class than that of a denoiser, or of its configuration."""
+    if (found := class_name(denoiser)) != schedule.denoiser:
+        raise ValueError(f"the schedule is for a {schedule.denoiser} and the pipe has a {found}: make one for it")
 
 
 def check_offload(denoiser: nn.Module) -> None:

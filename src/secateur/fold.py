@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from secateur.fit import shifts
+from secateur.fit import check_scheduler, shifts
 from secateur.schedule import LINES, Schedule, scheduler_signature
-from secateur.solvers import nonlinear, remembers
+from secateur.solvers import DPM, PLAIN, nonlinear, remembers
 from secateur.spans import Spans, linear_steps
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
     DPM-Solver++ of first order, which is the same update (arXiv 2211.01095, section 4), takes its place. ValueError where
     there is nothing like it, or where the images would be others.
     """
-    check(schedule)
+    check(schedule, scheduler)
     steps, taking = copy.deepcopy(scheduler), taker(scheduler)
     steps.set_timesteps(schedule.calls)
     if len(steps.timesteps) != schedule.calls:
@@ -51,15 +51,16 @@ def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
         ahead=ahead,
         scheduler=name,
         scheduler_hash=digest,
-        made={**schedule.made, "folded_from": {"calls": schedule.calls, "run": running}},
+        made={**schedule.made, "folded_from": {"calls": schedule.calls, "run": running, "options": replacing(scheduler)}},
     )
     return folded, taking
 
 
-def check(schedule: Schedule) -> None:
-    """Nothing; ValueError where a schedule's held rows cannot be left out."""
+def check(schedule: Schedule, scheduler: Any) -> None:
+    """Nothing; ValueError where a schedule's held rows cannot be left out, or where it is for another scheduler."""
     if schedule.timesteps is not None:
         raise ValueError(f"the schedule chooses {len(schedule.timesteps)} timesteps already: fold one that holds calls")
+    check_scheduler(scheduler, schedule, strict=True)
     partial = any(not schedule.held(t) and "." in schedule.grid[t] for t in range(schedule.calls))
     if partial and "extrapolate" in schedule.reuse:
         raise ValueError(f"the schedule's blocks extrapolate over its calls, and fewer would give another line: {INSTEAD}")
@@ -91,17 +92,23 @@ def read_ahead(
 
 def taker(scheduler: Any) -> Any:
     """A scheduler of the same solver that takes timesteps: a copy, or DPM-Solver++ of first order for DDIM."""
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+    from diffusers import DPMSolverMultistepScheduler
 
     if shifts(scheduler):
         raise ValueError(f"this {type(scheduler).__name__} shifts the timesteps that it is given: {INSTEAD}")
     if "timesteps" in inspect.signature(scheduler.set_timesteps).parameters:
         return copy.deepcopy(scheduler)
-    if not isinstance(scheduler, DDIMScheduler):
+    if not (options := replacing(scheduler)):
         raise ValueError(f"{type(scheduler).__name__} takes no timesteps, and no scheduler like it does: {INSTEAD}")
     if clipping := [option for option in ("clip_sample", "thresholding") if scheduler.config[option]]:
         raise ValueError(f"this DDIMScheduler has {clipping[0]}=True, which DPM-Solver++ does not: {INSTEAD}")
-    final = "zero" if scheduler.config["set_alpha_to_one"] else "sigma_min"
-    return DPMSolverMultistepScheduler.from_config(
-        scheduler.config, algorithm_type="dpmsolver++", solver_order=1, final_sigmas_type=final
-    )
+    return DPMSolverMultistepScheduler.from_config(scheduler.config, **{**PLAIN[DPM], **options})
+
+
+def replacing(scheduler: Any) -> dict[str, Any]:
+    """In what DPM-Solver++ must differ from `PLAIN` to make the steps of DDIM; nothing for any other scheduler."""
+    from diffusers import DDIMScheduler
+
+    if not isinstance(scheduler, DDIMScheduler):
+        return {}
+    return {"solver_order": 1, "final_sigmas_type": "zero" if scheduler.config["set_alpha_to_one"] else "sigma_min"}

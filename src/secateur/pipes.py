@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur import zoo
+from secateur.schedule import Schedule, scheduler_signature
 from secateur.solvers import DPM, PLAIN, UNIPC, begun
 from secateur.subnet import DENOISERS
 
@@ -118,19 +119,44 @@ def calls(pipe: DiffusionPipeline, steps: int) -> int:
     return len(begun(pipe.scheduler, steps).timesteps)
 
 
+def scheduler_of(source: str) -> Any:
+    """A pipeline's scheduler, read without loading any weights."""
+    folder = locate(source)
+    name = json.loads(_file(source, folder, "model_index.json").read_text())["scheduler"][1]
+    return scheduler_class(name).from_config(json.loads(_file(source, folder, "scheduler/scheduler_config.json").read_text()))
+
+
+def scheduler_class(name: str) -> Any:
+    """The class of diffusers' scheduler of this name; ValueError where there is none."""
+    import diffusers
+
+    kind = getattr(diffusers, name, None)
+    if kind is None or not hasattr(kind, "set_timesteps"):
+        raise ValueError(f"diffusers has no scheduler {name!r}: give a class such as DPMSolverMultistepScheduler")
+    return kind
+
+
+def scheduler_like(scheduler: Any, name: str | None, options: Mapping[str, Any]) -> Any:
+    """A scheduler of the class `name`, configured like another one but for `options`; see `scheduled`."""
+    kind = scheduler_class(name) if name else type(scheduler)
+    return kind.from_config(scheduler.config, **{**PLAIN.get(name or "", {}), **options})
+
+
+def scheduler_for(scheduler: Any, schedule: Schedule | None) -> tuple[str | None, Mapping[str, Any]]:
+    """Class and options that `scheduled` makes a schedule's scheduler of; None for the one at hand."""
+    if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(scheduler):
+        return None, {}
+    return schedule.scheduler, schedule.made.get("folded_from", {}).get("options", {})
+
+
 @contextmanager
 def scheduled(pipe: DiffusionPipeline, name: str | None, options: Mapping[str, Any]) -> Iterator[None]:
     """`pipe` with diffusers' scheduler class `name`, configured like its own but for `options`; its own again afterwards.
 
     DPM-Solver++ and UniPC by their names begin as `PLAIN` has them, however the pipe's own is set.
     """
-    import diffusers
-
     before = pipe.scheduler
-    kind = getattr(diffusers, name, None) if name else type(before)
-    if kind is None or not hasattr(kind, "set_timesteps"):
-        raise ValueError(f"diffusers has no scheduler {name!r}: give a class such as DPMSolverMultistepScheduler")
-    pipe.scheduler = kind.from_config(before.config, **{**PLAIN.get(name or "", {}), **options})
+    pipe.scheduler = scheduler_like(before, name, options)
     try:
         yield
     finally:

@@ -25,7 +25,7 @@ class Spans(NamedTuple):
 
     @staticmethod
     def of(scheduler: Any, *, hold: str) -> Spans:
-        """The spans of a scheduler whose timesteps are set, holding as HOLDS tell; ValueError where its steps are not linear."""
+        """The spans of a scheduler whose timesteps are set, holding by one of HOLDS; ValueError where steps are not linear."""
         a, b = linear_steps(scheduler)
         T = len(a)
         carry, gain, slope = torch.zeros(3, T, T + 1, dtype=torch.float64)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from secateur import baselines, macs, pipes
 from secateur.blocks import matching
 from secateur.families import family
-from secateur.schedule import Schedule, scheduler_signature
+from secateur.schedule import Schedule
 from secateur.subnet import component
 
 if TYPE_CHECKING:
@@ -86,13 +86,6 @@ def given(
         counted = macs.count(denoiser, matching(denoiser, schedule.blocks))
         share = counted.of(schedule) / (pipes.calls(pipe, steps) * counted.call())
         keep = round(share, 2)
-        variants.append(Variant(name, "schedule", steps, schedule, scheduler_for(pipe, schedule), keep=keep))
+        variants.append(Variant(name, "schedule", steps, schedule, *pipes.scheduler_for(pipe.scheduler, schedule), keep=keep))
         variants.extend(fewer_steps(pipe, max(1, round(share * steps)), keep=keep, solvers=solvers))
     return tuple(variants)
-
-
-def scheduler_for(pipe: DiffusionPipeline, schedule: Schedule | None) -> str | None:
-    """The scheduler to give a pipe for a schedule, by its class; None for the one that it has."""
-    if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(pipe.scheduler):
-        return None
-    return schedule.scheduler
