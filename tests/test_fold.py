@@ -55,9 +55,10 @@ def test_law_10_folding_changes_no_image_of_a_one_step_solver(scheduler, hold):
     assert (found - images(pipe, call, replace(folded, timesteps=None), len(RUN))).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("hold", HOLDS)
-def test_law_10_of_flow_matching_whose_guidance_is_a_batch(hold):
+@pytest.mark.parametrize(("hold", "shift"), [("output", 1.0), ("extrapolate", 3.0), ("adams_bashforth", 3.0)])
+def test_law_10_of_flow_matching_however_it_shifts_its_timesteps(hold, shift):
     pipe, call = sd3()
+    pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
     schedule = replace(baselines.chosen(find_blocks(pipe.transformer), T, run=RUN), hold=hold).bound_to(pipe.scheduler)
     wanted = images(pipe, call, schedule, T)
     folded, pipe.scheduler = fold(schedule, pipe.scheduler)
@@ -122,8 +123,8 @@ def test_partial_rows_stay_partial():
         ({"timesteps": tuple(range(T, 0, -1))}, ddim, "chooses 10 timesteps already"),
         ({}, lambda: diffusers.UniPCMultistepScheduler(), "UniPCMultistepScheduler takes no timesteps"),
         ({}, lambda: diffusers.DDIMScheduler(), "clip_sample=True"),
-        ({}, lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), "shifts the timesteps"),
-        ({}, lambda: diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "shifts the timesteps"),
+        ({}, partial(diffusers.FlowMatchEulerDiscreteScheduler, use_dynamic_shifting=True), "by the size of the picture"),
+        ({}, partial(diffusers.FlowMatchLCMScheduler, shift=3.0), "shifts the timesteps that it is given"),
         ({}, lambda: diffusers.HeunDiscreteScheduler(), "HeunDiscreteScheduler makes 19 calls in 10 steps"),
     ],
 )

@@ -206,11 +206,13 @@ def test_the_change_of_any_score_of_images():
     teacher = unet()
     asked = next(draw(examples_of(teacher), ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
     score = lambda: answer(teacher, asked).abs().mean(dim=(1, 2, 3)).numpy()  # noqa: E731
-    scores = last(score_change(teacher, score, name="size", layers=["mid_block.resnets.0"]))
+    scores = last(score_change(teacher, score, name="size", samples=K, layers=["mid_block.resnets.0"]))
     student = drop_layers(teacher, plan_without(teacher, scores.layers))
     changed = answer(student, asked).abs().mean(dim=(1, 2, 3)).numpy()
     np.testing.assert_allclose(scores.losses[0], score() - changed, atol=1e-6)
     assert scores.made["criterion"] == "size"
+    with pytest.raises(ValueError, match=f"found losses of {K} samples for 1"):
+        next(score_change(teacher, score, name="size", samples=1))
 
 
 def test_an_interrupted_scoring_goes_on_where_it_stopped(tmp_path):

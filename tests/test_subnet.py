@@ -156,10 +156,23 @@ def test_image_to_image_with_timesteps_of_its_own_asks_for_as_many_steps():
     assert pruned(pipe, call | {"num_inference_steps": 8}, schedule).isfinite().all()
 
 
-def test_chosen_timesteps_are_refused_where_flow_matching_would_shift_them():
+@pytest.mark.parametrize(
+    ("make", "options"), [(tiny_pipes.sd3, {"shift": 3.0}), (tiny_pipes.flux, {"use_dynamic_shifting": True})]
+)
+def test_chosen_timesteps_stay_where_they_are_though_flow_matching_shifts(make, options):
+    pipe, call = make()
+    schedule = replace(baselines.dense(find_blocks(pipe.transformer), 2), timesteps=(900.5, 300.25))
+    wanted = pruned(pipe, call | {"num_inference_steps": 2}, schedule)
+    pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**options)
+    torch.testing.assert_close(pruned(pipe, call | {"num_inference_steps": 2}, schedule), wanted)
+    assert pipe.scheduler.timesteps.tolist() == [900.5, 300.25]
+    assert pipe.scheduler.sigmas.tolist() == pytest.approx([0.9005, 0.30025, 0.0])
+
+
+def test_chosen_timesteps_are_refused_where_a_scheduler_would_shift_them():
     pipe, _ = tiny_pipes.sd3()
     schedule = replace(baselines.dense(find_blocks(pipe.transformer), 2), timesteps=(900.0, 300.0))
-    pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    pipe.scheduler = diffusers.FlowMatchLCMScheduler(shift=3.0)
     with pytest.raises(ValueError, match="shifts what it is given"):
         apply(pipe, schedule)
 

@@ -122,7 +122,8 @@ def by_images(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep]
         return rate(images, asked.conditions)
 
     made = {"seed": asked.seed, "conditions": list(asked.conditions), "teacher": fingerprint.of_pipe(loaded), **asked.call}
-    return score.score_change(denoiser, scores, name=asked.criterion, path=asked.path, made=made)
+    count = len(asked.conditions)
+    return score.score_change(denoiser, scores, name=asked.criterion, samples=count, path=asked.path, made=made)
 
 
 def watched(steps: Iterator[ScoreStep], path: Path, *, shown: bool) -> LayerScores:

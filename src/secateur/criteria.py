@@ -24,6 +24,7 @@ from secateur.plan import KEEP_SHORTCUT, Plan
 from secateur.surgery import cuttable
 
 Losses = Iterator[Tensor]  # (K,) for each plan
+Criterion = Callable[[nn.Module, Any, Sequence[Plan]], Losses]  # teacher, Tuples, plans
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +166,22 @@ def freed_names(denoiser: nn.Module, plan: Plan) -> set[str]:
     }
 
 
-Criterion = Callable[[nn.Module, Tuples, Sequence[Plan]], Losses]
+def score_losses(score: Callable[[], np.ndarray]) -> Criterion:
+    """The criterion of a prompt score: by how much worse the images of the teacher's pipe get, by CLIP score, PickScore, ….
+
+    score: draws K images with the pipe, the same ones each time, and gives (K,), higher for better. No tuple is looked at.
+    """
+
+    def losses(teacher: nn.Module, tuples: Tuples | None, plans: Iterable[Plan]) -> Losses:
+        dense, found = torch.as_tensor(score()).float(), cuttable(bare(teacher))
+        for plan in plans:
+            with bypassed(teacher, plan, found=found):
+                changed = torch.as_tensor(score()).float()
+            yield dense - changed
+
+    return losses
+
+
 CRITERIA: dict[str, Criterion] = {
     "output": output_losses,
     "task": task_losses,

@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.families import class_name
 from secateur.patch import find_modules
-from secateur.placement import takes_timesteps
+from secateur.placement import BY_SIGMAS, takes_timesteps
 from secateur.schedule import Schedule, scheduler_signature
 
 
@@ -56,5 +56,7 @@ def check_scheduler(scheduler: Any, schedule: Schedule, *, strict: bool) -> None
 
 
 def shifts(scheduler: Any) -> bool:
-    """Whether a scheduler of flow matching would put chosen timesteps elsewhere."""
+    """Whether a scheduler of flow matching would put chosen timesteps elsewhere, and nobody here can tell it not to."""
+    if type(scheduler).__name__ in BY_SIGMAS:
+        return False
     return bool(scheduler.config.get("use_dynamic_shifting")) or scheduler.config.get("shift", 1.0) not in (None, 1.0)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from secateur.fit import check_scheduler, shifts
+from secateur.placement import place
 from secateur.schedule import LINES, Schedule, scheduler_signature
 from secateur.solvers import DPM, PLAIN, nonlinear, remembers
 from secateur.spans import Spans, linear_steps
@@ -79,7 +80,7 @@ def read_ahead(
         raise ValueError(f"{why}: {INSTEAD}")
     spans, ends = Spans.of(steps, hold=schedule.hold), [*running[1:], schedule.calls]
     folded = copy.deepcopy(taking)
-    folded.set_timesteps(timesteps=list(timesteps))
+    place(folded, folded.set_timesteps, timesteps, asked={})
     wanted = torch.stack([spans.carry[running, ends], spans.gain[running, ends]])
     if not torch.allclose(torch.tensor(linear_steps(folded)).to(wanted), wanted, rtol=ROUNDING, atol=ROUNDING):
         kind = steps.config.get("prediction_type", "")
@@ -94,12 +95,15 @@ def taker(scheduler: Any) -> Any:
     """A scheduler of the same solver that takes timesteps: a copy, or DPM-Solver++ of first order for DDIM."""
     from diffusers import DPMSolverMultistepScheduler
 
+    name = type(scheduler).__name__
+    if scheduler.config.get("use_dynamic_shifting"):
+        raise ValueError(f"this {name} shifts its timesteps by the size of the picture, so none can be named: {INSTEAD}")
     if shifts(scheduler):
-        raise ValueError(f"this {type(scheduler).__name__} shifts the timesteps that it is given: {INSTEAD}")
+        raise ValueError(f"this {name} shifts the timesteps that it is given: {INSTEAD}")
     if "timesteps" in inspect.signature(scheduler.set_timesteps).parameters:
         return copy.deepcopy(scheduler)
     if not (options := replacing(scheduler)):
-        raise ValueError(f"{type(scheduler).__name__} takes no timesteps, and no scheduler like it does: {INSTEAD}")
+        raise ValueError(f"{name} takes no timesteps, and no scheduler like it does: {INSTEAD}")
     if clipping := [option for option in ("clip_sample", "thresholding") if scheduler.config[option]]:
         raise ValueError(f"this DDIMScheduler has {clipping[0]}=True, which DPM-Solver++ does not: {INSTEAD}")
     return DPMSolverMultistepScheduler.from_config(scheduler.config, **{**PLAIN[DPM], **options})

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from secateur import fingerprint
-from secateur.bypass import bypassed
-from secateur.criteria import CRITERIA, Criterion, Losses, Tuples, draw, output_losses
+from secateur.criteria import CRITERIA, Criterion, Losses, Tuples, draw, output_losses, score_losses
 from secateur.examples import Examples
 from secateur.families import bare, class_name
 from secateur.layer_costs import counted, wholes
 from secateur.layer_scores import LayerScores
 from secateur.plan import Plan
 from secateur.schedule import scheduler_signature
-from secateur.surgery import candidates, check_known, cuttable
+from secateur.surgery import candidates, check_known
 
 Weighting = Callable[[Tensor], Tensor]  # timesteps (K,) -> weights (K,), 0 or more
 
@@ -86,27 +85,21 @@ def score_change(
     score: Callable[[], np.ndarray],
     *,
     name: str,
+    samples: int,
     layers: Sequence[str] | None = None,
     path: str | Path | None = None,
     made: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[ScoreStep]:
     """A ScoreStep for each layer by how much worse the pipe's images get: its score less the one without the layer.
 
-    score: draws K images with the teacher's pipe, the same ones each time, and gives (K,), higher for better: CLIP score,
-    PickScore, prompt accuracy. name: of the criterion. made: of which images, any JSON. path: a file where finished layers are
-    kept and gone on from, if name and `made` are the same.
+    score: of as many images as `samples`, see `score_losses`. name: of the criterion. made: of which images, any JSON. path: a
+    file where finished layers are kept and gone on from, if name and `made` are the same.
     """
     check_teacher(teacher)
-    dense, found = torch.as_tensor(score()).float(), cuttable(bare(teacher))
-    blank = unscored(teacher, layers, timesteps=dense * 0, weights=dense * 0 + 1, made={"criterion": name, **made})
-
-    def losses(plans: Sequence[Plan]) -> Losses:
-        for plan in plans:
-            with bypassed(teacher, plan, found=found):
-                changed = torch.as_tensor(score()).float()
-            yield dense - changed
-
-    yield from steps(blank, losses, path=path)
+    blank = unscored(
+        teacher, layers, timesteps=torch.zeros(samples), weights=torch.ones(samples), made={"criterion": name, **made}
+    )
+    yield from steps(blank, partial(score_losses(score), teacher, None), path=path)
 
 
 def joint_loss(
@@ -171,7 +164,9 @@ def steps(
 
 
 def with_losses(scores: LayerScores, i: int, losses: np.ndarray) -> LayerScores:
-    """The scores with the losses of layer i found; ValueError where they are no numbers."""
+    """The scores with the losses of layer i found; ValueError where they are no numbers, or of another number of samples."""
+    if losses.shape != scores.losses[i].shape:
+        raise ValueError(f"found losses of {len(losses)} samples for {scores.losses.shape[1]}: give one for each of these")
     if not np.isfinite(losses).all():
         raise ValueError(f"without {scores.layers[i]} the loss is infinite or NaN on some tuples: score in float32 or bfloat16")
     rows = np.array(scores.losses)
