@@ -63,6 +63,12 @@ def test_a_student_is_taught_and_saved_as_a_pipe(command, words):
     assert {path.name for path in Path().iterdir() if path.name.startswith(".")} == set()
 
 
+def test_features_are_compared_where_one_says(command):
+    code, out, error = command("--data", "data", "--sites", "transformer_blocks.1 = transformer_blocks.2", "--json")
+    assert code == 0, error
+    assert set(last_json(out)["raw"]) == {"task", "output", "feature.transformer_blocks.1"}
+
+
 def test_an_interrupt_leaves_the_last_checkpoint_and_the_same_command_goes_on(command, monkeypatch):
     assert command("--data", "data", "--out", "whole")[0] == 0
     update, numbers = training.update, []
@@ -107,6 +113,10 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "data", "--out", "../here/student"), "student is or holds the folder of the student, which saving would"),
         (("--data", "data", "--out", "o", "--checkpoints", "o/c"), "o is or holds the folder of the checkpoints"),
         (("--data", "data", "--normalize", "l2"), "there is no normalization 'l2'"),
+        (
+            ("--data", "data", "--sites", "transformer_blocks.0,mid_block"),
+            "the student has no module mid_block to take features",
+        ),
         (("--data", "data", "--teacher", "emoji-sd"), "the student is a DiTTransformer2DModel without down_blocks"),
         (("--data", "data", "--plan", "other.json"), "there is no plan file other.json"),
         (("--data", "data", "--lr", "1e30"), "NaN or infinity: begin again with a lower learning rate"),

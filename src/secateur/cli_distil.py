@@ -63,6 +63,9 @@ def distil(
     task: Annotated[float, typer.Option(help="weight of the task term")] = 1.0,
     output: Annotated[float, typer.Option(help="weight of the output term")] = 1.0,
     feature: Annotated[float, typer.Option(help="weight of each feature term")] = 0.1,
+    sites: Annotated[
+        str | None, typer.Option(help="where features are compared: STUDENT[=TEACHER],…; default: every stage or block")
+    ] = None,
     null_rate: Annotated[float, typer.Option(help="how often a sample has no prompt, for guidance")] = 0.1,
     swap_rate: Annotated[float, typer.Option(help="how often the noisiest samples get another's prompt")] = 0.0,
     ema: Annotated[float, typer.Option(help="decay of the averaged weights, which are what is saved; 0: none")] = 0.999,
@@ -94,16 +97,16 @@ def distil(
     check_data(asked)
     cut = plan_of(student, plan)
     accelerator = accelerator_for(mixed_precision, log_with, checkpoints, device=device, project="secateur-distil")
-    last = taught(student, asked, settings, cut, out, checkpoints, save_every, accelerator, dtype=dtype, device=device)
+    last = taught(student, asked, settings, cut, sites, out, checkpoints, save_every, accelerator, dtype=dtype, device=device)
     if accelerator is None or accelerator.is_main_process:
         console.print(terms(last), f"wrote {out}", soft_wrap=True)
         finish({"out": str(out), "updates": last.number, "raw": dict(last.raw), "normalized": dict(last.normalized),
                 "total": last.total, "command": command_line()}, as_json=json)  # fmt: skip
 
 
-def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | None, out: Path, checkpoints: Path,
-           save_every: int, accelerator: Any, *, dtype: str, device: str) -> DistilStep:  # fmt: skip
-    """The last step of teaching the student in a folder, whose pipeline is then saved."""
+def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | None, named: str | None, out: Path,
+           checkpoints: Path, save_every: int, accelerator: Any, *, dtype: str, device: str) -> DistilStep:  # fmt: skip
+    """The last step of teaching the student in a folder, whose pipeline is then saved. named: sites, see `named_sites`."""
     from secateur import dataset, features, pipes
     from secateur.checkpoints import whole
     from secateur.distil import copy, distil
@@ -115,6 +118,8 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
     )
     net, pupil = component(teacher), component(pipe)
     sites = features.sites(net, pupil, plan=plan) if settings.feature else {}
+    sites = features.named_sites(named) if sites and named else sites
+    features.check_sites(net, pupil, sites)
     features.check_inputs(net, pupil)
     examples = examples_of(checkpoints / EXAMPLES, asked, teacher, settings.batch_size, accelerator)
     null = dataset.null(teacher, labels="class_labels" in examples.conditions) if settings.null_rate else None

@@ -40,6 +40,12 @@ def sites(teacher: nn.Module, student: nn.Module, *, plan: Plan | None = None) -
     return {mine: theirs for name in family(teacher).depths for mine, theirs in partners(teacher, student, name, gone)}
 
 
+def named_sites(text: str) -> dict[str, str]:
+    """The sites of a list such as "mid_block, up_blocks.0 = up_blocks.1": a module of the student, and of the teacher."""
+    pairs = (pair.partition("=") for pair in text.split(","))
+    return {mine.strip(): (theirs or mine).strip() for mine, _, theirs in pairs}
+
+
 def stages(unet: nn.Module) -> list[str]:
     """The stages of a U-Net by name, in execution order."""
     lists = {
