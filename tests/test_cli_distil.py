@@ -17,6 +17,7 @@ from secateur import dataset, drop_layers, pipes, terminal, training
 from secateur.checkpoints import FILE
 from secateur.cli_data import Data, source_of
 from secateur.cli_distil import EXAMPLES
+from secateur.features import named_sites
 from secateur.surgery import plan_without
 from test_calibration import sd  # noqa: F401, the fixture
 from test_cli import last_json, run  # noqa: F401, the fixture
@@ -64,9 +65,11 @@ def test_a_student_is_taught_and_saved_as_a_pipe(command, words):
 
 
 def test_features_are_compared_where_one_says(command):
+    Path("student/plan.json").unlink()  # without which nobody knows the partners of a transformer's blocks
     code, out, error = command("--data", "data", "--sites", "transformer_blocks.1 = transformer_blocks.2", "--json")
     assert code == 0, error
     assert set(last_json(out)["raw"]) == {"task", "output", "feature.transformer_blocks.1"}
+    assert named_sites("mid_block, up_blocks.0 = up_blocks.1") == {"mid_block": "mid_block", "up_blocks.0": "up_blocks.1"}
 
 
 def test_an_interrupt_leaves_the_last_checkpoint_and_the_same_command_goes_on(command, monkeypatch):
@@ -117,6 +120,8 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
             ("--data", "data", "--sites", "transformer_blocks.0,mid_block"),
             "the student has no module mid_block to take features",
         ),
+        (("--data", "data", "--sites", "transformer_blocks.0,"), "found sites 'transformer_blocks.0,': give modules"),
+        (("--data", "data", "--sites", "transformer_blocks.0", "--feature", "0"), "--feature is 0: leave one of the two out"),
         (("--data", "data", "--teacher", "emoji-sd"), "the student is a DiTTransformer2DModel without down_blocks"),
         (("--data", "data", "--plan", "other.json"), "there is no plan file other.json"),
         (("--data", "data", "--lr", "1e30"), "NaN or infinity: begin again with a lower learning rate"),

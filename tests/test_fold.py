@@ -13,11 +13,14 @@ import torch
 from secateur import baselines, quality, zoo
 from secateur.blocks import find_blocks
 from secateur.calibration import generate
+from secateur.families import dummy_inputs
 from secateur.fold import fold
 from secateur.liveness import Act, acts, peak_cached_bytes
+from secateur.macs import count
 from secateur.schedule import HOLDS
-from secateur.subnet import apply
-from tiny_pipes import ddim, draw, sd3, stable_diffusion
+from secateur.subnet import apply, follow
+from secateur.trials import local_search
+from tiny_pipes import ddim, draw, flux, sd3, stable_diffusion
 
 T, RUN = 10, [0, 1, 4, 7, 8]
 LINSPACE = {"steps_offset": 1, "timestep_spacing": "linspace"}
@@ -86,11 +89,34 @@ def test_a_call_kept_for_its_line_is_counted_and_dropped():
     blocks = find_blocks(pipe.unet)
     folded, pipe.scheduler = fold(replace(held(pipe, [0, 2, 5, 6, 7, 8, 9]), hold="extrapolate"), pipe.scheduler)
     assert [bool(a) for a in folded.ahead] == [False, True, False, False, False, False, False]
-    assert [row[-1] for row in acts(folded, blocks)] == [Act.KEEP] * 2 + [Act.RUN] * 5
+    assert [row[-1] for row in acts(folded, blocks)] == [Act.KEEP, Act.AHEAD] + [Act.RUN] * 5
     with apply(pipe, folded) as subnet:
         draw(pipe, call | {"num_inference_steps": folded.calls})
+        assert subnet.cached_bytes == 0
     size = call["latents"].nbytes * 2  # with guidance
-    assert subnet.peak_bytes == peak_cached_bytes(folded, blocks, [0] * len(blocks) + [size]) == 2 * size
+    assert subnet.peak_bytes == peak_cached_bytes(folded, blocks, [0] * len(blocks) + [size]) == size
+
+
+def test_what_a_call_reads_ahead_from_may_not_be_written_into():
+    net = stable_diffusion()[0].unet
+    schedule = replace(baselines.dense(find_blocks(net), 3), hold="extrapolate", ahead=(0.0, 0.5, 0.0))
+    with follow(net, schedule), torch.no_grad():
+        net(**dummy_inputs(net))[0].mul_(2)
+        with pytest.raises(RuntimeError, match="changed in place"):
+            net(**dummy_inputs(net))
+
+
+def test_a_last_step_that_goes_nowhere_folds_too():
+    scheduler = diffusers.EulerDiscreteScheduler(**LINSPACE, final_sigmas_type="sigma_min")
+    folded, _ = fold(replace(held(stable_diffusion()[0], [0, 1, 4, 7, 9]), hold="extrapolate"), scheduler)
+    assert folded.ahead[-1] == 0.0
+
+
+def test_no_search_begins_at_a_folded_schedule():
+    pipe, _ = stable_diffusion()
+    folded, _ = fold(replace(held(pipe), hold="extrapolate"), pipe.scheduler)
+    with pytest.raises(ValueError, match="no search can begin there"):
+        next(local_search(folded, macs=count(pipe.unet), calls=T, keep=1.0, objective=lambda _: 0.0, trials=1, seed=0))
 
 
 def test_a_multistep_solver_is_better_off_folded():
@@ -111,6 +137,12 @@ def test_a_multistep_solver_is_better_off_folded():
         assert psnr(len(folded.grid)) > kept + 3, kept
 
 
+def test_timesteps_that_a_pipeline_chooses_itself_cannot_be_named():
+    schedule = baselines.chosen(find_blocks(flux()[0].transformer), T, run=RUN)
+    with pytest.raises(ValueError, match="the pipelines of FluxTransformer2DModel choose their timesteps themselves"):
+        fold(schedule, diffusers.FlowMatchEulerDiscreteScheduler())
+
+
 def test_partial_rows_stay_partial():
     pipe, _ = stable_diffusion()
     blocks = find_blocks(pipe.unet)
@@ -127,7 +159,13 @@ def test_partial_rows_stay_partial():
     [
         ({"hold": "extrapolate"}, partial(diffusers.DPMSolverMultistepScheduler, **LINSPACE), "is made of 2 predictions"),
         ({}, diffusers.DDPMScheduler, "draws new noise"),
-        ({}, partial(diffusers.EulerDiscreteScheduler, **LINSPACE, prediction_type="v_prediction"), "v_prediction is held"),
+        (
+            {},
+            partial(diffusers.DDIMScheduler, **LINSPACE, clip_sample=False),
+            r"end elsewhere than the next ones begin \(10 of them, linspace",
+        ),
+        ({}, lambda: diffusers.DPMSolverMultistepScheduler(solver_order=1, use_flow_sigmas=True), "shifts the timesteps that"),
+        ({}, partial(diffusers.EulerDiscreteScheduler, **LINSPACE, prediction_type="v_prediction"), "hold velocities"),
         ({"timesteps": tuple(range(T, 0, -1))}, ddim, "chooses 10 timesteps already"),
         ({}, lambda: diffusers.UniPCMultistepScheduler(), "UniPCMultistepScheduler takes no timesteps"),
         ({}, lambda: diffusers.DDIMScheduler(), "clip_sample=True"),

@@ -84,8 +84,12 @@ def distil(
 
     --steps, --guidance-scale: how the teacher draws by --prompts. --dtype: of the teacher; the student learns in float32.
     """
+    from secateur.features import named_sites
     from secateur.lessons import DistilSettings
 
+    named = named_sites(sites) if sites else None
+    if named and not feature:
+        raise ValueError("sites are where features are compared, and --feature is 0: leave one of the two out")
     settings = DistilSettings(
         steps=updates, batch_size=batch_size, accumulation=accumulation, lr=lr, warmup=warmup, schedule=schedule, task=task,
         output=output, feature=feature, normalize=normalize, timesteps="stratified", null_rate=null_rate, swap_rate=swap_rate,
@@ -97,16 +101,16 @@ def distil(
     check_data(asked)
     cut = plan_of(student, plan)
     accelerator = accelerator_for(mixed_precision, log_with, checkpoints, device=device, project="secateur-distil")
-    last = taught(student, asked, settings, cut, sites, out, checkpoints, save_every, accelerator, dtype=dtype, device=device)
+    last = taught(student, asked, settings, cut, named, out, checkpoints, save_every, accelerator, dtype=dtype, device=device)
     if accelerator is None or accelerator.is_main_process:
         console.print(terms(last), f"wrote {out}", soft_wrap=True)
         finish({"out": str(out), "updates": last.number, "raw": dict(last.raw), "normalized": dict(last.normalized),
                 "total": last.total, "command": command_line()}, as_json=json)  # fmt: skip
 
 
-def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | None, named: str | None, out: Path,
+def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | None, named: dict[str, str] | None, out: Path,
            checkpoints: Path, save_every: int, accelerator: Any, *, dtype: str, device: str) -> DistilStep:  # fmt: skip
-    """The last step of teaching the student in a folder, whose pipeline is then saved. named: sites, see `named_sites`."""
+    """The last step of teaching the student in a folder, whose pipeline is then saved. named: sites that were asked for."""
     from secateur import dataset, features, pipes
     from secateur.checkpoints import whole
     from secateur.distil import copy, distil
@@ -117,8 +121,7 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
         load_pipe(name, dtype=kind, device=where) for name, kind in ((asked.teacher, dtype), (str(student), "float32"))
     )
     net, pupil = component(teacher), component(pipe)
-    sites = features.sites(net, pupil, plan=plan) if settings.feature else {}
-    sites = features.named_sites(named) if sites and named else sites
+    sites = named or (features.sites(net, pupil, plan=plan) if settings.feature else {})
     features.check_sites(net, pupil, sites)
     features.check_inputs(net, pupil)
     examples = examples_of(checkpoints / EXAMPLES, asked, teacher, settings.batch_size, accelerator)

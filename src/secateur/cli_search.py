@@ -194,7 +194,8 @@ def fold_command(
     console.print(f"{made.calls} steps give the images of {found.calls} calls; wrote {out}", soft_wrap=True)
     name, options = pipes.scheduler_for(own, made)
     if name:
-        given = "".join(f", {key}={value!r}" for key, value in options.items())
+        other = {k: v for k, v in {**pipes.PLAIN.get(name, {}), **options}.items() if own.config.get(k, v) != v or k in options}
+        given = "".join(f", {key}={value!r}" for key, value in other.items())
         line = f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{given})"
         console.print(f"in Python, before it is applied: {line}", soft_wrap=True, markup=False, highlight=False)
     finish(schedules.document(made), as_json=json)

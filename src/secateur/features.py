@@ -42,8 +42,10 @@ def sites(teacher: nn.Module, student: nn.Module, *, plan: Plan | None = None) -
 
 def named_sites(text: str) -> dict[str, str]:
     """The sites of a list such as "mid_block, up_blocks.0 = up_blocks.1": a module of the student, and of the teacher."""
-    pairs = (pair.partition("=") for pair in text.split(","))
-    return {mine.strip(): (theirs or mine).strip() for mine, _, theirs in pairs}
+    pairs = [[name.strip() for name in pair.split("=")] for pair in text.split(",")]
+    if any(len(pair) > 2 or not all(pair) for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+        raise ValueError(f"found sites {text!r}: give modules of the student, each once, as NAME or NAME=TEACHER, with commas")
+    return {pair[0]: pair[-1] for pair in pairs}
 
 
 def stages(unet: nn.Module) -> list[str]:

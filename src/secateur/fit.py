@@ -26,6 +26,12 @@ def check_denoiser(denoiser: nn.Module | Mapping[str, Any], schedule: Schedule) 
         raise ValueError(f"the schedule is for a {schedule.denoiser} and the pipe has a {found}: make one for it")
 
 
+def check_start(schedule: Schedule) -> None:
+    """Nothing; ValueError where no search can begin at a schedule: what its calls read ahead fits no other calls."""
+    if schedule.ahead is not None:
+        raise ValueError("the schedule was folded, and no search can begin there: begin at the one that it was folded from")
+
+
 def check_offload(denoiser: nn.Module) -> None:
     """Nothing; ValueError where weights are moved layer by layer, by hooks that expect every layer to run."""
     for module in denoiser.modules():

@@ -13,7 +13,7 @@ import torch
 from secateur.fit import check_scheduler, shifts
 from secateur.placement import place
 from secateur.schedule import LINES, Schedule, scheduler_signature
-from secateur.solvers import DPM, PLAIN, nonlinear, remembers
+from secateur.solvers import DPM, FIRST_ORDER, PLAIN, nonlinear, remembers
 from secateur.spans import Spans, linear_steps
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-3  # of a step's weights: those of steps that do not add up are off by far more
 INSTEAD = "hold the calls instead"
+OWN_GRID = ("FluxTransformer2DModel",)  # whose pipelines give the scheduler sigmas of their own
 
 
 def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
@@ -52,7 +53,7 @@ def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
         ahead=ahead,
         scheduler=name,
         scheduler_hash=digest,
-        made={**schedule.made, "folded_from": {"calls": schedule.calls, "run": running, "options": replacing(scheduler)}},
+        made={**schedule.made, "folded_from": {"calls": schedule.calls, "run": running}},
     )
     return folded, taking
 
@@ -62,6 +63,8 @@ def check(schedule: Schedule, scheduler: Any) -> None:
     if schedule.timesteps is not None:
         raise ValueError(f"the schedule chooses {len(schedule.timesteps)} timesteps already: fold one that holds calls")
     check_scheduler(scheduler, schedule, strict=True)
+    if schedule.denoiser in OWN_GRID:
+        raise ValueError(f"the pipelines of {schedule.denoiser} choose their timesteps themselves, so none is known: {INSTEAD}")
     partial = any(not schedule.held(t) and "." in schedule.grid[t] for t in range(schedule.calls))
     if partial and "extrapolate" in schedule.reuse:
         raise ValueError(f"the schedule's blocks extrapolate over its calls, and fewer would give another line: {INSTEAD}")
@@ -83,36 +86,39 @@ def read_ahead(
     place(folded, folded.set_timesteps, timesteps, asked={})
     wanted = torch.stack([spans.carry[running, ends], spans.gain[running, ends]])
     if not torch.allclose(torch.tensor(linear_steps(folded)).to(wanted), wanted, rtol=ROUNDING, atol=ROUNDING):
-        kind = steps.config.get("prediction_type", "")
-        raise ValueError(f"{type(steps).__name__}'s steps do not add up to longer ones ({kind} is held): {INSTEAD}")
+        raise ValueError(f"{type(steps).__name__}'s steps {why_not(steps)}, so longer ones give other images: {INSTEAD}")
     if schedule.hold not in LINES:
         return None
-    means = spans.slope[running, ends] / spans.gain[running, ends]
+    gain, slope = spans.gain[running, ends], spans.slope[running, ends]
+    means = torch.where(slope == 0, 0.0, slope / gain)  # a last step may go nowhere
     return (0.0, *(float(means[j]) / (running[j] - running[j - 1]) for j in range(1, len(running))))
+
+
+def why_not(scheduler: Any) -> str:
+    """What keeps several steps, in each of which one prediction is held, from being one longer step."""
+    if scheduler.config.get("prediction_type") == "v_prediction":
+        return "hold velocities, which do not add up"
+    return f"end elsewhere than the next ones begin ({len(scheduler.timesteps)} of them, {spacing(scheduler)} spacing)"
+
+
+def spacing(scheduler: Any) -> str:
+    return scheduler.config.get("timestep_spacing", "its own")
 
 
 def taker(scheduler: Any) -> Any:
     """A scheduler of the same solver that takes timesteps: a copy, or DPM-Solver++ of first order for DDIM."""
-    from diffusers import DPMSolverMultistepScheduler
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
     name = type(scheduler).__name__
     if scheduler.config.get("use_dynamic_shifting"):
         raise ValueError(f"this {name} shifts its timesteps by the size of the picture, so none can be named: {INSTEAD}")
-    if shifts(scheduler):
+    if shifts(scheduler) or scheduler.config.get("use_flow_sigmas"):
         raise ValueError(f"this {name} shifts the timesteps that it is given: {INSTEAD}")
     if "timesteps" in inspect.signature(scheduler.set_timesteps).parameters:
         return copy.deepcopy(scheduler)
-    if not (options := replacing(scheduler)):
+    if not isinstance(scheduler, DDIMScheduler):
         raise ValueError(f"{name} takes no timesteps, and no scheduler like it does: {INSTEAD}")
     if clipping := [option for option in ("clip_sample", "thresholding") if scheduler.config[option]]:
         raise ValueError(f"this DDIMScheduler has {clipping[0]}=True, which DPM-Solver++ does not: {INSTEAD}")
-    return DPMSolverMultistepScheduler.from_config(scheduler.config, **{**PLAIN[DPM], **options})
-
-
-def replacing(scheduler: Any) -> dict[str, Any]:
-    """In what DPM-Solver++ must differ from `PLAIN` to make the steps of DDIM; nothing for any other scheduler."""
-    from diffusers import DDIMScheduler
-
-    if not isinstance(scheduler, DDIMScheduler):
-        return {}
-    return {"solver_order": 1, "final_sigmas_type": "zero" if scheduler.config["set_alpha_to_one"] else "sigma_min"}
+    order = FIRST_ORDER["zero" if scheduler.config["set_alpha_to_one"] else "sigma_min"]
+    return DPMSolverMultistepScheduler.from_config(scheduler.config, **{**PLAIN[DPM], **order})

@@ -23,6 +23,7 @@ class Act(Enum):
 
     RUN = "run"
     KEEP = "run and keep"
+    AHEAD = "run, read ahead along the line from what was kept, and drop that"
     REUSE = "reuse"
     LAST = "reuse and drop"
     DEAD = "dead"
@@ -35,8 +36,15 @@ def acts(schedule: Schedule, blocks: Blocks, *, start: int = 0) -> tuple[tuple[A
     kinds = (*blocks.reuse, schedule.hold)
     columns = [with_cache(column, pairs=kind in LINES) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
     if schedule.ahead is not None:
-        columns[-1] = [Act.KEEP if any(schedule.ahead[t:]) else Act.RUN for t in range(start, schedule.calls)]
+        columns[-1] = [read_ahead(schedule.ahead[t:]) for t in range(start, schedule.calls)]
     return tuple(zip(*columns, strict=True))
+
+
+def read_ahead(ahead: Sequence[float]) -> Act:
+    """What the denoiser does at the first of these calls, each of which reads a line through two outputs so far ahead."""
+    if any(ahead[1:2]):
+        return Act.KEEP
+    return Act.AHEAD if ahead[0] else Act.RUN
 
 
 def reads(run: Sequence[bool], blocks: Blocks) -> tuple[Act, ...]:
@@ -173,7 +181,7 @@ def peak_cached_bytes(schedule: Schedule, blocks: Blocks, sizes: Sequence[int]) 
         for i, (act, size, kind) in enumerate(zip(row, sizes, kinds, strict=True)):
             if act is Act.KEEP:
                 held[i] = 2 * size if held[i] and kind in LINES else size  # the last output, and how it grew
-            elif act is Act.LAST:
+            elif act in (Act.LAST, Act.AHEAD):
                 held[i] = 0
             peak = max(peak, sum(held))
     return peak

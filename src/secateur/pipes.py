@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur import zoo
 from secateur.schedule import Schedule, scheduler_signature
-from secateur.solvers import DPM, PLAIN, UNIPC, begun
+from secateur.solvers import DPM, FIRST_ORDER, PLAIN, UNIPC, begun
 from secateur.subnet import DENOISERS
 
 if TYPE_CHECKING:
@@ -143,10 +143,13 @@ def scheduler_like(scheduler: Any, name: str | None, options: Mapping[str, Any])
 
 
 def scheduler_for(scheduler: Any, schedule: Schedule | None) -> tuple[str | None, Mapping[str, Any]]:
-    """Class and options that `scheduled` makes a schedule's scheduler of; None for the one at hand."""
+    """Class and options that `scheduled` makes a schedule's scheduler of, also a folded one's; None for the one at hand."""
     if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(scheduler):
         return None, {}
-    return schedule.scheduler, schedule.made.get("folded_from", {}).get("options", {})
+    name, wanted = schedule.scheduler, schedule.scheduler_hash
+    known = FIRST_ORDER.values() if name == DPM else ()
+    fits = (options for options in known if scheduler_signature(scheduler_like(scheduler, name, options))[1] == wanted)
+    return name, next(fits, {})
 
 
 @contextmanager

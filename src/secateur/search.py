@@ -17,6 +17,7 @@ from secateur.allocate import allocate
 from secateur.baselines import check_keep
 from secateur.calibration import Trajectory
 from secateur.calibration import check as check_conditions
+from secateur.fit import check_start
 from secateur.loops import check_pipe
 from secateur.macs import Macs, count
 from secateur.progress import Progress
@@ -73,6 +74,7 @@ def search(
     """
     macs = count(component(pipe)) if macs is None else macs
     if start is not None:
+        check_start(start)
         macs.check(start)
         macs = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
     task = Task(pipe, trajectory, check_keep(keep), macs, settings, start, accelerator)

@@ -24,6 +24,9 @@ PLAIN: dict[str, dict[str, Any]] = {  # solvers whose timesteps may be chosen, c
     # UniPC-2 (arXiv 2302.04867)
     UNIPC: _PLAIN | {"predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None},
 }
+FIRST_ORDER = {  # in what DPM-Solver++ differs from `PLAIN` where it makes the steps of DDIM, by where the last one ends
+    final: {"solver_order": 1, "final_sigmas_type": final} for final in ("zero", "sigma_min")
+}
 TRIED_STEPS = 10  # to see what a scheduler does
 SEARCHED = "search for DDIM or Euler, whose calls can be held, or for DPM-Solver++ 2M or UniPC, whose timesteps can be chosen"
 

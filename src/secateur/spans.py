@@ -44,6 +44,7 @@ def linear_steps(scheduler: Any) -> tuple[list[float], list[float]]:
     probe, a, b = type(scheduler).from_config(scheduler.config), [], []
     for name in GRID & vars(scheduler).keys():  # the same levels, and no memory of a trajectory
         setattr(probe, name, getattr(scheduler, name))
+    probe.is_scale_input_called = True  # Euler warns where its input was not scaled, which it does not read
     for t in scheduler.timesteps:
         said, sample = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]])
         out = probe.step(said, t, sample, return_dict=False)[0].double()

@@ -14,7 +14,7 @@ from torch import Size, nn
 from secateur.blocks import Blocks, matching
 from secateur.families import bare
 from secateur.fit import check_fit, check_offload, check_scheduler
-from secateur.liveness import Act, Cache, acts, ghost
+from secateur.liveness import Act, Cache, Key, acts, ghost
 from secateur.patch import Inputs, Patch, Run, intercept, patch_of
 from secateur.placement import place
 from secateur.reuse import along, leads, line, minus, plus, streams
@@ -136,15 +136,22 @@ class SubNet:
             kept = self._cache.take(key, last=act is Act.LAST)
             return along(kept, branch.t + branch.lead(i)) if self._lines[i] else plus(kept, self._streams[i], inputs)
         out = run()
-        if act is Act.KEEP and self._lines[i]:
-            kept = line(out, self._cache.get(key), branch.t)
-            self._cache.put(key, kept)
-            out = along(kept, branch.t + ahead) if (ahead := branch.lead(i)) else out
+        if self._lines[i] and act in (Act.KEEP, Act.AHEAD):
+            out = self._continue(branch, key, out, keep=act is Act.KEEP)
         elif act is Act.KEEP:
             self._cache.put(key, minus(out, self._streams[i], inputs))
         if branch.t == branch.start and branch.dies(i):
             branch.ghosts[i] = ghost(out)
         return out
+
+    def _continue(self, branch: Branch, key: Key, out: Any, *, keep: bool) -> Any:
+        """The line through what was kept and this output, read as far ahead as this call does; kept for those to come."""
+        before = self._cache.take(key, last=True) if self._cache.get(key) else None
+        through = line(out, before, branch.t)
+        if keep:
+            self._cache.put(key, through)
+        ahead = branch.lead(key[1])
+        return along(through, branch.t + ahead) if ahead else out
 
     def _enter(self, t: int, found: tuple[Size, ...]) -> Branch:
         """The branch of this call; a new one, so that the call runs dense, where its past is not that of these inputs."""
@@ -169,7 +176,7 @@ class SubNet:
 
 def decided(rows: Sequence[Sequence[Act]]) -> set[int]:
     """Blocks that do anything but run at a call that enters the denoiser; none where calls are only made or held whole."""
-    entered = (row[:-1] for row in rows if row[-1] in (Act.RUN, Act.KEEP))
+    entered = (row[:-1] for row in rows if row[-1] in (Act.RUN, Act.KEEP, Act.AHEAD))
     return {i for row in entered for i, act in enumerate(row) if act is not Act.RUN}
 
 

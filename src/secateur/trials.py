@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from secateur.baselines import dense
+from secateur.fit import check_start
 from secateur.macs import Macs
 from secateur.moves import MOVES, Move, another_kind
 from secateur.schedule import RUN, Schedule
@@ -110,6 +111,7 @@ def local_search(
     """
     if patience is not None and patience < 1:
         raise ValueError(f"found patience={patience}, wanted trials without anything better: give 1 or more, or None")
+    check_start(start)
     macs.check(start)
     reused = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
     space = Space.of(reused, calls, keep=keep, attention=attention, timesteps=timesteps)
