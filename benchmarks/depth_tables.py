@@ -11,7 +11,9 @@ PIPES, BUDGETS = ("emoji-sd", "emoji-dit"), (0.7, 0.5, 0.38)
 
 def sections() -> dict[str, str]:
     """What stands between the markers of these tables; of what was not measured there is none."""
-    found, products = {"depth": depth()}, [name for pipe in PIPES if (RESULTS / f"{(name := f'product-{pipe}')}.json").exists()]
+    records = {pipe: load(f"depth-{pipe}") for pipe in PIPES}
+    found = {"depth": depth(records), "depth-criteria": criteria(records), "depth-choices": choices(records)}
+    products = [name for pipe in PIPES if (RESULTS / f"{(name := f'product-{pipe}')}.json").exists()]
     if products:
         found["product"] = product([load(name) for name in products])
     if (RESULTS / "fullsize-depth.json").exists():
@@ -68,7 +70,7 @@ def remark(row: dict) -> str:
     return ", ".join(part for part in said if part)
 
 
-def depth() -> str:
+def depth(records: dict[str, dict]) -> str:
     """The exact choice, random sets and handcrafted ones of each pipe."""
     heads = (
         "before any training",
@@ -77,7 +79,6 @@ def depth() -> str:
         "better than, of random sets",
         "prompt accuracy (95 %)",
     )
-    records = {pipe: load(f"depth-{pipe}") for pipe in PIPES}
     rows = [row for pipe, record in records.items() for row in of_pipe(pipe, record)]
     return table(heads, rows) + "\n\n" + "\n".join(map(provenance, records.values()))
 
@@ -89,9 +90,47 @@ def of_pipe(pipe: str, record: dict) -> list[tuple[str, ...]]:
     for keep in BUDGETS:
         found.append(line(f"{pipe}, {keep:g} asked: least output loss, exact", named[f"output, exact at {keep:g}"]))
         rivals = [row for name, row in named.items() if name.startswith("random ") and name.endswith(f" at {keep:g}")]
-        found.append(random_line(f"{pipe}: {len(rivals)} random sets, median", rivals))
+        found.append(random_line(f"{pipe}: {len(rivals)} random sets, median (accuracy: mean)", rivals))
     found += [line(f"{pipe}: {name.partition(' at ')[0]}", row) for name, row in named.items() if row["group"] == "handcrafted"]
     return found
+
+
+def criteria(records: dict[str, dict]) -> str:
+    """How the sums of single scores go with the joint output loss of sets of layers, by criterion."""
+    heads = ("", "sets", "Pearson", "Spearman", "slope", "Spearman by size, smallest quarter of sets first")
+    rows = [
+        (
+            f"{pipe}, {row['criterion']}",
+            str(row["sets"]),
+            f"{row['pearson']:.2f}",
+            f"{row['spearman']:.2f}",
+            f"{row['slope']:.2g}",
+            ", ".join(f"{part['spearman']:.2f}" for part in row["quarters"]),
+        )
+        for pipe, record in records.items()
+        for row in record["rows"]
+        if row["group"] == "additivity"
+    ]
+    return table(heads, rows) + "\n\n" + "\n".join(map(provenance, records.values()))
+
+
+def choices(records: dict[str, dict]) -> str:
+    """What every criterion and way of solving chooses at each budget: joint output loss, and how much is drawn right."""
+    names = list(dict.fromkeys(row["name"].partition(" at ")[0] for record in records.values() for row in record["rows"]
+                               if row["group"] == "chosen"))  # fmt: skip
+    rows = [(f"{pipe}, {name}", *chosen(record, name)) for pipe, record in records.items() for name in names]
+    heads = ("joint output loss / better than, of random sets / prompt accuracy", *(f"keep {keep:g}" for keep in BUDGETS))
+    return table(heads, rows)
+
+
+def chosen(record: dict, name: str) -> list[str]:
+    """One way of choosing at each budget."""
+    named = {row["name"]: row for row in record["rows"]}
+    found = [named[f"{name} at {keep:g}"] for keep in BUDGETS]
+    return [
+        f"{row['joint_loss']:.2g} / {row['beats_random_percent']:.0f} % / {100 * row['accuracy']['mean']:.0f} %"
+        for row in found
+    ]
 
 
 def line(name: str, row: dict) -> tuple[str, ...]:

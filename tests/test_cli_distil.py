@@ -111,6 +111,8 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "broken"), "broken/1.png is no whole picture"),
         (("--data", "scenes"), "the zoo's scenes are for emoji-dit and emoji-sd, not for teacher"),
         (("--data", "data", "--out", "a/b"), "there is no folder a to save b in"),
+        (("--data", "data", "--out", "data/0.png/b"), "data/0.png is a file, in which b cannot be saved"),
+        (("--data", "tars:no-*.tar"), "no file matches no-*.tar"),
         (("--data", "data", "--out", "data"), "data is there and no pipeline, so it will not be replaced"),
         (("--data", "data", "--out", "teacher"), "teacher is or holds the folder of the teacher, which saving would delete"),
         (("--data", "data", "--out", "../here/student"), "student is or holds the folder of the student, which saving would"),
@@ -128,10 +130,11 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "data", "--lr", "1e30", "--updates", "1"), "update 1 left a student that answers NaN or infinity"),
     ],
 )
-def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words, says):
+def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words, says, monkeypatch):
     Path("broken").mkdir()
     labelled(Path("broken"), [1, 2])
     Path("broken/1.png").write_bytes(Path("broken/1.png").read_bytes()[:100])
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=None))
     words = [word.replace("../here", f"../{Path.cwd().name}") for word in words]
     code, _, error = command(*words)
     assert code == 1

@@ -150,13 +150,21 @@ def test_rows_of_datasets(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", module)
     rows = dataset.from_datasets("webdataset", size=6, data_files="x.tar")
     assert [next(rows)[1], next(rows)[1]] == ["a fox", 3]
-    with pytest.raises(ValueError, match=r"row 2 of webdataset has no picture \(image or jpg"):
+    with pytest.raises(ValueError, match=r"row 2 of x.tar has no picture \(image or jpg"):
         next(rows)
     cut = BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(cut, "JPEG")
     half = Image.open(BytesIO(cut.getvalue()[:-2000]))
     with pytest.raises(ValueError, match=r"the picture of row 3 of web cannot be read .*: take the row out"):
         dataset.pair({"jpg": half, "txt": "a"}, "row 3 of web", size=8, caption=None)
+
+    def torn():
+        yield {"jpg": picture, "txt": "a fox"}
+        raise OSError("image file is truncated")
+
+    monkeypatch.setattr(module, "load_dataset", lambda *_, **__: torn())
+    with pytest.raises(ValueError, match=r"row 1 of x.tar cannot be read \(image file is truncated\): mend it"):
+        list(dataset.from_datasets("webdataset", size=6, data_files="x.tar"))
     assert asked == {"name": "webdataset", "split": "train", "streaming": True, "data_files": "x.tar"}
 
 

@@ -75,7 +75,7 @@ def check(found: Any, form: Form, *, edited: bool) -> None:
     if not edited and found["sha256"] != (wanted := signature(found, form)):
         raise ValueError(
             f"its signature is {found['sha256'][:HASH_DIGITS]} but its content gives {wanted[:HASH_DIGITS]}, so it was changed "
-            "by hand or in transit: take the original, or load it with edited=True and save it again"
+            "by hand or in transit: take the original, or in Python load it with edited=True and save it again"
         )
 
 

@@ -43,8 +43,14 @@ def check_data(asked: Data) -> None:
         raise FileNotFoundError(f"there is no file {prompts}: write prompts into it, one a line")
     if source == SCENES and asked.teacher not in zoo.NAMES:
         raise ValueError(f"the zoo's scenes are for {' and '.join(zoo.NAMES)}, not for {asked.teacher}: give a folder")
-    if source is not None and source != SCENES and not source.startswith((HUB, TARS)):
+    if source is None or source == SCENES:
+        return
+    if not source.startswith((HUB, TARS)):
         dataset.metadata(Path(source), caption=asked.caption)
+        return
+    dataset.loader()
+    if source.startswith(TARS) and "://" not in source and not tar_files(source):
+        raise FileNotFoundError(f"no file matches {source.removeprefix(TARS)}: give the tar files by name, or with a *")
 
 
 def examples_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator: Any) -> Examples:
@@ -114,12 +120,16 @@ def source_of(asked: Data) -> str | None:
     if source is None or source == SCENES or source.startswith(HUB):
         return source
     if source.startswith(TARS):
-        pattern = Path(source.removeprefix(TARS))
-        files = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
-        return f"{source} with files {fingerprint.of_files(files)}"
+        return f"{source} with files {fingerprint.of_files(tar_files(source))}"
     names = [name for name, _ in dataset.metadata(Path(source), caption=asked.caption)[: asked.limit]]
     text = fingerprint.of_bytes((Path(source) / dataset.METADATA).read_bytes())
     return f"{Path(source)} with captions {text}, files {fingerprint.of_files(Path(source, name) for name in names)}"
+
+
+def tar_files(source: str) -> list[Path]:
+    """The local tar files that a source names."""
+    pattern = Path(source.removeprefix(TARS))
+    return list(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
 
 
 def parts(asked: Data, pipe: Any, first: int, *, batch_size: int) -> Iterator[Examples]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
 from pathlib import Path
+from tarfile import TarError
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -126,17 +127,35 @@ def from_datasets(name: str, *, size: int, caption: str | None = None, split: st
     options: of `datasets.load_dataset`. ModuleNotFoundError where datasets is not installed; ValueError where a row has no
     picture or no caption.
     """
-    rows = streamed(name, split=split, **options)
-    return (pair(row, f"row {n} of {name}", size=size, caption=caption) for n, row in enumerate(rows))
+    rows, shown = streamed(name, split=split, **options), options.get("data_files", name)
+    return (pair(row, f"row {n} of {shown}", size=size, caption=caption) for n, row in readable(rows, shown))
 
 
 def streamed(name: str, **options: Any) -> Iterable[Mapping[str, Any]]:
     """The rows of a dataset, streamed."""
+    return loader()(name, **{"streaming": True, **options})
+
+
+def loader() -> Callable[..., Any]:
+    """What loads datasets of the Hub and from tar files; ModuleNotFoundError where it is not installed."""
     try:
         from datasets import load_dataset  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("data of the Hub and tar files are read by datasets: pip install 'secateur[data]'") from error
-    return load_dataset(name, **{"streaming": True, **options})
+    return load_dataset
+
+
+def readable(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows with their numbers; ValueError with the number of one that cannot be read, such as half a picture."""
+    left = iter(rows)
+    for n in count():
+        try:
+            row = next(left, None)
+        except (OSError, SyntaxError, ValueError, TarError) as error:
+            raise ValueError(f"row {n} of {name} cannot be read ({error}): mend it, or take it out") from error
+        if row is None:
+            return
+        yield n, row
 
 
 def pair(row: Mapping[str, Any], where: str, *, size: int, caption: str | None) -> Pair:

@@ -64,9 +64,8 @@ def check(scores: LayerScores, *, cost: str, method: str) -> None:
 def check_cost(scores: LayerScores, cost: str) -> None:
     """Nothing; ValueError where the layers' costs are not known in this unit."""
     if cost not in scores.costs:
-        raise ValueError(
-            f"the scores have no costs in {cost!r}: choose {', '.join(scores.costs)}, or time them with `with_times`"
-        )
+        known = ", ".join(scores.costs)
+        raise ValueError(f"the scores have no costs in {cost!r}: choose {known}, or score anew in it (`with_times` in Python)")
 
 
 def check_reachable(scores: LayerScores, *, keep: float, cost: str = "parameters", spare_stages: bool = False) -> None:

@@ -164,6 +164,8 @@ def check_writable(out: Path, *, folder: bool = False, option: str = "--out") ->
     if out.exists() and not out.is_dir() and folder:
         raise NotADirectoryError(f"{out} is a file and a folder is wanted: give another name by {option}")
     above = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir()) if folder else out.parent
+    if above.exists() and not above.is_dir():
+        raise NotADirectoryError(f"{above} is a file, in which {out.name} cannot be saved: give another name by {option}")
     if not above.is_dir():
         raise FileNotFoundError(f"there is no folder {above} to save {out.name} in: make it first")
     try:
