@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from secateur.checkpoints import FILE
 from secateur.cli_data import Data, source_of
 from secateur.cli_distil import EXAMPLES
 from secateur.features import named_sites
+from secateur.plan import load
 from secateur.surgery import plan_without
 from test_calibration import sd  # noqa: F401, the fixture
 from test_cli import last_json, run  # noqa: F401, the fixture
@@ -61,7 +63,16 @@ def test_a_student_is_taught_and_saved_as_a_pipe(command, words):
     assert isinstance(pipes.load("student-distilled"), DiTPipeline)
     assert not equal(weights("student"), weights("student-distilled"))
     assert Path("student-distilled/plan.json").is_file()
+    assert "note:" not in out
     assert {path.name for path in Path().iterdir() if path.name.startswith(".")} == set()
+
+
+def test_a_teacher_of_another_size_than_the_student_was_cut_from_is_noted(command):
+    plan = load("student/plan.json")
+    replace(plan, made={**plan.made, "teacher": {"parameters": 1234567}}).save("student/plan.json")
+    code, out, error = command("--data", "data", "--updates", "1")
+    assert code == 0, error
+    assert "note: the student was cut from a net of 1,234,567 parameters, and this teacher has" in " ".join(out.split())
 
 
 def test_features_are_compared_where_one_says(command):

@@ -121,6 +121,7 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
         load_pipe(name, dtype=kind, device=where) for name, kind in ((asked.teacher, dtype), (str(student), "float32"))
     )
     net, pupil = component(teacher), component(pipe)
+    note_teacher(plan, net)
     sites = named or (features.sites(net, pupil, plan=plan) if settings.feature else {})
     features.check_sites(net, pupil, sites)
     features.check_inputs(net, pupil)
@@ -171,6 +172,17 @@ def plan_of(student: Path, plan: Path | None) -> Plan | None:
 
     beside_it = student / PLAN
     return Plan.load(plan or beside_it) if plan or beside_it.is_file() else None
+
+
+def note_teacher(plan: Plan | None, teacher: Any) -> None:
+    """Say so where a student was cut from a net of another size than its teacher's."""
+    from secateur.surgery import parameters
+
+    cut_from = plan.made.get("teacher", {}).get("parameters") if plan else None
+    if cut_from not in (None, parameters(teacher)):
+        console.print(
+            f"note: the student was cut from a net of {cut_from:,} parameters, and this teacher has {parameters(teacher):,}"
+        )
 
 
 # What is done
