@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.flop_counter import FlopCounterMode
 
 from secateur import baselines, find, macs, measure, objective, pipes, quality, records, report, zoo
 from secateur.allocate import allocate
@@ -341,7 +342,9 @@ def time_rows(bench: Bench, document: dict[str, Any], path: Path, until: float) 
     """Add speed-ups to the rows that lack them: of one image at a time, and at a fifth of the MACs of a batch too."""
     if "outside" not in document:
         document["outside"] = outside(bench)
-        report.save(document, path)
+    if "outside_macs" not in document:
+        document["outside_macs"] = outside_macs(bench)
+    report.save(document, path)
     for found in sorted(document["rows"], key=timed_first):
         fifth, ours = found["keep"] == 0.2, found["group"].startswith("Secateur")
         wanted = [("speedup", 1, REPEATS if fifth else FEW_REPEATS)]
@@ -391,6 +394,16 @@ def outside(bench: Bench) -> dict[str, float]:
     saved = 1 - np.divide(times["row"].seconds, times["dense"].seconds)
     low, median, high = np.percentile(1 - saved * STEPS / (STEPS - 1), (25, 50, 75))
     return spread(median, low, high, repeats=REPEATS)
+
+
+def outside_macs(bench: Bench) -> int:
+    """MACs of one image that are not its denoiser's, attention counted: the text encoder's and the decoder's."""
+    counts = []
+    for steps in (1, 2):
+        with FlopCounterMode(display=False) as counter:
+            generate(bench.pipe, bench.conditions[:1], seeds=bench.seeds[:1], num_inference_steps=steps, **bench.call)
+        counts.append(counter.get_total_flops() // 2)
+    return 2 * counts[0] - counts[1]
 
 
 def in_turns(bench: Bench, schedule: Schedule | None, counted: macs.Macs, *, steps: int, images: int, repeats: int):
