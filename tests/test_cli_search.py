@@ -88,10 +88,10 @@ def test_a_schedule_is_folded_for_a_pipe_of_its_own_denoiser(run):  # noqa: F811
 
 
 def test_compare_shows_schedules_beside_every_rival_at_equal_macs(run):  # noqa: F811
-    budgets, words = {"less": (0.4, 2), "more": (0.8, 4)}, ("--steps", "5", "--images", "1")
+    budgets, words = {"less": (0.25, 1), "more": (0.5, 2)}, ("--steps", "4", "--images", "1")
     for name, (_, calls) in budgets.items():
-        baselines.chosen(blocks.find_blocks(pipes.denoiser_config("emoji-sd")), 5, run=range(calls)).save(f"{name}.json")
-    code, out, error = run("compare", "emoji-sd", "less.json", "more.json", *words, "--json")
+        baselines.chosen(blocks.find_blocks(pipes.denoiser_config("emoji-dit")), 4, run=range(calls)).save(f"{name}.json")
+    code, out, error = run("compare", "emoji-dit", "less.json", "more.json", *words, "--json")
     assert code == 0, error
     rows = {row["name"]: row for row in last_json(out)["rows"]}
     for name, (keep, calls) in budgets.items():
