@@ -188,7 +188,7 @@ def matching(denoiser: nn.Module | Mapping, names: Sequence[str]) -> Blocks:
             return find_blocks(denoiser, granularity)
     raise ValueError(
         f"the schedule's {len(names)} blocks are not those of {class_name(denoiser)} at granularity "
-        f"{' or '.join(row.granularities)}: pass the blocks that it was made for"
+        f"{' or '.join(row.granularities)}: give the denoiser that it was made for, or its blocks"
     )
 
 

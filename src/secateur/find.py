@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 TARGETS = {"dense": (to_dense, generate), "converged": (to_converged, converged)}
 STAGES = ("stock", "additive", "local")
 FEW, MOST_REACH = 4, 20  # samples for partial calls, and the most levels since the last whole call (ours: they take replays)
+HIGHEST_LR = 2.0  # of fewer updates than the paper's, whose learning rates have the same sum (ours)
 FEW_CALLS = 20  # up to which partial calls are looked for without being asked for: there they paid, at 50 calls they did not
 
 
@@ -261,7 +262,8 @@ def gradient(task: Task, best: Found | None) -> Candidates:
     """DiP-GO's few updates, on the sampler's own grid; from the best so far, where that is on it."""
     start = best.schedule if best and best.schedule.timesteps is None else None
     updates, folder, save_every, accelerator = task.learning
-    settings = Settings(steps=updates, seed=task.seed, bf16=has_bf16(task.pipe.device))
+    lr = min(HIGHEST_LR, Settings.lr * Settings.steps / updates)
+    settings = Settings(steps=updates, lr=lr, seed=task.seed, bf16=has_bf16(task.pipe.device))
     hold = start.hold if start else "output"
     known: dict[tuple[str, ...], float] = {}
     for step in search(task.pipe, task.trajectory, keep=task.keep, macs=task.macs, settings=settings, start=start,
