@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import diffusers
 import numpy as np
 import pytest
+import torch
 
 from secateur import find, macs, objective, zoo
 from secateur.allocate import allocate
 from secateur.calibration import record
 from secateur.subnet import apply, component
+from secateur.task import Learning
 from test_calibration import dit, sd  # noqa: F401, the fixtures
 from tiny_pipes import PIPES
 
@@ -197,3 +201,14 @@ def test_a_solver_that_can_neither_hold_nor_choose_is_refused(sd, scheduler, opt
             looked(sd, stages=("stock",))
     finally:
         sd.scheduler = before
+
+
+@pytest.mark.parametrize(("updates", "lr"), [(1000, 0.1), (100, 1.0), (10, 2.0)])
+def test_fewer_gradient_updates_than_the_papers_take_larger_steps(monkeypatch, updates, lr):
+    """At the paper's rate for 1000 of them no gate would flip in a hundred, and the images would teach nothing."""
+    asked = {}
+    monkeypatch.setattr(find, "search", lambda *_, **how: iter(asked.update(how) or ()))
+    task = SimpleNamespace(pipe=SimpleNamespace(device=torch.device("cpu")), trajectory=None, macs=None, keep=0.2, seed=0,
+                           learning=Learning(updates, None, 50, None))  # fmt: skip
+    assert list(find.gradient(cast(Any, task), None)) == []
+    assert (asked["settings"].steps, asked["settings"].lr) == (updates, pytest.approx(lr))
