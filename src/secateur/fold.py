@@ -98,11 +98,8 @@ def why_not(scheduler: Any) -> str:
     """What keeps several steps, in each of which one prediction is held, from being one longer step."""
     if scheduler.config.get("prediction_type") == "v_prediction":
         return "hold velocities, which do not add up"
-    return f"end elsewhere than the next ones begin ({len(scheduler.timesteps)} of them, {spacing(scheduler)} spacing)"
-
-
-def spacing(scheduler: Any) -> str:
-    return scheduler.config.get("timestep_spacing", "its own")
+    spacing = scheduler.config.get("timestep_spacing", "its own")
+    return f"end elsewhere than the next ones begin ({len(scheduler.timesteps)} of them, {spacing} spacing)"
 
 
 def taker(scheduler: Any) -> Any:

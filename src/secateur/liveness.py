@@ -36,11 +36,11 @@ def acts(schedule: Schedule, blocks: Blocks, *, start: int = 0) -> tuple[tuple[A
     kinds = (*blocks.reuse, schedule.hold)
     columns = [with_cache(column, pairs=kind in LINES) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
     if schedule.ahead is not None:
-        columns[-1] = [read_ahead(schedule.ahead[t:]) for t in range(start, schedule.calls)]
+        columns[-1] = [act_ahead(schedule.ahead[t:]) for t in range(start, schedule.calls)]
     return tuple(zip(*columns, strict=True))
 
 
-def read_ahead(ahead: Sequence[float]) -> Act:
+def act_ahead(ahead: Sequence[float]) -> Act:
     """What the denoiser does at the first of these calls, each of which reads a line through two outputs so far ahead."""
     if any(ahead[1:2]):
         return Act.KEEP
