@@ -50,7 +50,6 @@ TARGETS = (
     Target("DDIM", 100),
     Target("DDIM", 50),
     Target("Euler", 25, EULER),
-    Target("Euler ancestral", 50, "EulerAncestralDiscreteScheduler"),
 )
 STRONG = {  # beside fewer steps of the target's own scheduler
     "DPM-Solver++, linspace": (DPM, {"timestep_spacing": "linspace"}),
@@ -62,6 +61,7 @@ REFUSED = (
     Target("UniPC", 50, "UniPCMultistepScheduler"),
     Target("PNDM", 50, "PNDMScheduler", {"skip_prk_steps": True}),
     Target("Heun, two calls a step", 50, "HeunDiscreteScheduler"),
+    Target("Euler ancestral", 50, "EulerAncestralDiscreteScheduler"),
     Target("DDIM, linear betas", 50, "DDIMScheduler", {"beta_schedule": "linear"}),
 )
 

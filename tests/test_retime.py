@@ -88,6 +88,12 @@ def test_it_is_worth_something_on_a_trained_pipeline():
         ({}, lambda: diffusers.PNDMScheduler(**OFFSET, skip_prk_steps=True), 30, "of 4 predictions"),
         (
             {},
+            lambda: diffusers.EulerAncestralDiscreteScheduler(**OFFSET, beta_start=1e-4, beta_end=0.02),
+            30,
+            "draws new noise",
+        ),
+        (
+            {},
             lambda: diffusers.HeunDiscreteScheduler(**OFFSET, beta_start=1e-4, beta_end=0.02),
             30,
             "makes 59 calls in 30 steps",
@@ -97,3 +103,14 @@ def test_it_is_worth_something_on_a_trained_pipeline():
 def test_what_makes_no_sense_is_refused(change, new, calls, says):
     with pytest.raises(ValueError, match=says):
         retime(schedule_of(**change), ddim(), new(), calls=calls)
+
+
+def test_dynamic_shifting_moves_every_level_alike():
+    def flux():
+        return diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+
+    found = retime(schedule_of(), flux(), flux(), calls=2 * T)
+    rows = [t for t in range(T) if not schedule_of().held(t)]
+    kept = [t for t in range(2 * T) if not found.held(t)]
+    assert [found.grid[t] for t in kept] == [schedule_of().grid[t] for t in rows]
+    assert all(abs(new / (2 * T - 1) - old / (T - 1)) < 1 / T for new, old in zip(kept, rows, strict=True))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from secateur.schedule import REUSE, Schedule, scheduler_signature
-from secateur.solvers import remembers
+from secateur.solvers import begun, draws_noise, remembers
 
 
 def retime(schedule: Schedule, old: Any, new: Any, *, calls: int) -> Schedule:
@@ -17,11 +16,14 @@ def retime(schedule: Schedule, old: Any, new: Any, *, calls: int) -> Schedule:
 
     Every row that runs something goes to a call of its own, in the same order, so that the timesteps move least in the sum
     of squares; the others are held. old: the scheduler that the schedule is for. It is not searched again: measure it.
-    ValueError where the two schedulers add noise differently, where the new one's steps remember several predictions, where
-    the schedule chooses its timesteps (any number of calls has them already), or where `calls` are too few.
+    ValueError where the two schedulers add noise differently, where the new one's steps remember several predictions or draw
+    new noise, where the schedule chooses its timesteps (any number of calls has them already), or where `calls` are too few.
     """
     check(schedule, old, new)
     before, after = timesteps(old, schedule.calls), timesteps(new, calls)
+    if draws_noise(new):
+        name = type(new).__name__
+        raise ValueError(f"{name} draws new noise at its steps, which held calls do not follow: use one that draws none")
     running = [t for t in range(schedule.calls) if not schedule.held(t)]
     if len(running) > calls:
         raise ValueError(f"{len(running)} calls of the schedule run and there are {calls}: ask for {len(running)} or more")
@@ -43,9 +45,8 @@ def nearest(wanted: np.ndarray, grid: np.ndarray) -> list[int]:
 
 
 def timesteps(scheduler: Any, calls: int) -> np.ndarray:
-    """The timesteps of so many steps, (T,); ValueError where they make another number of calls."""
-    grid = copy.deepcopy(scheduler)
-    grid.set_timesteps(calls)
+    """The timesteps of so many steps, (T,), shifted by mu = 1 where that is dynamic; ValueError where they are other calls."""
+    grid = begun(scheduler, calls)
     if len(grid.timesteps) != calls:
         raise ValueError(
             f"{type(scheduler).__name__} makes {len(grid.timesteps)} calls in {calls} steps: use one with a call a step"

@@ -77,11 +77,16 @@ def nonlinear(scheduler: Any) -> str | None:
         return f"a step of {name} is made of {memory} predictions, and a held one would be taken for new"
     if (found := len(begun(scheduler, TRIED_STEPS).timesteps)) != TRIED_STEPS:
         return f"{name} makes {found} calls in {TRIED_STEPS} steps and a call a step is wanted"
-    if not torch.equal(stepped(scheduler, seed=0), stepped(scheduler, seed=1)):
+    if draws_noise(scheduler):
         return f"{name} draws new noise at its steps, so that no two runs can be compared"
     if clipping := [option for option in ("clip_sample", "thresholding") if scheduler.config.get(option)]:
         return f"{name} clips what it predicts ({clipping[0]}=True), which no line follows"
     return None
+
+
+def draws_noise(scheduler: Any) -> bool:
+    """Whether a scheduler that calls the denoiser once a step adds new noise at its steps."""
+    return not torch.equal(stepped(scheduler, seed=0), stepped(scheduler, seed=1))
 
 
 def begun(scheduler: Any, steps: int) -> Any:
