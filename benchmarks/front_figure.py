@@ -8,10 +8,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+ROOM = 0.01  # above a share of one, so that its logarithm is finite
 RESULTS = Path(__file__).parents[1] / "results"
 PANELS = (
     ("psnr_db", "PSNR to the dense 50-call images, dB"),
@@ -54,6 +56,20 @@ def point(values: list[tuple[float, float]]) -> tuple[float, float, float, float
     return sum(costs) / len(costs), sum(means) / len(means), min(means), max(means)
 
 
+def shares(axis, dense: dict) -> None:
+    """A scale on which shares near one stay apart, and the interval of the dense images' own."""
+    apart = (lambda share: -np.log(1 + ROOM - np.asarray(share)), lambda height: 1 + ROOM - np.exp(-np.asarray(height)))
+    axis.set_yscale("function", functions=apart)
+    ticks = [tick for tick in (0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 1.0) if tick >= axis.get_ylim()[0]]
+    axis.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+    axis.set_ylim(top=1)
+    low, high = dense["ci95"]
+    axis.axhspan(low, high, color="#888888", alpha=0.12, lw=0)
+    axis.axhline(dense["mean"], color="#888888", lw=1)
+    axis.text(0.99, low, "dense images, and their 95 % interval", transform=axis.get_yaxis_transform(), fontsize=9, ha="right",
+              va="bottom", color="#555555")  # fmt: skip
+
+
 def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "emoji-sd"
     rows = json.loads((RESULTS / f"front-{name}.json").read_text())["rows"]
@@ -73,6 +89,8 @@ def main() -> None:
         axis.minorticks_off()
         axis.set_xlabel("MACs in dense calls of 50 (conv + linear), log scale")
         axis.set_title(title, fontsize=11, loc="left")
+        if key == "accuracy":
+            shares(axis, next(row[key] for row in rows if row["group"] == "dense"))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from statistics import fmean
 
 from pages import RESULTS, load, percent, provenance, table
 
@@ -59,19 +60,33 @@ def front_row(rows: list[dict], calls: float) -> tuple[str, ...]:
 
 
 def nearest(rows: list[dict], key: str) -> str:
-    """The mean and the group of the rival that is nearest."""
-    best = max((row for row in rows if row.get(key)), key=lambda row: row[key]["mean"], default=None)
-    return f"{best[key]['mean']:.1f} dB, {best['group']}" if best else "–"
+    """The mean and the group of the rival that is nearest, and the range of its searches where it has several."""
+    means = by_group(rows, key)
+    best = max(means, key=lambda group: fmean(means[group]), default=None)
+    return f"{fmean(means[best]):.1f} dB{ends(means[best])}, {best}" if best else "–"
+
+
+def by_group(rows: list[dict], key: str) -> dict[str, list[float]]:
+    """The mean of each row that was measured, by group: one for each search."""
+    means: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get(key):
+            means.setdefault(row["group"], []).append(row[key]["mean"])
+    return means
+
+
+def ends(means: list[float]) -> str:
+    """The range of several searches."""
+    return f" ({min(means):.1f}–{max(means):.1f})" if len(means) > 1 else ""
 
 
 def spread_of(rows: list[dict], rivals: list[dict], key: str) -> str:
-    """The mean over the searches, bold where no rival is nearer, and their range where there are several."""
+    """The mean over the searches, bold where no rival is nearer in the mean, and their range where there are several."""
     means = [row[key]["mean"] for row in rows]
     if not means:
         return "–"
-    mean, rival = sum(means) / len(means), max((row[key]["mean"] for row in rivals if row.get(key)), default=0.0)
-    ends = f" ({min(means):.1f}–{max(means):.1f})" if len(means) > 1 else ""
-    return (f"**{mean:.1f} dB**" if mean >= rival else f"{mean:.1f} dB") + ends
+    mean, rival = fmean(means), max(map(fmean, by_group(rivals, key).values()), default=0.0)
+    return (f"**{mean:.1f} dB**" if mean >= rival else f"{mean:.1f} dB") + ends(means)
 
 
 def shares(records: dict[str, dict]) -> str:

@@ -42,13 +42,15 @@ FEW_CALLS = 20  # up to which partial calls are looked for without being asked f
 class Found:
     """The best schedule so far, and how its stage stands: schedules measured in it, of how many at most, and its seconds.
 
-    value_db: of the best, on the calibration images. improved: whether what was measured last is the best. scores: that it
-    was made from, where it was, for `allocate` at other budgets. losses: of the last update, where a stage makes any.
+    value_db: of the best, on the calibration images. last_db: of what was measured last (where that is not surely better, at
+    most value_db). improved: whether that is the best now. scores: that the last one was made from, if any, for `allocate` at
+    other budgets. losses: of the last update, where a stage makes any.
     """
 
     stage: str
     schedule: Schedule
     value_db: float
+    last_db: float
     measured: int
     most: int
     seconds: float
@@ -160,7 +162,7 @@ def settled(task: Task, stage: str, best: Found | None) -> Iterator[Found]:
     for number, (schedule, value, scores, losses) in enumerate(METHODS[stage](task, best), start=1):
         kept = (best.schedule, best.value_db) if best and best.value_db >= value else (schedule, value)
         progress = number, most(task, stage), time.perf_counter() - start
-        best = Found(stage, *kept, *progress, improved=kept[0] is schedule, scores=scores, losses=losses)
+        best = Found(stage, *kept, value, *progress, improved=kept[0] is schedule, scores=scores, losses=losses)
         yield best
 
 

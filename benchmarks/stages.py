@@ -1,0 +1,152 @@
+"""What each stage of a search adds, DiP-GO's gradients after the additive solution among them.
+
+    python benchmarks/stages.py     writes results/stages.json
+
+Each stage starts from the best that those before it found and keeps what is surely better on the calibration images; what is
+best after it is measured on 64 images of other captions and noises. `last`, of gradients: what their last update ended with.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from front import nearness
+
+from secateur import find, macs, measure, quality, records, report, zoo
+from secateur.calibration import generate, record
+from secateur.schedule import Schedule
+from secateur.subnet import apply, component
+from secateur.zoo import judge
+
+RESULTS = Path(__file__).parents[1] / "results"
+IMAGES, FIRST_SEED, BATCH = 64, 50_000, 8
+CALIBRATION, MORE, SEARCH_SEED = 16, 48, 40_000
+UPDATES, TRIALS = 40, 40
+
+
+class Case(NamedTuple):
+    """One search: a pipe of the zoo, its dense calls, and the fraction of their MACs that is kept."""
+
+    pipe: str
+    calls: int
+    keep: float
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The default ones, with gradients from their exact solution before the local search."""
+        *before, local = find.stages_for(self.calls, free=False)
+        return *before, "gradient", local
+
+
+CASES = (
+    Case("emoji-sd", 10, 0.5),
+    Case("emoji-sd", 10, 0.3),
+    Case("emoji-sd", 50, 0.2),
+    Case("emoji-dit", 50, 0.2),
+    Case("emoji-sd", 50, 0.1),
+    Case("emoji-dit", 50, 0.1),
+)
+
+
+class Bench:
+    """A pipe with as many calls, its calibration trajectory and the dense images it is measured by."""
+
+    def __init__(self, pipe: str, calls: int):
+        self.pipe, self.name = zoo.load(pipe), pipe
+        self.pipe.set_progress_bar_config(disable=True)
+        self.call = {"num_inference_steps": calls, "guidance_scale": zoo.GUIDANCE[pipe], "batch_size": BATCH}
+        self.macs = macs.count(component(self.pipe))
+        self.conditions, self.captions = zoo.conditions(pipe, IMAGES)
+        self.dense = self.drawn()
+
+    def drawn(self) -> np.ndarray:
+        """(64, H, W, 3) float32 images, of the schedule that is applied, if any."""
+        return generate(self.pipe, self.conditions, seeds=range(FIRST_SEED, FIRST_SEED + IMAGES), **self.call)
+
+    def searched(self, case: Case) -> Iterator[find.Found]:
+        """The search of a case, every schedule that it measures."""
+        asked, seeds = zoo.conditions(self.name, CALIBRATION + MORE, calibration=True)[0], range(SEARCH_SEED, SEARCH_SEED + 64)
+        told = record(self.pipe, asked[:CALIBRATION], seeds=seeds[:CALIBRATION], **self.call)
+        value = find.objective_for(self.pipe, told, target="dense", blocks=self.macs.blocks)
+        more = find.more_for(value, asked[CALIBRATION:], seeds[CALIBRATION:], target="dense")
+        yield from find.find(self.pipe, told, macs=self.macs, keep=case.keep, objective=value, more=more, stages=case.stages,
+                             trials=TRIALS, updates=UPDATES)  # fmt: skip
+
+
+def rows(bench: Bench, case: Case) -> Iterator[dict[str, Any]]:
+    """A row for each stage, in turn."""
+    before, begun = None, time.process_time()
+    for stage, measured in groupby(bench.searched(case), key=lambda found: found.stage):
+        *_, last = measured
+        spent = time.process_time() - begun
+        yield {
+            "name": f"{case.pipe}, {case.calls} calls, {case.keep:g}, {stage}",
+            "pipe": case.pipe,
+            "calls": case.calls,
+            "keep": case.keep,
+            "stage": stage,
+            "measured": last.measured,
+            "search_cpu_s": spent,
+            "calibration_db": last.value_db,
+            "last_db": last.last_db,
+            "kept": last.schedule is not before,
+            **fidelity(bench, last.schedule),
+            "grid": list(last.schedule.grid),
+            "hold": last.schedule.hold,
+        }
+        before, begun = last.schedule, time.process_time()
+
+
+def fidelity(bench: Bench, schedule: Schedule) -> dict[str, Any]:
+    """How near to the dense images a schedule comes, and how often the judge reads what was asked for."""
+    with apply(bench.pipe, schedule, blocks=bench.macs.blocks):
+        images = bench.drawn()
+    right = quality.prompt_accuracy(images, bench.captions, judge)
+    accuracy = {"mean": float(right.mean()), "ci95": list(quality.wilson(int(right.sum()), len(right)))}
+    spent = bench.macs.of(schedule) / (schedule.calls * bench.macs.call())
+    return {"keep_linear": spent, **nearness(images, bench.dense, ""), "accuracy": accuracy}
+
+
+def main() -> None:
+    path = RESULTS / "stages.json"
+    document = records.load(path) if path.exists() else blank()
+    done = {(row["pipe"], row["calls"], row["keep"]) for row in document["rows"]}
+    for case in CASES:
+        if case in done:
+            continue
+        for row in (found := list(rows(Bench(case.pipe, case.calls), case))):
+            print(
+                f"{row['name']:44s} {row['calibration_db']:.2f} {row['psnr_db']['mean']:.2f} {row['last_db']:.2f}", flush=True
+            )
+        document["rows"] += found
+        document["made"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        report.save(document, path)
+
+
+def blank() -> dict[str, Any]:
+    return {
+        "format": 1,
+        "title": "What each stage of a search adds",
+        "command": "python benchmarks/stages.py",
+        "made": "",
+        "hardware": measure.hardware(),
+        "seeds": list(range(FIRST_SEED, FIRST_SEED + IMAGES)),
+        "options": {
+            "calibration_images": CALIBRATION,
+            "calibration_images_in_doubt": CALIBRATION + MORE,
+            "search_seed": SEARCH_SEED,
+            "gradient_updates": UPDATES,
+            "trials": TRIALS,
+        },
+        "rows": [],
+    }
+
+
+if __name__ == "__main__":
+    main()
