@@ -33,14 +33,16 @@ from secateur.criteria import CRITERIA
 from secateur.layer_scores import LayerScores, stability
 from secateur.plan import Plan
 from secateur.planning import METHODS, kept_share, plan_of, planned, predicted
-from secateur.score import joint_loss, min_snr, scored
+from secateur.score import joint_loss, min_snr, score_change, scored
 from secateur.subnet import component
 from secateur.surgery import freed, parameters
 from secateur.zoo import judge
+from secateur.zoo.scenes import parse
 
 RESULTS = Path(__file__).parents[1] / "results"
-KEEPS, SETS, RANDOM, DRAWN = (0.7, 0.5, 0.38), 200, 100, 4  # DRAWN: random sets whose pictures are judged
-FIRST_SEED, EXAMPLES = 60_000, 64
+KEEPS, SETS, RANDOM, DRAWN = (0.7, 0.5, 0.38), 200, 100, 16  # DRAWN: random sets whose pictures are judged
+FIRST_SEED, CALIBRATION_SEED, EXAMPLES = 60_000, 61_000, 64
+PROMPTS = "prompt score"
 SOLVER = ("DPMSolverMultistepScheduler", {"timestep_spacing": "linspace"})
 STEPS, BATCH = 10, 16
 BK = {"BK-SDM Base": plan.bk_sdm_base, "BK-SDM Small": plan.bk_sdm_small, "BK-SDM Tiny": plan.bk_sdm_tiny}
@@ -86,6 +88,27 @@ class Bench:
         *_, step = track(run, description=f"{self.name}, {criterion}")
         return step.scores
 
+    def prompt_scores(self) -> LayerScores:
+        """The scores of every layer by how much less likely the judge finds the captions of what is drawn without it."""
+        asked, captions = zoo.conditions(self.name, self.images, calibration=True)
+        scenes, solver = [parse(caption) for caption in captions], SOLVER[1] | {"solver": SOLVER[0], "steps": STEPS}
+        run = score_change(
+            self.teacher,
+            lambda: judge.likelihoods(self.drawn(asked, CALIBRATION_SEED), scenes),
+            name=PROMPTS,
+            samples=self.images,
+            path=self.work / f"prompts-{self.images}.safetensors",
+            made=solver | {"seed": CALIBRATION_SEED},
+        )
+        *_, step = track(run, description=f"{self.name}, {PROMPTS}")
+        return step.scores
+
+    def drawn(self, asked: Sequence[Any], seed: int) -> np.ndarray:
+        """An image (H, W, 3) of each condition, in few steps."""
+        call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[self.name], "batch_size": BATCH}
+        with pipes.scheduled(self.pipe, *SOLVER):
+            return generate(self.pipe, asked, seeds=range(seed, seed + len(asked)), **call)
+
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         """What `make` gives, or gave when it was asked for before."""
         if key not in self.found:
@@ -112,16 +135,13 @@ class Bench:
     def right(self, given: Plan | None) -> list[bool]:
         """Whether each picture shows what its caption says, drawn without the plan's layers."""
         asked, captions = zoo.conditions(self.name, self.images)
-        call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[self.name], "batch_size": BATCH}
 
-        def drawn() -> list[bool]:
-            with pipes.scheduled(self.pipe, *SOLVER):
-                images = generate(self.pipe, asked, seeds=range(FIRST_SEED, FIRST_SEED + self.images), **call)
-            return quality.prompt_accuracy(images, captions, judge).tolist()
+        def read() -> list[bool]:
+            return quality.prompt_accuracy(self.drawn(asked, FIRST_SEED), captions, judge).tolist()
 
         if given is None:
-            return self.once("right: dense", drawn)
-        return self.once(f"right: {key(given)}", lambda: without(self.teacher, given, drawn))
+            return self.once("right: dense", read)
+        return self.once(f"right: {key(given)}", lambda: without(self.teacher, given, read))
 
 
 def without(teacher, given: Plan, run: Callable[[], Any]) -> Any:
@@ -291,6 +311,7 @@ def main() -> None:
     args = parser.parse_args()
     bench = Bench(args.pipe, args.samples, args.images, args.work / args.pipe)
     scored = {name: bench.scores(name) for name in CRITERIA}
+    scored[PROMPTS] = bench.prompt_scores()
     output = scored["output"]
     weights = min_snr(bench.pipe.scheduler)(torch.tensor(output.timesteps)).numpy()
     scored["output, Min-SNR"] = replace(output, weights=weights)

@@ -6,6 +6,7 @@ which it reads just what the caption asked for; its features carry the Fréchet 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def read(images: np.ndarray) -> list[Scene]:
     """What `images` (B, 64, 64, 3) in 0..1 show, each as a canonical Scene."""
     said = {name: logits.argmax(1).tolist() for name, logits in load()(_tensor(images)).items()}
     return [_scene(*row) for row in zip(*(said[name] for name in HEADS), strict=True)]
+
+
+def likelihoods(images: np.ndarray, scenes: Sequence[Scene]) -> np.ndarray:
+    """Log-probabilities (B,) that the judge gives `scenes` of `images` (B, 64, 64, 3) in 0..1: finer than right or wrong."""
+    said = {name: logits.log_softmax(1) for name, logits in load()(_tensor(images)).items()}
+    told = [targets(scene) for scene in scenes]
+    found = [sum(float(said[name][k, place]) for name, place in one.items() if place >= 0) for k, one in enumerate(told)]
+    return np.array(found)
 
 
 def _scene(layout: int, background: int, first: int, second: int) -> Scene:
