@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from statistics import fmean
 
 from pages import RESULTS, load, percent, provenance, table
@@ -107,6 +108,24 @@ def share(record: dict, solver: str, budget: float) -> str:
     return f"{100 * sum(found) / len(found):.1f} %{ends}"
 
 
+def added(records: dict[str, dict]) -> str:
+    """Of each budget and solver: the stock schedule's PSNR on the calibration images, and what each stage added to it."""
+    names = [(pipe, solver) for pipe in records for solver in SOLVERS]
+    budgets = sorted({row["keep"] for record in records.values() for row in record["rows"]} - {1.0}, reverse=True)
+    heads = ("dense calls", *(f"{pipe}, {solver}" for pipe, solver in names))
+    rows = [(f"{50 * budget:g}", *(gains(records[pipe], solver, budget) for pipe, solver in names)) for budget in budgets]
+    return table(heads, rows)
+
+
+def gains(record: dict, solver: str, budget: float) -> str:
+    """Of one budget and solver, what the first stage has and each later one adds, in the mean of the searches."""
+    found = [r["stages"] for r in record["rows"] if r["group"] == f"Secateur, {solver}" and r["keep"] == budget]
+    if not found:
+        return "–"
+    means = [fmean(stages[name]["psnr_db"] for stages in found) for name in found[0]]
+    return " + ".join(f"{gain:.1f}" for gain in (means[0], *(b - a for a, b in pairwise(means)))) + " dB"
+
+
 def losses(records: dict[str, dict], keep: float = 0.2) -> str:
     """What a fifth of the MACs costs in accuracy, and how much faster it is."""
     share = "÷ MACs reduction of the denoiser (of the whole pipeline)"
@@ -208,4 +227,4 @@ def sections() -> dict[str, str]:
     records = {name: load(f"front-{name}") for name in names}
     tables = {f"front-{name}": front_table(record) for name, record in records.items()}
     tables |= {f"front-whole-{name}": whole(record) for name, record in records.items()}
-    return tables | {"front-shares": shares(records), "front-losses": losses(records)}
+    return tables | {"front-shares": shares(records), "front-stages": added(records), "front-losses": losses(records)}

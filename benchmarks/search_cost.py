@@ -1,4 +1,4 @@
-"""What searching costs: seconds and peak memory of a gradient update as T grows, and of each stage of `secateur search`.
+"""What searching costs: seconds and peak memory of a gradient update as T grows, of each stage of `secateur search`, of rivals.
 
     python benchmarks/search_cost.py      writes results/search-cost.json
 
@@ -26,11 +26,13 @@ from secateur.calibration import record
 from secateur.families import dummy_inputs
 from secateur.liveness import block_bytes
 from secateur.pruner import Pruner
+from secateur.trials import genetic_search, random_search
 from secateur.updates import Settings
 
 RESULTS = Path(__file__).parents[1] / "results"
 IMAGES, KEEP, TRIALS, SEED = 8, 0.2, 20, 40_000
 THRESHOLD = 8192  # bytes
+TRIED, EVALUATIONS = {"random search": random_search, "genetic search": genetic_search}, 40
 UPDATES = ((10, 512), (25, 512), (50, 512), (50, 64))  # calls, width of the Pruner: the paper's, and one that weighs nothing
 
 
@@ -89,6 +91,24 @@ def stage_rows() -> list[dict[str, Any]]:
     return [*rows, whole]
 
 
+def tried_row(name: str) -> dict[str, Any]:
+    """Random or genetic search, which measure as many schedules on as many images as the stages do at most."""
+    pipe, told = told_by(50, images=IMAGES)
+    counted, found = macs.count(pipe.unet), []
+    value = find.objective_for(pipe, told, target="dense", blocks=counted.blocks)
+    begun = time.perf_counter(), time.process_time()
+    look = TRIED[name](counted, 50, keep=KEEP, objective=value, trials=EVALUATIONS, seed=0)
+    peak = measure.peak_memory(lambda: found.extend(look))
+    passed, used = clocks(begun)
+    return {
+        "name": name,
+        "search_s": passed,
+        "search_cpu_s": used,
+        "measured": len(found),
+        "peak_memory_bytes": peak.peak_bytes,
+    }
+
+
 def clocks(begun: tuple[float, float]) -> tuple[float, float]:
     """Seconds since then, as they passed and of the CPU."""
     return time.perf_counter() - begun[0], time.process_time() - begun[1]
@@ -113,10 +133,16 @@ def apart(*what: object, **env: str) -> list[dict[str, Any]]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def rows_of(what: str, *more: str) -> list[dict[str, Any]]:
+    """The rows that one process measures."""
+    if what in TRIED:
+        return [tried_row(what)]
+    return stage_rows() if what == "stages" else [gradient_row(int(what), *map(int, more))]
+
+
 def main() -> None:
     if len(sys.argv) > 1:
-        rows = stage_rows() if sys.argv[1] == "stages" else [gradient_row(*map(int, sys.argv[1:]))]
-        print(json.dumps(rows))
+        print(json.dumps(rows_of(*sys.argv[1:])))
         return
     record_ = {
         "format": 1,
@@ -126,7 +152,11 @@ def main() -> None:
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": measure.hardware(),
         "options": {"keep": KEEP, "calibration_images": IMAGES, "trials": TRIALS, "malloc_mmap_threshold": THRESHOLD},
-        "rows": [*(row for what in UPDATES for row in update_rows(*what)), *apart("stages")],
+        "rows": [
+            *(row for what in UPDATES for row in update_rows(*what)),
+            *apart("stages"),
+            *(row for name in TRIED for row in apart(name)),
+        ],
         "load_average": os.getloadavg()[2],
     }
     report.save(record_, RESULTS / "search-cost.json")
