@@ -80,6 +80,26 @@ def test_a_student_that_takes_a_schedule_is_told_by_its_teacher_s_macs(saved):
     kept = {row["name"]: row["macs_of_teacher"] for row in record["rows"]}
     assert (kept["dense"], kept["s"]) == pytest.approx((left, left / 2))
     assert "macs of teacher" in (saved / "measured" / "report.html").read_text()
+    done = CliRunner().invoke(
+        app,
+        [
+            "measure",
+            str(saved / "student"),
+            *words,
+            "--schedule",
+            str(saved / "s.json"),
+            *out,
+            "--teacher",
+            str(saved / "teacher"),
+        ],
+    )
+    assert done.exit_code == 0, done.exception
+    rows = json.loads((saved / "measured" / "record.json").read_text())["rows"]
+    kept = {row["name"]: row["keep_linear"] for row in rows}
+    assert list(kept)[:2] == ["teacher, dense", "student, dense"]
+    assert [kept[name] for name in ("teacher, dense", "student, dense", "s")] == pytest.approx([1, left, left / 2])
+    assert rows[0]["psnr_db"] is None
+    assert rows[1]["psnr_db"]["mean"] < 100
 
 
 @pytest.mark.parametrize("saved", ["sd"], indirect=True)

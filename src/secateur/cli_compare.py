@@ -64,6 +64,7 @@ def measure(
     pipe: Pipe,
     schedule: Annotated[list[Path], typer.Option(help="a schedule to measure; may be repeated")] = [],  # noqa: B006
     keep: Annotated[list[float], typer.Option(help="also the static rivals at this fraction of MACs; may be repeated")] = [],  # noqa: B006
+    teacher: Annotated[str | None, typer.Option(help="of a student: the pipe that all rows are compared with")] = None,
     prompts: Prompts = None,
     images: Annotated[int, typer.Option(min=1, help="images of each variant")] = 16,
     out: Annotated[Path, typer.Option(help="folder for the page and the record")] = Path("secateur-measure"),
@@ -82,11 +83,16 @@ def measure(
     pipes.locate(pipe)
     wanted = [baselines.check_keep(k) for k in keep]
     found = [(path.stem, schedules.load(path)) for path in schedule]
-    conditions, captions = _conditions(pipe, prompts, images)
+    if teacher is not None:
+        pipes.locate(teacher)
+    conditions, captions = _conditions(teacher or pipe, prompts, images)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     shown = (*variants.front(loaded, steps=steps, keeps=wanted), *variants.given(loaded, found, steps=steps))
+    guidance = guidance_of(loaded, teacher or pipe, guidance_scale)
+    if teacher is not None:
+        shown = variants.beside_teacher(load_pipe(teacher, dtype=dtype, device=device), shown)
     _measure(loaded, pipe, shown, conditions, captions=captions, seed=seed, batch_size=batch_size,
-             guidance_scale=guidance_scale, out=out, as_json=json)  # fmt: skip
+             guidance_scale=guidance, out=out, as_json=json)  # fmt: skip
 
 
 @app.command("compare")
@@ -148,7 +154,7 @@ def _measure(pipe, source, variants, conditions, *, captions, seed, batch_size, 
             bar.update(task, advance=1, description=batch.variant.name)
     found = compare.record(pipe, batches, conditions, seeds=seeds, title=f"Secateur on {source}", command=command_line(),
                            source=source, captions=captions, options={"guidance_scale": guidance})  # fmt: skip
-    if share := of_teacher(source, counting.count(component(pipe))):
+    if not any(variant.pipe for variant in variants) and (share := of_teacher(source, counting.count(component(pipe)))):
         found["rows"] = [{**row, "macs_of_teacher": row["keep_linear"] * share} for row in found["rows"]]
     out.mkdir(parents=True, exist_ok=True)
     report.save(found, out / "record.json")

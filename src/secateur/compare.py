@@ -67,8 +67,9 @@ def run(
     **call: Any,
 ) -> Iterator[Batch]:
     """The Batches as they are made, `len(variants)` for each batch of conditions, after a warm-up that is not yielded."""
-    warm_up = Variant("warm-up", "", 2)  # every kernel has been chosen before a clock is read
-    _draw(pipe, warm_up, conditions[:batch_size], seeds[:batch_size], clock, call)
+    for other in dict.fromkeys(variant.pipe for variant in variants):  # every kernel has been chosen before a clock is read
+        warm_up = Variant("warm-up", "", 2, pipe=other)
+        _draw(pipe, warm_up, conditions[:batch_size], seeds[:batch_size], clock, call)
     for start in range(0, len(seeds), batch_size):
         part = slice(start, start + batch_size)
         for variant in variants:
@@ -76,6 +77,7 @@ def run(
 
 
 def _draw(pipe, variant: Variant, conditions, seeds, clock, call: Mapping[str, Any]) -> Batch:
+    pipe = variant.pipe or pipe
     with ExitStack() as stack:
         stack.enter_context(pipes.scheduled(pipe, variant.scheduler, variant.options))
         subnet = stack.enter_context(apply(pipe, variant.schedule)) if variant.schedule else None
@@ -115,6 +117,7 @@ def record(
     denoiser = component(pipe)
     counted = {names: macs.count(denoiser, matching(denoiser, names)) for names in _block_names(groups)}
     counted = counted or {(): macs.count(denoiser)}
+    costs = {id(group[0].variant): _costs(group[0].variant, counted) for group in groups}
     samples = 2 if options.get("guidance_scale", 1) > 1 else 1
     return {
         "format": 1,
@@ -132,7 +135,7 @@ def record(
             "peak_memory_of_a_batch": batches[0].peak_memory.how,
         },
         "blocks": list(next(reversed(counted))),
-        "rows": [_row(group, groups[0], counted, samples, captions) for group in groups],
+        "rows": [_row(group, groups[0], costs, samples, captions, drawn=list(counted)[-1]) for group in groups],
     }
 
 
@@ -142,13 +145,25 @@ def _block_names(groups: list[list[Batch]]) -> dict[tuple[str, ...], None]:
     return dict.fromkeys(schedule.blocks for schedule in schedules if schedule)
 
 
+def _costs(variant: Variant, counted: Mapping[tuple[str, ...], macs.Macs]) -> macs.Macs:
+    """What a call of the denoiser that draws a variant takes, by the blocks of its schedule, if it has one."""
+    if variant.pipe is not None:
+        return macs.count(component(variant.pipe))
+    return counted[variant.schedule.blocks if variant.schedule else list(counted)[-1]]
+
+
 def _row(
-    group: list[Batch], reference: list[Batch], counts: dict[tuple[str, ...], macs.Macs], samples: int, captions
+    group: list[Batch],
+    reference: list[Batch],
+    costs: Mapping[int, macs.Macs],
+    samples: int,
+    captions,
+    *,
+    drawn: tuple[str, ...],
 ) -> dict[str, Any]:
     variant, calls = group[0].variant, group[0].calls
-    schedule, drawn = variant.schedule, next(reversed(counts))
-    counted = counts[schedule.blocks if schedule else drawn]
-    whole = {a: reference[0].calls * counted.call(attention=a) for a in (False, True)}
+    schedule, counted, dense = variant.schedule, costs[id(variant)], costs[id(reference[0].variant)]
+    whole = {a: reference[0].calls * dense.call(attention=a) for a in (False, True)}
     spent = {a: counted.of(schedule, attention=a) if schedule else calls * counted.call(attention=a) for a in whole}
     images = np.concatenate([b.images for b in group])
     return {

@@ -25,7 +25,10 @@ EVEN = {  # evenly held calls: name → hold
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to make the images: `steps` of a scheduler (the pipe's own where None), with a Schedule or without."""
+    """One way to make the images: `steps` of a scheduler (the pipe's own where None), with a Schedule or without.
+
+    keep: what was aimed at; None for dense. pipe: that draws them instead of the one compared: a student's teacher.
+    """
 
     name: str
     group: str
@@ -33,7 +36,8 @@ class Variant:
     schedule: Schedule | None = None
     scheduler: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    keep: float | None = None  # what was aimed at; None for dense
+    keep: float | None = None
+    pipe: DiffusionPipeline | None = None
 
 
 def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Sequence[str] = PLAIN) -> tuple[Variant, ...]:
@@ -74,6 +78,13 @@ def _rivals(
     interval = next((t for t in range(1, calls) if "." not in cached.grid[t]), calls)
     yield Variant(f"{name}, interval {interval}", name, steps, cached, keep=keep)
     yield from fewer_steps(pipe, max(1, int(keep * steps + 0.5)), keep=keep, solvers=solvers)
+
+
+def beside_teacher(teacher: DiffusionPipeline, variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    """The variants of a student, whose first is dense, behind its teacher's dense images."""
+    student, *others = variants
+    first = replace(student, name="teacher, dense", pipe=teacher)
+    return first, replace(student, name="student, dense", group="student"), *others
 
 
 def given(
