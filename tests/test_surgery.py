@@ -14,6 +14,7 @@ from secateur.families import dummy_inputs, family
 from secateur.macs import meta_denoiser
 from secateur.patch import Patch
 from secateur.plan import Plan
+from secateur.presets import ssd_1b
 from secateur.solve import achieved, knapsack
 from secateur.surgery import candidates, drop_layers, freed, parameters, plan_without, removals
 from tiny import SIZE, TINY, TOKENS, tiny
@@ -217,7 +218,9 @@ def refused(teacher, layer: str, removal: str = "identity", denoiser: str | None
 def test_what_no_student_can_be_made_of_is_refused_in_a_sentence():
     unet, dit, sd3 = tiny("sd15"), tiny("dit"), tiny("sd3")
     assert "for a Other and this is a UNet2DConditionModel" in refused(unet, "mid_block", denoiser="Other")
-    assert "no layer conv_in that can go" in refused(unet, "conv_in")
+    assert "no layer conv_in that can go: the plan is for another model" in refused(unet, "conv_in")
+    with pytest.raises(ValueError, match="more of the plan's 28: the plan is for SDXL"):
+        drop_layers(unet, ssd_1b())
     assert "'identity' and here it goes by 'drop_skip'" in refused(unet, "up_blocks.0.resnets.1")
     assert "not the sampler that undoes it" in refused(unet, "down_blocks.1.downsamplers.0")
     assert "itself reads transformer_blocks.0.norm1.emb" in refused(dit, "transformer_blocks.0")

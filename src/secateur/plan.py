@@ -142,4 +142,5 @@ def bk_sdm_tiny() -> Plan:
 def bk_sdm(size: str, layers: tuple[str, ...]) -> Plan:
     up = [layer.startswith("up_blocks") and ".resnets." in layer for layer in layers]
     removals = tuple(DROP_SKIP if joined else IDENTITY for joined in up)
-    return Plan(layers, removals, "UNet2DConditionModel", made={"method": f"BK-SDM {size}", "source": "arXiv 2305.15798"})
+    made = {"method": f"BK-SDM {size}", "of": "Stable Diffusion 1 or 2", "source": "arXiv 2305.15798"}
+    return Plan(layers, removals, "UNet2DConditionModel", made=made)

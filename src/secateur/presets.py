@@ -58,7 +58,7 @@ def sdxl(method: str, source: str, whole: Sequence[str], kept: Mapping[str, Coll
     layers = (*whole, *(block for name, blocks in kept.items() for block in blocks_gone(name, blocks)))
     joined = [layer.startswith("up_blocks") and ".resnets." in layer for layer in layers]
     removals = tuple(DROP_SKIP if up else IDENTITY for up in joined)
-    return Plan(layers, removals, "UNet2DConditionModel", made={"method": method, "source": source})
+    return Plan(layers, removals, "UNet2DConditionModel", made={"method": method, "of": "SDXL", "source": source})
 
 
 def blocks_gone(name: str, kept: Collection[int]) -> Iterator[str]:

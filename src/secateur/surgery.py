@@ -119,7 +119,11 @@ def check_fits(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | No
             "pipe.unload_lora_weights() first, or load them into the student"
         )
     found = found or cuttable(denoiser)
-    check_known(denoiser, plan.layers, found)
+    if missing := [layer for layer in plan.layers if layer not in found]:
+        others = f", nor {len(missing) - 1} more of the plan's {len(plan.layers)}" if len(missing) > 1 else ""
+        raise ValueError(
+            f"this {name} has no layer {missing[0]} that can go{others}: the plan is for {plan.made.get('of', 'another model')}"
+        )
     if wrong := [(layer, how) for layer, how in plan.items() if found[layer] != how]:
         layer, how = wrong[0]
         raise ValueError(f"the plan removes {layer} by {how!r} and here it goes by {found[layer]!r}: make the plan again")
