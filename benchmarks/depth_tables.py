@@ -46,8 +46,12 @@ def product(records: list[dict]) -> str:
 
 def full_size(record: dict) -> str:
     """Seconds and memory of each phase."""
-    rows = [(row["name"], f"{row['seconds']:.1f}", gib(row["peak_memory_bytes"]), remark(row)) for row in record["rows"]]
-    heads = ("random weights, bfloat16", "s", "GiB above what was there", "")
+    whole = [gib(row["process_peak_bytes"]) if "process_peak_bytes" in row else "–" for row in record["rows"]]
+    rows = [
+        (row["name"], f"{row['seconds']:.1f}", gib(row["peak_memory_bytes"]), peak, remark(row))
+        for row, peak in zip(record["rows"], whole, strict=True)
+    ]
+    heads = ("random weights, bfloat16", "s", "GiB above what was there", "GiB of the whole process", "")
     return table(heads, rows) + "\n\n" + provenance(record)
 
 

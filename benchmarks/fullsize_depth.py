@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ class Clock:
         found, start = [], time.perf_counter()
         peak = measure.peak_memory(lambda: found.append(run()))
         row = {"name": f"{self.name}, {label}", "seconds": time.perf_counter() - start, "peak_memory_bytes": peak.peak_bytes}
-        self.rows.append(row | more)
+        self.rows.append(row | {"process_peak_bytes": 1024 * getrusage(RUSAGE_SELF).ru_maxrss} | more)
         print(f"{row['name']:28s} {row['seconds']:8.1f} s {peak.peak_bytes / 2**30:6.2f} GiB", flush=True)
         return found[0]
 
