@@ -40,7 +40,7 @@ from secateur.zoo import judge
 RESULTS = Path(__file__).parents[1] / "results"
 STEPS, BATCH = 50, 8
 BUDGETS = (10, 5, 17, 7.5, 25, 12.5)  # dense calls; the most interesting first
-CLAIMED = (5, 10, 7.5, 12.5)  # those at which a lead is claimed, so that rivals are searched for as often
+AGAIN = (5, 10)  # the closest and the most interesting: rivals that search do so from every seed
 SEARCH_SEEDS = (40_000, 41_000, 42_000)
 CALIBRATION, MORE, TRIALS = 16, 48, 40  # images of a search, further ones where a gain is in doubt, schedules tried
 GLANCE, FINALISTS = 4, 6  # images on which every setting of a static cache is measured, and how many then on all of them
@@ -168,7 +168,7 @@ def jobs(bench: Bench) -> Iterator[Job]:
     for seed in SEARCH_SEEDS[1:]:
         for budget in BUDGETS:
             yield from ours(bench, budget, seed)
-        for budget in CLAIMED:
+        for budget in AGAIN:
             yield from learned(bench, budget, seed)
             yield from tried(bench, budget, seed)
 
