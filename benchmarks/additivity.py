@@ -4,7 +4,8 @@
 
 For each way of holding under DDIM and for DPM-Solver++ 2M: sets of calls at random, as many as a budget pays for, and the
 exact solutions. Predicted: the sum of local errors, in the latents and weighted by how much they show in the images.
-Measured: mean square error of the images to the dense ones (DDIM) or those of the fine grid (DPM-Solver++).
+Measured: mean square error of the images to the dense ones (DDIM) or those of the fine grid (DPM-Solver++). What is measured
+is saved kind by kind, and a rerun goes on with those that are missing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter
 
-from secateur import additive, baselines, macs, measure, paths, pipes, refresh, report, zoo
+from secateur import additive, baselines, macs, measure, paths, pipes, records, refresh, report, zoo
 from secateur.calibration import generate, record
 from secateur.response import response
 from secateur.subnet import apply
@@ -55,7 +56,7 @@ def study(pipe, name: str, kind: tuple, *, sets: int, images: int) -> list[dict[
         ladder = additive.free(told, pipe.scheduler) if steps else additive.held(told, pipe.scheduler, hold=hold)
         shown = response(pipe, told, ladder, blocks=blocks, gap=len(ladder) // 10)
         weighted = {"latents": additive.local_errors(ladder), "images": additive.local_errors(ladder, weights=shown)}
-        rows = []
+        rows, cpu = [], measure.hardware()["cpu"]
         for calls in CALLS:
             best = {f"best by {w}": additive.solve(errors, calls=calls)[-1].levels for w, errors in weighted.items()}
             drawn = {f"random {k}": levels for k, levels in enumerate(spread(len(ladder), calls, sets))}
@@ -66,7 +67,9 @@ def study(pipe, name: str, kind: tuple, *, sets: int, images: int) -> list[dict[
                     found = generate(pipe, asked, seeds=seeds, **call)
                 measured = float(((found - told.images) ** 2).mean())
                 points.append({"set": label, "measured": measured, **{w: path(e, levels) for w, e in weighted.items()}})
-            rows.append({"name": f"{name}, {calls} calls", "calls": calls, **correlations(points, sets), "points": points})
+            rows.append(
+                {"name": f"{name}, {calls} calls", "calls": calls, "cpu": cpu, **correlations(points, sets), "points": points}
+            )
     return rows
 
 
@@ -139,22 +142,31 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=60)
     parser.add_argument("--images", type=int, default=4)
     args = parser.parse_args()
-    pipe, rows = zoo.load("emoji-sd"), []
+    pipe, path = zoo.load("emoji-sd"), RESULTS / "additivity.json"
+    document = blank(args)
+    if path.exists() and (before := records.load(path))["command"] == document["command"]:
+        document = before
     for name, kind in KINDS.items():
-        rows += study(pipe, name, kind, sets=args.sets, images=args.images)
-    record_ = {
+        if not any(row["name"].startswith(f"{name}, ") for row in document["rows"]):
+            document["rows"] += study(pipe, name, kind, sets=args.sets, images=args.images)
+            document["rows"].sort(key=lambda row: list(KINDS).index(row["name"].rpartition(", ")[0]))
+            document["made"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            report.save(document, path)
+    draw(document["rows"])
+
+
+def blank(args: argparse.Namespace) -> dict[str, Any]:
+    return {
         "format": 1,
         "title": "Predicted and measured error of sets of calls on emoji-sd",
         "command": f"python benchmarks/additivity.py --sets {args.sets} --images {args.images}",
         "pipe": "emoji-sd",
-        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "made": "",
         "hardware": measure.hardware(),
         "seeds": list(range(SEED, SEED + args.images)),
         "options": {"steps": STEPS, "guidance_scale": zoo.GUIDANCE["emoji-sd"], "sets": args.sets},
-        "rows": rows,
+        "rows": [],
     }
-    report.save(record_, RESULTS / "additivity.json")
-    draw(rows)
 
 
 if __name__ == "__main__":
