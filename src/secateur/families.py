@@ -31,6 +31,7 @@ class Family:
     streams: for "residual", the forward argument that each element of a block's output continues, in output order.
     depths: for denoisers whose configuration says how many blocks they have, name of each list of blocks → key that does.
     reads: path in a block to what the denoiser itself reads there, of the first block.
+    own_grid: whether its pipelines give the scheduler noise levels of their own.
     inputs: `inputs(config, *, batch, size, tokens)` → keyword arguments of one forward, on the default device;
     size and tokens are None where the caller leaves them to the denoiser's configuration.
     """
@@ -40,6 +41,7 @@ class Family:
     streams: tuple[str, ...] = ("hidden_states",)
     depths: Mapping[str, str] = field(default_factory=dict)
     reads: str | None = None
+    own_grid: bool = False
     inputs: Callable[..., dict[str, Any]]
 
 
@@ -194,6 +196,7 @@ FAMILIES: dict[str, Family] = {
         reuse="residual",
         streams=("encoder_hidden_states", "hidden_states"),
         depths={"transformer_blocks": "num_layers", "single_transformer_blocks": "num_single_layers"},
+        own_grid=True,
         inputs=flux_inputs,
     ),
     "WanTransformer3DModel": Family(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from secateur.families import FAMILIES
 from secateur.fit import check_scheduler, shifts
 from secateur.placement import place
 from secateur.schedule import LINES, Schedule, scheduler_signature
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-3  # of a step's weights: those of steps that do not add up are off by far more
 INSTEAD = "hold the calls instead"
-OWN_GRID = ("FluxTransformer2DModel",)  # whose pipelines give the scheduler sigmas of their own
 
 
 def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
@@ -63,7 +63,7 @@ def check(schedule: Schedule, scheduler: Any) -> None:
     if schedule.timesteps is not None:
         raise ValueError(f"the schedule chooses {len(schedule.timesteps)} timesteps already: fold one that holds calls")
     check_scheduler(scheduler, schedule, strict=True)
-    if schedule.denoiser in OWN_GRID:
+    if schedule.denoiser in FAMILIES and FAMILIES[schedule.denoiser].own_grid:
         raise ValueError(f"the pipelines of {schedule.denoiser} choose their timesteps themselves, so none is known: {INSTEAD}")
     partial = any(not schedule.held(t) and "." in schedule.grid[t] for t in range(schedule.calls))
     if partial and "extrapolate" in schedule.reuse:
