@@ -200,7 +200,9 @@ def main() -> None:
         before = records.load(path)
         if before["options"] != document["options"]:
             raise SystemExit(f"{path.name} was made with other schedules: move it away")
-        document["rows"] = before["rows"]
+        names = {job.name for job in jobs(bench)}
+        document |= {"made": before["made"], "rows": [found for found in before["rows"] if found["name"] in names]}
+        report.save(document, path)
     done = {found["name"] for found in document["rows"]}
     for job in jobs(bench):
         if job.name not in done:
