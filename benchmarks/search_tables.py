@@ -154,7 +154,15 @@ def nearest(rows: Sequence[Row], group: str) -> str:
 
 def stages(record: Row) -> str:
     """What each stage of some searches added, DiP-GO's gradients among them, on the search's images and on others."""
-    heads = ("", "stage", "CPU s", "PSNR, calibration images", "its last schedule", "PSNR, other images (95 %)", "kept")
+    heads = (
+        "",
+        "stage",
+        "measured",
+        "PSNR, calibration images",
+        "of its last update",
+        "PSNR, other images (95 %)",
+        "found better",
+    )
     rows, place = [], ""
     for row in record["rows"]:
         before, place = place, f"{row['pipe']}, {row['calls']} calls, keep {row['keep']:g}"
@@ -162,7 +170,7 @@ def stages(record: Row) -> str:
             (
                 place if place != before else "",
                 row["stage"],
-                f"{row['search_cpu_s']:.0f}",
+                str(row["measured"]),
                 f"{row['calibration_db']:.1f} dB",
                 f"{row['last_db']:.1f} dB" if row["stage"] == "gradient" else "",
                 front_tables.decibels(row["psnr_db"]),

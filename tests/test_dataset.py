@@ -178,11 +178,13 @@ def test_without_datasets_one_sentence_says_what_to_install(monkeypatch):
 def test_scenes_of_the_zoo_show_what_they_say(name):
     found = list(islice(dataset.scenes(name), 24))
     captions = [text if isinstance(text, str) else zoo.caption_of(text) for _, text in found]
-    seen = judge.read(np.stack([image for image, _ in found]))
-    assert (
-        np.mean([s.canonical.caption == zoo.scenes.parse(c).canonical.caption for s, c in zip(seen, captions, strict=True)])
-        > 0.9
-    )
+    images, told = np.stack([image for image, _ in found]), [zoo.scenes.parse(caption) for caption in captions]
+    seen = judge.read(images)
+    assert np.mean([s.canonical.caption == t.canonical.caption for s, t in zip(seen, told, strict=True)]) > 0.9
+    right, wrong = judge.likelihoods(images, told), judge.likelihoods(images, told[1:] + told[:1])
+    assert right.max() <= 0
+    assert np.median(np.exp(right)) > 0.9
+    assert np.median(np.exp(wrong)) < 0.1
     again = list(islice(dataset.scenes(name), 24))
     assert all(np.array_equal(a, b) and s == t for (a, s), (b, t) in zip(found, again, strict=True))
 

@@ -58,6 +58,8 @@ def test_every_stage_keeps_the_budget_and_what_was_better(pipe):
     wanted = find.stages_for(CALLS, free=free)
     assert tuple(seen) == tuple(stage for stage in wanted if stage in seen or stage != "refresh")  # partial calls may not pay
     assert [part.value_db for part in found] == sorted(part.value_db for part in found)
+    assert all(part.last_db == part.value_db if part.improved else part.last_db <= part.value_db for part in found)
+    assert any(part.last_db < part.value_db for part in found)
     counted = macs.count(component(pipe))
     for part in found:
         assert counted.of(part.schedule) <= KEEP * CALLS * counted.call()

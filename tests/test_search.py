@@ -17,7 +17,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
 from reference import random_rows
-from secateur import baselines, calibration, losses, macs, quality
+from secateur import baselines, calibration, losses, macs, quality, updates
 from secateur.allocate import allocate
 from secateur.patch import patch_of
 from secateur.progress import FILE
@@ -25,7 +25,7 @@ from secateur.search import SearchStep, search
 from secateur.subnet import apply, component
 from secateur.updates import SLACK, Settings, place, presses
 from test_patch import traces
-from tiny_pipes import PIPES, dit, noise, stable_diffusion
+from tiny_pipes import PIPES, dit, noise, said, stable_diffusion
 
 STEPS = 4  # denoising steps, T
 SMALL = {"num_inference_steps": STEPS, "guidance_scale": 3.0}
@@ -58,11 +58,11 @@ def encoder(kind: str, width: int, pooled: int):
     def encode(prompt, *args, negative_prompt=None, **kwargs):
         wordy, empty = embedded(prompt, 5, width), embedded([""] * len(prompt), 5, width)
         short, none = embedded(prompt, pooled), embedded([""] * len(prompt), pooled)
-        mask = torch.ones(len(prompt), 5)
+        words, word = said(4, batch=len(prompt)), said(2, batch=len(prompt))
         return {
             "sd": (wordy, empty),
             "sd21": (wordy, empty),
-            "pixart": (wordy, mask, empty, mask),
+            "pixart": (wordy, words, empty, word),
             "flux": (wordy, short, torch.zeros(5, 3)),
         }.get(kind, (wordy, empty, short, none))
 
@@ -272,6 +272,22 @@ def test_batches_and_accumulation_make_the_same_update(loss):
         assert np.abs(found - values[0]).max() < 3e-2 * np.abs(one - values[0]).max()  # gradients round otherwise
 
 
+def test_plain_sgd_by_default_whose_rate_falls_along_a_cosine(monkeypatch):
+    rates = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, *args):
+            rates.append(self.param_groups[0]["lr"])
+            assert self.param_groups[0]["momentum"] == 0
+            return super().step(*args)
+
+    assert updates.OPTIMIZERS[Settings().optimizer] is torch.optim.SGD
+    monkeypatch.setitem(updates.OPTIMIZERS, Settings().optimizer, Watched)
+    pipe, told, counted = made()
+    ran(pipe, told, macs=counted, settings=replace(QUICK, steps=4, lr=2.0))
+    assert rates == pytest.approx([2.0, 1 + 0.5**0.5, 1.0, 1 - 0.5**0.5])
+
+
 def test_every_condition_is_seen_once_before_any_is_seen_again():
     orders = [[place(5 * epoch + k, 5, seed=1) for k in range(5)] for epoch in range(4)]
     assert all(sorted(order) == list(range(5)) for order in orders)
@@ -442,7 +458,7 @@ def test_losses_go_to_the_trackers():
     accelerator = Accelerator(cpu=True, log_with=[Tape()])
     accelerator.init_trackers("search")
     ran(pipe, told, macs=counted, accelerator=accelerator)
-    assert Tape.lines == [(n, {"consistency", "sparsity", "total"}) for n in (1, 2, 3)]
+    assert Tape.lines == [(n, {"consistency", "sparsity", "total", "kept_linear", "kept_attention"}) for n in (1, 2, 3)]
 
 
 # What is refused

@@ -218,7 +218,7 @@ def refused(teacher, layer: str, removal: str = "identity", denoiser: str | None
 def test_what_no_student_can_be_made_of_is_refused_in_a_sentence():
     unet, dit, sd3 = tiny("sd15"), tiny("dit"), tiny("sd3")
     assert "for a Other and this is a UNet2DConditionModel" in refused(unet, "mid_block", denoiser="Other")
-    assert "no layer conv_in that can go: the plan is for another model" in refused(unet, "conv_in")
+    assert "no layer conv_in that can go: take a plan that was made for this model" in refused(unet, "conv_in")
     with pytest.raises(ValueError, match="more of the plan's 28: the plan is for SDXL"):
         drop_layers(unet, ssd_1b())
     assert "'identity' and here it goes by 'drop_skip'" in refused(unet, "up_blocks.0.resnets.1")

@@ -106,11 +106,16 @@ def dit():
     return quiet(pipe), call
 
 
+def said(tokens: int, batch: int = 1):
+    """A mask over five tokens of which so many are words."""
+    return (torch.arange(5) < tokens).float().expand(batch, 5)
+
+
 def pixart():
     parts = {"tokenizer": None, "text_encoder": None, "vae": vae()}
     net = tiny("pixart", out_channels=8)
     pipe = diffusers.PixArtAlphaPipeline(**parts, transformer=net, scheduler=diffusers.DPMSolverMultistepScheduler())
-    masks = {"prompt_attention_mask": torch.ones(1, 5), "negative_prompt_attention_mask": torch.ones(1, 5)}
+    masks = {"prompt_attention_mask": said(4), "negative_prompt_attention_mask": said(2)}
     call = common(width=12) | masks | {"latents": noise(4, 1, 4, 8, 8), "use_resolution_binning": False}
     return quiet(pipe), call | {"height": 16, "width": 16, "negative_prompt": None}
 

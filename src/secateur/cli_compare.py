@@ -77,7 +77,7 @@ def measure(
     json: AsJson = False,
 ) -> None:
     """Latency, fidelity and cost of schedules beside the dense pipe and fewer steps; writes a record and a page."""
-    from secateur import baselines, pipes, variants
+    from secateur import baselines, pipes, variants, zoo
     from secateur import schedule as schedules
 
     pipes.locate(pipe)
@@ -85,12 +85,15 @@ def measure(
     found = [(path.stem, schedules.load(path)) for path in schedule]
     if teacher is not None:
         pipes.locate(teacher)
-    conditions, captions = _conditions(teacher or pipe, prompts, images)
+    asked = teacher if teacher is not None and pipe not in zoo.NAMES else pipe
+    conditions, captions = _conditions(asked, prompts, images)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     shown = (*variants.front(loaded, steps=steps, keeps=wanted), *variants.given(loaded, found, steps=steps))
-    guidance = guidance_of(loaded, teacher or pipe, guidance_scale)
+    guidance = guidance_of(loaded, asked, guidance_scale)
     if teacher is not None:
-        shown = variants.beside_teacher(load_pipe(teacher, dtype=dtype, device=device), shown)
+        other = load_pipe(teacher, dtype=dtype, device=device)
+        check_tokens(other, conditions)
+        shown = variants.beside_teacher(other, shown)
     _measure(loaded, pipe, shown, conditions, captions=captions, seed=seed, batch_size=batch_size,
              guidance_scale=guidance, out=out, as_json=json)  # fmt: skip
 

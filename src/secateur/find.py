@@ -44,7 +44,7 @@ class Found:
 
     value_db: of the best, on the calibration images. last_db: of what was measured last (where that is not surely better, at
     most value_db). improved: whether that is the best now. scores: that the last one was made from, if any, for `allocate` at
-    other budgets. losses: of the last update, where a stage makes any.
+    other budgets. losses: of the last update, where a stage makes any, and the share of the MACs that its gates keep.
     """
 
     stage: str
@@ -273,7 +273,8 @@ def gradient(task: Task, best: Found | None) -> Candidates:
         schedule = replace(step.schedule, hold=hold).bound_to(task.pipe.scheduler)
         if schedule.grid not in known:
             known[schedule.grid] = task.objective(schedule)
-        yield Candidate(schedule, known[schedule.grid], with_hold(step.scores, hold), step.losses)
+        losses = {**step.losses, "the gates keep": step.kept_linear}
+        yield Candidate(schedule, known[schedule.grid], with_hold(step.scores, hold), losses)
 
 
 def has_bf16(device: torch.device) -> bool:

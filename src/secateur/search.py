@@ -108,9 +108,11 @@ def steps(task: Task, folder: Path | None, save_every: int) -> Iterator[SearchSt
         update(task, now, chains)
         if folder and is_main(task) and (now.number % save_every == 0 or now.number == last):
             progress.save(now, folder, arguments=known)
+        step = step_of(task, now)
         if task.accelerator is not None:
-            task.accelerator.log(now.losses, step=now.number)
-        yield step_of(task, now)
+            shares = {"kept_linear": step.kept_linear, "kept_attention": step.kept_attention}
+            task.accelerator.log({**now.losses, **shares}, step=now.number)
+        yield step
 
 
 def step_of(task: Task, now: Progress) -> SearchStep:

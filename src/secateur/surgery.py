@@ -121,9 +121,8 @@ def check_fits(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | No
     found = found or cuttable(denoiser)
     if missing := [layer for layer in plan.layers if layer not in found]:
         others = f", nor {len(missing) - 1} more of the plan's {len(plan.layers)}" if len(missing) > 1 else ""
-        raise ValueError(
-            f"this {name} has no layer {missing[0]} that can go{others}: the plan is for {plan.made.get('of', 'another model')}"
-        )
+        wanted = f"the plan is for {plan.made['of']}" if "of" in plan.made else "take a plan that was made for this model"
+        raise ValueError(f"this {name} has no layer {missing[0]} that can go{others}: {wanted}")
     if wrong := [(layer, how) for layer, how in plan.items() if found[layer] != how]:
         layer, how = wrong[0]
         raise ValueError(f"the plan removes {layer} by {how!r} and here it goes by {found[layer]!r}: make the plan again")
