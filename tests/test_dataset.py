@@ -183,7 +183,7 @@ def test_scenes_of_the_zoo_show_what_they_say(name):
     assert np.mean([s.canonical.caption == t.canonical.caption for s, t in zip(seen, told, strict=True)]) > 0.9
     right, wrong = judge.likelihoods(images, told), judge.likelihoods(images, told[1:] + told[:1])
     assert right.max() <= 0
-    assert np.median(np.exp(right)) > 0.9
+    assert np.median(np.exp(right)) > 0.8
     assert np.median(np.exp(wrong)) < 0.1
     again = list(islice(dataset.scenes(name), 24))
     assert all(np.array_equal(a, b) and s == t for (a, s), (b, t) in zip(found, again, strict=True))
