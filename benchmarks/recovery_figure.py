@@ -55,7 +55,7 @@ def curve(axis: Axes, rows: Sequence[Mapping[str, Any]], value: Callable, arm: A
     marks = sorted({row["updates"] for row in rows})
     means = [np.mean([value(row) for row in rows if row["updates"] == mark]) for mark in marks]
     keep = np.mean([row[share] for row in rows])
-    axis.plot(marks, means, color=colour, label=f"{arm[0]}, {arm[1]} ({keep:.2f})")
+    axis.plot(marks, means, color=colour, label=f"{arm[0]}, {arm[1]} (keeps {100 * keep:.0f} %)")
     axis.plot([row["updates"] for row in rows], [value(row) for row in rows], ".", color=colour, ms=4)
 
 
@@ -66,13 +66,13 @@ def draw_terms(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for column, way in enumerate(ways):
         found = [row for row in rows if row["way"] == way]
         names = [name for name in found[-1]["raw"] if name.startswith("feature.")]
-        colours = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(names)))
+        styles = [(f"C{k % 10}", "--" if ".up_" in name or k > 9 else "-") for k, name in enumerate(names)]
         at = [row["updates"] for row in found]
-        for colour, name in zip(colours, names, strict=True):
+        for (colour, line), name in zip(styles, names, strict=True):
             raw = [row["raw"][name] or np.nan for row in found]  # 0 before the first update of what nothing has changed
-            axes[0, column].semilogy(at, raw, color=colour, label=name.removeprefix("feature."))
+            axes[0, column].semilogy(at, raw, line, color=colour, label=name.removeprefix("feature."))
             minimised = [row["normalized"][name] / sum(row["normalized"][n] for n in names) for row in found]
-            axes[1, column].semilogy(at, [share or np.nan for share in minimised], color=colour)
+            axes[1, column].semilogy(at, [share or np.nan for share in minimised], line, color=colour)
         axes[0, column].set_title(f"{way}: raw terms", fontsize=10, loc="left")
         axes[1, column].set_title(f"{way}: share of what is minimised", fontsize=10, loc="left")
         axes[1, column].set_xlabel("updates")
