@@ -105,11 +105,11 @@ def test_compare_shows_schedules_beside_every_rival_at_equal_macs(run):  # noqa:
 
 def test_a_schedule_for_another_solver_s_plain_configuration_is_measured(run):  # noqa: F811
     """The pipe comes with DPM-Solver++ at Karras spacing; the search knows it plain."""
-    pipe = pipes.load("emoji-sd")
+    pipe = pipes.load("emoji-dit")
     kind = diffusers.DPMSolverMultistepScheduler
     pipe.scheduler = kind.from_config(pipe.scheduler.config, use_karras_sigmas=True)
     pipe.save_pretrained("karras")
-    Path("p.txt").write_text("a fox on a red background\n", encoding="utf-8")
+    Path("p.txt").write_text("3\n", encoding="utf-8")
     words = ("--steps", "4", "--images", "1", "--prompts", "p.txt")
     search = ("search", "karras", *words, "--stages", "stock", "--keep", "0.5", "-o", "s.json")
     code, _, error = run(*search)
