@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from statistics import fmean
@@ -90,13 +91,18 @@ def spread_of(rows: list[dict], rivals: list[dict], key: str) -> str:
     return (f"**{mean:.1f} dB**" if mean >= rival else f"{mean:.1f} dB") + ends(means)
 
 
-def shares(records: dict[str, dict]) -> str:
-    """Of each budget and solver: which share of the saved MACs comes from calls that are held or not made."""
+def by_solver(records: dict[str, dict], cell: Callable[[dict, str, float], str]) -> str:
+    """A table of what `cell` says of each record, solver and budget."""
     names = [(pipe, solver) for pipe in records for solver in SOLVERS]
     budgets = sorted({row["keep"] for record in records.values() for row in record["rows"]} - {1.0}, reverse=True)
     heads = ("dense calls", *(f"{pipe}, {solver}" for pipe, solver in names))
-    rows = [(f"{50 * budget:g}", *(share(records[pipe], solver, budget) for pipe, solver in names)) for budget in budgets]
+    rows = [(f"{50 * budget:g}", *(cell(records[pipe], solver, budget) for pipe, solver in names)) for budget in budgets]
     return table(heads, rows)
+
+
+def shares(records: dict[str, dict]) -> str:
+    """Of each budget and solver: which share of the saved MACs comes from calls that are held or not made."""
+    return by_solver(records, share)
 
 
 def share(record: dict, solver: str, budget: float) -> str:
@@ -110,11 +116,7 @@ def share(record: dict, solver: str, budget: float) -> str:
 
 def added(records: dict[str, dict]) -> str:
     """Of each budget and solver: the stock schedule's PSNR on the calibration images, and what each stage added to it."""
-    names = [(pipe, solver) for pipe in records for solver in SOLVERS]
-    budgets = sorted({row["keep"] for record in records.values() for row in record["rows"]} - {1.0}, reverse=True)
-    heads = ("dense calls", *(f"{pipe}, {solver}" for pipe, solver in names))
-    rows = [(f"{50 * budget:g}", *(gains(records[pipe], solver, budget) for pipe, solver in names)) for budget in budgets]
-    return table(heads, rows)
+    return by_solver(records, gains)
 
 
 def gains(record: dict, solver: str, budget: float) -> str:
