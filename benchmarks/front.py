@@ -47,6 +47,7 @@ GLANCE, FINALISTS = 4, 6  # images on which every setting of a static cache is m
 UPDATES, LR = 60, 1.7  # the paper: 1000 updates from 0.1; the sum of the steps is the same
 FIRST_SEED, MOST_IMAGES = 50_000, 192
 MANY_REPEATS, REPEATS, FEW_REPEATS = 25, 9, 3
+DOUBT = 1.2  # a speed-up so many times the MACs reduction, or so many times less, is timed again
 DPM = "DPMSolverMultistepScheduler"
 LINSPACE = {"timestep_spacing": "linspace"}
 PLAIN = {  # fewer steps: name → scheduler and its options
@@ -366,14 +367,7 @@ def time_rows(bench: Bench, document: dict[str, Any], path: Path, until: float) 
         document["outside_macs"] = outside_macs(bench)
     report.save(document, path)
     for found in sorted(document["rows"], key=timed_first):
-        fifth, ours = found["keep"] == 0.2, found["group"].startswith("Secateur")
-        wanted = [("speedup", 1, REPEATS if fifth else FEW_REPEATS)]
-        wanted += [("speedup_batch", BATCH, REPEATS if ours else FEW_REPEATS)] if fifth else []
-        if fifth and ours and not found["timesteps"]:
-            wanted += [("folded_speedup", 1, MANY_REPEATS), ("folded_speedup_batch", BATCH, REPEATS)]
-        if fifth and found["group"] == "DDIM, leading":  # what a folded schedule's speed can be compared with
-            wanted = [("speedup", 1, MANY_REPEATS), ("speedup_batch", BATCH, REPEATS)]
-        for key, images, repeats in wanted:
+        for key, images, repeats in wanted(document, found):
             if found.get(key, {}).get("repeats", 0) >= repeats:
                 continue
             if time.monotonic() > until:
@@ -381,6 +375,27 @@ def time_rows(bench: Bench, document: dict[str, Any], path: Path, until: float) 
             found[key] = timed(bench, found, images=images, repeats=repeats, folded=key.startswith("folded"))
             report.save(document, path)
             print(f"{found['name']:48s} {key}, {images} at a time: {found[key]['median']:.2f}", flush=True)
+
+
+def wanted(document: dict[str, Any], found: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """What is timed of a row: as what, how many images at a time, and in how many pairs at least."""
+    fifth, ours = found["keep"] == 0.2, found["group"].startswith("Secateur")
+    many = MANY_REPEATS if found["group"] == "DDIM, leading" else REPEATS  # a folded schedule's speed is compared with these
+    yield "speedup", 1, many if fifth else FEW_REPEATS
+    if fifth:
+        yield "speedup_batch", BATCH, REPEATS if ours or many > REPEATS else FEW_REPEATS
+    if fifth and ours and not found["timesteps"]:
+        yield "folded_speedup", 1, MANY_REPEATS
+        yield "folded_speedup_batch", BATCH, REPEATS
+    if doubtful(document, found):
+        yield "speedup", 1, REPEATS
+
+
+def doubtful(document: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether a speed-up is far from the MACs reduction of all that is timed: few pairs may have met a burst of noise."""
+    dense, rest = next(row for row in document["rows"] if row["group"] == "dense"), document["outside_macs"]
+    fewer = (dense["macs_attention"] + rest) / (found["macs_attention"] + rest)
+    return not 1 / DOUBT < found["speedup"]["median"] / fewer < DOUBT
 
 
 def timed_first(found: dict[str, Any]) -> tuple[bool, bool]:

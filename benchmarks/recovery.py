@@ -353,7 +353,9 @@ def main() -> None:
         given = {plan: Path(file) for plan, _, file in (text.partition("=") for text in args.plan)}
         shared = bench(args.pipe, args.cost, args.images, args.work, args.examples, given)
         measured(shared, document, path, seeds=args.seeds, arms=args.arms, updates=args.updates)
-        records.save(feature_terms(arms, shared.folder, document), terms_path)
+        looked_at = feature_terms(arms, shared.folder, document)
+        if looked_at["rows"]:  # else LAPTOP's runs were made in another folder, and the record is of them
+            records.save(looked_at, terms_path)
     recovery_figure.draw(document, arms, path.with_suffix(".png"))
     recovery_figure.draw_terms(records.load(terms_path)["rows"], terms_path.with_suffix(".png"))
 
