@@ -94,8 +94,10 @@ def of_pipe(pipe: str, record: dict) -> list[tuple[str, ...]]:
     for keep in BUDGETS:
         found.append(line(f"{pipe}, {keep:g} asked: least output loss, exact", named[f"output, exact at {keep:g}"]))
         rivals = [row for name, row in named.items() if name.startswith("random ") and name.endswith(f" at {keep:g}")]
-        found.append(random_line(f"{pipe}: {len(rivals)} random sets, median (accuracy: mean)", rivals))
-    found += [line(f"{pipe}: {name.partition(' at ')[0]}", row) for name, row in named.items() if row["group"] == "handcrafted"]
+        found.append(random_line(f"{pipe}: {len(rivals)} random sets, median (least; accuracy: mean)", rivals))
+    for name, row in named.items():
+        if row["group"] in ("handcrafted", "equal"):
+            found.append(line(f"{pipe}: {name.partition(' at ')[0]}", row))
     return found
 
 
@@ -146,4 +148,4 @@ def random_line(name: str, rows: list[dict]) -> tuple[str, ...]:
     keeps, losses = [row["keep"] for row in rows], [row["joint_loss"] for row in rows]
     seen = [row["accuracy"]["mean"] for row in rows if "accuracy" in row]
     right = f"{100 * mean(seen):.1f} % ({len(seen)} of them)" if seen else "–"
-    return name, f"{100 * median(keeps):.1f} %", f"{median(losses):.2g}", "–", right
+    return name, f"{100 * median(keeps):.1f} %", f"{median(losses):.2g} ({min(losses):.2g})", "–", right

@@ -46,7 +46,7 @@ def small(folder, *more):
     return (folder / "teacher", *few, "-o", folder / "student", *more)
 
 
-@pytest.mark.parametrize("cost", ["parameters", "macs"])
+@pytest.mark.parametrize("cost", ["parameters", "macs", "ms"])
 def test_a_student_is_cut_and_saved_with_its_plan_and_scores(saved, cost):
     code, said = run(*small(saved, "--keep", 0.8, "--cost", cost, "--json"))
     assert code == 0, said
@@ -55,11 +55,15 @@ def test_a_student_is_cut_and_saved_with_its_plan_and_scores(saved, cost):
     scores = LayerScores.load(saved / "student" / "layer_scores.safetensors")
     assert told["plan"] == dict(plan.items())
     assert set(plan.layers) <= {*scores.layers, *(layer.rpartition(".transformer_blocks")[0] for layer in scores.layers)}
-    key = "parameters" if cost == "parameters" else "macs_linear"
-    assert told["student"][key] <= 0.8 * told["teacher"][key]
-    assert plan.made["kept"] == pytest.approx(told["student"][key] / told["teacher"][key], rel=1e-6)
+    assert plan.made["kept"] <= 0.8
+    if cost == "ms":
+        assert f"a call of the student takes {100 * plan.made['kept']:.1f} % of the teacher's" in " ".join(said.split())
+    else:
+        key = "parameters" if cost == "parameters" else "macs_linear"
+        assert plan.made["kept"] == pytest.approx(told["student"][key] / told["teacher"][key], rel=1e-6)
     loaded = diffusers.DiffusionPipeline.from_pretrained(saved / "student")
     denoiser = loaded.components.get("unet") or loaded.transformer
+    assert ("loads it after `import secateur`" in " ".join(said.split())) == ("unet" in loaded.components)
     assert parameters(denoiser) == told["student"]["parameters"]
 
 
@@ -150,6 +154,15 @@ def test_show_lists_the_layers_of_a_plan(tmp_path):
     assert done.exit_code == 0
     assert "up_blocks.3.resnets.1" in done.output
     assert "drop_skip" in done.output
+
+
+def test_show_lists_scores_of_layers_with_their_errors(tmp_path, saved):
+    assert run(*small(saved, "--keep", 0.8))[0] == 0
+    path = saved / "student" / "layer_scores.safetensors"
+    done = CliRunner().invoke(app, ["show", str(path)])
+    assert done.exit_code == 0
+    assert done.output.splitlines() == str(LayerScores.load(path)).splitlines()
+    assert done.output.count("±") == len(LayerScores.load(path).layers)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,10 @@ def weights(folder: str) -> dict[str, torch.Tensor]:
     return pipes.load(folder).transformer.state_dict()
 
 
+def apart(one, other) -> float:
+    return sum(float((one[k] - other[k]).square().sum()) for k in one) ** 0.5
+
+
 def equal(one, other) -> bool:
     return all(torch.equal(one[k], other[k]) for k in one)
 
@@ -65,6 +70,16 @@ def test_a_student_is_taught_and_saved_as_a_pipe(command, words):
     assert Path("student-distilled/plan.json").is_file()
     assert "note:" not in out
     assert {path.name for path in Path().iterdir() if path.name.startswith(".")} == set()
+
+
+def test_two_launched_processes_teach_what_one_does(command):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    words = ("-m", "secateur.cli", "distil", "student", *QUICK, "--data", "data", "-o", "two")
+    done = subprocess.run([*launcher, *words], timeout=240, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert command("--data", "data", "-o", "one")[0] == 0
+    one, two, start = (weights(folder) for folder in ("one", "two", "student"))
+    assert apart(one, two) < 0.01 * apart(one, start)
 
 
 def test_a_teacher_of_another_size_than_the_student_was_cut_from_is_noted(command):
@@ -125,6 +140,8 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "data", "--out", "data/0.png/b"), "data/0.png is a file, in which b cannot be saved"),
         (("--data", "tars:no-*.tar"), "no file matches no-*.tar"),
         (("--data", "data", "--out", "data"), "data is there and no pipeline, so it will not be replaced"),
+        (("--data", "data", "--out", "/proc/o"), "/proc cannot be written"),
+        (("--data", "data", "--checkpoints", "/proc/c"), "/proc/c cannot be written"),
         (("--data", "data", "--out", "teacher"), "teacher is or holds the folder of the teacher, which saving would delete"),
         (("--data", "data", "--out", "../here/student"), "student is or holds the folder of the student, which saving would"),
         (("--data", "data", "--out", "o", "--checkpoints", "o/c"), "o is or holds the folder of the checkpoints"),
@@ -201,6 +218,14 @@ def edit(what: str) -> None:
             pipe = pipes.load("teacher")
             pipe.vae.encoder.conv_in.bias.data += 1
             pipes.save(pipe, "teacher")
+
+
+def test_a_broken_picture_is_found_before_the_first_is_encoded(command, monkeypatch):
+    Path("data/4.png").write_bytes(Path("data/4.png").read_bytes()[:100])
+    monkeypatch.setattr(dataset, "from_images", None)
+    code, _, error = command("--data", "data", "--batch-size", "1")
+    assert (code, "data/4.png is no whole picture" in error) == (1, True)
+    assert not Path("student-distilled").exists()
 
 
 @pytest.mark.parametrize("what", ["captions", "a picture", "prompts", "the teacher"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import tarfile
 import zlib
 from io import BytesIO
 from itertools import islice
@@ -135,6 +136,26 @@ def test_what_is_wrong_in_the_metadata_is_found_before_the_first_picture(tmp_pat
     (folder(tmp_path) / "2.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"2\.png"):
         dataset.from_folder(tmp_path, size=8)
+
+
+def test_tar_files_are_streamed_by_datasets(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    for n in range(2):
+        with tarfile.open(tmp_path / f"part-{n}.tar", "w") as tar:
+            for name, content in ((f"{n}.png", png(100 * n)), (f"{n}.txt", f"fox {n}".encode())):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, BytesIO(content))
+    rows = dataset.from_datasets("webdataset", size=8, data_files=str(tmp_path / "part-*.tar"))
+    found = [(image.shape, float(image.mean()), text) for image, text in rows]
+    assert found == [((8, 8, 3), pytest.approx(n * 100 / 255), f"fox {n}") for n in range(2)]
+
+
+def png(grey: int) -> bytes:
+    """A picture of one grey."""
+    file = BytesIO()
+    Image.new("RGB", (10, 12), (grey,) * 3).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_rows_of_datasets(monkeypatch):

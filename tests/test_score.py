@@ -323,6 +323,10 @@ def test_a_ranking_that_is_sure_is_stable_and_one_of_noise_is_not():
     guessed = stability(replace(scores, losses=rng.random((L, K))))
     assert guessed.spearman < 0.9
     assert any(low < high for low, high in guessed.ranks)
+    half = np.arange(K) % 2  # of the tuples: those that count are sure, the others noise
+    mixed = np.where(half, sure.losses, 100 * rng.random((L, K)))
+    assert stability(replace(scores, losses=mixed, weights=half)).spearman == pytest.approx(1)
+    assert stability(replace(scores, losses=mixed)).spearman < 0.9
 
 
 def test_scores_are_loaded_as_they_were_saved(tmp_path):

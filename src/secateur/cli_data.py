@@ -62,11 +62,24 @@ def examples_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator
 
     made = made_of(asked, pipe)
     if (accelerator is None or accelerator.is_main_process) and not is_made(path, made):
+        check_pictures(asked)
         numbers = store.making(partial(parts, asked, pipe, batch_size=batch_size), path, made=made)
         watched(numbers, asked.limit, path.parent)
     if accelerator is not None:
         accelerator.wait_for_everyone()
     return store.load(path, made=made)
+
+
+def check_pictures(asked: Data) -> None:
+    """Nothing; ValueError where a picture of a folder cannot be read: it is mended before any is encoded, and none twice."""
+    from secateur import dataset
+
+    if asked.source is None or asked.source == SCENES or asked.source.startswith((HUB, TARS)):
+        return
+    names = [name for name, _ in dataset.metadata(Path(asked.source), caption=asked.caption)[: asked.limit]]
+    with progress() as bar:
+        for name in bar.track(names, description="reading pictures"):
+            dataset.read_image(Path(asked.source, name), size=1)
 
 
 def watched(numbers: Iterator[int], limit: int, folder: Path) -> None:

@@ -19,6 +19,7 @@ from secateur.terminal import (
     Guidance,
     Steps,
     accelerator_for,
+    check_writable,
     command_line,
     console,
     finish,
@@ -164,6 +165,8 @@ def check_folders(student: Path, teacher: str, out: Path, checkpoints: Path) -> 
         raise FileNotFoundError(f"there is no folder {out.parent} to save {out.name} in: make it first")
     if out.exists() and not (out / "model_index.json").is_file():
         raise FileExistsError(f"{out} is there and no pipeline, so it will not be replaced: give another folder by --out")
+    check_writable(out.parent, folder=True)
+    check_writable(checkpoints, folder=True, option="--checkpoints")
 
 
 def plan_of(student: Path, plan: Path | None) -> Plan | None:

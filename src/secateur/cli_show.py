@@ -85,10 +85,16 @@ def schedule(
 
 @app.command()
 def show(artifact: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson = False) -> None:
-    """Draw a schedule (# runs, . reuses), or list the layers of a plan."""
+    """Draw a schedule (# runs, . reuses), or list the layers of a plan, or those that were scored with their scores."""
+    from secateur import layer_scores
     from secateur import plan as plans
     from secateur import schedule as schedules
 
+    if artifact.suffix == ".safetensors":
+        scores = layer_scores.load(artifact)
+        console.print(str(scores), markup=False, highlight=False)
+        finish(layer_scores.document(scores), as_json=json)
+        return
     if plans.is_plan(artifact):
         plan = plans.load(artifact)
         console.print(str(plan), markup=False, highlight=False)
