@@ -179,7 +179,7 @@ def test_recording_leaves_no_trace(sd) -> None:
         ({"conditions": ["a"], "seeds": [1, 2]}, ValueError, "got 1 and 2"),
         ({"conditions": [], "seeds": []}, ValueError, "got 0 and 0"),
         ({"conditions": ["a", 3], "seeds": [1, 2]}, TypeError, "int, str"),
-        ({"conditions": [3], "seeds": [1]}, TypeError, "takes no class_labels: got 3"),
+        ({"conditions": [3], "seeds": [1]}, TypeError, "takes no class_labels: got 3; give it prompts"),
         ({"conditions": ["a"], "seeds": [1], "batch_size": 0}, ValueError, "batch_size is 0"),
         ({"conditions": ["a"], "seeds": [1], "generator": None}, ValueError, "'generator' is set"),
     ],
@@ -190,7 +190,7 @@ def test_arguments_that_do_not_fit_are_refused(sd, arguments, error, words) -> N
 
 
 def test_prompts_are_refused_where_labels_are_wanted(dit) -> None:
-    with pytest.raises(TypeError, match="DiTPipeline takes no prompt"):
+    with pytest.raises(TypeError, match="DiTPipeline takes no prompt: got 'a fox'; give it class labels, as whole numbers"):
         generate(dit, ["a fox"], seeds=[1])
 
 

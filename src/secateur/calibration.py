@@ -21,6 +21,7 @@ from torch import Tensor
 from secateur.patch import intercept
 
 Step = tuple[Any, Tensor, Tensor, Tensor]  # timestep, what the denoiser said, latents before and after
+CONDITIONS = {"prompt": "prompts", "class_labels": "class labels, as whole numbers"}  # argument of a pipe → what it takes
 OURS = frozenset({"prompt", "class_labels", "generator", "latents", "num_images_per_prompt", "output_type", "return_dict"})
 
 
@@ -172,8 +173,10 @@ def check(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: 
         raise ValueError(f"batch_size is {batch_size}, but at least 1 sample is made at a time")
     if taken := sorted(OURS & call.keys()):
         raise ValueError(f"{taken[0]!r} is set for each batch here, from conditions and seeds: leave it out")
-    if wrong := [name for name in _named(conditions) if name not in signature(type(pipe).__call__).parameters]:
-        raise TypeError(f"{type(pipe).__name__} takes no {wrong[0]}: got {conditions[0]!r:.80}; give it its own conditions")
+    names = signature(type(pipe).__call__).parameters
+    if wrong := [name for name in _named(conditions) if name not in names]:
+        own = next((words for name, words in CONDITIONS.items() if name in names), "what its own call takes")
+        raise TypeError(f"{type(pipe).__name__} takes no {wrong[0]}: got {conditions[0]!r:.80}; give it {own}")
     if isinstance(conditions[0], Integral) and (outside := [c for c in conditions if not 0 <= c <= classes(pipe)]):
         raise ValueError(f"there is no class {outside[0]}: this {type(pipe).__name__} has 0 to {classes(pipe) - 1}")
 
