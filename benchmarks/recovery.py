@@ -8,9 +8,10 @@ emoji-sd: LAPTOP-Diff's plan at keep 0.5 and at BK-Small's size, BK-Small, and a
 distillation; LAPTOP's also with plain features, with outputs alone, and with the task alone. With half of the MACs more is
 lost; BK-Tiny, which takes more than half, then stands for BK-Small. emoji-dit: six of its twelve blocks, LAPTOP's choice (with
 plain features too), every second one, the middle ones and random ones: does a low output loss before training foretell what is
-recovered (TinyFusion, arXiv 2412.01199, says it does not)? Every row is saved when it is done, and a rerun goes on within a
-run too. Writes results/recovery-PIPE.json and .png (recovery-PIPE-macs), and of the feature terms of LAPTOP's student by site,
-plain and normalized, results/recovery-terms-PIPE.json and .png.
+recovered (TinyFusion, arXiv 2412.01199, says it does not)? LAPTOP's also without any pictures, taught with what the teacher
+draws. Every row is saved when it is done, and a rerun goes on within a run too. Writes results/recovery-PIPE.json and .png
+(recovery-PIPE-macs), and of the feature terms of LAPTOP's student by site, plain and normalized, results/recovery-terms-
+PIPE.json and .png.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
 KEEP, EXAMPLES, TUPLES, STEPS, BATCH = 0.5, 8192, 64, 25, 8
-FIRST_SEED = 60_000  # of the images that are judged
+FIRST_SEED, DRAWN_SEED = 60_000, 200_000  # of the images that are judged, and of those that are taught with
+DRAWN = 1024  # images that the teacher draws, where there are no pictures
 SHARES = (0.1, 0.3, 1.0)  # of the updates, where students are judged; before training once for each plan
 WATCHED, SHOWN = 200, 40  # records of the terms in a run, and those that the results keep
 NORMALIZED = DistilSettings(
@@ -52,6 +54,8 @@ WAYS = {
     "plain": replace(NORMALIZED, normalize="none"),
     "output-only": replace(NORMALIZED, task=0.0, feature=0.0),
     "task-only": replace(NORMALIZED, output=0.0, feature=0.0),
+    "drawn by the teacher": NORMALIZED,
+    "drawn by the teacher, prompts swapped": replace(NORMALIZED, swap_rate=0.5),
 }
 FEATURED = ("plain", "normalized")  # ways that look at features
 ARMS = {  # plan, how it is distilled; what matters most first
@@ -78,6 +82,8 @@ ARMS = {  # plan, how it is distilled; what matters most first
         ("random", "normalized"),
         ("middle blocks", "normalized"),
         ("laptop", "plain"),
+        ("laptop", "drawn by the teacher"),
+        ("laptop", "drawn by the teacher, prompts swapped"),
     ),
 }
 
@@ -115,6 +121,21 @@ class Bench:
         """The fractions of the teacher's parameters and MACs that a student keeps."""
         calls = [macs.count(denoiser).call() for denoiser in (student, self.teacher)]
         return {"keep": parameters(student) / parameters(self.teacher), "keep_macs": calls[0] / calls[1]}
+
+    def taught_with(self, way: str) -> Examples:
+        """The renderer's pictures, or what the teacher draws by prompts alone."""
+        if not way.startswith("drawn"):
+            return self.examples
+        path, made = self.folder / f"drawn-{DRAWN}.safetensors", {"pipe": self.name, "drawn": DRAWN}
+        if not path.exists():
+            asked, _ = zoo.conditions(self.name, DRAWN, calibration=True)
+            call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[self.name], "batch_size": BATCH}
+
+            def parts(first: int) -> Iterator[Examples]:
+                return dataset.drawn(self.pipe, asked, first=first, count=DRAWN, seed=DRAWN_SEED, **call)
+
+            list(store.making(parts, path, made=made))
+        return store.load(path, made=made)
 
     def joint_loss(self, plan: Plan) -> float:
         """The output loss of removing all of a plan's layers, before any training."""
@@ -208,8 +229,8 @@ def run(shared: Bench, arm: tuple[str, str], seed: int, updates: int, *, done: s
     marks = sorted({round(share * updates) for share in SHARES} - {0})
     folder = folder_of(shared.folder, arm, seed)
     settings = replace(WAYS[way], steps=updates, seed=seed)
-    steps = distil(teacher, student, shared.examples, shared.pipe.scheduler, settings=settings, null=shared.null, folder=folder,
-                   save_every=marks[0], sites=features.sites(teacher, student, plan=plan))  # fmt: skip
+    steps = distil(teacher, student, shared.taught_with(way), shared.pipe.scheduler, settings=settings, null=shared.null,
+                   folder=folder, save_every=marks[0], sites=features.sites(teacher, student, plan=plan))  # fmt: skip
     start = time.perf_counter()
     for step in steps:
         if step.number % max(updates // WATCHED, 1) == 0 or step.number == 1:
