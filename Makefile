@@ -53,7 +53,7 @@ results: .venv/installed  ## measure every number of the README again
 	$(BIN)/python benchmarks/search_cost.py
 	$(BIN)/python benchmarks/stages.py
 	$(BIN)/python benchmarks/recovery.py emoji-dit --updates 800 --examples 4096
-	$(BIN)/python benchmarks/recovery.py emoji-sd --updates 240 --examples 2048 --arms 6
+	$(BIN)/python benchmarks/recovery.py emoji-sd --updates 240 --examples 2048
 	$(BIN)/python benchmarks/recovery.py emoji-sd --cost macs --updates 240 --examples 2048
 	for run in "emoji-dit --updates 800" "emoji-sd --updates 240"; do \
 		$(BIN)/python benchmarks/product.py $$run && $(BIN)/python benchmarks/product.py $${run%% *} --time || exit 1; \
