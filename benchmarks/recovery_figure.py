@@ -43,8 +43,8 @@ def draw(document: Mapping[str, Any], arms: Sequence[Arm], path: Path) -> None:
         axis.set_title(title, fontsize=10, loc="left")
         axis.grid(alpha=0.2)
     axes[1].set_yscale("log")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", frameon=False, fontsize=9, ncol=4)
-    figure.tight_layout(rect=(0, 0.12, 1, 1))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", frameon=False, fontsize=9, ncol=3)
+    figure.tight_layout(rect=(0, 0.13, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
