@@ -20,7 +20,7 @@ import argparse
 import datetime
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -127,15 +127,13 @@ class Bench:
         if not way.startswith("drawn"):
             return self.examples
         path, made = self.folder / f"drawn-{DRAWN}.safetensors", {"pipe": self.name, "drawn": DRAWN}
-        if not path.exists():
-            asked, _ = zoo.conditions(self.name, DRAWN, calibration=True)
-            call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[self.name], "batch_size": BATCH}
+        asked, _ = zoo.conditions(self.name, DRAWN, calibration=True)
+        call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[self.name], "batch_size": BATCH}
 
-            def parts(first: int) -> Iterator[Examples]:
-                return dataset.drawn(self.pipe, asked, first=first, count=DRAWN, seed=DRAWN_SEED, **call)
+        def parts(first: int) -> Iterator[Examples]:
+            return dataset.drawn(self.pipe, asked, first=first, count=DRAWN, seed=DRAWN_SEED, **call)
 
-            list(store.making(parts, path, made=made))
-        return store.load(path, made=made)
+        return examples_in(path, parts, made=made)
 
     def joint_loss(self, plan: Plan) -> float:
         """The output loss of removing all of a plan's layers, before any training."""
@@ -160,18 +158,23 @@ def bench(name: str, cost: str, images: int, work: Path, examples: int, given: d
     pipe = zoo.load(name)
     pipe.set_progress_bar_config(disable=True)
     path, made = folder / f"examples-{examples}.safetensors", {"pipe": name, "examples": examples}
-    if not path.exists():
 
-        def parts(first: int) -> Iterator[Examples]:
-            return dataset.encoded(pipe, dataset.scenes(name), first=first, limit=examples, batch_size=64)
+    def parts(first: int) -> Iterator[Examples]:
+        return dataset.encoded(pipe, dataset.scenes(name), first=first, limit=examples, batch_size=64)
 
-        list(store.making(parts, path, made=made))
-    found = store.load(path, made=made)
+    found = examples_in(path, parts, made=made)
     null = dataset.null(pipe, labels="class_labels" in found.conditions)
     path, settings = folder / "scores.safetensors", {"samples": TUPLES}
     *_, last = output_loss(component(pipe), found, pipe.scheduler, path=path, **settings)
     shared = Bench(name, cost, pipe, found, null, {}, last.scores, images, work / case(name, cost))
     return replace(shared, plans=plans(shared, given))
+
+
+def examples_in(path: Path, parts: Callable[[int], Iterator[Examples]], *, made: dict[str, Any]) -> Examples:
+    """The examples in a file, made where there are none yet."""
+    if not path.exists():
+        list(store.making(parts, path, made=made))
+    return store.load(path, made=made)
 
 
 def case(name: str, cost: str) -> str:

@@ -25,6 +25,7 @@ from secateur.surgery import plan_without
 from test_calibration import sd  # noqa: F401, the fixture
 from test_cli import last_json, run  # noqa: F401, the fixture
 from test_dataset import labelled
+from test_distil import apart
 from tiny_pipes import dit
 
 QUICK = ("--teacher", "teacher", "--updates", "4", "--batch-size", "2", "--save-every", "2", "--lr", "1e-3")
@@ -46,10 +47,6 @@ def command(run):  # noqa: F811
 
 def weights(folder: str) -> dict[str, torch.Tensor]:
     return pipes.load(folder).transformer.state_dict()
-
-
-def apart(one, other) -> float:
-    return sum(float((one[k] - other[k]).square().sum()) for k in one) ** 0.5
 
 
 def equal(one, other) -> bool:
@@ -140,7 +137,7 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "data", "--out", "data/0.png/b"), "data/0.png is a file, in which b cannot be saved"),
         (("--data", "tars:no-*.tar"), "no file matches no-*.tar"),
         (("--data", "data", "--out", "data"), "data is there and no pipeline, so it will not be replaced"),
-        (("--data", "data", "--out", "/proc/o"), "/proc cannot be written"),
+        (("--data", "data", "--out", "/proc/o"), "/proc/o cannot be written"),
         (("--data", "data", "--checkpoints", "/proc/c"), "/proc/c cannot be written"),
         (("--data", "data", "--out", "teacher"), "teacher is or holds the folder of the teacher, which saving would delete"),
         (("--data", "data", "--out", "../here/student"), "student is or holds the folder of the student, which saving would"),

@@ -522,9 +522,8 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):
 @pytest.mark.parametrize(("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp", "FSDP"), ("deepspeed", "DEEPSPEED")])
 def test_the_configurations_that_docs_name_are_accelerate_s(name, kind):
     path = Path(__file__).parents[1] / "docs" / "accelerate" / f"{name}.yaml"
-    assert (
-        load_config_from_file(str(path)).distributed_type == DistributedType[kind]
-    )  # which refuses keys that it does not know
+    found = load_config_from_file(str(path))  # which refuses keys that it does not know
+    assert found.distributed_type == DistributedType[kind]
 
 
 TOGETHER = """

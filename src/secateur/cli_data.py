@@ -71,7 +71,7 @@ def examples_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator
 
 
 def check_pictures(asked: Data) -> None:
-    """Nothing; ValueError where a picture of a folder cannot be read: it is mended before any is encoded, and none twice."""
+    """Nothing; ValueError for a picture of a folder that cannot be read. Once any are encoded, mending it would lose them."""
     from secateur import dataset
 
     if asked.source is None or asked.source == SCENES or asked.source.startswith((HUB, TARS)):

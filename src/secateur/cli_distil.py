@@ -159,13 +159,9 @@ def check_folders(student: Path, teacher: str, out: Path, checkpoints: Path) -> 
     for name, folder in needed.items():
         if folder is not None and folder.resolve().is_relative_to(out.resolve()):
             raise FileExistsError(f"{out} is or holds the folder of the {name}, which saving would delete: give another --out")
-    if out.parent.is_file():
-        raise NotADirectoryError(f"{out.parent} is a file, in which {out.name} cannot be saved: give another --out")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {out.parent} to save {out.name} in: make it first")
     if out.exists() and not (out / "model_index.json").is_file():
         raise FileExistsError(f"{out} is there and no pipeline, so it will not be replaced: give another folder by --out")
-    check_writable(out.parent, folder=True)
+    check_writable(out.parent, folder=True) if out.exists() else check_writable(out)
     check_writable(checkpoints, folder=True, option="--checkpoints")
 
 
