@@ -6,10 +6,13 @@
 
 emoji-sd: LAPTOP-Diff's plan at keep 0.5 and at BK-Small's size, BK-Small, and a random one for each seed, all with normalized
 distillation; LAPTOP's also with plain features, with outputs alone, and with the task alone. With half of the MACs more is
-lost; BK-Tiny, which takes more than half, then stands for BK-Small. emoji-dit: six of its twelve blocks, LAPTOP's choice (with
-plain features too), every second one, the middle ones and random ones: does a low output loss before training foretell what is
-recovered (TinyFusion, arXiv 2412.01199, says it does not)? LAPTOP's also without any pictures, taught with what the teacher
-draws. Every row is saved when it is done, and a rerun goes on within a run too. Writes results/recovery-PIPE.json and .png
+lost; BK-Tiny, which takes more than half, then stands for BK-Small, and LAPTOP's is taught with other weights of the features
+too. emoji-dit: six of its twelve blocks, LAPTOP's choice (with plain features too), every second one, the middle ones and random
+ones: does a low output loss before training foretell what is recovered (TinyFusion, arXiv 2412.01199, says it does not)?
+LAPTOP's also without any pictures, taught with what the teacher draws: of all classes, or of half of them, and then with the
+other half heard at noisy samples or not at all.
+
+Every row is saved when it is done, and a rerun goes on within a run too. Writes results/recovery-PIPE.json and .png
 (recovery-PIPE-macs), and of the feature terms of LAPTOP's student by site, plain and normalized, results/recovery-terms-
 PIPE.json and .png.
 """
@@ -44,6 +47,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 KEEP, EXAMPLES, TUPLES, STEPS, BATCH = 0.5, 8192, 64, 25, 8
 FIRST_SEED, DRAWN_SEED = 60_000, 200_000  # of the images that are judged, and of those that are taught with
 DRAWN = 1024  # images that the teacher draws, where there are no pictures
+CLASSES, HALF = 256, 128  # of emoji-dit, eight for each object; those that are drawn of half of them
 SHARES = (0.1, 0.3, 1.0)  # of the updates, where students are judged; before training once for each plan
 WATCHED, SHOWN = 200, 40  # records of the terms in a run, and those that the results keep
 NORMALIZED = DistilSettings(
@@ -54,8 +58,12 @@ WAYS = {
     "plain": replace(NORMALIZED, normalize="none"),
     "output-only": replace(NORMALIZED, task=0.0, feature=0.0),
     "task-only": replace(NORMALIZED, output=0.0, feature=0.0),
+    "normalized, features weigh 1": replace(NORMALIZED, feature=1.0),
+    "normalized, features weigh 0.01": replace(NORMALIZED, feature=0.01),
     "drawn by the teacher": NORMALIZED,
     "drawn by the teacher, prompts swapped": replace(NORMALIZED, swap_rate=0.5),
+    "half of the classes drawn": NORMALIZED,
+    "half of the classes drawn, all swapped": replace(NORMALIZED, swap_rate=0.5),
 }
 FEATURED = ("plain", "normalized")  # ways that look at features
 ARMS = {  # plan, how it is distilled; what matters most first
@@ -75,6 +83,8 @@ ARMS = {  # plan, how it is distilled; what matters most first
         ("laptop", "plain"),
         ("laptop", "output-only"),
         ("laptop", "task-only"),
+        ("laptop", "normalized, features weigh 1"),
+        ("laptop", "normalized, features weigh 0.01"),
     ),
     "emoji-dit": (
         ("laptop", "normalized"),
@@ -84,6 +94,8 @@ ARMS = {  # plan, how it is distilled; what matters most first
         ("laptop", "plain"),
         ("laptop", "drawn by the teacher"),
         ("laptop", "drawn by the teacher, prompts swapped"),
+        ("laptop", "half of the classes drawn"),
+        ("laptop", "half of the classes drawn, all swapped"),
     ),
 }
 
@@ -122,10 +134,22 @@ class Bench:
         calls = [macs.count(denoiser).call() for denoiser in (student, self.teacher)]
         return {"keep": parameters(student) / parameters(self.teacher), "keep_macs": calls[0] / calls[1]}
 
-    def taught_with(self, way: str) -> Examples:
-        """The renderer's pictures, or what the teacher draws by prompts alone."""
-        if not way.startswith("drawn"):
-            return self.examples
+    def taught_with(self, way: str) -> tuple[Examples, Examples | None]:
+        """The renderer's pictures, or what the teacher draws by prompts alone; and prompts that are only heard."""
+        if "drawn" not in way:
+            return self.examples, None
+        drawn = self.drawn()
+        if not way.startswith("half"):
+            return drawn, None
+        [places] = (drawn.conditions["class_labels"] < HALF).nonzero(as_tuple=True)
+        half = replace(
+            drawn, latents=drawn.latents[places], conditions={"class_labels": drawn.conditions["class_labels"][places]}
+        )
+        others = store.joined(dataset.unpictured(self.pipe, range(HALF, CLASSES)))
+        return half, others if way.endswith("swapped") else None
+
+    def drawn(self) -> Examples:
+        """What the teacher draws, made once."""
         path, made = self.folder / f"drawn-{DRAWN}.safetensors", {"pipe": self.name, "drawn": DRAWN}
         asked, _ = zoo.conditions(self.name, DRAWN, calibration=True)
         call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[self.name], "batch_size": BATCH}
@@ -231,8 +255,8 @@ def run(shared: Bench, arm: tuple[str, str], seed: int, updates: int, *, done: s
     known = {"plan": name, "way": way, "seed": seed, **shared.kept(student)}
     marks = sorted({round(share * updates) for share in SHARES} - {0})
     folder = folder_of(shared.folder, arm, seed)
-    settings = replace(WAYS[way], steps=updates, seed=seed)
-    steps = distil(teacher, student, shared.taught_with(way), shared.pipe.scheduler, settings=settings, null=shared.null,
+    settings, (examples, others) = replace(WAYS[way], steps=updates, seed=seed), shared.taught_with(way)
+    steps = distil(teacher, student, examples, shared.pipe.scheduler, settings=settings, null=shared.null, others=others,
                    folder=folder, save_every=marks[0], sites=features.sites(teacher, student, plan=plan))  # fmt: skip
     start = time.perf_counter()
     for step in steps:

@@ -15,9 +15,9 @@ import torch
 from diffusers import DiTPipeline, UNet2DConditionModel
 from PIL import Image
 
-from secateur import dataset, drop_layers, pipes, terminal, training
+from secateur import dataset, drop_layers, pipes, store, terminal, training
 from secateur.checkpoints import FILE
-from secateur.cli_data import Data, source_of
+from secateur.cli_data import Data, pairs, source_of
 from secateur.cli_distil import EXAMPLES
 from secateur.features import named_sites
 from secateur.plan import load
@@ -29,6 +29,7 @@ from test_distil import apart
 from tiny_pipes import dit
 
 QUICK = ("--teacher", "teacher", "--updates", "4", "--batch-size", "2", "--save-every", "2", "--lr", "1e-3")
+DATA = Data("teacher", None, None, 1, None, None, 1, None, 0)
 
 
 @pytest.fixture
@@ -67,6 +68,43 @@ def test_a_student_is_taught_and_saved_as_a_pipe(command, words):
     assert Path("student-distilled/plan.json").is_file()
     assert "note:" not in out
     assert {path.name for path in Path().iterdir() if path.name.startswith(".")} == set()
+
+
+def test_prompts_without_pictures_are_heard(command):
+    Path("more.txt").write_text("8\n9\n6\n")
+    words = ("--data", "data", "--swap-rate", "1")
+    assert command(*words, "-o", "alone")[0] == 0
+    code, _, error = command(*words, "--swap-prompts", "more.txt", "-o", "heard")
+    assert code == 0, error
+    assert store.load("heard-checkpoints/unpictured.safetensors").conditions["class_labels"].tolist() == [8, 9, 6]
+    assert not equal(weights("alone"), weights("heard"))
+    Path("more.txt").write_text("2\n")
+    code, _, error = command(*words, "--swap-prompts", "more.txt", "-o", "heard")
+    assert (code, "whose prompts is 'more.txt with text" in error) == (1, True)
+
+
+def test_weight_decay_and_clipping_are_as_asked(command, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "update", lambda course, _: seen.append(course.settings) or sys.exit(9))
+    command("--data", "data", "--weight-decay", "0.2", "--clip", "0")
+    command("--data", "data", "-o", "o")
+    assert [(s.weight_decay, s.clip) for s in seen] == [(0.2, None), (0.01, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("hub:a/b", {"path": "a/b"}), ("tars:x.tar", {"path": "webdataset", "data_files": "x.tar"})],
+)
+def test_a_subset_and_a_split_are_asked_of_datasets(source, told, monkeypatch):
+    asked = {}
+
+    def load_dataset(path, **options):
+        asked.update(options, path=path)
+        return iter([])
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert list(pairs(replace(DATA, source=source, subset="small", split="test"), 8)) == []
+    assert asked == {"name": "small", "split": "test", "streaming": True, **told}
 
 
 def test_two_launched_processes_teach_what_one_does(command):
@@ -133,6 +171,10 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "student"), "student has no metadata.jsonl, so its pictures have no captions"),
         (("--data", "broken"), "broken/1.png is no whole picture"),
         (("--data", "scenes"), "the zoo's scenes are for emoji-dit and emoji-sd, not for teacher"),
+        (("--data", "data", "--swap-prompts", "p.txt"), "--swap-prompts are for noisy samples, and --swap-rate is 0"),
+        (("--data", "data", "--swap-prompts", "p.txt", "--swap-rate", "1"), "there is no file p.txt"),
+        (("--data", "data", "--split", "test"), "--split is of a dataset, and the data are not: give --data hub:OWNER/NAME"),
+        (("--prompts", "student/plan.json", "--subset", "a"), "--subset is of a dataset, and the data are not"),
         (("--data", "data", "--out", "a/b"), "there is no folder a to save b in"),
         (("--data", "data", "--out", "data/0.png/b"), "data/0.png is a file, in which b cannot be saved"),
         (("--data", "tars:no-*.tar"), "no file matches no-*.tar"),
@@ -272,7 +314,7 @@ def test_edited_data_do_not_go_on_from_a_checkpoint(command):
 
 def test_tar_files_are_known_by_their_sizes_and_times(tmp_path):
     def source() -> str | None:
-        return source_of(Data("teacher", f"tars:{tmp_path}/*.tar", None, 1, None, None, 1, None, 0))
+        return source_of(replace(DATA, source=f"tars:{tmp_path}/*.tar"))
 
     (tmp_path / "a.tar").write_bytes(b"1")
     before = source()

@@ -9,8 +9,10 @@ import tarfile
 import zlib
 from io import BytesIO
 from itertools import islice
+from pathlib import Path
 from types import ModuleType
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -151,6 +153,33 @@ def test_tar_files_are_streamed_by_datasets(tmp_path, monkeypatch):
     assert found == [((8, 8, 3), pytest.approx(n * 100 / 255), f"fox {n}") for n in range(2)]
 
 
+def test_subsets_and_splits_are_those_of_a_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    repository = Path("owner/name")
+    repository.mkdir(parents=True)
+    kinds = datasets.Features(image=datasets.Image(), text=datasets.Value("string"))
+    for k, part in enumerate(("train", "test")):
+        rows = {"image": [Image.new("RGB", (10, 12), (100 * k,) * 3)], "text": [part]}
+        datasets.Dataset.from_dict(rows, features=kinds).to_parquet(repository / f"{part}.parquet")
+    splits = "".join(f"\n  - split: {part}\n    path: {part}.parquet" for part in ("train", "test"))
+    subsets = "".join(f"- config_name: {name}\n  data_files:{splits}\n" for name in ("small", "large"))
+    (repository / "README.md").write_text(f"---\nconfigs:\n{subsets}---\n")
+    [(image, text)] = dataset.from_datasets("owner/name", size=8, name="small", split="test")
+    assert (float(image.mean()), text) == (pytest.approx(100 / 255), "test")
+    [(image, text)] = dataset.from_datasets("owner/name", size=8, name="large")
+    assert (float(image.mean()), text) == (0, "train")
+    says = {
+        "Config name is missing.*small": {},
+        "'huge' not found": {"name": "huge"},
+        "Bad split": {"name": "small", "split": "none"},
+    }
+    for message, options in says.items():
+        with pytest.raises(ValueError, match=rf"^owner/name cannot be read as a dataset \(.*{message}.*\): name one") as caught:
+            dataset.from_datasets("owner/name", size=8, **options)
+        assert len(str(caught.value).splitlines()) == 1
+
+
 def png(grey: int) -> bytes:
     """A picture of one grey."""
     file = BytesIO()
@@ -162,14 +191,14 @@ def test_rows_of_datasets(monkeypatch):
     picture = Image.new("RGB", (6, 9), (255, 0, 0))
     asked = {}
 
-    def load_dataset(name, **options):
-        asked.update(options, name=name)
+    def load_dataset(path, **options):
+        asked.update(options, path=path)
         return iter([{"jpg": picture, "txt": b"a fox"}, {"image": picture, "label": 3}, {"image": "0.png", "text": "a"}])
 
     module = ModuleType("datasets")
     monkeypatch.setattr(module, "load_dataset", load_dataset, raising=False)
     monkeypatch.setitem(sys.modules, "datasets", module)
-    rows = dataset.from_datasets("webdataset", size=6, data_files="x.tar")
+    rows = dataset.from_datasets("webdataset", size=6, data_files="x.tar", name="small")
     assert [next(rows)[1], next(rows)[1]] == ["a fox", 3]
     with pytest.raises(ValueError, match=r"row 2 of x.tar has no picture \(image or jpg"):
         next(rows)
@@ -186,7 +215,7 @@ def test_rows_of_datasets(monkeypatch):
     monkeypatch.setattr(module, "load_dataset", lambda *_, **__: torn())
     with pytest.raises(ValueError, match=r"row 1 of x.tar cannot be read \(image file is truncated\): mend it"):
         list(dataset.from_datasets("webdataset", size=6, data_files="x.tar"))
-    assert asked == {"name": "webdataset", "split": "train", "streaming": True, "data_files": "x.tar"}
+    assert asked == {"path": "webdataset", "name": "small", "split": "train", "streaming": True, "data_files": "x.tar"}
 
 
 def test_without_datasets_one_sentence_says_what_to_install(monkeypatch):
@@ -233,6 +262,14 @@ def test_prompts_alone_give_what_the_teacher_draws():
     drawn = pipe(class_labels=[4, 7, 4], generator=generators, output_type="pt", **call).images
     decoded = pipe.vae.decode(found.latents / pipe.vae.config.scaling_factor).sample
     torch.testing.assert_close((decoded / 2 + 0.5).clamp(0, 1), torch.as_tensor(drawn), atol=1e-5, rtol=1e-4)
+
+
+def test_prompts_without_pictures_have_the_conditions_of_those_with():
+    pipe, _ = dit()
+    found = store.joined(dataset.unpictured(pipe, [4, 7, 1], first=1, batch_size=1))
+    assert found.conditions["class_labels"].tolist() == [7, 1]
+    assert found.latents.shape == (2, 1, 1)
+    assert not found.latents.any()
 
 
 def test_no_prompt_is_what_guidance_compares_with():

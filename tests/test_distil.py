@@ -386,6 +386,39 @@ def test_conditions_are_dropped_and_swapped():
     assert torch.equal(swapped.question.arguments["sample"], plain.question.arguments["sample"])
 
 
+def test_swapped_samples_get_prompts_without_pictures_too():
+    teacher, student, examples, scheduler, found = made()
+    others = replace(examples_for(teacher, seed=5), latents=torch.zeros(N, 1, 1))
+    settings = replace(QUICK, swap_rate=1.0)
+
+    def heard(others):
+        asked = lesson(Course(teacher, student, examples, scheduler, settings, found, None, None, others), range(400))
+        return asked.question.arguments["encoder_hidden_states"], asked.own
+
+    both = torch.cat([part.conditions["encoder_hidden_states"] for part in (examples, others)])
+    (without, _), (told, own) = heard(None), heard(others)
+    places = [(both == x).flatten(1).all(1).nonzero().item() for x in told]
+    new = torch.tensor(places) >= N
+    assert set(places) == set(range(2 * N))
+    assert not new[own].any()
+    assert 0.4 < new[~own].float().mean() < 0.6
+    assert torch.equal(without[own], told[own])
+    alone, _ = ran(settings=settings)
+    taught, _ = ran(settings=settings, others=others)
+    assert not equal(alone, taught)
+
+
+def test_other_prompts_that_do_not_fit_are_refused():
+    teacher = tiny("sd15")
+    others = replace(examples_for(teacher, seed=5), latents=torch.zeros(N, 1, 1))
+    with pytest.raises(ValueError, match="there are other prompts and swap_rate is 0, so that no sample gets them"):
+        ran(others=others)
+    states = others.conditions["encoder_hidden_states"]
+    for changed, given in (({"encoder_hidden_states": states[..., :7]}, r"\(6, 5, 7\)"), ({}, "no shape")):
+        with pytest.raises(ValueError, match=f"have encoder_hidden_states of {given} and the examples of \\(6, 5, 8\\): make"):
+            ran(settings=replace(QUICK, swap_rate=1.0), others=replace(others, conditions=changed))
+
+
 def test_samples_with_the_condition_of_another_have_no_task():
     _, told = ran(settings=replace(QUICK, batch_size=4, swap_rate=1.0))
     teacher, student, examples, scheduler, found = made()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,10 @@ HUB, TARS, SCENES = "hub:", "tars:", "scenes"
 
 @dataclass(frozen=True)
 class Data:
-    """What examples are made of: the teacher with pictures from a source, or with prompts alone by which it draws."""
+    """What examples are made of: the teacher with pictures from a source, or with prompts alone by which it draws.
+
+    subset, split: of a dataset. unpictured: file of prompts that are heard at noisy samples alone.
+    """
 
     teacher: str
     source: str | None
@@ -30,6 +33,9 @@ class Data:
     steps: int
     guidance_scale: float | None
     seed: int
+    subset: str | None = None
+    split: str | None = None
+    unpictured: str | None = None
 
 
 def check_data(asked: Data) -> None:
@@ -39,13 +45,18 @@ def check_data(asked: Data) -> None:
     source, prompts = asked.source, asked.prompts
     if (source is None) == (prompts is None):
         raise ValueError("found both --data and --prompts or neither: give pictures with captions, or prompts alone")
-    if prompts is not None and not Path(prompts).is_file():
-        raise FileNotFoundError(f"there is no file {prompts}: write prompts into it, one a line")
+    for file in (prompts, asked.unpictured):
+        if file is not None and not Path(file).is_file():
+            raise FileNotFoundError(f"there is no file {file}: write prompts into it, one a line")
     if source == SCENES and asked.teacher not in zoo.NAMES:
         raise ValueError(f"the zoo's scenes are for {' and '.join(zoo.NAMES)}, not for {asked.teacher}: give a folder")
+    of_datasets = source is not None and source.startswith((HUB, TARS))
+    for option, value in {"subset": asked.subset, "split": asked.split}.items():
+        if value is not None and not of_datasets:
+            raise ValueError(f"--{option} is of a dataset, and the data are not: give --data {HUB}OWNER/NAME, or leave it out")
     if source is None or source == SCENES:
         return
-    if not source.startswith((HUB, TARS)):
+    if not of_datasets:
         dataset.metadata(Path(source), caption=asked.caption)
         return
     dataset.loader()
@@ -58,13 +69,44 @@ def examples_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator
 
     ValueError: they are others, and a distillation in the same folder goes on from a checkpoint that learnt from them.
     """
+    some = partial(parts, asked, pipe, batch_size=batch_size)
+    return made_once(path, some, made=made_of(asked, pipe), limit=asked.limit, accelerator=accelerator,
+                     before=partial(check_pictures, asked))  # fmt: skip
+
+
+def unpictured_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator: Any) -> Examples | None:
+    """The conditions of prompts without pictures, where there are some, kept like the examples."""
+    from secateur import dataset, fingerprint
+
+    if asked.unpictured is None:
+        return None
+    prompts = read_prompts(Path(asked.unpictured))
+    made = {"teacher": fingerprint.of_pipe(pipe), "prompts": text_of(asked.unpictured)}
+
+    def some(first: int) -> Iterator[Examples]:
+        return dataset.unpictured(pipe, prompts, first=first, batch_size=batch_size)
+
+    return made_once(path, some, made=made, limit=len(prompts), accelerator=accelerator)
+
+
+def made_once(
+    path: Path,
+    some: Callable[[int], Iterator[Examples]],
+    *,
+    made: Mapping[str, Any],
+    limit: int,
+    accelerator: Any,
+    before: Callable[[], None] = lambda: None,
+) -> Examples:
+    """The examples in a file, made by one process where it has none or others.
+
+    some: gives those from a number on. before: what is checked first.
+    """
     from secateur import store
 
-    made = made_of(asked, pipe)
     if (accelerator is None or accelerator.is_main_process) and not is_made(path, made):
-        check_pictures(asked)
-        numbers = store.making(partial(parts, asked, pipe, batch_size=batch_size), path, made=made)
-        watched(numbers, asked.limit, path.parent)
+        before()
+        watched(store.making(some, path, made=made), limit, path.parent)
     if accelerator is not None:
         accelerator.wait_for_everyone()
     return store.load(path, made=made)
@@ -116,13 +158,19 @@ def made_of(asked: Data, pipe: Any) -> dict[str, Any]:
     from secateur import fingerprint
     from secateur.schedule import scheduler_signature
 
-    found = asdict(asked) | {"teacher": fingerprint.of_pipe(pipe), "source": source_of(asked)}
+    found = asdict(asked) | {"teacher": fingerprint.of_pipe(pipe), "source": source_of(asked), "unpictured": None}
     if asked.prompts is None:
         return found | {"steps": None, "guidance_scale": None}
     guidance = guidance_of(pipe, asked.teacher, asked.guidance_scale)
-    text = fingerprint.of_bytes(Path(asked.prompts).read_bytes())
     drawn = {"guidance_scale": guidance, "scheduler": list(scheduler_signature(pipe.scheduler))}
-    return found | drawn | {"prompts": f"{Path(asked.prompts)} with text {text}"}
+    return found | drawn | {"prompts": text_of(asked.prompts)}
+
+
+def text_of(file: str) -> str:
+    """The name of a file of prompts with what tells that they were edited."""
+    from secateur import fingerprint
+
+    return f"{Path(file)} with text {fingerprint.of_bytes(Path(file).read_bytes())}"
 
 
 def source_of(asked: Data) -> str | None:
@@ -162,12 +210,13 @@ def pairs(asked: Data, side: int) -> Iterator[Pair]:
     from secateur import dataset
 
     source, size, caption = asked.source or "", asked.size or side, asked.caption
+    part = {key: value for key, value in {"name": asked.subset, "split": asked.split}.items() if value is not None}
     if source == SCENES:
         return dataset.scenes(asked.teacher, seed=asked.seed)
     if source.startswith(HUB):
-        return dataset.from_datasets(source.removeprefix(HUB), size=size, caption=caption)
+        return dataset.from_datasets(source.removeprefix(HUB), size=size, caption=caption, **part)
     if source.startswith(TARS):
-        return dataset.from_datasets("webdataset", size=size, caption=caption, data_files=source.removeprefix(TARS))
+        return dataset.from_datasets("webdataset", size=size, caption=caption, data_files=source.removeprefix(TARS), **part)
     return dataset.from_folder(source, size=size, caption=caption)
 
 

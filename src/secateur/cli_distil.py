@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table, box
 
-from secateur.cli_data import HUB, SCENES, TARS, Data, check_data, examples_of
+from secateur.cli_data import HUB, SCENES, TARS, Data, check_data, examples_of, unpictured_of
 from secateur.terminal import (
     AsJson,
     Device,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from secateur.plan import Plan
 
 app = typer.Typer()
-EXAMPLES, PLAN = "examples.safetensors", "plan.json"
+EXAMPLES, UNPICTURED, PLAN = "examples.safetensors", "unpictured.safetensors", "plan.json"
 
 
 @app.command()
@@ -46,6 +46,9 @@ def distil(
     prompts: Annotated[
         Path | None, typer.Option(help="without pictures: prompts by which the teacher draws, one a line")
     ] = None,
+    swap_prompts: Annotated[
+        Path | None, typer.Option(help="prompts without pictures that --swap-rate hands round too, one a line")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the pipe; default: STUDENT-distilled")] = None,
     plan: Annotated[
         Path | None, typer.Option(help="of a transformer: the plan it was cut by; default: STUDENT/plan.json")
@@ -54,12 +57,16 @@ def distil(
     limit: Annotated[int, typer.Option(min=1, help="examples at most; of prompts and scenes just as many")] = 10_000,
     size: Annotated[int | None, typer.Option(min=8, help="side of the pictures; default: what the pipe draws")] = None,
     caption: Annotated[str | None, typer.Option(help="column with the captions; default: text, caption, …")] = None,
+    subset: Annotated[str | None, typer.Option(help="of a Hub dataset that has several")] = None,
+    split: Annotated[str | None, typer.Option(help="of a dataset; default: train")] = None,
     updates: Annotated[int, typer.Option(min=1, help="updates of the student")] = 1000,
     batch_size: Annotated[int, typer.Option(min=1, help="samples at once, over all processes")] = 8,
     accumulation: Annotated[int, typer.Option(min=1, help="batches for one update")] = 1,
     lr: Annotated[float, typer.Option(help="highest learning rate")] = 5e-5,
     warmup: Annotated[int, typer.Option(min=0, help="updates until it is reached")] = 0,
     schedule: Annotated[str, typer.Option(help="of the learning rate: constant or cosine")] = "constant",
+    weight_decay: Annotated[float, typer.Option(help="of AdamW")] = 0.01,
+    clip: Annotated[float, typer.Option(help="longest gradient; 0: any")] = 1.0,
     normalize: Annotated[str, typer.Option(help="of features: mean_square, norm, running or none")] = "mean_square",
     task: Annotated[float, typer.Option(help="weight of the task term")] = 1.0,
     output: Annotated[float, typer.Option(help="weight of the output term")] = 1.0,
@@ -92,10 +99,14 @@ def distil(
     if named and not feature:
         raise ValueError("sites are where features are compared, and --feature is 0: leave one of the two out")
     settings = DistilSettings(
-        steps=updates, batch_size=batch_size, accumulation=accumulation, lr=lr, warmup=warmup, schedule=schedule, task=task,
-        output=output, feature=feature, normalize=normalize, timesteps="stratified", null_rate=null_rate, swap_rate=swap_rate,
-        ema=ema or None, mixed_precision=mixed_precision, checkpointing=checkpointing, seed=seed)  # fmt: skip
-    asked = Data(teacher, data, None if prompts is None else str(prompts), limit, size, caption, steps, guidance_scale, seed)
+        steps=updates, batch_size=batch_size, accumulation=accumulation, lr=lr, warmup=warmup, schedule=schedule,
+        weight_decay=weight_decay, clip=clip or None, task=task, output=output, feature=feature, normalize=normalize,
+        timesteps="stratified", null_rate=null_rate, swap_rate=swap_rate, ema=ema or None, mixed_precision=mixed_precision,
+        checkpointing=checkpointing, seed=seed)  # fmt: skip
+    asked = Data(teacher, data, None if prompts is None else str(prompts), limit, size, caption, steps, guidance_scale, seed,
+                 subset, split, None if swap_prompts is None else str(swap_prompts))  # fmt: skip
+    if swap_prompts and not swap_rate:
+        raise ValueError("--swap-prompts are for noisy samples, and --swap-rate is 0: give both, such as --swap-rate 0.5")
     out = out or beside(student, "distilled")
     checkpoints = checkpoints or beside(out, "checkpoints")
     check_folders(student, teacher, out, checkpoints)
@@ -128,7 +139,8 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
     features.check_inputs(net, pupil)
     examples = examples_of(checkpoints / EXAMPLES, asked, teacher, settings.batch_size, accelerator)
     null = dataset.null(teacher, labels="class_labels" in examples.conditions) if settings.null_rate else None
-    steps = distil(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null,
+    others = unpictured_of(checkpoints / UNPICTURED, asked, teacher, settings.batch_size, accelerator)
+    steps = distil(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null, others=others,
                    folder=checkpoints, save_every=save_every, accelerator=accelerator)  # fmt: skip
     last = watched(steps, settings.steps, checkpoints)
     weights = {name: whole(p.detach()) for name, p in pupil.named_parameters()}

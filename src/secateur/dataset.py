@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from secateur import calibration
-from secateur.examples import Examples, asked_for, from_images, from_trajectory
+from secateur.examples import Examples, asked_for, from_images, from_prompts, from_trajectory
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -121,19 +121,26 @@ def squared(image: Image.Image, *, size: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.float32) / 255
 
 
-def from_datasets(name: str, *, size: int, caption: str | None = None, split: str = "train", **options: Any) -> Iterator[Pair]:
-    """Pairs of a Hub dataset, read as they are asked for; or with name "webdataset" and data_files=… of tar files.
+def from_datasets(path: str, *, size: int, caption: str | None = None, split: str = "train", **options: Any) -> Iterator[Pair]:
+    """Pairs of a Hub dataset, read as they are asked for; or with path "webdataset" and data_files=… of tar files.
 
-    options: of `datasets.load_dataset`. ModuleNotFoundError where datasets is not installed; ValueError where a row has no
-    picture or no caption.
+    options: of `datasets.load_dataset`, such as the name of a subset. ModuleNotFoundError where datasets is not installed;
+    ValueError where a row has no picture or no caption.
     """
-    rows, shown = streamed(name, split=split, **options), options.get("data_files", name)
+    rows, shown = streamed(path, split=split, **options), options.get("data_files", path)
     return (pair(row, f"row {n} of {shown}", size=size, caption=caption) for n, row in readable(rows, shown))
 
 
-def streamed(name: str, **options: Any) -> Iterable[Mapping[str, Any]]:
-    """The rows of a dataset, streamed."""
-    return loader()(name, **{"streaming": True, **options})
+def streamed(path: str, **options: Any) -> Iterable[Mapping[str, Any]]:
+    """The rows of a dataset, streamed; ValueError where there is no such dataset, subset or split."""
+    load = loader()
+    try:
+        return load(path, **{"streaming": True, **options})
+    except (ValueError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} cannot be read as a dataset ({said}): name one that there is, its subset and split"
+        ) from error
 
 
 def loader() -> Callable[..., Any]:
@@ -227,6 +234,14 @@ def drawn(
         seeds = [seed + n for n in numbers]
         trajectory = calibration.record(pipe, asked, seeds=seeds, batch_size=batch_size, **call)
         yield from_trajectory(pipe, trajectory)
+
+
+def unpictured(
+    pipe: DiffusionPipeline, prompts: Sequence[Condition], *, first: int = 0, batch_size: int = 8, **call: Any
+) -> Iterator[Examples]:
+    """Examples of prompts from number `first` on, for their conditions alone, `batch_size` at a time."""
+    for start in range(first, len(prompts), batch_size):
+        yield from_prompts(pipe, prompts[start : start + batch_size], **call)
 
 
 def null(pipe: DiffusionPipeline, *, labels: bool = False, **call: Any) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def distil(
     settings: DistilSettings = DEFAULTS,
     sites: Mapping[str, str] | None = None,
     null: Mapping[str, Any] | None = None,
+    others: Examples | None = None,
     folder: str | Path | None = None,
     save_every: int = 500,
     accelerator: Accelerator | None = None,
@@ -63,15 +64,15 @@ def distil(
 
     teacher: stays as it is. student: float32 weights, on the teacher's device. examples: see `examples`. scheduler: of the
     pipe, for its noise. sites: module of the student → module of the teacher; by default `features.sites`. null: the
-    denoiser's conditions for no prompt, of one sample, where settings.null_rate is not 0. folder: where the training is saved
-    every so many updates and at the end; made again with the same arguments, of which the student has the weights that it began
-    with, it goes on from there, and first yields the step that was saved. accelerator: each batch is spread over its
-    processes, which changes no result but by rounding; terms go to its trackers. ValueError, TypeError: arguments that do not
-    fit, each in a sentence.
+    denoiser's conditions for no prompt, of one sample, where settings.null_rate is not 0. others: prompts without pictures,
+    which swapped samples get too; see `dataset.unpictured`. folder: where the training is saved every so many updates and at
+    the end; made again with the same arguments, of which the student has the weights that it began with, it goes on from there,
+    and first yields the step that was saved. accelerator: each batch is spread over its processes, which changes no result but
+    by rounding; terms go to its trackers. ValueError, TypeError: arguments that do not fit, each in a sentence.
     """
     if sites is None:
         sites = features.sites(teacher, student) if settings.feature else {}
-    course = Course(teacher, student, examples, scheduler, settings, dict(sites), null, accelerator)
+    course = Course(teacher, student, examples, scheduler, settings, dict(sites), null, accelerator, others)
     check(course)
     if save_every < 1:
         raise ValueError(f"found save_every={save_every}, wanted the updates from one saving to the next: give 1 or more")
@@ -153,8 +154,23 @@ def check(course: Course) -> None:
         raise ValueError(f"null_rate is {s.null_rate} and there is no null condition: give `null`, see dataset.null")
     if s.null_rate and course.null is not None and (missing := sorted(course.examples.conditions.keys() - course.null.keys())):
         raise ValueError(f"the null condition lacks {missing[0]}, which the examples have: make it by the same pipe")
+    if course.others is not None:
+        check_others(course.others, course)
     prediction(course.scheduler)
     check_processes(course)
+
+
+def check_others(others: Examples, course: Course) -> None:
+    """Nothing; ValueError where samples could not get the conditions of `others`, or never would."""
+    if not course.settings.swap_rate:
+        raise ValueError("there are other prompts and swap_rate is 0, so that no sample gets them: give it, such as 0.5")
+    own, given = (features.shapes(part.conditions) for part in (course.examples, others))
+    if wrong := [name for name in own | given if own.get(name, ())[1:] != given.get(name, ())[1:]]:
+        name = wrong[0]
+        raise ValueError(
+            f"the other prompts have {name} of {given.get(name, 'no shape')} and the examples of {own.get(name, 'no shape')}: "
+            "make both by the same pipe"
+        )
 
 
 def check_processes(course: Course) -> None:
@@ -192,6 +208,7 @@ def arguments(course: Course) -> dict[str, Any]:
         "sites": [list(pair) for pair in course.sites.items()],
         "scheduler": list(scheduler_signature(course.scheduler)),
         "examples": digest(course.examples),
+        **({} if course.others is None else {"others": digest(course.others)}),
     }
 
 

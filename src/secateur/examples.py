@@ -101,6 +101,11 @@ def from_images(
     return together(torch.cat([encoded(pipe.vae, part) for part in pixels.split(batch_size)]), asked)
 
 
+def from_prompts(pipe: DiffusionPipeline, prompts: Sequence[Any], **call: Any) -> Examples:
+    """Examples for their conditions alone: a zero of shape (1, 1) stands for the latents of each. call: as in `from_images`."""
+    return told(torch.zeros(len(prompts), 1, 1), asked_for(pipe, prompts, call=call))
+
+
 def from_trajectory(pipe: DiffusionPipeline, trajectory: Trajectory) -> Examples:
     """Examples without images: what the teacher itself drew, with the conditions that it drew them by."""
     return together(trajectory.latents[-1].float(), asked_for(pipe, trajectory.conditions, call=trajectory.options))
@@ -263,6 +268,12 @@ def together(latents: Tensor, asked: Sequence[Asked]) -> Examples:
         )
     if len(latents) != len(asked):
         raise ValueError(f"found {len(latents)} images and {len(asked)} conditions: give one condition for each")
+    return told(latents, asked)
+
+
+def told(latents: Tensor, asked: Sequence[Asked]) -> Examples:
+    """Examples of latents (N, …) with what was asked for each."""
+    first = asked[0]
     own = [name for name, value in first.conditions.items() if not is_shared(value)]
     conditions = {name: joined(name, [one.conditions[name] for one in asked]) for name in own}
     shared = {name: value for name, value in first.conditions.items() if name not in own}

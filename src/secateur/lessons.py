@@ -33,7 +33,8 @@ class DistilSettings:
     task, output, feature: weights λ of the terms; a term of weight 0 is not computed. normalize: see `distil_loss.scales`.
     timesteps: "uniform", or "stratified" so that those of an update spread evenly. null_rate: how often a sample gets the
     null condition, for classifier-free guidance. swap_rate: how often, at the noisiest timestep, a sample gets the condition
-    of another one (in proportion to the timestep, ours; Random Conditioning, CVPR 2025); such a sample has no task term.
+    of another one, or of a prompt without a picture (in proportion to the timestep, ours; Random Conditioning, CVPR 2025,
+    arXiv 2504.02011); such a sample has no task term.
     mixed_precision: "no", "bf16" or "fp16". checkpointing: recompute activations on the way back, to save memory.
     seed: of the order of samples, timesteps, noise and conditions.
     """
@@ -82,7 +83,10 @@ class DistilSettings:
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """What one distillation works on. sites: module of the student → of the teacher. null: the condition of no prompt."""
+    """What one distillation works on. sites: module of the student → of the teacher. null: the condition of no prompt.
+
+    others: for their conditions alone, which swapped samples get besides those of `examples`.
+    """
 
     teacher: nn.Module
     student: nn.Module
@@ -92,6 +96,7 @@ class Course:
     sites: Mapping[str, str]
     null: Mapping[str, Any] | None
     accelerator: Accelerator | None
+    others: Examples | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,18 +111,30 @@ def lesson(course: Course, numbers: Sequence[int]) -> Lesson:
     """The lesson of samples by number: neither processes, nor batches, nor an interruption change a sample."""
     s, examples = course.settings, course.examples
     size, last = len(examples), course.scheduler.config["num_train_timesteps"]
+    heard = size + len(course.others or ())
     places = [place(n, size, seed=s.seed) for n in numbers]
     levels = [level(n, s) for n in numbers]
     swapped = [drawn(s.seed, SWAPPED, n).random() < s.swap_rate * u for n, u in zip(numbers, levels, strict=True)]
-    others = [int(drawn(s.seed, SWAPPED, n).integers(size)) for n in numbers]
-    told = torch.tensor([other if swap else p for other, swap, p in zip(others, swapped, places, strict=True)])
-    conditions = tree_map(lambda x: x[told] if torch.is_tensor(x) else x, dict(examples.conditions))
-    batch = replace(examples, latents=examples.latents[torch.tensor(places)], conditions=conditions)
+    others = [int(drawn(s.seed, SWAPPED, n).integers(heard)) for n in numbers]
+    told = [other if swap else p for other, swap, p in zip(others, swapped, places, strict=True)]
+    batch = replace(examples, latents=examples.latents[torch.tensor(places)], conditions=conditions_of(course, told))
     batch = without_prompts(batch, course, numbers)
     noise = torch.stack([noise_of(n, examples.latents.shape[1:], seed=s.seed) for n in numbers])
     timesteps = torch.tensor([int(u * last) for u in levels])
     asked = question(batch, course.scheduler, range(len(numbers)), timesteps=timesteps, noise=noise)
     return Lesson(asked, ~torch.tensor(swapped))
+
+
+def conditions_of(course: Course, places: Sequence[int]) -> dict[str, Any]:
+    """The conditions at places, of the examples first and then of the others."""
+    size, others = len(course.examples), course.others or course.examples
+
+    def picked(own: Any, other: Any) -> Any:
+        if not torch.is_tensor(own):
+            return own
+        return torch.stack([own[k] if k < size else other[k - size] for k in places])
+
+    return tree_map(picked, dict(course.examples.conditions), dict(others.conditions))
 
 
 def without_prompts(batch: Examples, course: Course, numbers: Sequence[int]) -> Examples:
