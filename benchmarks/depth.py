@@ -3,8 +3,9 @@
     python benchmarks/depth.py [emoji-sd|emoji-dit] [--samples 32] [--images 32]     writes results/depth-PIPE.json and .png
 
 Additivity: random sets of layers, from two to all; the sum of each criterion over them against the measured joint output loss.
-Regret: at each budget the sets that each criterion chooses, exactly and greedily, the handcrafted ones and random ones:
-joint output loss and prompt accuracy of what is left, untrained. What is measured is kept in depth-work/, and a rerun goes on.
+Regret: at each budget the sets that each criterion chooses, exactly and greedily, the handcrafted ones and random ones (of
+emoji-dit, whose layers cost alike, all that there are): joint output loss and prompt accuracy of what is left, untrained. What
+is measured is kept in depth-work/, and a rerun goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -233,7 +235,7 @@ def chosen(scored: dict[str, LayerScores], keep: float) -> Iterator[tuple[str, P
 
 
 def feasible(scores: LayerScores, keep: float) -> Iterator[Plan]:
-    """Random sets, each another: layers going in random order until the budget is met."""
+    """Random sets, each another: layers going in random order until the budget is met. Of layers alike, then all the others."""
     found: dict[str, Plan] = {}
     for k in range(100 * RANDOM):
         if len(found) == RANDOM:
@@ -242,6 +244,14 @@ def feasible(scores: LayerScores, keep: float) -> Iterator[Plan]:
         given = planned(with_values(scores, shuffled), keep=keep, method="greedy")
         found[key(given)] = given
     yield from found.values()
+    size = len(next(iter(found.values())).layers)
+    every = combinations(scores.layers, size) if alike(scores) else ()
+    yield from (given for layers in every if key(given := plan_of(scores, layers, made={})) not in found)
+
+
+def alike(scores: LayerScores) -> bool:
+    """Whether all layers cost the same, so that all sets that meet a budget are of one size, and few."""
+    return len(set(scores.costs["parameters"].layers)) == 1
 
 
 def with_values(scores: LayerScores, values: list[int]) -> LayerScores:
@@ -323,7 +333,13 @@ def main() -> None:
         "pipe": args.pipe,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": measure.hardware(),
-        "options": {"samples": args.samples, "images": args.images, "steps": STEPS, "guidance_scale": zoo.GUIDANCE[args.pipe]},
+        "options": {
+            "samples": args.samples,
+            "images": args.images,
+            "steps": STEPS,
+            "guidance_scale": zoo.GUIDANCE[args.pipe],
+            "sets": "all" if alike(output) else "random",
+        },
         "scores": {name: dict(zip(s.layers, s.values.tolist(), strict=True)) for name, s in scored.items()},
         "rows": rows,
     }

@@ -7,8 +7,8 @@
 emoji-sd: LAPTOP-Diff's plan at keep 0.5 and at BK-Small's size, BK-Small, and a random one for each seed, all with normalized
 distillation; LAPTOP's also with plain features, with outputs alone, and with the task alone. With half of the MACs more is
 lost; BK-Tiny, which takes more than half, then stands for BK-Small, and LAPTOP's is taught with other weights of the features
-too. emoji-dit: six of its twelve blocks, LAPTOP's choice (with plain features too), every second one, the middle ones and random
-ones: does a low output loss before training foretell what is recovered (TinyFusion, arXiv 2412.01199, says it does not)?
+too. emoji-dit: six of its twelve blocks, LAPTOP's choice (with plain features too), every second one, the middle ones and
+random ones: does a low output loss before training foretell what is recovered (TinyFusion, arXiv 2412.01199, says it does not)?
 LAPTOP's also without any pictures, taught with what the teacher draws: of all classes, or of half of them, and then with the
 other half heard at noisy samples or not at all.
 

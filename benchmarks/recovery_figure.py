@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 Arm = tuple[str, str]  # plan, and how it is distilled
-COLOURS = ("#1a7f4b", "#c8641b", "#7f8c8d", "#2b6cb0", "#8b4fa0", "#8a6d00", "#5dbb87")
+COLOURS = ("#1a7f4b", "#c8641b", "#7f8c8d", "#2b6cb0", "#8b4fa0", "#8a6d00", "#5dbb87", "#b83280", "#2d3748")
 
 
 def draw(document: Mapping[str, Any], arms: Sequence[Arm], path: Path) -> None:
@@ -44,7 +44,7 @@ def draw(document: Mapping[str, Any], arms: Sequence[Arm], path: Path) -> None:
         axis.grid(alpha=0.2)
     axes[1].set_yscale("log")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", frameon=False, fontsize=9, ncol=3)
-    figure.tight_layout(rect=(0, 0.13, 1, 1))
+    figure.tight_layout(rect=(0, 0.16, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
