@@ -668,6 +668,7 @@ def test_accelerate_in_one_process_changes_nothing_and_its_trackers_get_the_term
         ({"lr": float("nan")}, "found lr=nan"),
         ({"normalize": "l2"}, "no normalization 'l2': choose mean_square, norm, running, none"),
         ({"schedule": "linear"}, "found schedule='linear': choose 'constant' or 'cosine'"),
+        ({"clip": 0.0}, "found clip=0.0, wanted the length that gradients are cut to, or None"),
         ({"null_rate": 1.5}, "found null_rate=1.5, wanted a fraction"),
         ({"task": 0, "output": 0, "feature": 0}, "nothing to learn"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from secateur.plan import Plan
 
 app = typer.Typer()
+DATA, TERMS, LEARNING = (partial(typer.Option, rich_help_panel=name) for name in ("Data", "What is minimised", "Learning"))
 EXAMPLES, UNPICTURED, PLAN = "examples.safetensors", "unpictured.safetensors", "plan.json"
 
 
@@ -41,44 +43,42 @@ def distil(
     student: Annotated[Path, typer.Argument(metavar="STUDENT", help="folder of the student's pipeline")],
     teacher: Annotated[str, typer.Option(help="the pipe that the student was cut from")],
     data: Annotated[
-        str | None, typer.Option(help=f"a folder with metadata.jsonl, {HUB}OWNER/NAME, {TARS}FILES, or {SCENES} (the zoo's)")
+        str | None, DATA(help=f"a folder with metadata.jsonl, {HUB}OWNER/NAME, {TARS}FILES, or {SCENES} (the zoo's)")
     ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="without pictures: prompts by which the teacher draws, one a line")
-    ] = None,
+    prompts: Annotated[Path | None, DATA(help="without pictures: prompts by which the teacher draws, one a line")] = None,
     swap_prompts: Annotated[
-        Path | None, typer.Option(help="prompts without pictures that --swap-rate hands round too, one a line")
+        Path | None, DATA(help="prompts without pictures that --swap-rate hands round too, one a line")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the pipe; default: STUDENT-distilled")] = None,
     plan: Annotated[
         Path | None, typer.Option(help="of a transformer: the plan it was cut by; default: STUDENT/plan.json")
     ] = None,
     checkpoints: Annotated[Path | None, typer.Option(help="folder to go on from; default: OUT-checkpoints")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="examples at most; of prompts and scenes just as many")] = 10_000,
-    size: Annotated[int | None, typer.Option(min=8, help="side of the pictures; default: what the pipe draws")] = None,
-    caption: Annotated[str | None, typer.Option(help="column with the captions; default: text, caption, …")] = None,
-    subset: Annotated[str | None, typer.Option(help="of a Hub dataset that has several")] = None,
-    split: Annotated[str | None, typer.Option(help="of a dataset; default: train")] = None,
-    updates: Annotated[int, typer.Option(min=1, help="updates of the student")] = 1000,
-    batch_size: Annotated[int, typer.Option(min=1, help="samples at once, over all processes")] = 8,
-    accumulation: Annotated[int, typer.Option(min=1, help="batches for one update")] = 1,
-    lr: Annotated[float, typer.Option(help="highest learning rate")] = 5e-5,
-    warmup: Annotated[int, typer.Option(min=0, help="updates until it is reached")] = 0,
-    schedule: Annotated[str, typer.Option(help="of the learning rate: constant or cosine")] = "constant",
-    weight_decay: Annotated[float, typer.Option(help="of AdamW")] = 0.01,
-    clip: Annotated[float, typer.Option(help="longest gradient; 0: any")] = 1.0,
-    normalize: Annotated[str, typer.Option(help="of features: mean_square, norm, running or none")] = "mean_square",
-    task: Annotated[float, typer.Option(help="weight of the task term")] = 1.0,
-    output: Annotated[float, typer.Option(help="weight of the output term")] = 1.0,
-    feature: Annotated[float, typer.Option(help="weight of each feature term")] = 0.1,
+    limit: Annotated[int, DATA(min=1, help="examples at most; of prompts and scenes just as many")] = 10_000,
+    size: Annotated[int | None, DATA(min=8, help="side of the pictures; default: what the pipe draws")] = None,
+    caption: Annotated[str | None, DATA(help="column with the captions; default: text, caption, …")] = None,
+    subset: Annotated[str | None, DATA(help="of a Hub dataset that has several")] = None,
+    split: Annotated[str | None, DATA(help="of a dataset; default: train")] = None,
+    updates: Annotated[int, LEARNING(min=1, help="updates of the student")] = 1000,
+    batch_size: Annotated[int, LEARNING(min=1, help="samples at once, over all processes")] = 8,
+    accumulation: Annotated[int, LEARNING(min=1, help="batches for one update")] = 1,
+    lr: Annotated[float, LEARNING(help="highest learning rate")] = 5e-5,
+    warmup: Annotated[int, LEARNING(min=0, help="updates until it is reached")] = 0,
+    schedule: Annotated[str, LEARNING(help="of the learning rate: constant or cosine")] = "constant",
+    weight_decay: Annotated[float, LEARNING(help="of AdamW")] = 0.01,
+    clip: Annotated[float, LEARNING(help="longest gradient; 0: any")] = 1.0,
+    normalize: Annotated[str, TERMS(help="of features: mean_square, norm, running or none")] = "mean_square",
+    task: Annotated[float, TERMS(help="weight of the task term")] = 1.0,
+    output: Annotated[float, TERMS(help="weight of the output term")] = 1.0,
+    feature: Annotated[float, TERMS(help="weight of each feature term")] = 0.1,
     sites: Annotated[
-        str | None, typer.Option(help="where features are compared: STUDENT[=TEACHER],…; default: every stage or block")
+        str | None, TERMS(help="where features are compared: STUDENT[=TEACHER],…; default: every stage or block")
     ] = None,
-    null_rate: Annotated[float, typer.Option(help="how often a sample has no prompt, for guidance")] = 0.1,
-    swap_rate: Annotated[float, typer.Option(help="how often the noisiest samples get another's prompt")] = 0.0,
-    ema: Annotated[float, typer.Option(help="decay of the averaged weights, which are what is saved; 0: none")] = 0.999,
-    mixed_precision: Annotated[str, typer.Option(help="no, bf16 or fp16")] = "no",
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="gradient checkpointing: less memory, slower")] = False,
+    null_rate: Annotated[float, DATA(help="how often a sample has no prompt, for guidance")] = 0.1,
+    swap_rate: Annotated[float, DATA(help="how often the noisiest samples get another's prompt")] = 0.0,
+    ema: Annotated[float, LEARNING(help="decay of the averaged weights, which are what is saved; 0: none")] = 0.999,
+    mixed_precision: Annotated[str, LEARNING(help="no, bf16 or fp16")] = "no",
+    checkpointing: Annotated[bool, LEARNING("--checkpointing", help="gradient checkpointing: less memory, slower")] = False,
     save_every: Annotated[int, typer.Option(min=1, help="updates from one checkpoint to the next")] = 500,
     log_with: Annotated[str | None, typer.Option(help="a tracker of accelerate, such as tensorboard or wandb")] = None,
     steps: Steps = 25,

@@ -69,6 +69,8 @@ class DistilSettings:
         least |= dict.fromkeys(("lr", "warmup", "weight_decay", "task", "output", "feature", "seed"), 0)
         if wrong := [name for name, limit in least.items() if not getattr(self, name) >= limit]:
             raise ValueError(f"found {wrong[0]}={getattr(self, wrong[0])}, wanted {least[wrong[0]]} or more: change it")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"found clip={self.clip}, wanted the length that gradients are cut to, or None: give more than 0")
         rates = {"null_rate": self.null_rate, "swap_rate": self.swap_rate, "ema": self.ema or 0.0}
         if wrong := [name for name, rate in rates.items() if not 0 <= rate <= 1]:
             raise ValueError(f"found {wrong[0]}={rates[wrong[0]]}, wanted a fraction from 0 to 1: change it")
