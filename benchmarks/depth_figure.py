@@ -25,7 +25,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     rows = record["rows"]
     scatter(axes[0], next(row for row in rows if row["name"] == "additivity, output"))
     ratios(axes[1], rows)
-    regret(axes[2], axes[3], rows)
+    regret(axes[2], axes[3], rows, record["options"])
     figure.suptitle(record["title"], x=0.01, ha="left")
     figure.savefig(path, dpi=90)
     plt.close(figure)
@@ -58,7 +58,7 @@ def ratios(axis: Axes, rows: list[dict[str, Any]]) -> None:
     axis.legend(frameon=False, fontsize=8)
 
 
-def regret(losses: Axes, rights: Axes, rows: list[dict[str, Any]]) -> None:
+def regret(losses: Axes, rights: Axes, rows: list[dict[str, Any]], options: dict[str, Any]) -> None:
     """Joint loss and prompt accuracy of random, chosen and handcrafted sets, a line for each way of choosing."""
     ways = list(dict.fromkeys(way(row) for row in rows if row.get("group") in ("random", "chosen")))
     ways = [name for name in ways if name != "random"] + ["random"]
@@ -80,7 +80,8 @@ def regret(losses: Axes, rights: Axes, rows: list[dict[str, Any]]) -> None:
         losses.plot(row["joint_loss"], place, "*", color="black", ms=10)
         rights.plot(100 * row["accuracy"]["mean"], place, "*", color="black", ms=10)
         rights.plot([100 * end for end in row["accuracy"]["ci95"]], [place] * 2, color="black", lw=1, alpha=0.5)
-    names = [*ways, *(f"{way(row)} ({100 * row['keep']:.0f} %)" for row in shapes)]
+    every = {"random": "every set"} if options.get("sets") == "all" else {}
+    names = [*(every.get(name, name) for name in ways), *(f"{way(row)} ({100 * row['keep']:.0f} %)" for row in shapes)]
     losses.set_xscale("log")
     losses.set_yticks(range(len(names)), names, fontsize=9)
     rights.set_yticks(range(len(names)), [""] * len(names))
