@@ -17,7 +17,7 @@ from PIL import Image
 
 from secateur import dataset, drop_layers, pipes, store, terminal, training
 from secateur.checkpoints import FILE
-from secateur.cli_data import Data, pairs, source_of
+from secateur.cli_data import Data, call_of, pairs, source_of
 from secateur.cli_distil import EXAMPLES
 from secateur.features import named_sites
 from secateur.plan import load
@@ -26,7 +26,7 @@ from test_calibration import sd  # noqa: F401, the fixture
 from test_cli import last_json, run  # noqa: F401, the fixture
 from test_dataset import labelled
 from test_distil import apart
-from tiny_pipes import dit
+from tiny_pipes import dit, flux, noise, sdxl
 
 QUICK = ("--teacher", "teacher", "--updates", "4", "--batch-size", "2", "--save-every", "2", "--lr", "1e-3")
 DATA = Data("teacher", None, None, 1, None, None, 1, None, 0)
@@ -80,7 +80,38 @@ def test_prompts_without_pictures_are_heard(command):
     assert not equal(weights("alone"), weights("heard"))
     Path("more.txt").write_text("2\n")
     code, _, error = command(*words, "--swap-prompts", "more.txt", "-o", "heard")
-    assert (code, "whose prompts is 'more.txt with text" in error) == (1, True)
+    assert (code, "whose --swap-prompts is 'more.txt with text" in error) == (1, True)
+
+
+def test_all_conditions_are_of_the_size_and_guidance_of_the_examples(monkeypatch):
+    pipe, _ = sdxl()
+    pipe.encode_prompt = lambda prompt, **_: (noise(1, 1, 5, 8), noise(2, 1, 5, 8), noise(3, 1, 8), noise(4, 1, 8))
+    call = call_of(replace(DATA, source="data", size=32), pipe)
+    [pictured, unpictured] = (
+        dataset.from_images(pipe, torch.zeros(1, 32, 32, 3), ["a"]),
+        *dataset.unpictured(pipe, ["a"], **call),
+    )
+    ids = [
+        part["added_cond_kwargs"]["time_ids"]
+        for part in (pictured.conditions, unpictured.conditions, dataset.null(pipe, **call))
+    ]
+    assert [x.tolist() for x in ids] == [[[32, 32, 0, 0, 32, 32]]] * 3
+    pipe, _ = flux()
+    asked = replace(DATA, prompts="p.txt", guidance_scale=1.5, steps=7, size=48)
+    assert call_of(asked, pipe) == {"height": 48, "width": 48, "num_inference_steps": 7, "guidance_scale": 1.5}
+    assert call_of(replace(DATA, source="data"), pipe) == {"height": 256, "width": 256}
+
+
+def test_how_the_teacher_is_called_for_its_conditions(command, monkeypatch):
+    calls = []
+    for name in ("null", "unpictured"):
+        whole = getattr(dataset, name)
+        monkeypatch.setattr(dataset, name, lambda *a, whole=whole, **call: calls.append(call) or whole(*a, **call))
+    Path("more.txt").write_text("8\n")
+    drawn = ("--prompts", "more.txt", "--limit", "2", "--steps", "2", "--guidance-scale", "1.5")
+    code, _, error = command(*drawn, "--swap-prompts", "more.txt", "--swap-rate", "1")
+    assert code == 0, error
+    assert [(c["num_inference_steps"], c["guidance_scale"]) for c in calls] == [(2, 1.5)] * 2
 
 
 def test_weight_decay_and_clipping_are_as_asked(command, monkeypatch):
@@ -173,8 +204,15 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "scenes"), "the zoo's scenes are for emoji-dit and emoji-sd, not for teacher"),
         (("--data", "data", "--swap-prompts", "p.txt"), "--swap-prompts are for noisy samples, and --swap-rate is 0"),
         (("--data", "data", "--swap-prompts", "p.txt", "--swap-rate", "1"), "there is no file p.txt"),
-        (("--data", "data", "--split", "test"), "--split is of a dataset, and the data are not: give --data hub:OWNER/NAME"),
-        (("--prompts", "student/plan.json", "--subset", "a"), "--subset is of a dataset, and the data are not"),
+        (("--data", "data", "--swap-prompts", "empty.txt", "--swap-rate", "1"), "empty.txt holds no prompt"),
+        (("--data", "data", "--swap-prompts", "fox.txt", "--swap-rate", "1"), "DiTPipeline takes no prompt: got 'a fox'"),
+        (("--data", "data", "--swap-prompts", "far.txt", "--swap-rate", "1"), "there is no class 5000"),
+        (("--prompts", "fox.txt"), "DiTPipeline takes no prompt: got 'a fox'"),
+        (("--data", "data", "--split", "test"), "--split is of a dataset: give --data hub:OWNER/NAME, or leave it out"),
+        (("--data", "tars:x.tar", "--subset", "a"), "--subset is of a dataset of the Hub: give --data hub:OWNER/NAME, or"),
+        (("--prompts", "far.txt", "--caption", "a"), "--caption is a column of --data: give data, or leave it out"),
+        (("--data", "data", "--guidance-scale", "2"), "--guidance-scale is how the teacher draws by --prompts: give prompts"),
+        (("--prompts", "near.txt", "--size", "32"), "DiTPipeline draws pictures of one size: leave --size out"),
         (("--data", "data", "--out", "a/b"), "there is no folder a to save b in"),
         (("--data", "data", "--out", "data/0.png/b"), "data/0.png is a file, in which b cannot be saved"),
         (("--data", "tars:no-*.tar"), "no file matches no-*.tar"),
@@ -200,6 +238,8 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
 def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words, says, monkeypatch):
     Path("broken").mkdir()
     labelled(Path("broken"), [1, 2])
+    for name, text in {"empty": "\n", "fox": "a fox\n", "far": "3\n5000\n", "near": "3\n"}.items():
+        Path(f"{name}.txt").write_text(text)
     Path("broken/1.png").write_bytes(Path("broken/1.png").read_bytes()[:100])
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=None))
     words = [word.replace("../here", f"../{Path.cwd().name}") for word in words]
@@ -208,6 +248,8 @@ def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words,
     assert says in error
     assert len(error.strip().splitlines()) == 1
     assert not Path("student-distilled").exists()
+    if {"--prompts", "--swap-prompts"} & set(words):
+        assert not Path("student-distilled-checkpoints").exists()
 
 
 def test_a_teacher_that_reads_texts_of_another_width_is_refused_and_nothing_written(run, sd, tmp_path):  # noqa: F811

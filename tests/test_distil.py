@@ -323,6 +323,14 @@ def test_a_teacher_in_half_precision_teaches_a_student_in_full():
     assert step.total == pytest.approx(ran()[1][0].total, rel=0.05)
 
 
+def test_a_student_learns_from_conditions_in_half_precision(tmp_path):
+    teacher, student, examples, scheduler, found = made()
+    half = tree_map_only(torch.Tensor, lambda x: x.to(torch.bfloat16), dict(examples.conditions))
+    examples = replace(examples, conditions=half)  # as a teacher in half precision encodes them
+    step = next(distil(teacher.to(torch.bfloat16), student, examples, scheduler, settings=QUICK, sites=found, folder=tmp_path))
+    assert step.total == pytest.approx(ran()[1][0].total, rel=0.05)
+
+
 def test_weights_are_averaged_and_the_student_ends_with_them():
     teacher, student, examples, scheduler, _ = made()
     weights, wanted = [], None

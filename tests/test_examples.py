@@ -73,6 +73,17 @@ def test_a_question_asks_what_the_pipe_asks(name):
     assert answer(component(pipe), asked).shape == asked.target.shape == examples.latents.shape
 
 
+def test_pictures_become_the_packed_latents_of_flux():
+    pipe, conditions, call = told("flux")
+    images = torch.rand(3, 32, 16, 3, generator=torch.Generator().manual_seed(0))
+    examples = from_images(pipe, images, conditions, **{k: v for k, v in call.items() if k not in ("height", "width")})
+    factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+    loop = pipe._unpack_latents(examples.latents, 32, 16, factor)
+    latents = pipe.vae.encode(images.permute(0, 3, 1, 2) * 2 - 1).latent_dist.mode()
+    torch.testing.assert_close(loop, (latents - 0.1) * pipe.vae.config.scaling_factor, atol=1e-5, rtol=1e-4)
+    assert examples.shared["img_ids"][:, 1:].max(0).values.tolist() == [32 / factor / 2 - 1, 16 / factor / 2 - 1]
+
+
 @pytest.mark.parametrize("name", ["sd", "flux", "sd3"])
 def test_the_last_call_of_a_pipe_is_answered_alike(name):
     """Noise is chosen so that the noisy latents are those that the pipe had."""
@@ -193,9 +204,6 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence():
     assert "divide bytes by 255" in message(from_images, pipe, images.byte(), conditions)
     assert "lie in [0, 1]" in message(from_images, pipe, images + 2, conditions)
     assert "pad prompts" in message(from_images, pipe, images[:2], [{"prompt_embeds": torch.zeros(n, 8)} for n in (5, 6)])
-    flux, embedded, rest = told("flux")
-    rest = {k: v for k, v in rest.items() if k not in ("height", "width")}
-    assert "from_trajectory" in message(from_images, flux, images, embedded, **rest)
     joined, _ = stable_diffusion("StableDiffusionInpaintPipeline", unet={"in_channels": 9})
     rest = {"image": torch.zeros(1, 3, 16, 16), "mask_image": torch.ones(1, 1, 16, 16)}
     assert "sample of shape (9, 8, 8) and these are (4, 8, 8)" in message(from_images, joined, images, conditions, **rest)

@@ -39,9 +39,9 @@ def check(now: Training, course: Course) -> None:
     """
     s, device = course.settings, now.accelerator.device
     last = range(now.number * s.samples - s.batch_size, now.number * s.samples)
-    asked = lesson(course, last[now.accelerator.process_index :: now.accelerator.num_processes]).question.to(device)
+    asked = lesson(course, last[now.accelerator.process_index :: now.accelerator.num_processes]).question
     with precision(course):
-        said = answer(now.model, asked)
+        said = answer(now.model, asked.to(device, torch.float32))
     reshard(now.model)
     sound = torch.stack([x.isfinite().all() for x in (said, *map(local, course.student.parameters()))]).all()
     if now.accelerator.reduce(sound.float(), "mean").item() < 1:

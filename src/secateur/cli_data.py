@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.terminal import console, guidance_of, progress, read_prompts
+from secateur.terminal import check_tokens, console, guidance_of, progress, read_prompts
 
 if TYPE_CHECKING:
     from secateur.dataset import Pair
@@ -45,23 +45,59 @@ def check_data(asked: Data) -> None:
     source, prompts = asked.source, asked.prompts
     if (source is None) == (prompts is None):
         raise ValueError("found both --data and --prompts or neither: give pictures with captions, or prompts alone")
-    for file in (prompts, asked.unpictured):
-        if file is not None and not Path(file).is_file():
+    for file in filter(None, (prompts, asked.unpictured)):
+        if not Path(file).is_file():
             raise FileNotFoundError(f"there is no file {file}: write prompts into it, one a line")
+        read_prompts(Path(file))
+    check_options(asked)
     if source == SCENES and asked.teacher not in zoo.NAMES:
         raise ValueError(f"the zoo's scenes are for {' and '.join(zoo.NAMES)}, not for {asked.teacher}: give a folder")
-    of_datasets = source is not None and source.startswith((HUB, TARS))
-    for option, value in {"subset": asked.subset, "split": asked.split}.items():
-        if value is not None and not of_datasets:
-            raise ValueError(f"--{option} is of a dataset, and the data are not: give --data {HUB}OWNER/NAME, or leave it out")
     if source is None or source == SCENES:
         return
-    if not of_datasets:
+    if not source.startswith((HUB, TARS)):
         dataset.metadata(Path(source), caption=asked.caption)
         return
     dataset.loader()
     if source.startswith(TARS) and "://" not in source and not tar_files(source):
         raise FileNotFoundError(f"no file matches {source.removeprefix(TARS)}: give the tar files by name, or with a *")
+
+
+def check_options(asked: Data) -> None:
+    """Nothing; ValueError for options that would do nothing with these data."""
+    source = asked.source or ""
+    idle = {
+        f"--subset is of a dataset of the Hub: give --data {HUB}OWNER/NAME": asked.subset and not source.startswith(HUB),
+        f"--split is of a dataset: give --data {HUB}OWNER/NAME": asked.split and not source.startswith((HUB, TARS)),
+        "--caption is a column of --data: give data": asked.caption and asked.source is None,
+        "--guidance-scale is how the teacher draws by --prompts: give prompts": asked.guidance_scale is not None
+        and asked.prompts is None,
+    }
+    if wrong := [says for says, is_idle in idle.items() if is_idle]:
+        raise ValueError(f"{wrong[0]}, or leave it out")
+
+
+def check_prompts(asked: Data, pipe: Any) -> None:
+    """Nothing; ValueError, TypeError before any drawing for prompts that the pipe does not take, or would cut short."""
+    from secateur import calibration
+
+    for file in filter(None, (asked.prompts, asked.unpictured)):
+        prompts = read_prompts(Path(file))
+        calibration.check(pipe, prompts, seeds=range(len(prompts)), batch_size=1, call={})
+        check_tokens(pipe, tuple(prompts))
+
+
+def call_of(asked: Data, pipe: Any) -> dict[str, Any]:
+    """How the pipe is called for conditions: by the size of the pictures and, where it draws them, its steps and guidance."""
+    from secateur.examples import sized
+
+    if asked.prompts is None:
+        side = asked.size or default_side(pipe)
+        return sized(pipe, side, side)
+    size = sized(pipe, asked.size, asked.size) if asked.size else {}
+    if asked.size and not size:
+        raise ValueError(f"{type(pipe).__name__} draws pictures of one size: leave --size out")
+    guidance = guidance_of(pipe, asked.teacher, asked.guidance_scale)
+    return {**size, "num_inference_steps": asked.steps, "guidance_scale": guidance}
 
 
 def examples_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator: Any) -> Examples:
@@ -81,10 +117,11 @@ def unpictured_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerat
     if asked.unpictured is None:
         return None
     prompts = read_prompts(Path(asked.unpictured))
-    made = {"teacher": fingerprint.of_pipe(pipe), "prompts": text_of(asked.unpictured)}
+    call = call_of(asked, pipe)
+    made = {"teacher": fingerprint.of_pipe(pipe), "--swap-prompts": text_of(asked.unpictured), "call": call}
 
     def some(first: int) -> Iterator[Examples]:
-        return dataset.unpictured(pipe, prompts, first=first, batch_size=batch_size)
+        return dataset.unpictured(pipe, prompts, first=first, batch_size=batch_size, **call)
 
     return made_once(path, some, made=made, limit=len(prompts), accelerator=accelerator)
 
@@ -161,8 +198,7 @@ def made_of(asked: Data, pipe: Any) -> dict[str, Any]:
     found = asdict(asked) | {"teacher": fingerprint.of_pipe(pipe), "source": source_of(asked), "unpictured": None}
     if asked.prompts is None:
         return found | {"steps": None, "guidance_scale": None}
-    guidance = guidance_of(pipe, asked.teacher, asked.guidance_scale)
-    drawn = {"guidance_scale": guidance, "scheduler": list(scheduler_signature(pipe.scheduler))}
+    drawn = {"guidance_scale": call_of(asked, pipe)["guidance_scale"], "scheduler": list(scheduler_signature(pipe.scheduler))}
     return found | drawn | {"prompts": text_of(asked.prompts)}
 
 
@@ -198,18 +234,17 @@ def parts(asked: Data, pipe: Any, first: int, *, batch_size: int) -> Iterator[Ex
     from secateur import dataset
 
     if asked.prompts is None:
-        found = pairs(asked, default_side(pipe))
+        found = pairs(asked, asked.size or default_side(pipe))
         return dataset.encoded(pipe, found, first=first, limit=asked.limit, batch_size=batch_size)
-    call = {"num_inference_steps": asked.steps, "guidance_scale": guidance_of(pipe, asked.teacher, asked.guidance_scale)}
-    prompts = read_prompts(Path(asked.prompts))
+    prompts, call = read_prompts(Path(asked.prompts)), call_of(asked, pipe)
     return dataset.drawn(pipe, prompts, first=first, count=asked.limit, seed=asked.seed, batch_size=batch_size, **call)
 
 
-def pairs(asked: Data, side: int) -> Iterator[Pair]:
-    """Pictures with captions, as large as asked, or of this side."""
+def pairs(asked: Data, size: int) -> Iterator[Pair]:
+    """Pictures with captions, of this side."""
     from secateur import dataset
 
-    source, size, caption = asked.source or "", asked.size or side, asked.caption
+    source, caption = asked.source or "", asked.caption
     part = {key: value for key, value in {"name": asked.subset, "split": asked.split}.items() if value is not None}
     if source == SCENES:
         return dataset.scenes(asked.teacher, seed=asked.seed)
@@ -221,8 +256,11 @@ def pairs(asked: Data, side: int) -> Iterator[Pair]:
 
 
 def default_side(pipe: Any) -> int:
-    """Side of the pictures that a pipe draws, in pixels."""
+    """Side of the pictures that a pipe draws, in pixels; ValueError where it does not say."""
     from secateur.subnet import component
 
     config: Any = component(pipe).config
-    return config["sample_size"] * 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+    side = config.get("sample_size") or getattr(pipe, "default_sample_size", None)
+    if side is None:
+        raise ValueError(f"{type(pipe).__name__} has no size of its own: give the side of the pictures by --size")
+    return side * 2 ** (len(pipe.vae.config.block_out_channels) - 1)

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table, box
 
-from secateur.cli_data import HUB, SCENES, TARS, Data, check_data, examples_of, unpictured_of
+from secateur.cli_data import HUB, SCENES, TARS, Data, call_of, check_data, check_prompts, examples_of, unpictured_of
 from secateur.terminal import (
     AsJson,
     Device,
@@ -137,8 +137,10 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
     sites = named or (features.sites(net, pupil, plan=plan) if settings.feature else {})
     features.check_sites(net, pupil, sites)
     features.check_inputs(net, pupil)
+    check_prompts(asked, teacher)
     examples = examples_of(checkpoints / EXAMPLES, asked, teacher, settings.batch_size, accelerator)
-    null = dataset.null(teacher, labels="class_labels" in examples.conditions) if settings.null_rate else None
+    labels = "class_labels" in examples.conditions
+    null = dataset.null(teacher, labels=labels, **call_of(asked, teacher)) if settings.null_rate else None
     others = unpictured_of(checkpoints / UNPICTURED, asked, teacher, settings.batch_size, accelerator)
     steps = distil(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null, others=others,
                    folder=checkpoints, save_every=save_every, accelerator=accelerator)  # fmt: skip

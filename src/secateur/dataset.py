@@ -136,7 +136,7 @@ def streamed(path: str, **options: Any) -> Iterable[Mapping[str, Any]]:
     load = loader()
     try:
         return load(path, **{"streaming": True, **options})
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:  # a RuntimeError is a repository with a script
         said = " ".join(str(error).split())
         raise ValueError(
             f"{path} cannot be read as a dataset ({said}): name one that there is, its subset and split"

@@ -208,7 +208,7 @@ def arguments(course: Course) -> dict[str, Any]:
         "sites": [list(pair) for pair in course.sites.items()],
         "scheduler": list(scheduler_signature(course.scheduler)),
         "examples": digest(course.examples),
-        **({} if course.others is None else {"others": digest(course.others)}),
+        **({} if course.others is None else {"prompts without pictures": digest(course.others)}),
     }
 
 

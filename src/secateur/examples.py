@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from secateur.calibration import Trajectory
 
 AT_ONCE = 256  # samples: as many as are read from a file that is mapped into memory
+PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]  # arguments of Flux's and its kin's
 NO_CONDITIONS = ("timestep", "return_dict")  # among the arguments of a denoiser, beside the latents
 
 
@@ -94,11 +95,16 @@ def from_images(
     """
     pixels = as_pixels(images)
     height, width = pixels.shape[-2:]
+    asked = asked_for(pipe, conditions, call=sized(pipe, height, width) | call)
+    latents = torch.cat([encoded(pipe.vae, part) for part in pixels.split(batch_size)])
+    return together(packed(pipe, latents), asked)
+
+
+def sized(pipe: DiffusionPipeline, height: int, width: int) -> dict[str, Any]:
+    """The arguments by which a pipe draws so many pixels; none of one that draws a single size."""
     wanted = {"height": height, "width": width, "use_resolution_binning": False}
     taken = signature(type(pipe).__call__).parameters
-    call = {name: value for name, value in wanted.items() if name in taken} | call
-    asked = asked_for(pipe, conditions, call=call)
-    return together(torch.cat([encoded(pipe.vae, part) for part in pixels.split(batch_size)]), asked)
+    return {name: value for name, value in wanted.items() if name in taken}
 
 
 def from_prompts(pipe: DiffusionPipeline, prompts: Sequence[Any], **call: Any) -> Examples:
@@ -201,6 +207,13 @@ def encoded(vae: Any, pixels: Tensor) -> Tensor:
     return (z - (config.get("shift_factor") or 0.0)) * config["scaling_factor"]
 
 
+def packed(pipe: Any, latents: Tensor) -> Tensor:
+    """Latents as the pipe's loop has them: Flux and its kin make a token of each 2 × 2 of them."""
+    pack = getattr(pipe, "_pack_latents", None)
+    known = pack is not None and list(signature(pack).parameters) == PACKING
+    return pack(latents, *latents.shape) if pack is not None and known else latents
+
+
 # Conditions
 
 
@@ -214,7 +227,8 @@ class Asked(Exception):  # it carries an answer out of the pipe, and is no error
         found = {name: value for name, value in arguments.items() if name not in (self.stream, *NO_CONDITIONS)}
         self.conditions = tree_map_only(Tensor, lambda x: x.detach().cpu(), found)
         # A power of ten, for half precision blurs the quotient.
-        self.timestep_scale = 10.0 ** round(math.log10(float(arguments["timestep"].flatten()[0]) / timestep))
+        first = float(arguments["timestep"].flatten()[0])
+        self.timestep_scale = 10.0 ** round(math.log10(first / timestep)) if timestep else 1.0
 
 
 def asked_for(pipe: DiffusionPipeline, conditions: Sequence[Any], *, call: Mapping[str, Any]) -> list[Asked]:
@@ -263,8 +277,8 @@ def together(latents: Tensor, asked: Sequence[Asked]) -> Examples:
     if latents.shape[1:] != first.shape[1:]:
         raise ValueError(
             f"the denoiser takes {first.stream} of shape {tuple(first.shape[1:])} and these are "
-            f"{tuple(latents.shape[1:])}: give images of the size that the pipe draws; one whose latents are packed or have "
-            "others joined to them takes `from_trajectory` at most"
+            f"{tuple(latents.shape[1:])}: give images of the size that the pipe draws; one whose latents have others "
+            "joined to them takes `from_trajectory` at most"
         )
     if len(latents) != len(asked):
         raise ValueError(f"found {len(latents)} images and {len(asked)} conditions: give one condition for each")

@@ -172,7 +172,7 @@ def terms(course: Course, now: Training, numbers: range) -> tuple[dict[str, Tens
     """Every term whose weight is not 0, raw and normalized, with its gradient: "task", "output", "feature.SITE"."""
     s, sites = course.settings, course.sites if course.settings.feature else {}
     asked = lesson(course, numbers)
-    question = asked.question.to(now.accelerator.device)
+    question = asked.question.to(now.accelerator.device, torch.float32)  # whatever the teacher encoded its conditions in
     told, theirs = taught(course, now, question) if s.output or s.feature else (None, {})
     with precision(course), captured(course.student, list(sites), place=stream_place(course.teacher)) as mine:
         said = answer(now.model, question).float()  # once, so that gradients of the terms are summed in full precision
