@@ -116,9 +116,25 @@ def test_samples_are_weighted_by_their_timesteps_where_that_is_asked(saved):
     assert scores.made["weighting"] == "min_snr"
     for words, sentence in (
         (("--weighting", "snr"), "there is no weighting 'snr': choose min_snr"),
-        (("--weighting", "min_snr", "--criterion", "magnitude"), "magnitude looks at no noisy samples that could be weighted"),
+        (("--weighting", "min_snr", "--criterion", "magnitude"), "magnitude looks at no noisy samples: leave --weighting out"),
     ):
         code, said = run(*small(saved, "--keep", 0.8, "-o", saved / "another", *words))
+        assert (code, sentence in said) == (1, True)
+
+
+@pytest.mark.parametrize("saved", ["sd"], indirect=True)
+def test_layers_are_scored_at_the_timesteps_of_few_steps_where_that_is_asked(saved):
+    code, said = run(*small(saved, "--keep", 0.8, "--only-called", "--samples", "4", "--steps", "2"))
+    assert code == 0, said
+    scores = LayerScores.load(saved / "student" / "layer_scores.safetensors")
+    scheduler = pipes.load(str(saved / "teacher")).scheduler
+    scheduler.set_timesteps(2)
+    assert scores.timesteps.tolist() == sorted(scheduler.timesteps.tolist() * 2)
+    for words, sentence in (
+        (("--keep", 0.8, "--criterion", "magnitude"), "magnitude looks at no noisy samples: leave --only-called out"),
+        (("--preset", "bk-sdm-base"), "found --only-called where no layer is scored"),
+    ):
+        code, said = run(*small(saved, *words, "--only-called", "-o", saved / "another"))
         assert (code, sentence in said) == (1, True)
 
 

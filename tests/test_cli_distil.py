@@ -114,6 +114,20 @@ def test_how_the_teacher_is_called_for_its_conditions(command, monkeypatch):
     assert [(c["num_inference_steps"], c["guidance_scale"]) for c in calls] == [(2, 1.5)] * 2
 
 
+@pytest.mark.parametrize("words", [("--data", "data"), ("--prompts", "labels.txt", "--limit", "2")])
+def test_only_the_timesteps_of_few_steps_are_taught(command, monkeypatch, words):
+    Path("labels.txt").write_text("3\n")
+    seen, whole = [], training.update
+    monkeypatch.setattr(training, "update", lambda course, now: seen.append(course.settings) or whole(course, now))
+    code, _, error = command(*words, "--only-called", "--steps", "2")
+    assert code == 0, error
+    scheduler = pipes.load("teacher").scheduler
+    scheduler.set_timesteps(2)
+    assert seen[0].called == tuple(scheduler.timesteps.tolist())
+    code, _, error = command(*words, "--steps", "2")
+    assert (code, "called" in error) == (1, True)
+
+
 def test_weight_decay_and_clipping_are_as_asked(command, monkeypatch):
     seen = []
     monkeypatch.setattr(training, "update", lambda course, _: seen.append(course.settings) or sys.exit(9))

@@ -371,6 +371,14 @@ def test_stratified_timesteps_spread_and_uniform_ones_do_not():
     assert sorted(int(16 * level(n, replace(settings, timesteps="uniform"))) for n in range(16)) != found[0]
 
 
+def test_a_student_of_few_steps_learns_at_their_timesteps_alone():
+    teacher, student, examples, scheduler, found = made()
+    course = Course(teacher, student, examples, scheduler, replace(QUICK, called=(999.0, 499.0)), found, None, None)
+    times = lesson(course, range(200)).question.arguments["timestep"]
+    assert set(times.tolist()) == {499, 999}
+    assert 0.4 < (times == 499).float().mean() < 0.6
+
+
 def test_conditions_are_dropped_and_swapped():
     teacher, student, examples, scheduler, found = made()
     null = {"encoder_hidden_states": torch.full((1, 5, 8), 7.0), "cross_attention_kwargs": None}  # as a pipe asks
@@ -676,6 +684,7 @@ def test_accelerate_in_one_process_changes_nothing_and_its_trackers_get_the_term
         ({"lr": float("nan")}, "found lr=nan"),
         ({"normalize": "l2"}, "no normalization 'l2': choose mean_square, norm, running, none"),
         ({"schedule": "linear"}, "found schedule='linear': choose 'constant' or 'cosine'"),
+        ({"called": ()}, "found called=\\(\\), no timesteps at all"),
         ({"clip": 0.0}, "found clip=0.0, wanted the length that gradients are cut to, or None"),
         ({"null_rate": 1.5}, "found null_rate=1.5, wanted a fraction"),
         ({"task": 0, "output": 0, "feature": 0}, "nothing to learn"),

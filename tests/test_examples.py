@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from secateur.calibration import record
-from secateur.examples import Examples, answer, from_images, from_trajectory, question
+from secateur.examples import Examples, answer, from_images, from_trajectory, question, timesteps_at
 from secateur.patch import intercept
 from secateur.subnet import component
 from tiny import tiny
@@ -111,6 +111,19 @@ def test_the_target_leads_ddim_back_to_the_clean_latents(kind):
     scheduler.set_timesteps(1)
     found = scheduler.step(asked.target, 700, asked.arguments["sample"]).pred_original_sample
     torch.testing.assert_close(found, examples.latents[[1, 0]], atol=1e-4, rtol=1e-4)
+
+
+def test_levels_are_those_of_training_or_of_the_calls_of_few_steps():
+    levels = torch.tensor([0.0, 0.3, 0.6, 0.999])
+    assert timesteps_at(levels, diffusers.DDIMScheduler()).tolist() == [0, 300, 600, 999]
+    turbo = diffusers.EulerAncestralDiscreteScheduler(timestep_spacing="trailing")
+    turbo.set_timesteps(4)
+    assert timesteps_at(levels, turbo, turbo.timesteps.tolist()).tolist() == [249, 499, 749, 999]
+    flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    flow.set_timesteps(2)
+    found = timesteps_at(torch.tensor([0.2, 0.7, 1.0]), flow, flow.timesteps.tolist())
+    torch.testing.assert_close(found, torch.tensor([flow.timesteps[1], 999.0, 999.0]))
+    question(Examples(noise(0, 3, 4, 8, 8), {}), flow, [0, 1, 2], timesteps=found, noise=noise(1, 3, 4, 8, 8))
 
 
 @pytest.mark.parametrize("cls", [diffusers.DDPMScheduler, diffusers.PNDMScheduler])

@@ -165,6 +165,11 @@ def quiet(pipe) -> Iterator[None]:
         pipe.set_progress_bar_config(**(before or {}))
 
 
+def called(pipe, condition: Any, **call: Any) -> tuple[float, ...]:
+    """The timesteps at which a pipe calls its denoiser, found by drawing an image of the condition."""
+    return record(pipe, [condition], seeds=[0], batch_size=1, **call).timesteps
+
+
 def check(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int, call: Mapping[str, Any]) -> None:
     """Nothing; ValueError or TypeError where conditions, seeds or further arguments do not fit the pipe."""
     if len(conditions) != len(seeds) or not len(seeds):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ HUB, TARS, SCENES = "hub:", "tars:", "scenes"
 class Data:
     """What examples are made of: the teacher with pictures from a source, or with prompts alone by which it draws.
 
-    subset, split: of a dataset. unpictured: file of prompts that are heard at noisy samples alone.
+    subset, split: of a dataset. Beside the examples, unpictured: file of prompts that are heard at noisy samples alone;
+    only_called: whether noise is of the timesteps of so many `steps` alone.
     """
 
     teacher: str
@@ -36,6 +37,7 @@ class Data:
     subset: str | None = None
     split: str | None = None
     unpictured: str | None = None
+    only_called: bool = False
 
 
 def check_data(asked: Data) -> None:
@@ -98,6 +100,16 @@ def call_of(asked: Data, pipe: Any) -> dict[str, Any]:
         raise ValueError(f"{type(pipe).__name__} draws pictures of one size: leave --size out")
     guidance = guidance_of(pipe, asked.teacher, asked.guidance_scale)
     return {**size, "num_inference_steps": asked.steps, "guidance_scale": guidance}
+
+
+def called_by(asked: Data, pipe: Any, *, labels: bool) -> tuple[float, ...] | None:
+    """The timesteps of the pipe's calls, where they are all that is taught; else None. labels: whether it takes classes."""
+    from secateur import calibration
+
+    if not asked.only_called:
+        return None
+    call = {"num_inference_steps": asked.steps, **call_of(asked, pipe)}
+    return calibration.called(pipe, 0 if labels else "", **call)
 
 
 def examples_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator: Any) -> Examples:
@@ -195,7 +207,8 @@ def made_of(asked: Data, pipe: Any) -> dict[str, Any]:
     from secateur import fingerprint
     from secateur.schedule import scheduler_signature
 
-    found = asdict(asked) | {"teacher": fingerprint.of_pipe(pipe), "source": source_of(asked), "unpictured": None}
+    found = asdict(replace(asked, unpictured=None, only_called=False))
+    found |= {"teacher": fingerprint.of_pipe(pipe), "source": source_of(asked)}
     if asked.prompts is None:
         return found | {"steps": None, "guidance_scale": None}
     drawn = {"guidance_scale": call_of(asked, pipe)["guidance_scale"], "scheduler": list(scheduler_signature(pipe.scheduler))}

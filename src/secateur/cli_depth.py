@@ -50,6 +50,9 @@ def prune(
     cost: Annotated[str, typer.Option(help="what keep is a fraction of: parameters, macs, macs_attention, ms")] = "parameters",
     criterion: Annotated[str, typer.Option(help=f"of layers: {CRITERIA}")] = "output",
     weighting: Annotated[str | None, typer.Option(help="of samples by their timesteps: min_snr; default: all alike")] = None,
+    only_called: Annotated[
+        bool, typer.Option("--only-called", help="score at the timesteps of the pipe's own --steps alone: for few-step models")
+    ] = False,
     method: Annotated[str, typer.Option(help="exact, greedy or greedy_ratio")] = "exact",
     spare_stages: Annotated[bool, typer.Option("--spare-stages", help="leave a layer in each stage of a U-Net")] = False,
     prompts: Prompts = None,
@@ -71,13 +74,14 @@ def prune(
     from secateur import baselines, cli_score, pipes
     from secateur.subnet import component
 
-    check_asked(keep=keep, plan=plan, preset=preset, scores=scores, weighting=weighting, out=out)
+    check_asked(keep=keep, plan=plan, preset=preset, scores=scores, weighting=weighting, only_called=only_called, out=out)
     pipes.locate(pipe)
     if keep is not None:
         baselines.check_keep(keep)
         if keep == 1:
             raise ValueError("--keep 1 would remove no layer: ask for less")
         check_choices(criterion=criterion, method=method, cost=cost, weighting=weighting)
+        check_noisy(criterion, weighting=weighting, only_called=only_called)
     chosen, found = fixed_plan(plan, preset), None
     if scores is not None:
         chosen, found = plan_from(scores, keep=keep or 0.0, cost=cost, method=method, spare_stages=spare_stages)
@@ -95,7 +99,7 @@ def prune(
         asked = cli_score.Scoring(
             keep=keep or 0.0, cost=cost, criterion=criterion, weighting=weighting, method=method, spare_stages=spare_stages,
             conditions=conditions, samples=samples, seed=seed, batch_size=batch_size, call=call, path=partial,
-            accelerator=accelerator)  # fmt: skip
+            only_called=only_called, accelerator=accelerator)  # fmt: skip
         chosen, found = cli_score.scored_plan(loaded, asked)
     if accelerator is not None and not accelerator.is_main_process:
         return
@@ -105,15 +109,23 @@ def prune(
 
 
 def check_asked(
-    *, keep: float | None, plan: Path | None, preset: str | None, scores: Path | None, weighting: str | None, out: Path
+    *,
+    keep: float | None,
+    plan: Path | None,
+    preset: str | None,
+    scores: Path | None,
+    weighting: str | None,
+    only_called: bool,
+    out: Path,
 ) -> None:
     """Nothing; ValueError, OSError for options that do not go together, or a folder that cannot be written."""
     if sum(given is not None for given in (keep, plan, preset)) != 1:
         raise ValueError("give one of --keep, --plan and --preset: what to keep, or which layers go")
     if scores is not None and keep is None:
         raise ValueError("found --scores without --keep: say how much to keep, or leave the scores out")
-    if weighting is not None and (keep is None or scores is not None):
-        raise ValueError("found --weighting where no layer is scored: give it with --keep alone, or leave it out")
+    if (weighting or only_called) and (keep is None or scores is not None):
+        option = "--weighting" if weighting else "--only-called"
+        raise ValueError(f"found {option} where no layer is scored: give it with --keep alone, or leave it out")
     if out.exists():
         raise FileExistsError(f"{out} exists already: give another folder by --out, or remove it first")
     check_writable(out)
@@ -131,8 +143,15 @@ def check_choices(**chosen: str | None) -> None:
     for name, word in chosen.items():
         if word is not None and word not in words[name]:
             raise ValueError(f"there is no {name} {word!r}: choose {', '.join(words[name])}")
-    if chosen["weighting"] and (criterion := chosen["criterion"]) in ("magnitude", *SCORES):
-        raise ValueError(f"{criterion} looks at no noisy samples that could be weighted: leave --weighting out")
+
+
+def check_noisy(criterion: str, *, weighting: str | None, only_called: bool) -> None:
+    """Nothing; ValueError for options about noisy samples where the criterion looks at none."""
+    from secateur.quality import SCORES
+
+    if (weighting or only_called) and criterion in ("magnitude", *SCORES):
+        option = "--weighting" if weighting else "--only-called"
+        raise ValueError(f"{criterion} looks at no noisy samples: leave {option} out")
 
 
 def check_texts(criterion: str, conditions: tuple[Any, ...]) -> None:

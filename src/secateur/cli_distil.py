@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table, box
 
-from secateur.cli_data import HUB, SCENES, TARS, Data, call_of, check_data, check_prompts, examples_of, unpictured_of
+from secateur.cli_data import HUB, SCENES, TARS, Data, call_of, called_by, check_data, check_prompts, examples_of, unpictured_of
 from secateur.terminal import (
     AsJson,
     Device,
@@ -74,6 +75,9 @@ def distil(
     sites: Annotated[
         str | None, TERMS(help="where features are compared: STUDENT[=TEACHER],…; default: every stage or block")
     ] = None,
+    only_called: Annotated[
+        bool, DATA("--only-called", help="noise of the timesteps of the pipe's own --steps alone: for few-step models")
+    ] = False,
     null_rate: Annotated[float, DATA(help="how often a sample has no prompt, for guidance")] = 0.1,
     swap_rate: Annotated[float, DATA(help="how often the noisiest samples get another's prompt")] = 0.0,
     ema: Annotated[float, LEARNING(help="decay of the averaged weights, which are what is saved; 0: none")] = 0.999,
@@ -90,7 +94,8 @@ def distil(
 ) -> None:
     """Teach a student what its teacher says. Stopped, it goes on from its last checkpoint by the same command.
 
-    --steps, --guidance-scale: how the teacher draws by --prompts. --dtype: of the teacher; the student learns in float32.
+    --steps, --guidance-scale: how the teacher draws by --prompts; --steps is --only-called's too. --dtype: of the teacher; the
+    student learns in float32.
     """
     from secateur.features import named_sites
     from secateur.lessons import DistilSettings
@@ -104,7 +109,7 @@ def distil(
         timesteps="stratified", null_rate=null_rate, swap_rate=swap_rate, ema=ema or None, mixed_precision=mixed_precision,
         checkpointing=checkpointing, seed=seed)  # fmt: skip
     asked = Data(teacher, data, None if prompts is None else str(prompts), limit, size, caption, steps, guidance_scale, seed,
-                 subset, split, None if swap_prompts is None else str(swap_prompts))  # fmt: skip
+                 subset, split, None if swap_prompts is None else str(swap_prompts), only_called)  # fmt: skip
     if swap_prompts and not swap_rate:
         raise ValueError("--swap-prompts are for noisy samples, and --swap-rate is 0: give both, such as --swap-rate 0.5")
     out = out or beside(student, "distilled")
@@ -141,6 +146,7 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
     examples = examples_of(checkpoints / EXAMPLES, asked, teacher, settings.batch_size, accelerator)
     labels = "class_labels" in examples.conditions
     null = dataset.null(teacher, labels=labels, **call_of(asked, teacher)) if settings.null_rate else None
+    settings = replace(settings, called=called_by(asked, teacher, labels=labels))
     others = unpictured_of(checkpoints / UNPICTURED, asked, teacher, settings.batch_size, accelerator)
     steps = distil(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null, others=others,
                    folder=checkpoints, save_every=save_every, accelerator=accelerator)  # fmt: skip

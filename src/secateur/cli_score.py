@@ -41,6 +41,7 @@ class Scoring:
     batch_size: int
     call: dict[str, Any]
     path: Path
+    only_called: bool = False
     accelerator: Any = None
 
 
@@ -93,8 +94,9 @@ def scored(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
 
 def by_answers(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep]:
     """Layers scored by the denoiser's answers on noisy samples of what the pipe draws."""
-    from secateur import dataset, fingerprint, score, store
+    from secateur import calibration, dataset, fingerprint, score, store
 
+    called = calibration.called(loaded, asked.conditions[0], **asked.call) if asked.only_called else None
     count, parts = len(asked.conditions), []
     weighting = score.WEIGHTINGS[asked.weighting](loaded.scheduler) if asked.weighting else None
     with progress() as bar:
@@ -106,7 +108,7 @@ def by_answers(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep
     # Images differ in their last bits by how many are drawn at a time, which may be changed to go on.
     source = fingerprint.of_values((fingerprint.of_pipe(loaded), asked.conditions, asked.seed, asked.call))
     return score.scored(denoiser, store.joined(parts), loaded.scheduler, criterion=asked.criterion,
-                        samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size, weighting=weighting,
+                        samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size, called=called, weighting=weighting,
                         path=asked.path, source=source, accelerator=asked.accelerator)  # fmt: skip
 
 

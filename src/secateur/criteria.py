@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from secateur.bypass import bypassed, stand_ins
-from secateur.examples import Examples, Question, answer, question, tensors
+from secateur.examples import Examples, Question, answer, question, tensors, timesteps_at
 from secateur.families import bare, class_name
 from secateur.patch import Patch
 from secateur.plan import KEEP_SHORTCUT, Plan
@@ -61,17 +61,19 @@ class Tuples:
         return torch.randn(self.examples.latents.shape[1:], generator=torch.Generator().manual_seed(entropy))
 
 
-def draw(examples: Examples, scheduler: Any, *, samples: int, seed: int, batch_size: int) -> Tuples:
+def draw(
+    examples: Examples, scheduler: Any, *, samples: int, seed: int, batch_size: int, called: Sequence[float] | None = None
+) -> Tuples:
     """Tuples whose timesteps are stratified: one in each of `samples` equal parts of the scheduler's training (ours).
 
-    Every example is taken as often as every other, give or take one.
+    Every example is taken as often as every other, give or take one. called: timesteps in place of all of training.
     """
     if samples < 1 or batch_size < 1:
         raise ValueError(f"found {samples} samples in batches of {batch_size}: ask for one of each or more")
     generator = torch.Generator().manual_seed(seed)
     rounds = [torch.randperm(len(examples), generator=generator) for _ in range(-(-samples // len(examples)))]
     within = torch.rand(samples, generator=generator)
-    timesteps = ((torch.arange(samples) + within) / samples * scheduler.config["num_train_timesteps"]).long()
+    timesteps = timesteps_at((torch.arange(samples) + within) / samples, scheduler, called)
     return Tuples(examples, scheduler, torch.cat(rounds)[:samples], timesteps, torch.arange(samples), seed, batch_size)
 
 

@@ -201,8 +201,10 @@ def arguments(course: Course) -> dict[str, Any]:
     settings = asdict(course.settings)
     if course.settings.schedule == "constant":
         del settings["steps"]
+    called = settings.pop("called")
     return {
         **settings,
+        **({} if called is None else {"called": list(called)}),
         "teacher": fingerprint.of_module(course.teacher),
         "student": fingerprint.of_module(course.student),
         "sites": [list(pair) for pair in course.sites.items()],

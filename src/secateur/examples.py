@@ -169,6 +169,16 @@ def rates(scheduler: Any, timesteps: Tensor) -> tuple[Tensor, Tensor]:
     return alphas.sqrt(), (1 - alphas).sqrt()
 
 
+def timesteps_at(levels: Tensor, scheduler: Any, called: Sequence[float] | None = None) -> Tensor:
+    """The timestep at each level in [0, 1): of all of training, or of those that a pipe of few steps calls."""
+    last = scheduler.config["num_train_timesteps"]
+    if called is None:
+        return (levels * last).long()
+    at = torch.tensor(sorted(min(t, last - 1) for t in called))  # flow matching begins at `last` itself, all noise
+    chosen = at[(levels * len(at)).long().clamp(max=len(at) - 1)]
+    return chosen if prediction(scheduler) == "flow_prediction" else chosen.long()
+
+
 def prediction(scheduler: Any) -> str:
     """What the denoiser predicts: "epsilon", "sample", "v_prediction" or "flow_prediction"; ValueError for anything else."""
     name, config = type(scheduler).__name__, scheduler.config

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from secateur.distil_loss import check_normalize
-from secateur.examples import Examples, Question, question
+from secateur.examples import Examples, Question, question, timesteps_at
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,10 +31,10 @@ class DistilSettings:
     lr: highest learning rate, after `warmup` updates of linear growth; schedule: "constant" (BK-SDM) or "cosine" to 0.
     weight_decay: AdamW's. clip: longest gradient, or None. ema: decay of the averaged weights, or None.
     task, output, feature: weights λ of the terms; a term of weight 0 is not computed. normalize: see `distil_loss.scales`.
-    timesteps: "uniform", or "stratified" so that those of an update spread evenly. null_rate: how often a sample gets the
-    null condition, for classifier-free guidance. swap_rate: how often, at the noisiest timestep, a sample gets the condition
-    of another one, or of a prompt without a picture (in proportion to the timestep, ours; Random Conditioning, CVPR 2025,
-    arXiv 2504.02011); such a sample has no task term.
+    timesteps: "uniform", or "stratified" so that those of an update spread evenly. called: those of a pipe of few steps, the
+    only ones that are then learnt. null_rate: how often a sample gets the null condition, for classifier-free guidance.
+    swap_rate: how often, at the noisiest timestep, a sample gets the condition of another one, or of a prompt without a picture
+    (in proportion to the timestep, ours; Random Conditioning, CVPR 2025, arXiv 2504.02011); such a sample has no task term.
     mixed_precision: "no", "bf16" or "fp16". checkpointing: recompute activations on the way back, to save memory.
     seed: of the order of samples, timesteps, noise and conditions.
     """
@@ -53,6 +53,7 @@ class DistilSettings:
     feature: float = 0.1
     normalize: str = "mean_square"
     timesteps: str = "uniform"
+    called: tuple[float, ...] | None = None
     null_rate: float = 0.0
     swap_rate: float = 0.0
     mixed_precision: str = "no"
@@ -69,6 +70,10 @@ class DistilSettings:
         least |= dict.fromkeys(("lr", "warmup", "weight_decay", "task", "output", "feature", "seed"), 0)
         if wrong := [name for name, limit in least.items() if not getattr(self, name) >= limit]:
             raise ValueError(f"found {wrong[0]}={getattr(self, wrong[0])}, wanted {least[wrong[0]]} or more: change it")
+        if self.called is not None and not self.called:
+            raise ValueError(
+                "found called=(), no timesteps at all: give those that the pipe calls, or None for all of training"
+            )
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"found clip={self.clip}, wanted the length that gradients are cut to, or None: give more than 0")
         rates = {"null_rate": self.null_rate, "swap_rate": self.swap_rate, "ema": self.ema or 0.0}
@@ -112,7 +117,7 @@ class Lesson:
 def lesson(course: Course, numbers: Sequence[int]) -> Lesson:
     """The lesson of samples by number: neither processes, nor batches, nor an interruption change a sample."""
     s, examples = course.settings, course.examples
-    size, last = len(examples), course.scheduler.config["num_train_timesteps"]
+    size = len(examples)
     heard = size + len(course.others or ())
     places = [place(n, size, seed=s.seed) for n in numbers]
     levels = [level(n, s) for n in numbers]
@@ -122,7 +127,7 @@ def lesson(course: Course, numbers: Sequence[int]) -> Lesson:
     batch = replace(examples, latents=examples.latents[torch.tensor(places)], conditions=conditions_of(course, told))
     batch = without_prompts(batch, course, numbers)
     noise = torch.stack([noise_of(n, examples.latents.shape[1:], seed=s.seed) for n in numbers])
-    timesteps = torch.tensor([int(u * last) for u in levels])
+    timesteps = timesteps_at(torch.tensor(levels, dtype=torch.float64), course.scheduler, s.called)
     asked = question(batch, course.scheduler, range(len(numbers)), timesteps=timesteps, noise=noise)
     return Lesson(asked, ~torch.tensor(swapped))
 

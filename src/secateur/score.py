@@ -52,6 +52,7 @@ def scored(
     samples: int = 64,
     seed: int = 0,
     batch_size: int = 8,
+    called: Sequence[float] | None = None,
     weighting: Weighting | None = None,
     path: str | Path | None = None,
     source: str | None = None,
@@ -59,19 +60,20 @@ def scored(
 ) -> Iterator[ScoreStep]:
     """A ScoreStep for each layer; the last one's `scores` are the result.
 
-    criterion: of `CRITERIA`. layers: the teacher's `surgery.candidates` unless given. samples: K. weighting: of the tuples by
-    their timesteps; the losses are kept as they are. path: a file where finished layers are kept and gone on from, if the same
-    weights were asked about the same examples. source: what says which examples these are, where they cannot be made again to
-    the last bit; by default all their values do. accelerator: spreads the tuples over its processes. ValueError where the file
-    was made by other settings.
+    criterion: of `CRITERIA`. layers: the teacher's `surgery.candidates` unless given. samples: K. called: the timesteps of a
+    pipe of few steps, the only ones that are then asked about. weighting: of the tuples by their timesteps; the losses are kept
+    as they are. path: a file where finished layers are kept and gone on from, if the same weights were asked about the same
+    examples. source: what says which examples these are, where they cannot be made again to the last bit; by default all their
+    values do. accelerator: spreads the tuples over its processes. ValueError where the file was made by other settings.
     """
     if criterion not in CRITERIA:
         raise ValueError(f"there is no criterion {criterion!r}: choose {', '.join(CRITERIA)}")
     check_teacher(teacher)
-    tuples = draw(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size)
+    tuples = draw(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size, called=called)
     name, digest = scheduler_signature(scheduler)
     made = {"criterion": criterion, "samples": samples, "seed": seed, "scheduler": name, "scheduler_hash": digest}
     made |= {"weighting": weighting and weighting.__name__, "teacher": fingerprint.of_module(teacher)}
+    made |= {} if called is None else {"called": list(called)}
     made |= {"examples": source or fingerprint.of_values((examples.latents, examples.conditions, examples.shared))}
     timesteps = tuples.timesteps[:1] if criterion == "magnitude" else tuples.timesteps
     weights = torch.ones(len(timesteps)) if weighting is None else weighting(timesteps)
@@ -111,10 +113,11 @@ def joint_loss(
     samples: int = 64,
     seed: int = 0,
     batch_size: int = 8,
+    called: Sequence[float] | None = None,
 ) -> Iterator[np.ndarray]:
     """For each plan the measured output loss of removing all its layers, (K,), on the tuples of `output_loss`."""
     check_teacher(teacher)
-    tuples = draw(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size)
+    tuples = draw(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size, called=called)
     for losses in output_losses(teacher, tuples, plans):
         yield losses.cpu().numpy()
 
