@@ -59,10 +59,11 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
             times = measure.time_together({"teacher": call, "student": caller(student)}, repeats=REPEATS)
             faster = measure.speedup(times["teacher"], times["student"])
             row = {"name": f"{name}, {keep:g} asked, set {seed}", "denoiser": name, "keep_ms": plan.made["kept"]}
-            measured = dict(zip(("median", "high", "low"), (1 / x for x in faster), strict=True))
-            print(f"{row['name']}: {row['keep_ms']:.3f} by the layers' times, {measured['median']:.3f} timed", flush=True)
+            timed, high, low = (1 / x for x in faster)
+            print(f"{row['name']}: {row['keep_ms']:.3f} by the layers' times, {timed:.3f} timed", flush=True)
             yield row | {
-                "keep_timed": measured,
+                "keep_timed": timed,
+                "keep_timed_quartiles": [low, high],
                 "keep_macs": macs.count(student).call() / macs.count(teacher).call(),
                 "latency_s": times["teacher"].record(),
                 "removed": len(plan.layers),
@@ -77,7 +78,7 @@ def main() -> None:
     if wrong := sorted(set(args.names) - set(NAMES)):
         parser.error(f"there is no {wrong[0]} here: choose {', '.join(NAMES)}")
     path = args.results / "milliseconds.json"
-    others = [row for row in records.load(path)["rows"] if row["denoiser"] not in args.names] if path.exists() else []
+    found = [row for row in records.load(path)["rows"] if row["denoiser"] not in args.names] if path.exists() else []
     record = {
         "format": 1,
         "title": "What is kept of a call's time: by the sum of layers' times, and timed",
@@ -86,9 +87,11 @@ def main() -> None:
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": measure.hardware(),
         "options": {"keep": KEEPS, "sets": SETS, "calls": CALLS, "repeats": REPEATS},
-        "rows": [*others, *(row for name in args.names for row in rows(name))],
+        "rows": found,
     }
-    report.save(record, path)
+    for name in args.names:
+        found.extend(rows(name))
+        report.save(record, path)
     Console(width=120).print(report.table(record))
 
 

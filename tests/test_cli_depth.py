@@ -57,7 +57,7 @@ def test_a_student_is_cut_and_saved_with_its_plan_and_scores(saved, cost):
     assert set(plan.layers) <= {*scores.layers, *(layer.rpartition(".transformer_blocks")[0] for layer in scores.layers)}
     assert plan.made["kept"] <= 0.8
     if cost == "ms":
-        assert f"a call of the student takes {100 * plan.made['kept']:.1f} % of the teacher's" in " ".join(said.split())
+        assert f"a call of the student takes about {100 * plan.made['kept']:.1f} % of the teacher's" in " ".join(said.split())
     else:
         key = "parameters" if cost == "parameters" else "macs_linear"
         assert plan.made["kept"] == pytest.approx(told["student"][key] / told["teacher"][key], rel=1e-6)

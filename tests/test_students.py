@@ -173,6 +173,28 @@ def lora(unet) -> dict[str, torch.Tensor]:
     return weights
 
 
+def ip_adapter(unet) -> dict[str, dict[str, torch.Tensor]]:
+    """The weights of an IP-Adapter for a U-Net's cross attentions, numbered as those of the Hub are."""
+    weights = {}
+    for i, name in enumerate(unet.attn_processors):
+        if name.endswith("attn2.processor"):
+            width = unet.get_submodule(name.removesuffix(".processor")).to_q.out_features
+            weights |= {f"{i}.to_{kv}_ip.weight": torch.randn(width, 8) for kv in "kv"}
+    shapes = {"proj.weight": (32, 6), "proj.bias": (32,), "norm.weight": (8,), "norm.bias": (8,)}
+    return {"image_proj": {name: torch.zeros(shape) for name, shape in shapes.items()}, "ip_adapter": weights}
+
+
+def test_an_ip_adapter_of_the_teacher_is_refused_where_attentions_went():
+    teacher = tiny("sd15")
+    adapter = ip_adapter(teacher)
+    there = len(adapter["ip_adapter"]) // 2
+    drop_layers(teacher, plan_without(teacher, ["down_blocks.0.resnets.1"]))._load_ip_adapter_weights([adapter])
+    student = drop_layers(teacher, plan_without(teacher, ["mid_block.attentions.0"]))
+    with pytest.raises(ValueError, match=f"IP-Adapter is of {there} attentions and this student has {there - 1}, so that"):
+        student._load_ip_adapter_weights([adapter])
+    student._load_ip_adapter_weights([ip_adapter(student)])
+
+
 def test_a_lora_of_the_teacher_fits_the_layers_that_the_student_has():
     pipe, call = stable_diffusion()
     weights = lora(pipe.unet)

@@ -229,7 +229,9 @@ def cut_and_save(loaded: Any, teacher: Any, plan: Plan, out: Path, *, scores: La
     console.print(table(found, layers=len(plan.layers)))
     if plan.made.get("cost") == "ms":
         share = f"{100 * plan.made['kept']:.1f} %"
-        console.print(f"by the times of its layers, a call of the student takes {share} of the teacher's", highlight=False)
+        console.print(
+            f"by the times of its layers, a call of the student takes about {share} of the teacher's", highlight=False
+        )
     sure = certainty(scores)
     if sure is not None:
         console.print(

@@ -50,11 +50,22 @@ def student_class() -> type[UNet2DConditionModel]:
                 "use a student that keeps them all"
             ) from error
 
+    def load_ip_adapter(self, state_dicts: Any, **options: Any) -> None:
+        there = sum(name.endswith("attn2.processor") for name in self.attn_processors)
+        for state in state_dicts if isinstance(state_dicts, list) else [state_dicts]:
+            given = sum(name.endswith("to_k_ip.weight") for name in state["ip_adapter"])
+            if given != there:
+                raise ValueError(
+                    f"the IP-Adapter is of {given} attentions and this student has {there}, so that its weights would land on "
+                    "others: use one that was made for the student"
+                )
+        UNet2DConditionModel._load_ip_adapter_weights(self, state_dicts, **options)
+
     wanted = list(inspect.signature(UNet2DConditionModel.__init__).parameters.values())
     ours = inspect.Parameter("removed", inspect.Parameter.KEYWORD_ONLY, default=None)
     init.__signature__ = inspect.Signature([*wanted, ours])  # type: ignore[attr-defined]  # diffusers reads its keys here
-    doc = {"__init__": init, "forward": forward, "__module__": __name__, "__doc__": student_class.__doc__}
-    return type(STUDENT, (UNet2DConditionModel,), doc)
+    own = {"__init__": init, "forward": forward, "_load_ip_adapter_weights": load_ip_adapter, "__module__": __name__}
+    return type(STUDENT, (UNet2DConditionModel,), own | {"__doc__": student_class.__doc__})
 
 
 def cut(unet: UNet2DConditionModel, removed: Mapping[str, str]) -> None:
