@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -276,6 +277,19 @@ def test_a_teacher_that_reads_texts_of_another_width_is_refused_and_nothing_writ
     assert code == 1
     assert "teacher reads encoder_hidden_states of (1, 8, 16) and the student of (1, 8, 8): give the teacher that" in error
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_prompts_that_are_cut_short_are_noted_and_a_teacher_may_be_in_half_precision(run, sd):  # noqa: F811
+    sd.save_pretrained("teacher")
+    student = deepcopy(sd)
+    student.unet = drop_layers(sd.unet, plan_without(sd.unet, ["mid_block.resnets.1"]))
+    student.save_pretrained("student")
+    Path("prompts.txt").write_text("a fox\n" + "a fox on a red background " * 9)
+    words = ("--prompts", "prompts.txt", "--limit", "2", "--steps", "2", "--dtype", "bfloat16", "--feature", "0")
+    code, out, error = run("distil", "student", *QUICK, *words)
+    assert code == 0, error
+    assert "note: the prompt 'a fox on a red background" in out
+    assert "tokens and the tokenizer reads 8" in out
 
 
 def test_another_distillation_does_not_take_the_place_of_one(command):

@@ -79,13 +79,16 @@ def check_options(asked: Data) -> None:
 
 
 def check_prompts(asked: Data, pipe: Any) -> None:
-    """Nothing; ValueError, TypeError before any drawing for prompts that the pipe does not take, or would cut short."""
+    """Nothing; ValueError, TypeError before any drawing for prompts that the pipe does not take. One cut short is noted."""
     from secateur import calibration
 
     for file in filter(None, (asked.prompts, asked.unpictured)):
         prompts = read_prompts(Path(file))
         calibration.check(pipe, prompts, seeds=range(len(prompts)), batch_size=1, call={})
-        check_tokens(pipe, tuple(prompts))
+        try:
+            check_tokens(pipe, tuple(prompts))
+        except ValueError as error:
+            console.print(f"note: {error}", soft_wrap=True)
 
 
 def call_of(asked: Data, pipe: Any) -> dict[str, Any]:
