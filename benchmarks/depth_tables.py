@@ -8,6 +8,7 @@ from pages import RESULTS, load, percent, provenance, table
 from scipy.stats import spearmanr
 
 PIPES, BUDGETS = ("emoji-sd", "emoji-dit"), (0.7, 0.5, 0.38)
+KEPT = "keep_ms", "keep_timed", "keep_macs"
 OTHERS = "better than, of random sets (of emoji-dit: of all)"
 
 
@@ -20,6 +21,8 @@ def sections() -> dict[str, str]:
     products = [name for pipe in PIPES if (RESULTS / f"{(name := f'product-{pipe}')}.json").exists()]
     if products:
         found["product"] = product([load(name) for name in products])
+    if (RESULTS / "milliseconds.json").exists():
+        found["milliseconds"] = milliseconds(load("milliseconds"))
     if (RESULTS / "fullsize-depth.json").exists():
         found["fullsize-depth"] = full_size(load("fullsize-depth"))
     return found
@@ -57,6 +60,23 @@ def full_size(record: dict) -> str:
     ]
     heads = ("random weights, bfloat16", "s", "GiB above what was there", "GiB of the whole process", "")
     return table(heads, rows) + "\n\n" + provenance(record)
+
+
+def milliseconds(record: dict) -> str:
+    """What the layers' times say is kept, beside the student's time, in random sets of layers at each budget."""
+    heads = ("random sets of layers", "a call, s", "kept by the layers' times", "kept, timed", "MACs kept")
+    cases: dict[str, list[dict]] = {}
+    for row in record["rows"]:
+        cases.setdefault(row["name"].partition(", set")[0], []).append(row)
+    rows = [
+        (case, f"{median(row['latency_s']['median'] for row in found):.3f}", *(each(found, key) for key in KEPT))
+        for case, found in cases.items()
+    ]
+    return table(heads, rows) + "\n\n" + provenance(record)
+
+
+def each(rows: list[dict], key: str) -> str:
+    return ", ".join(f"{100 * row[key]:.1f}" for row in rows) + " %"
 
 
 def gib(count: int) -> str:
