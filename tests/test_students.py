@@ -21,7 +21,7 @@ from secateur.subnet import apply
 from secateur.surgery import candidates, drop_layers, parameters, plan_without
 from test_surgery import inputs_of, output, same_embeddings, some
 from tiny import tiny
-from tiny_pipes import controlnet, draw, noise, stable_diffusion
+from tiny_pipes import controlnet, draw, ip_adapter, noise, stable_diffusion
 
 LACKING = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
 
@@ -171,17 +171,6 @@ def lora(unet) -> dict[str, torch.Tensor]:
     weights = {f"unet.{key}": value.clone() for key, value in get_peft_model_state_dict(unet).items()}
     unet.delete_adapters("default")
     return weights
-
-
-def ip_adapter(unet) -> dict[str, dict[str, torch.Tensor]]:
-    """The weights of an IP-Adapter for a U-Net's cross attentions, numbered as those of the Hub are."""
-    weights = {}
-    for i, name in enumerate(unet.attn_processors):
-        if name.endswith("attn2.processor"):
-            width = unet.get_submodule(name.removesuffix(".processor")).to_q.out_features
-            weights |= {f"{i}.to_{kv}_ip.weight": torch.randn(width, 8) for kv in "kv"}
-    shapes = {"proj.weight": (32, 6), "proj.bias": (32,), "norm.weight": (8,), "norm.bias": (8,)}
-    return {"image_proj": {name: torch.zeros(shape) for name, shape in shapes.items()}, "ip_adapter": weights}
 
 
 def test_an_ip_adapter_of_the_teacher_is_refused_where_attentions_went():

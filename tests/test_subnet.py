@@ -24,7 +24,7 @@ from secateur.schedule import LINES, Schedule
 from secateur.subnet import apply, component, follow, remove
 from test_patch import NAMES, Net, traces
 from tiny import tiny
-from tiny_pipes import PIPES, STEPS, ddim, draw, noise, stable_diffusion
+from tiny_pipes import PIPES, STEPS, ddim, draw, ip_adapter, noise, stable_diffusion
 
 OFFSET = {"steps_offset": 1}  # what Stable Diffusion's pipelines ask of a scheduler
 SCHEDULERS = {
@@ -201,18 +201,7 @@ def test_lora():
 def test_ip_adapter():
     pipe, call = stable_diffusion()
     torch.manual_seed(3)
-    processor_keys = {}
-    for i, name in enumerate(pipe.unet.attn_processors):
-        if name.endswith("attn2.processor"):
-            width = pipe.unet.get_submodule(name.removesuffix(".processor")).to_q.out_features
-            processor_keys |= {f"{i}.to_{kv}_ip.weight": torch.randn(width, 8) for kv in "kv"}
-    image_proj = {
-        "proj.weight": torch.randn(4 * 8, 6),
-        "proj.bias": torch.zeros(32),
-        "norm.weight": torch.ones(8),
-        "norm.bias": torch.zeros(8),
-    }
-    pipe.unet._load_ip_adapter_weights([{"image_proj": image_proj, "ip_adapter": processor_keys}])
+    pipe.unet._load_ip_adapter_weights([ip_adapter(pipe.unet)])
     call["ip_adapter_image_embeds"] = [noise(8, 2, 1, 6)]
     schedule = scattered(blocks_of("sd15", "stage"))
     wanted = expected(pipe, call, schedule)

@@ -179,3 +179,15 @@ def draw(pipe, call: dict[str, Any]) -> Tensor:
     out = pipe(**call)
     found = out.frames if hasattr(out, "frames") else out.images
     return found if torch.is_tensor(found) else torch.from_numpy(found)
+
+
+def ip_adapter(unet) -> dict[str, dict[str, torch.Tensor]]:
+    """The weights of an IP-Adapter for a U-Net's cross attentions, numbered as those of the Hub are."""
+    weights = {}
+    for i, name in enumerate(unet.attn_processors):
+        if name.endswith("attn2.processor"):
+            width = unet.get_submodule(name.removesuffix(".processor")).to_q.out_features
+            weights |= {f"{i}.to_{kv}_ip.weight": torch.randn(width, 8) for kv in "kv"}
+    norm = {"norm.weight": torch.ones(8), "norm.bias": torch.zeros(8)}
+    proj = {"proj.weight": torch.randn(4 * 8, 6), "proj.bias": torch.zeros(32), **norm}
+    return {"image_proj": proj, "ip_adapter": weights}
