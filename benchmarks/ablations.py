@@ -22,15 +22,18 @@ import numpy as np
 from ablations_paper import PAPER, orders
 from front import nearness
 
-from secateur import find, macs, measure, objective, quality, records, report, zoo
-from secateur.allocate import allocate
-from secateur.calibration import Trajectory, generate, record
-from secateur.response import first
-from secateur.schedule import Schedule
-from secateur.search import search
-from secateur.subnet import apply
-from secateur.trials import genetic_search, random_search
-from secateur.updates import Settings
+from secateur import zoo
+from secateur.denoiser import macs
+from secateur.measuring import quality, records, report, timing
+from secateur.pipeline.generate import Trajectory, generate, record
+from secateur.schedule.allocate import allocate
+from secateur.schedule.apply import apply
+from secateur.schedule.schedule import Schedule
+from secateur.searching import find, objective
+from secateur.searching.dip_go.search import search
+from secateur.searching.dip_go.updates import Settings
+from secateur.searching.local import genetic_search, random_search
+from secateur.searching.sensitivity import first
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -226,7 +229,7 @@ def blank(bench: Bench, seeds: int) -> dict[str, Any]:
         "command": f"python benchmarks/ablations.py --seeds {seeds}",
         "pipe": PIPE,
         "made": "",
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "blocks": list(bench.macs.blocks.names),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + IMAGES)),
         "options": {

@@ -26,10 +26,15 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter
 
-from secateur import additive, baselines, macs, measure, paths, pipes, records, refresh, report, zoo
-from secateur.calibration import generate, record
-from secateur.response import response
-from secateur.subnet import apply
+from secateur import zoo
+from secateur.denoiser import macs
+from secateur.measuring import records, report, timing
+from secateur.pipeline import pipes
+from secateur.pipeline.generate import generate, record
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply
+from secateur.searching import additive, paths, refresh
+from secateur.searching.sensitivity import response
 
 RESULTS = Path(__file__).parents[1] / "results"
 STEPS, SEED, CALLS = 50, 40_000, (5, 10, 17)
@@ -56,7 +61,7 @@ def study(pipe, name: str, kind: tuple, *, sets: int, images: int) -> list[dict[
         ladder = additive.free(told, pipe.scheduler) if steps else additive.held(told, pipe.scheduler, hold=hold)
         shown = response(pipe, told, ladder, blocks=blocks, gap=len(ladder) // 10)
         weighted = {"latents": additive.local_errors(ladder), "images": additive.local_errors(ladder, weights=shown)}
-        rows, cpu = [], measure.hardware()["cpu"]
+        rows, cpu = [], timing.hardware()["cpu"]
         for calls in CALLS:
             best = {f"best by {w}": additive.solve(errors, calls=calls)[-1].levels for w, errors in weighted.items()}
             drawn = {f"random {k}": levels for k, levels in enumerate(spread(len(ladder), calls, sets))}
@@ -162,7 +167,7 @@ def blank(args: argparse.Namespace) -> dict[str, Any]:
         "command": f"python benchmarks/additivity.py --sets {args.sets} --images {args.images}",
         "pipe": "emoji-sd",
         "made": "",
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "seeds": list(range(SEED, SEED + args.images)),
         "options": {"steps": STEPS, "guidance_scale": zoo.GUIDANCE["emoji-sd"], "sets": args.sets},
         "rows": [],

@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from secateur import baselines, macs, measure, report
-from secateur.blocks import find_blocks
-from secateur.families import dummy_inputs
-from secateur.liveness import block_bytes, peak_cached_bytes
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.families import dummy_inputs
+from secateur.measuring import report, timing
+from secateur.schedule import baselines
+from secateur.schedule.cache import block_bytes, peak_cached_bytes
 
 RESULTS = Path(__file__).parents[1] / "results"
 CALLS = 50
@@ -52,7 +54,7 @@ def main() -> None:
         "command": "python benchmarks/cache.py",
         "pipe": "sd15, sdxl (meta)",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "options": {"dtype": "float16", "batch": 2},
         "rows": [row for name in ("sd15", "sdxl") for granularity in ("stage", "layer") for row in rows(name, granularity)],
     }

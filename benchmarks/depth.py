@@ -27,17 +27,20 @@ from depth_figure import draw
 from rich.progress import track
 from scipy.stats import pearsonr, spearmanr
 
-from secateur import examples, measure, pipes, plan, quality, records, zoo
+from secateur import zoo
 from secateur.artifact import write
-from secateur.bypass import bypassed
-from secateur.calibration import generate
-from secateur.criteria import CRITERIA
-from secateur.layer_scores import LayerScores, stability
-from secateur.plan import Plan
-from secateur.planning import METHODS, kept_share, plan_of, planned, predicted
-from secateur.score import joint_loss, min_snr, score_change, scored
-from secateur.subnet import component
-from secateur.surgery import freed, parameters
+from secateur.measuring import quality, records, timing
+from secateur.pipeline import examples, pipes
+from secateur.pipeline.generate import generate
+from secateur.pruning import plan
+from secateur.pruning.bypass import bypassed
+from secateur.pruning.criteria import CRITERIA
+from secateur.pruning.layer_scores import LayerScores, stability
+from secateur.pruning.plan import Plan
+from secateur.pruning.planning import METHODS, kept_share, plan_of, planned, predicted
+from secateur.pruning.scoring import joint_loss, min_snr, score_change, scored
+from secateur.pruning.surgery import freed, parameters
+from secateur.schedule.apply import component
 from secateur.zoo import judge
 from secateur.zoo.scenes import parse
 
@@ -332,7 +335,7 @@ def main() -> None:
         "command": f"python benchmarks/depth.py {args.pipe} --samples {args.samples} --images {args.images}",
         "pipe": args.pipe,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "options": {
             "samples": args.samples,
             "images": args.images,

@@ -23,18 +23,23 @@ from typing import Any
 import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur import baselines, find, macs, measure, objective, pipes, quality, records, report, zoo
-from secateur.allocate import allocate
-from secateur.calibration import Trajectory, generate, record
-from secateur.fold import fold
-from secateur.response import first
-from secateur.schedule import Schedule, load
-from secateur.scores import Scores
-from secateur.search import search
-from secateur.subnet import apply, component
-from secateur.trials import genetic_search, random_search
-from secateur.updates import Settings
-from secateur.variants import EVEN
+from secateur import zoo
+from secateur.denoiser import macs
+from secateur.measuring import quality, records, report, timing
+from secateur.measuring.variants import EVEN
+from secateur.pipeline import pipes
+from secateur.pipeline.generate import Trajectory, generate, record
+from secateur.schedule import baselines
+from secateur.schedule.allocate import allocate
+from secateur.schedule.apply import apply, component
+from secateur.schedule.fold import fold
+from secateur.schedule.schedule import Schedule, load
+from secateur.schedule.scores import Scores
+from secateur.searching import find, objective
+from secateur.searching.dip_go.search import search
+from secateur.searching.dip_go.updates import Settings
+from secateur.searching.local import genetic_search, random_search
+from secateur.searching.sensitivity import first
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -151,7 +156,7 @@ class Bench:
 
 def list_last(counted: macs.Macs) -> str:
     """The finest granularity of a denoiser."""
-    from secateur.families import FAMILIES
+    from secateur.denoiser.families import FAMILIES
 
     return list(FAMILIES[counted.blocks.denoiser].granularities)[-1]
 
@@ -323,8 +328,8 @@ def row(bench: Bench, job: Job) -> dict[str, Any]:
         "macs_attention": 2 * spent[True],
         "keep_linear": spent[False] / (STEPS * counted.call()),
         "keep_attention": spent[True] / (STEPS * counted.call(attention=True)),
-        "latency_s": measure.Timing(job.name, seconds).record(),
-        "cpu": measure.hardware()["cpu"],
+        "latency_s": timing.Timing(job.name, seconds).record(),
+        "cpu": timing.hardware()["cpu"],
         **nearness(images, bench.dense, ""),
         **nearness(images, bench.converged, "converged_"),
         "accuracy": {"mean": float(right.mean()), "ci95": list(quality.wilson(int(right.sum()), len(right)))},
@@ -412,14 +417,14 @@ def timed(bench: Bench, found: dict[str, Any], *, images: int, repeats: int, fol
             schedule, bench.other.scheduler = fold(schedule, bench.other.scheduler)
             steps = schedule.calls
         times = in_turns(bench, schedule, counted, steps=steps, images=images, repeats=repeats)
-    median, low, high = measure.speedup(times["dense"], times["row"])
+    median, low, high = timing.speedup(times["dense"], times["row"])
     return spread(median, low, high, repeats=repeats)
 
 
 def spread(median: float, low: float, high: float, *, repeats: int) -> dict[str, Any]:
     """What was timed, with its quartiles and the processor."""
     told = {"median": float(median), "low": float(low), "high": float(high), "repeats": repeats}
-    return {**told, "cpu": measure.hardware()["cpu"]}
+    return {**told, "cpu": timing.hardware()["cpu"]}
 
 
 def outside(bench: Bench) -> dict[str, float]:
@@ -450,7 +455,7 @@ def in_turns(bench: Bench, schedule: Schedule | None, counted: macs.Macs, *, ste
             "dense": lambda: draw(bench.pipe, num_inference_steps=STEPS),
             "row": lambda: draw(bench.other, num_inference_steps=steps),
         }
-        return measure.time_together(runs, repeats=repeats)
+        return timing.time_together(runs, repeats=repeats)
 
 
 def rebuilt(bench: Bench, found: dict[str, Any]) -> Schedule | None:
@@ -519,7 +524,7 @@ def blank(args: argparse.Namespace) -> dict[str, Any]:
         "command": f"python benchmarks/front.py {args.pipe} --images {args.images}",
         "pipe": args.pipe,
         "made": "",
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + args.images)),
         "options": {
             "guidance_scale": zoo.GUIDANCE[args.pipe],

@@ -18,9 +18,11 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from rich.console import Console
 
-from secateur import macs, measure, report, search
-from secateur.calibration import Trajectory
-from secateur.updates import Settings
+from secateur import search
+from secateur.denoiser import macs
+from secateur.measuring import report, timing
+from secateur.pipeline.generate import Trajectory
+from secateur.searching.dip_go.updates import Settings
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAPER_UPDATES, PAPER_CALLS = 1000, 50
@@ -73,7 +75,7 @@ def main() -> None:
             seconds.append(time.perf_counter() - start)
             print(step.losses, flush=True)
 
-    peak = measure.peak_memory(run, device=args.device)
+    peak = timing.peak_memory(run, device=args.device)
     weights = sum(p.numel() * p.element_size() for part in (pipe.unet, pipe.vae) for p in part.parameters())
     row = {
         "name": f"SD-1.5, T = {args.calls}",
@@ -89,7 +91,7 @@ def main() -> None:
         "command": f"python benchmarks/fullsize.py --calls {args.calls} --dtype {args.dtype} --device {args.device}",
         "pipe": "sd15 (random weights)",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "options": {
             "dtype": args.dtype,
             "latent_side": 64,

@@ -23,13 +23,15 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from rich.console import Console
 
-from secateur import macs, measure, planning, records, report
-from secateur.distil import distil
-from secateur.examples import Examples
-from secateur.families import dummy_inputs
-from secateur.lessons import DistilSettings
-from secateur.score import output_loss
-from secateur.surgery import drop_layers, parameters
+from secateur.denoiser import macs
+from secateur.denoiser.families import dummy_inputs
+from secateur.distilling.distil import distil
+from secateur.distilling.samples import DistilSettings
+from secateur.measuring import records, report, timing
+from secateur.pipeline.examples import Examples
+from secateur.pruning import planning
+from secateur.pruning.scoring import output_loss
+from secateur.pruning.surgery import drop_layers, parameters
 
 RESULTS = Path(__file__).parents[1] / "results"
 KEEPS = {"sd15": 0.5, "sdxl": 0.3}  # AdamW takes 16 bytes a parameter: of SDXL's half that is 20 GB beside a teacher of 5
@@ -68,7 +70,7 @@ class Clock:
     def phase(self, label: str, run: Callable[[], Any], **more: Any) -> Any:
         """What `run` gives; a row is added."""
         found, start = [], time.perf_counter()
-        peak = measure.peak_memory(lambda: found.append(run()))
+        peak = timing.peak_memory(lambda: found.append(run()))
         row = {"name": f"{self.name}, {label}", "seconds": time.perf_counter() - start, "peak_memory_bytes": peak.peak_bytes}
         self.rows.append(row | {"process_peak_bytes": 1024 * getrusage(RUSAGE_SELF).ru_maxrss} | more)
         print(f"{row['name']:28s} {row['seconds']:8.1f} s {peak.peak_bytes / 2**30:6.2f} GiB", flush=True)
@@ -120,7 +122,7 @@ def main() -> None:
         "command": "python benchmarks/fullsize_depth.py sd15; python benchmarks/fullsize_depth.py sdxl",
         "pipe": "random weights",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "options": {"keep": KEEPS, "teacher": "bfloat16", "student": "float32, bfloat16 autocast, gradient checkpointing"},
         "rows": [*others, *rows],
     }

@@ -17,12 +17,17 @@ from typing import Any
 import numpy as np
 from front import nearness
 
-from secateur import baselines, find, macs, measure, pipes, records, zoo
-from secateur.calibration import Trajectory, generate, record
-from secateur.objective import Objective, Surely, to_converged
-from secateur.schedule import HOLDS, Schedule
-from secateur.subnet import apply
-from secateur.task import Learning, Task
+from secateur import zoo
+from secateur.denoiser import macs
+from secateur.measuring import records, timing
+from secateur.pipeline import pipes
+from secateur.pipeline.generate import Trajectory, generate, record
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply
+from secateur.schedule.schedule import HOLDS, Schedule
+from secateur.searching import find
+from secateur.searching.objective import Objective, Surely, to_converged
+from secateur.searching.task import Learning, Task
 
 RESULTS = Path(__file__).parents[1] / "results"
 PIPE, BATCH, CALIBRATION, IMAGES = "emoji-sd", 8, 8, 40
@@ -128,7 +133,7 @@ def blank() -> dict[str, Any]:
         "command": "python benchmarks/grids.py",
         "pipe": PIPE,
         "made": "",
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + IMAGES)),
         "options": {"guidance_scale": zoo.GUIDANCE[PIPE], "scheduler": SAMPLER[0], **SAMPLER[1], "calibration": CALIBRATION},
         "rows": [],

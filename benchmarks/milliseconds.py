@@ -22,10 +22,13 @@ from diffusers import UNet2DConditionModel
 from rich.console import Console
 from torch import nn
 
-from secateur import drop_layers, macs, measure, planning, records, report, zoo
-from secateur.families import dummy_inputs
-from secateur.score import costed
-from secateur.subnet import component
+from secateur import drop_layers, zoo
+from secateur.denoiser import macs
+from secateur.denoiser.families import dummy_inputs
+from secateur.measuring import records, report, timing
+from secateur.pruning import planning
+from secateur.pruning.scoring import costed
+from secateur.schedule.apply import component
 
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES, KEEPS, SETS, CALLS, REPEATS = ("emoji-sd", "emoji-dit", "sd15"), (0.7, 0.5), 3, 5, 9
@@ -56,8 +59,8 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
             losses = np.random.default_rng(seed).random((len(costs.layers), 1))
             plan = planning.planned(replace(costs, losses=losses), keep=keep, cost="ms", method="greedy")
             student = drop_layers(teacher, plan)
-            times = measure.time_together({"teacher": call, "student": caller(student)}, repeats=REPEATS)
-            faster = measure.speedup(times["teacher"], times["student"])
+            times = timing.time_together({"teacher": call, "student": caller(student)}, repeats=REPEATS)
+            faster = timing.speedup(times["teacher"], times["student"])
             row = {"name": f"{name}, {keep:g} asked, set {seed}", "denoiser": name, "keep_ms": plan.made["kept"]}
             timed, high, low = (1 / x for x in faster)
             print(f"{row['name']}: {row['keep_ms']:.3f} by the layers' times, {timed:.3f} timed", flush=True)
@@ -85,7 +88,7 @@ def main() -> None:
         "command": "python benchmarks/milliseconds.py",
         "pipe": "emoji-sd, emoji-dit, sd15 with random weights",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "options": {"keep": KEEPS, "sets": SETS, "calls": CALLS, "repeats": REPEATS},
         "rows": found,
     }

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from secateur import baselines, macs, measure, report
+from secateur.denoiser import macs
+from secateur.measuring import report, timing
+from secateur.schedule import baselines
 
 RESULTS = Path(__file__).parents[1] / "results"
 CLOSE = 0.01
@@ -73,7 +75,7 @@ def main() -> None:
         "command": "python benchmarks/paper_macs.py",
         "pipe": "full-size configurations (meta)",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "rows": [row(figure) for figure in FIGURES],
     }
     report.save(record, RESULTS / "paper-macs.json")

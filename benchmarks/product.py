@@ -25,11 +25,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from secateur import macs, measure, pipes, quality, records, report, zoo
-from secateur.calibration import generate
-from secateur.schedule import Schedule, load
-from secateur.subnet import apply, component
-from secateur.surgery import parameters
+from secateur import zoo
+from secateur.denoiser import macs
+from secateur.measuring import quality, records, report, timing
+from secateur.pipeline import pipes
+from secateur.pipeline.generate import generate
+from secateur.pruning.surgery import parameters
+from secateur.schedule.apply import apply, component
+from secateur.schedule.schedule import Schedule, load
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -151,12 +154,12 @@ def timed(bench: Bench, ways: list[Way]) -> list[dict[str, Any]]:
             pipe = pipes.load(str(way.folder))
             applied.enter_context(following(pipe, way.schedule))
             draw[way.name] = partial(bench.images, pipe, way.steps, count=1, batch_size=1)
-        times = measure.time_together(draw, repeats=REPEATS)
+        times = timing.time_together(draw, repeats=REPEATS)
     folders = {str(way.folder): partial(pipes.load, str(way.folder)) for way in ways}
-    loads = measure.time_together(folders, repeats=REPEATS)
+    loads = timing.time_together(folders, repeats=REPEATS)
     found = []
     for way in ways:
-        median, low, high = measure.speedup(times[ways[0].name], times[way.name])
+        median, low, high = timing.speedup(times[ways[0].name], times[way.name])
         speedup = {"median": median, "low": low, "high": high, "repeats": REPEATS}
         found.append({"load_s": loads[str(way.folder)].record(), "latency_s": times[way.name].record(), "speedup": speedup})
     return found
@@ -183,7 +186,7 @@ def main() -> None:
         "command": f"python benchmarks/product.py {args.pipe} --updates {args.updates} --images {args.images}",
         "pipe": args.pipe,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "options": {"steps": STEPS, "guidance_scale": zoo.GUIDANCE[args.pipe], "updates": args.updates, "images": args.images},
         "rows": measured(bench, ways),
     }

@@ -16,9 +16,11 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from rich.console import Console
 
-from secateur import baselines, macs, measure, report
-from secateur.schedule import Schedule
-from secateur.subnet import apply
+from secateur.denoiser import macs
+from secateur.measuring import report, timing
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply
+from secateur.schedule.schedule import Schedule
 
 RESULTS = Path(__file__).parents[1] / "results"
 CALLS = 50
@@ -60,14 +62,14 @@ def main() -> None:
         return run
 
     plans = variants(pipe.unet, args.size)
-    timings = measure.time_together({name: sample(plan) for name, (_, plan) in plans.items()}, repeats=args.repeats)
+    timings = timing.time_together({name: sample(plan) for name, (_, plan) in plans.items()}, repeats=args.repeats)
     record = {
         "format": 1,
         "title": f"Runtime efficiency on SD-1.5's full-size U-Net, {args.size}² latents, {args.dtype}, {args.device}",
         "command": f"python benchmarks/runtime.py --size {args.size} --dtype {args.dtype} --repeats {args.repeats}",
         "pipe": "sd15 (random weights)",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "seeds": [2],
         "options": {"samples_an_image": 2, "latent_side": args.size, "dtype": args.dtype},
         "rows": [row(name, *plans[name], timings) for name in plans],
@@ -86,9 +88,9 @@ def variants(unet: UNet2DConditionModel, size: int) -> dict[str, tuple[macs.Macs
     }
 
 
-def row(name: str, counted: macs.Macs, plan: Schedule, timings: dict[str, measure.Timing]) -> dict:
+def row(name: str, counted: macs.Macs, plan: Schedule, timings: dict[str, timing.Timing]) -> dict:
     """One line of the record; efficiency is the speed-up over the MACs reduction, attention products counted."""
-    median, low, high = measure.speedup(timings["dense"], timings[name])
+    median, low, high = timing.speedup(timings["dense"], timings[name])
     return {
         "name": name,
         "group": name.partition(",")[0],

@@ -18,10 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from front import nearness
 
-from secateur import find, macs, measure, quality, records, report, zoo
-from secateur.calibration import generate, record
-from secateur.schedule import Schedule
-from secateur.subnet import apply, component
+from secateur import zoo
+from secateur.denoiser import macs
+from secateur.measuring import quality, records, report, timing
+from secateur.pipeline.generate import generate, record
+from secateur.schedule.apply import apply, component
+from secateur.schedule.schedule import Schedule
+from secateur.searching import find
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -126,7 +129,7 @@ def blank() -> dict[str, Any]:
         "title": "What each stage of a search adds",
         "command": "python benchmarks/stages.py",
         "made": "",
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + IMAGES)),
         "options": {
             "calibration_images": CALIBRATION,

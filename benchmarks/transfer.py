@@ -19,12 +19,16 @@ from typing import Any
 import numpy as np
 from front import nearness
 
-from secateur import baselines, macs, measure, pipes, quality, records, report, schedule, zoo
-from secateur.calibration import generate
-from secateur.retime import retime
-from secateur.schedule import Schedule
-from secateur.subnet import apply
-from secateur.variants import EVEN
+from secateur import zoo
+from secateur.denoiser import macs
+from secateur.measuring import quality, records, report, timing
+from secateur.measuring.variants import EVEN
+from secateur.pipeline import pipes
+from secateur.pipeline.generate import generate
+from secateur.schedule import baselines, schedule
+from secateur.schedule.apply import apply
+from secateur.schedule.retime import retime
+from secateur.schedule.schedule import Schedule
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -185,7 +189,7 @@ def blank(bench: Bench) -> dict[str, Any]:
         "command": "python benchmarks/transfer.py",
         "pipe": PIPE,
         "made": "",
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + IMAGES)),
         "options": {"guidance_scale": zoo.GUIDANCE[PIPE], "samples_an_image": 2, "schedules": found},
         "refused": refusals(bench),

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from secateur import measure, quality, zoo
-from secateur.calibration import generate_batches
+from secateur import zoo
+from secateur.measuring import quality, timing
+from secateur.pipeline.generate import generate_batches
 from secateur.zoo import judge, scenes
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -91,7 +92,7 @@ def main() -> None:
     found |= {
         "command": f"python benchmarks/zoo.py {count}",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": measure.hardware(),
+        "hardware": timing.hardware(),
         "options": options,
     }
     (RESULTS / "zoo.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -4,7 +4,7 @@ The same as `secateur search emoji-sd --keep 0.2`, with every stage's best as it
 """
 
 from secateur import count, record, save, zoo
-from secateur.find import find, objective_for
+from secateur.searching.find import find, objective_for
 
 pipe = zoo.load("emoji-sd")
 prompts, _ = zoo.conditions("emoji-sd", 8, calibration=True)

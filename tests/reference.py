@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch.utils._pytree import tree_map
 
-from secateur.schedule import Schedule
+from secateur.schedule.schedule import Schedule
 
 
 def parts(out) -> tuple:

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from secateur import ablation, macs
-from secateur.blocks import find_blocks
-from secateur.calibration import record
-from secateur.subnet import component, follow
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import find_blocks
+from secateur.pipeline.generate import record
+from secateur.schedule.apply import component, follow
+from secateur.searching import cells
 from test_calibration import dit, sd  # noqa: F401, the fixtures
 
 CALLS = 5
@@ -26,7 +27,7 @@ def test_a_cell_costs_what_a_loop_by_hand_says(told):
     pipe, trajectory = told
     net = component(pipe)
     blocks = find_blocks(net)
-    found = list(ablation.ablations(pipe, trajectory, blocks))
+    found = list(cells.ablations(pipe, trajectory, blocks))
     assert [part.block for part in found] == list(blocks.names)
     assert all(part.loss[0] == 0 for part in found)
     i, t = len(blocks) // 2, 3
@@ -38,7 +39,7 @@ def test_a_cell_costs_what_a_loop_by_hand_says(told):
 
 def by_hand(net, pipe, trajectory, blocks, i, t):
     """The denoiser's output at call t when block i alone gives what it gave at call t − 1."""
-    schedule = ablation.without(blocks, i, calls=2, cells=range(1, 2))
+    schedule = cells.without(blocks, i, calls=2, cells=range(1, 2))
     conditions = conditions_of(pipe, trajectory)
     with torch.no_grad(), follow(net, schedule, blocks=blocks):
         for k in (t - 1, t):
@@ -58,11 +59,11 @@ def conditions_of(pipe, trajectory):
 def test_scores_make_every_closure_cost_what_its_head_does(told):
     pipe, trajectory = told
     counted = macs.count(component(pipe))
-    losses = list(ablation.ablations(pipe, trajectory, counted.blocks))
-    scores = ablation.cell_scores(pipe, trajectory, counted, losses=losses)
+    losses = list(cells.ablations(pipe, trajectory, counted.blocks))
+    scores = cells.cell_scores(pipe, trajectory, counted, losses=losses)
     assert scores.values.shape == (CALLS, len(counted.blocks))
     for i, part in enumerate(losses):
-        closure = [k for k, runs in enumerate(ablation.closure(counted.blocks, i)) if runs]
+        closure = [k for k, runs in enumerate(cells.closure(counted.blocks, i)) if runs]
         assert i in closure
         assert scores.values[3, closure].sum() == pytest.approx(part.loss[3], rel=1e-3, abs=1e-9)
 
@@ -76,10 +77,10 @@ def test_law_8_a_block_that_says_the_same_at_every_call_costs_nothing(told):
     planted.forward = lambda *args, **kwargs: still(before(*args, **kwargs), args if "residual" in blocks.reuse else ())
     try:
         again = record(pipe, trajectory.conditions, seeds=trajectory.seeds, **trajectory.options)
-        parts = list(ablation.ablations(pipe, again, blocks))
-        counted, kinds = macs.count(net), ablation.kind_losses(pipe, again, blocks)
+        parts = list(cells.ablations(pipe, again, blocks))
+        counted, kinds = macs.count(net), cells.kind_losses(pipe, again, blocks)
         without = 1 - (CALLS - 1) / CALLS * counted.linear[1] / counted.call() + 1e-6
-        [made, *_] = ablation.choices(pipe, again, counted, losses=kinds, keep=without)
+        [made, *_] = cells.choices(pipe, again, counted, losses=kinds, keep=without)
     finally:
         del planted.forward
     losses = [max(part.loss) for part in parts]

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from secateur import additive, baselines, paths, refresh
-from secateur.blocks import find_blocks
-from secateur.calibration import Trajectory
-from secateur.schedule import HOLDS
-from secateur.solvers import check_linear
-from secateur.subnet import apply, component
+from secateur.denoiser.blocks import find_blocks
+from secateur.pipeline.generate import Trajectory
+from secateur.pipeline.solvers import check_linear
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply, component
+from secateur.schedule.schedule import HOLDS
+from secateur.searching import additive, paths, refresh
 from tiny_pipes import draw, sd3, stable_diffusion
 
 T = 8
@@ -32,7 +33,7 @@ def dpm_solver(**options) -> diffusers.DPMSolverMultistepScheduler:
 
 def recorded(pipe, call, calls: int = T) -> Trajectory:
     """The dense trajectory of a pipeline that takes embeddings, read off its scheduler."""
-    from secateur.patch import intercept
+    from secateur.denoiser.patch import intercept
 
     tape = []
 

@@ -9,16 +9,17 @@ from itertools import product
 import numpy as np
 import pytest
 
-from secateur import baselines, macs
-from secateur.allocate import METHODS, allocate, closure
-from secateur.blocks import Blocks, live
-from secateur.macs import Macs
-from secateur.schedule import RUN, Schedule
-from secateur.scores import Scores
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import Blocks, live
+from secateur.denoiser.macs import Macs
+from secateur.schedule import baselines
+from secateur.schedule.allocate import METHODS, allocate, closure
+from secateur.schedule.schedule import RUN, Schedule
+from secateur.schedule.scores import Scores
 from test_cli import last_json, refused, run  # noqa: F401
 from tiny import tiny
 
-allocating = import_module("secateur.allocate")  # the package has a function of that name
+allocating = import_module("secateur.schedule.allocate")  # the package has a function of that name
 
 PAIR = Macs(Blocks("Pair", "layer", ("a", "b"), ("output",) * 2, ((), (0,)), (1,)), (3, 1), (0, 2), 1, 0)
 

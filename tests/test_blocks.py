@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from secateur.blocks import Blocks, find_blocks, live, matches, needed, trace
-from secateur.families import dummy_inputs
-from secateur.macs import Macs, count, denoiser_config
-from secateur.patch import Patch
+from secateur.denoiser.blocks import Blocks, find_blocks, live, matches, needed, trace
+from secateur.denoiser.families import dummy_inputs
+from secateur.denoiser.macs import Macs, count, denoiser_config
+from secateur.denoiser.patch import Patch
 from tiny import SIZE, TINY, TOKENS, tiny
 
 # SD-1.5's nine stages: DiP-GO (arXiv 2410.16942), numbered as in diffusers.
@@ -234,8 +234,8 @@ def test_stars_stay_within_one_component():
 
 def test_an_architecture_is_traced_once_and_another_anew(monkeypatch):
     traced = []
-    monkeypatch.setattr("secateur.blocks.FOUND", {})
-    monkeypatch.setattr("secateur.blocks.trace", lambda *asked: traced.append(asked) or trace(*asked))
+    monkeypatch.setattr("secateur.denoiser.blocks.FOUND", {})
+    monkeypatch.setattr("secateur.denoiser.blocks.trace", lambda *asked: traced.append(asked) or trace(*asked))
     assert find_blocks(tiny("dit")) == find_blocks(tiny("dit"))
     assert len(traced) == 1
     assert len(find_blocks(tiny("dit", num_layers=4))) == 4

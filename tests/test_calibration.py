@@ -18,10 +18,10 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from secateur.baselines import chosen
-from secateur.blocks import find_blocks
-from secateur.calibration import Trajectory, generate, generate_batches, generators, record, replay
-from secateur.subnet import apply, component
+from secateur.denoiser.blocks import find_blocks
+from secateur.pipeline.generate import Trajectory, generate, generate_batches, generators, record, replay
+from secateur.schedule.apply import apply, component
+from secateur.schedule.baselines import chosen
 
 PROMPTS = ["a fox", "a cat on red", "blue", "a red fox on a blue cat", "on"]
 SEEDS = [3, 1, 4, 1, 5]

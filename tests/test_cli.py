@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from secateur import baselines, cli, macs, save
-from secateur.blocks import find_blocks
-from secateur.variants import EVEN
+from secateur import save
+from secateur.cli import main
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import find_blocks
+from secateur.measuring.variants import EVEN
+from secateur.schedule import baselines
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def run(monkeypatch, capsys, tmp_path):
     def command(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["secateur", *words])
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            main.main()
         code = stopped.value.code or 0
         return code, *capsys.readouterr()
 
@@ -154,7 +157,7 @@ def unknown_block(text: str) -> str:
 
 def resigned(document: dict) -> str:
     from secateur.artifact import signature
-    from secateur.schedule import FORM
+    from secateur.schedule.schedule import FORM
 
     return json.dumps(document | {"sha256": signature(document, FORM)})
 

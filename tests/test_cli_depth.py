@@ -14,15 +14,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from secateur import cli_score, criteria, dataset, macs, pipes, quality
-from secateur.bypass import bypassed
-from secateur.calibration import generate
-from secateur.cli import app
-from secateur.layer_scores import LayerScores
-from secateur.plan import Plan, bk_sdm_base
-from secateur.planning import planned
-from secateur.subnet import component
-from secateur.surgery import cuttable, parameters, plan_without
+from secateur.cli import score
+from secateur.cli.main import app
+from secateur.denoiser import macs
+from secateur.distilling import pictures
+from secateur.measuring import quality
+from secateur.pipeline import pipes
+from secateur.pipeline.generate import generate
+from secateur.pruning import criteria
+from secateur.pruning.bypass import bypassed
+from secateur.pruning.layer_scores import LayerScores
+from secateur.pruning.plan import Plan, bk_sdm_base
+from secateur.pruning.planning import planned
+from secateur.pruning.surgery import cuttable, parameters, plan_without
+from secateur.schedule.apply import component
 from test_calibration import dit, sd  # noqa: F401, the fixtures
 
 
@@ -234,7 +239,7 @@ def test_class_labels_are_not_compared_with_images(dit, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize("cost", ["parameters", "ms"])
 def test_what_is_out_of_reach_is_refused_before_anything_is_drawn(saved, monkeypatch, cost):
-    monkeypatch.setattr(dataset, "drawn", lambda *_, **__: pytest.fail("drew"))
+    monkeypatch.setattr(pictures, "drawn", lambda *_, **__: pytest.fail("drew"))
     code, said = run(*small(saved, "--keep", 0.001, "--cost", cost))
     assert code != 0
     assert "stays whatever is removed, so keep=0.001 is out of reach: ask for more" in said
@@ -275,7 +280,7 @@ def test_an_interrupted_scoring_goes_on_and_ends_as_an_undisturbed_one(saved, mo
 @pytest.mark.parametrize("saved", ["sd"], indirect=True)
 def test_two_launched_processes_score_as_one(saved):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    command = [*launcher, "-m", "secateur.cli", "prune", *small(saved, "--keep", 0.8)]
+    command = [*launcher, "-m", "secateur", "prune", *small(saved, "--keep", 0.8)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([str(word) for word in command], env=environment, timeout=240, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -288,9 +293,9 @@ def test_two_launched_processes_score_as_one(saved):
 
 def test_images_are_not_scored_in_several_processes():
     with pytest.raises(ValueError, match="clip scores all images in one process, and 2 were launched: run it without"):
-        cli_score.check_shared("clip", SimpleNamespace(num_processes=2))
-    cli_score.check_shared("clip", SimpleNamespace(num_processes=1))
-    cli_score.check_shared("output", SimpleNamespace(num_processes=2))
+        score.check_shared("clip", SimpleNamespace(num_processes=2))
+    score.check_shared("clip", SimpleNamespace(num_processes=1))
+    score.check_shared("output", SimpleNamespace(num_processes=2))
 
 
 def test_scores_that_were_saved_are_cut_by_at_another_keep_without_scoring(saved, monkeypatch):
@@ -300,7 +305,7 @@ def test_scores_that_were_saved_are_cut_by_at_another_keep_without_scoring(saved
     told = json.loads(said.splitlines()[-1])["stability"]
     assert -1 <= told["spearman_low"] <= told["spearman"] <= 1
     file = saved / "student" / "layer_scores.safetensors"
-    monkeypatch.setattr(dataset, "drawn", lambda *_, **__: pytest.fail("drew"))
+    monkeypatch.setattr(pictures, "drawn", lambda *_, **__: pytest.fail("drew"))
     code, said = run(saved / "teacher", "--scores", file, "--keep", 0.7, "-o", saved / "less")
     assert code == 0, said
     plan = planned(LayerScores.load(file), keep=0.7)
@@ -325,7 +330,7 @@ def test_the_layers_that_go_first_are_shown_while_there_is_scoring():
     layers, how = ("a.0", "a.1", "a.2"), ("identity",) * 3
     losses = np.array([[2.0, 2.0], [np.nan] * 2, [0.5, 1.5]])
     scores = LayerScores("DiTTransformer2DModel", layers, how, losses, [0, 1], [1, 1], {}, {})
-    assert cli_score.leading(scores) == "first to go: a.2 (1), a.0 (2)"
+    assert score.leading(scores) == "first to go: a.2 (1), a.0 (2)"
 
 
 def test_a_plan_for_another_denoiser_is_refused(dit, tmp_path):  # noqa: F811

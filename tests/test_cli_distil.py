@@ -16,13 +16,17 @@ import torch
 from diffusers import DiTPipeline, UNet2DConditionModel
 from PIL import Image
 
-from secateur import dataset, drop_layers, pipes, store, terminal, training
-from secateur.checkpoints import FILE
-from secateur.cli_data import Data, call_of, pairs, source_of
-from secateur.cli_distil import EXAMPLES
-from secateur.features import named_sites
-from secateur.plan import load
-from secateur.surgery import plan_without
+from secateur import drop_layers
+from secateur.cli import terminal
+from secateur.cli.data import Data, call_of, pairs, source_of
+from secateur.cli.distil import EXAMPLES
+from secateur.distilling import pictures, store
+from secateur.distilling import update as updating
+from secateur.distilling.checkpoints import FILE
+from secateur.distilling.features import named_sites
+from secateur.pipeline import pipes
+from secateur.pruning.plan import load
+from secateur.pruning.surgery import plan_without
 from test_calibration import sd  # noqa: F401, the fixture
 from test_cli import last_json, run  # noqa: F401, the fixture
 from test_dataset import labelled
@@ -89,12 +93,12 @@ def test_all_conditions_are_of_the_size_and_guidance_of_the_examples(monkeypatch
     pipe.encode_prompt = lambda prompt, **_: (noise(1, 1, 5, 8), noise(2, 1, 5, 8), noise(3, 1, 8), noise(4, 1, 8))
     call = call_of(replace(DATA, source="data", size=32), pipe)
     [pictured, unpictured] = (
-        dataset.from_images(pipe, torch.zeros(1, 32, 32, 3), ["a"]),
-        *dataset.unpictured(pipe, ["a"], **call),
+        pictures.from_images(pipe, torch.zeros(1, 32, 32, 3), ["a"]),
+        *pictures.unpictured(pipe, ["a"], **call),
     )
     ids = [
         part["added_cond_kwargs"]["time_ids"]
-        for part in (pictured.conditions, unpictured.conditions, dataset.null(pipe, **call))
+        for part in (pictured.conditions, unpictured.conditions, pictures.null(pipe, **call))
     ]
     assert [x.tolist() for x in ids] == [[[32, 32, 0, 0, 32, 32]]] * 3
     pipe, _ = flux()
@@ -106,8 +110,8 @@ def test_all_conditions_are_of_the_size_and_guidance_of_the_examples(monkeypatch
 def test_how_the_teacher_is_called_for_its_conditions(command, monkeypatch):
     calls = []
     for name in ("null", "unpictured"):
-        whole = getattr(dataset, name)
-        monkeypatch.setattr(dataset, name, lambda *a, whole=whole, **call: calls.append(call) or whole(*a, **call))
+        whole = getattr(pictures, name)
+        monkeypatch.setattr(pictures, name, lambda *a, whole=whole, **call: calls.append(call) or whole(*a, **call))
     Path("more.txt").write_text("8\n")
     drawn = ("--prompts", "more.txt", "--limit", "2", "--steps", "2", "--guidance-scale", "1.5")
     code, _, error = command(*drawn, "--swap-prompts", "more.txt", "--swap-rate", "1")
@@ -118,8 +122,8 @@ def test_how_the_teacher_is_called_for_its_conditions(command, monkeypatch):
 @pytest.mark.parametrize("words", [("--data", "data"), ("--prompts", "labels.txt", "--limit", "2")])
 def test_only_the_timesteps_of_few_steps_are_taught(command, monkeypatch, words):
     Path("labels.txt").write_text("3\n")
-    seen, whole = [], training.update
-    monkeypatch.setattr(training, "update", lambda course, now: seen.append(course.settings) or whole(course, now))
+    seen, whole = [], updating.update
+    monkeypatch.setattr(updating, "update", lambda course, now: seen.append(course.settings) or whole(course, now))
     code, _, error = command(*words, "--only-called", "--steps", "2")
     assert code == 0, error
     scheduler = pipes.load("teacher").scheduler
@@ -131,7 +135,7 @@ def test_only_the_timesteps_of_few_steps_are_taught(command, monkeypatch, words)
 
 def test_weight_decay_and_clipping_are_as_asked(command, monkeypatch):
     seen = []
-    monkeypatch.setattr(training, "update", lambda course, _: seen.append(course.settings) or sys.exit(9))
+    monkeypatch.setattr(updating, "update", lambda course, _: seen.append(course.settings) or sys.exit(9))
     command("--data", "data", "--weight-decay", "0.2", "--clip", "0")
     command("--data", "data", "-o", "o")
     assert [(s.weight_decay, s.clip) for s in seen] == [(0.2, None), (0.01, 1.0)]
@@ -155,7 +159,7 @@ def test_a_subset_and_a_split_are_asked_of_datasets(source, told, monkeypatch):
 
 def test_two_launched_processes_teach_what_one_does(command):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    words = ("-m", "secateur.cli", "distil", "student", *QUICK, "--data", "data", "-o", "two")
+    words = ("-m", "secateur", "distil", "student", *QUICK, "--data", "data", "-o", "two")
     done = subprocess.run([*launcher, *words], timeout=240, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert command("--data", "data", "-o", "one")[0] == 0
@@ -181,7 +185,7 @@ def test_features_are_compared_where_one_says(command):
 
 def test_an_interrupt_leaves_the_last_checkpoint_and_the_same_command_goes_on(command, monkeypatch):
     assert command("--data", "data", "--out", "whole")[0] == 0
-    update, numbers = training.update, []
+    update, numbers = updating.update, []
 
     def interrupted(course, now):
         numbers.append(now.number)
@@ -189,7 +193,7 @@ def test_an_interrupt_leaves_the_last_checkpoint_and_the_same_command_goes_on(co
             raise KeyboardInterrupt
         update(course, now)
 
-    monkeypatch.setattr(training, "update", interrupted)
+    monkeypatch.setattr(updating, "update", interrupted)
     code, out, _ = command("--data", "data", "--out", "o")
     assert (code, Path("o").exists()) == (130, False)
     assert "stopped after 3 updates; the same command goes on from the last checkpoint in o-checkpoints" in out
@@ -331,7 +335,7 @@ def edit(what: str) -> None:
 
 def test_a_broken_picture_is_found_before_the_first_is_encoded(command, monkeypatch):
     Path("data/4.png").write_bytes(Path("data/4.png").read_bytes()[:100])
-    monkeypatch.setattr(dataset, "from_images", None)
+    monkeypatch.setattr(pictures, "from_images", None)
     code, _, error = command("--data", "data", "--batch-size", "1")
     assert (code, "data/4.png is no whole picture" in error) == (1, True)
     assert not Path("student-distilled").exists()
@@ -342,7 +346,7 @@ def test_examples_of_edited_data_are_made_again_unless_a_checkpoint_learnt_from_
     Path("labels.txt").write_text("3\n7\n")
     words = ("--prompts", "labels.txt", "--limit", "3", "--steps", "2") if what == "prompts" else ("--data", "data")
     with monkeypatch.context() as patched:
-        patched.setattr(training, "update", interrupted)
+        patched.setattr(updating, "update", interrupted)
         assert command(*words)[0] == 130
     kept = Path("student-distilled-checkpoints", EXAMPLES)
     before = kept.read_bytes()
@@ -354,7 +358,7 @@ def test_examples_of_edited_data_are_made_again_unless_a_checkpoint_learnt_from_
 
 
 def test_stopped_while_it_makes_examples_it_goes_on_with_the_rest(command, monkeypatch):
-    made, encode = [], dataset.from_images
+    made, encode = [], pictures.from_images
 
     def stopping(pipe, images, told, **more):
         if len(made) == 4 and told[0] == 5:
@@ -363,11 +367,11 @@ def test_stopped_while_it_makes_examples_it_goes_on_with_the_rest(command, monke
         return encode(pipe, images, told, **more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(dataset, "from_images", stopping)
+        patched.setattr(pictures, "from_images", stopping)
         code, out, _ = command("--data", "data")
         assert (code, "stopped after 4 examples; the same command goes on" in out) == (130, True)
     made.append(None)
-    monkeypatch.setattr(dataset, "from_images", stopping)
+    monkeypatch.setattr(pictures, "from_images", stopping)
     assert command("--data", "data")[0] == 0
     assert made == [3, 1, 4, 1, None, 5]
     assert sorted(path.name for path in Path("student-distilled-checkpoints").iterdir()) == sorted([EXAMPLES, FILE])

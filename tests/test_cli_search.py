@@ -20,10 +20,15 @@ from PIL import Image
 from safetensors import safe_open
 
 import tiny_pipes
-from secateur import baselines, blocks, find, load, pipes, terminal, zoo
-from secateur.schedule import document
-from secateur.scores import Scores
-from secateur.variants import EVEN
+from secateur import load, zoo
+from secateur.cli import terminal
+from secateur.denoiser import blocks
+from secateur.measuring.variants import EVEN
+from secateur.pipeline import pipes
+from secateur.schedule import baselines
+from secateur.schedule.schedule import document
+from secateur.schedule.scores import Scores
+from secateur.searching import find
 from test_cli import last_json, run  # noqa: F401, the fixture
 
 
@@ -163,7 +168,7 @@ LEARNT = ("--steps", "3", "--images", "2", "--keep", "0.7", "--stages", "stock,g
 
 def started(*words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
     """The search command in a process of its own."""
-    command = [sys.executable, *launcher, "-m", "secateur.cli", "search", "emoji-sd", *LEARNT, *words]
+    command = [sys.executable, *launcher, "-m", "secateur", "search", "emoji-sd", *LEARNT, *words]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -346,7 +351,7 @@ def test_sdxl_with_two_text_encoders_is_searched_by_prompts(run):  # noqa: F811
 
 @pytest.mark.parametrize("command", ["search", "generate", "measure", "compare"])
 def test_a_denoiser_that_gives_nan_ends_in_one_sentence(run, monkeypatch, command):  # noqa: F811
-    from secateur import pipes
+    from secateur.pipeline import pipes
 
     asked = {
         "search": QUICK,
@@ -396,9 +401,9 @@ def test_prompts_are_no_longer_than_the_pipes_call_reads_them():
 
 
 def test_a_budget_out_of_reach_is_refused_before_anything_is_recorded(run, monkeypatch):  # noqa: F811
-    from secateur import calibration
+    from secateur.pipeline import generate as generating
 
-    monkeypatch.setattr(calibration, "record", lambda *args, **kwargs: pytest.fail("recorded"))
+    monkeypatch.setattr(generating, "record", lambda *args, **kwargs: pytest.fail("recorded"))
     code, _, error = run("search", "emoji-sd", "--steps", "8", "--keep", "0.1")
     assert code == 1
     assert "keep=0.1 is out of reach: ask for 0.125" in sentence(error)
@@ -439,14 +444,14 @@ def test_a_folder_without_permission_is_refused_before_any_work(run):  # noqa: F
 
 @pytest.mark.parametrize("kind", [None, MemoryError, torch.OutOfMemoryError])
 def test_memory_that_runs_out_ends_in_one_sentence(run, monkeypatch, kind):  # noqa: F811
-    from secateur import calibration
+    from secateur.pipeline import generate as generating
 
     def full(*args, **kwargs):
         if kind:
             raise kind("CUDA out of memory. Tried to allocate 2.00 GiB")
         torch.empty(2**60)  # what the CPU says
 
-    monkeypatch.setattr(calibration, "record", full)
+    monkeypatch.setattr(generating, "record", full)
     code, _, error = run("search", "emoji-sd", *QUICK)
     assert code == 1
     assert "out of memory" in sentence(error)

@@ -18,8 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from secateur import dataset, store, zoo
-from secateur.examples import from_images
+from secateur import zoo
+from secateur.distilling import pictures, store
+from secateur.pipeline.examples import from_images
 from secateur.zoo import judge
 from tiny_pipes import dit, noise, sdxl
 
@@ -31,13 +32,13 @@ def folder(path, *, count: int = 3, size=(20, 12), text: str = "text"):
     for k in range(count):
         Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(path / f"{k}.png")
         lines.append(json.dumps({"file_name": f"{k}.png", text: f"caption {k}"}))
-    (path / dataset.METADATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (path / pictures.METADATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
 def labelled(path, labels):
     lines = [json.dumps({"file_name": f"{k}.png", "label": label}) for k, label in enumerate(labels)]
-    (folder(path, count=len(labels)) / dataset.METADATA).write_text("\n".join(lines))
+    (folder(path, count=len(labels)) / pictures.METADATA).write_text("\n".join(lines))
     return path
 
 
@@ -45,7 +46,7 @@ def labelled(path, labels):
 
 
 def test_a_folder_gives_pictures_with_their_captions(tmp_path):
-    found = list(dataset.from_folder(folder(tmp_path), size=8))
+    found = list(pictures.from_folder(folder(tmp_path), size=8))
     assert [text for _, text in found] == ["caption 0", "caption 1", "caption 2"]
     for image, _ in found:
         assert (image.shape, image.dtype) == ((8, 8, 3), np.float32)
@@ -55,31 +56,31 @@ def test_a_folder_gives_pictures_with_their_captions(tmp_path):
 def test_the_middle_is_cut_out_and_a_right_size_left_alone():
     wide = np.zeros((4, 8, 3), np.uint8)
     wide[:, 2:6] = 255
-    assert (dataset.squared(Image.fromarray(wide), size=4) == 1).all()
+    assert (pictures.squared(Image.fromarray(wide), size=4) == 1).all()
     exact = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    np.testing.assert_array_equal(dataset.squared(Image.fromarray(exact), size=4), exact.astype(np.float32) / 255)
-    assert dataset.squared(Image.fromarray(exact).convert("L"), size=7).shape == (7, 7, 3)
+    np.testing.assert_array_equal(pictures.squared(Image.fromarray(exact), size=4), exact.astype(np.float32) / 255)
+    assert pictures.squared(Image.fromarray(exact).convert("L"), size=7).shape == (7, 7, 3)
 
 
 def test_grey_of_sixteen_bits_keeps_its_shades(tmp_path):
     shades = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     Image.fromarray(shades).save(tmp_path / "0.png")
-    found = dataset.read_image(tmp_path / "0.png", size=8)
+    found = pictures.read_image(tmp_path / "0.png", size=8)
     np.testing.assert_allclose(found, np.repeat(shades[..., None] / 65535, 3, axis=-1), atol=1 / 255)
 
 
 def test_other_columns_and_labels(tmp_path):
     named = folder(tmp_path, text="said")
-    assert next(dataset.from_folder(named, size=4, caption="said"))[1] == "caption 0"
+    assert next(pictures.from_folder(named, size=4, caption="said"))[1] == "caption 0"
     with pytest.raises(ValueError, match=r"line 1 of .*metadata.jsonl has no caption .*, but file_name, said: add it"):
-        dataset.from_folder(named, size=4)
-    assert [label for _, label in dataset.from_folder(labelled(tmp_path, [3, 0]), size=4)] == [3, 0]
+        pictures.from_folder(named, size=4)
+    assert [label for _, label in pictures.from_folder(labelled(tmp_path, [3, 0]), size=4)] == [3, 0]
 
 
 def broken(path, case: str):
     """A folder with one thing wrong."""
     good = folder(path / "data" if case == "nowhere" else path) if case != "nowhere" else path / "data"
-    metadata, first = good / dataset.METADATA, good / "1.png"
+    metadata, first = good / pictures.METADATA, good / "1.png"
     match case:
         case "no metadata":
             metadata.unlink()
@@ -124,20 +125,20 @@ def broken(path, case: str):
 )
 def test_a_folder_with_something_wrong_is_refused_in_a_sentence(tmp_path, case, error, says):
     with pytest.raises(error, match=says) as caught:
-        list(dataset.from_folder(broken(tmp_path, case), size=8))
+        list(pictures.from_folder(broken(tmp_path, case), size=8))
     assert "\n" not in str(caught.value)
 
 
 def test_a_caption_in_bytes_that_are_no_text_is_refused():
-    assert dataset.caption_in({"txt": "Füchse".encode()}, "row 1", caption=None) == "Füchse"
+    assert pictures.caption_in({"txt": "Füchse".encode()}, "row 1", caption=None) == "Füchse"
     with pytest.raises(ValueError, match=r"the caption in row 1 is not in UTF-8 .*: write it so"):
-        dataset.caption_in({"txt": "Füchse".encode("latin-1")}, "row 1", caption=None)
+        pictures.caption_in({"txt": "Füchse".encode("latin-1")}, "row 1", caption=None)
 
 
 def test_what_is_wrong_in_the_metadata_is_found_before_the_first_picture(tmp_path):
     (folder(tmp_path) / "2.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"2\.png"):
-        dataset.from_folder(tmp_path, size=8)
+        pictures.from_folder(tmp_path, size=8)
 
 
 def test_tar_files_are_streamed_by_datasets(tmp_path, monkeypatch):
@@ -148,7 +149,7 @@ def test_tar_files_are_streamed_by_datasets(tmp_path, monkeypatch):
                 entry = tarfile.TarInfo(name)
                 entry.size = len(content)
                 tar.addfile(entry, BytesIO(content))
-    rows = dataset.from_datasets("webdataset", size=8, data_files=str(tmp_path / "part-*.tar"))
+    rows = pictures.from_datasets("webdataset", size=8, data_files=str(tmp_path / "part-*.tar"))
     found = [(image.shape, float(image.mean()), text) for image, text in rows]
     assert found == [((8, 8, 3), pytest.approx(n * 100 / 255), f"fox {n}") for n in range(2)]
 
@@ -165,9 +166,9 @@ def test_subsets_and_splits_are_those_of_a_repository(tmp_path, monkeypatch):
     splits = "".join(f"\n  - split: {part}\n    path: {part}.parquet" for part in ("train", "test"))
     subsets = "".join(f"- config_name: {name}\n  data_files:{splits}\n" for name in ("small", "large"))
     (repository / "README.md").write_text(f"---\nconfigs:\n{subsets}---\n")
-    [(image, text)] = dataset.from_datasets("owner/name", size=8, name="small", split="test")
+    [(image, text)] = pictures.from_datasets("owner/name", size=8, name="small", split="test")
     assert (float(image.mean()), text) == (pytest.approx(100 / 255), "test")
-    [(image, text)] = dataset.from_datasets("owner/name", size=8, name="large")
+    [(image, text)] = pictures.from_datasets("owner/name", size=8, name="large")
     assert (float(image.mean()), text) == (0, "train")
     says = {
         "Config name is missing.*small": {},
@@ -176,7 +177,7 @@ def test_subsets_and_splits_are_those_of_a_repository(tmp_path, monkeypatch):
     }
     for message, options in says.items():
         with pytest.raises(ValueError, match=rf"^owner/name cannot be read as a dataset \(.*{message}.*\): name one") as caught:
-            dataset.from_datasets("owner/name", size=8, **options)
+            pictures.from_datasets("owner/name", size=8, **options)
         assert len(str(caught.value).splitlines()) == 1
 
 
@@ -198,7 +199,7 @@ def test_rows_of_datasets(monkeypatch):
     module = ModuleType("datasets")
     monkeypatch.setattr(module, "load_dataset", load_dataset, raising=False)
     monkeypatch.setitem(sys.modules, "datasets", module)
-    rows = dataset.from_datasets("webdataset", size=6, data_files="x.tar", name="small")
+    rows = pictures.from_datasets("webdataset", size=6, data_files="x.tar", name="small")
     assert [next(rows)[1], next(rows)[1]] == ["a fox", 3]
     with pytest.raises(ValueError, match=r"row 2 of x.tar has no picture \(image or jpg"):
         next(rows)
@@ -206,7 +207,7 @@ def test_rows_of_datasets(monkeypatch):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(cut, "JPEG")
     half = Image.open(BytesIO(cut.getvalue()[:-2000]))
     with pytest.raises(ValueError, match=r"the picture of row 3 of web cannot be read .*: take the row out"):
-        dataset.pair({"jpg": half, "txt": "a"}, "row 3 of web", size=8, caption=None)
+        pictures.pair({"jpg": half, "txt": "a"}, "row 3 of web", size=8, caption=None)
 
     def torn():
         yield {"jpg": picture, "txt": "a fox"}
@@ -214,19 +215,19 @@ def test_rows_of_datasets(monkeypatch):
 
     monkeypatch.setattr(module, "load_dataset", lambda *_, **__: torn())
     with pytest.raises(ValueError, match=r"row 1 of x.tar cannot be read \(image file is truncated\): mend it"):
-        list(dataset.from_datasets("webdataset", size=6, data_files="x.tar"))
+        list(pictures.from_datasets("webdataset", size=6, data_files="x.tar"))
     assert asked == {"path": "webdataset", "name": "small", "split": "train", "streaming": True, "data_files": "x.tar"}
 
 
 def test_without_datasets_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'secateur\[data\]'"):
-        dataset.from_datasets("owner/name", size=8)
+        pictures.from_datasets("owner/name", size=8)
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_scenes_of_the_zoo_show_what_they_say(name):
-    found = list(islice(dataset.scenes(name), 24))
+    found = list(islice(pictures.scenes(name), 24))
     captions = [text if isinstance(text, str) else zoo.caption_of(text) for _, text in found]
     images, told = np.stack([image for image, _ in found]), [zoo.scenes.parse(caption) for caption in captions]
     seen = judge.read(images)
@@ -235,7 +236,7 @@ def test_scenes_of_the_zoo_show_what_they_say(name):
     assert right.max() <= 0
     assert np.median(np.exp(right)) > 0.8
     assert np.median(np.exp(wrong)) < 0.1
-    again = list(islice(dataset.scenes(name), 24))
+    again = list(islice(pictures.scenes(name), 24))
     assert all(np.array_equal(a, b) and s == t for (a, s), (b, t) in zip(found, again, strict=True))
 
 
@@ -244,19 +245,19 @@ def test_scenes_of_the_zoo_show_what_they_say(name):
 
 def test_pictures_are_encoded_in_parts_as_at_once(tmp_path):
     pipe, _ = dit()
-    pairs = list(dataset.from_folder(labelled(tmp_path, [5, 1, 5, 0, 2]), size=16))
-    found = store.joined(dataset.encoded(pipe, iter(pairs), batch_size=2, limit=4))
+    pairs = list(pictures.from_folder(labelled(tmp_path, [5, 1, 5, 0, 2]), size=16))
+    found = store.joined(pictures.encoded(pipe, iter(pairs), batch_size=2, limit=4))
     whole = from_images(pipe, np.stack([image for image, _ in pairs[:4]]), [5, 1, 5, 0])
     torch.testing.assert_close(found.latents, whole.latents)
     assert torch.equal(found.conditions["class_labels"], whole.conditions["class_labels"])
     with pytest.raises(ValueError, match="there is no picture in the data"):
-        list(dataset.encoded(pipe, iter(())))
+        list(pictures.encoded(pipe, iter(())))
 
 
 def test_prompts_alone_give_what_the_teacher_draws():
     pipe, _ = dit()
     call = {"num_inference_steps": 2, "guidance_scale": 1.0}
-    found = store.joined(dataset.drawn(pipe, [4, 7], count=3, seed=10, batch_size=2, **call))
+    found = store.joined(pictures.drawn(pipe, [4, 7], count=3, seed=10, batch_size=2, **call))
     assert found.conditions["class_labels"].tolist() == [4, 7, 4]
     generators = [torch.Generator().manual_seed(s) for s in (10, 11, 12)]
     drawn = pipe(class_labels=[4, 7, 4], generator=generators, output_type="pt", **call).images
@@ -266,7 +267,7 @@ def test_prompts_alone_give_what_the_teacher_draws():
 
 def test_prompts_without_pictures_have_the_conditions_of_those_with():
     pipe, _ = dit()
-    found = store.joined(dataset.unpictured(pipe, [4, 7, 1], first=1, batch_size=1))
+    found = store.joined(pictures.unpictured(pipe, [4, 7, 1], first=1, batch_size=1))
     assert found.conditions["class_labels"].tolist() == [7, 1]
     assert found.latents.shape == (2, 1, 1)
     assert not found.latents.any()
@@ -274,13 +275,13 @@ def test_prompts_without_pictures_have_the_conditions_of_those_with():
 
 def test_no_prompt_is_what_guidance_compares_with():
     pipe, _ = dit()
-    assert dataset.null(pipe, labels=True)["class_labels"].tolist() == [1000]
+    assert pictures.null(pipe, labels=True)["class_labels"].tolist() == [1000]
     pipe, _ = sdxl()
     pipe.encode_prompt = lambda prompt, **_: (noise(1, 1, 5, 8), noise(2, 1, 5, 8), noise(3, 1, 8), noise(4, 1, 8))
     pipe.register_to_config(force_zeros_for_empty_prompt=True)
-    found = dataset.null(pipe)
+    found = pictures.null(pipe)
     assert not found["encoder_hidden_states"].any()
     assert not found["added_cond_kwargs"]["text_embeds"].any()
     assert found["added_cond_kwargs"]["time_ids"].any()
     pipe.register_to_config(force_zeros_for_empty_prompt=False)
-    assert dataset.null(pipe)["encoder_hidden_states"].any()
+    assert pictures.null(pipe)["encoder_hidden_states"].any()

@@ -23,16 +23,17 @@ from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteSchedu
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
-from secateur import progress, training
-from secateur.checkpoints import FILE
-from secateur.distil import DistilStep, distil, holding
-from secateur.examples import Examples, answer
-from secateur.families import dummy_inputs
-from secateur.features import captured, sites
-from secateur.lessons import Course, DistilSettings, lesson, level, place
-from secateur.plan import bk_sdm_base, bk_sdm_tiny
-from secateur.surgery import drop_layers, plan_without
-from secateur.training import learning_rate
+from secateur.denoiser.families import dummy_inputs
+from secateur.distilling import update
+from secateur.distilling.checkpoints import FILE
+from secateur.distilling.distil import DistilStep, distil, holding
+from secateur.distilling.features import captured, sites
+from secateur.distilling.samples import Course, DistilSettings, lesson, level, place
+from secateur.distilling.update import learning_rate
+from secateur.pipeline.examples import Examples, answer
+from secateur.pruning.plan import bk_sdm_base, bk_sdm_tiny
+from secateur.pruning.surgery import drop_layers, plan_without
+from secateur.searching.dip_go import progress
 from test_patch import traces
 from tiny import tiny
 from tiny_pipes import noise
@@ -531,7 +532,7 @@ def test_weights_past_all_bounds_are_not_saved_over_the_last_checkpoint(tmp_path
     with pytest.raises(ValueError, match="update 1 left a student that answers NaN or infinity, which is not saved"):
         ran(settings=replace(steep, steps=1), folder=tmp_path)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(training, "learning_rate", lambda number, _: 1e30 if number == 2 else 1e-3)
+    monkeypatch.setattr(update, "learning_rate", lambda number, _: 1e30 if number == 2 else 1e-3)
     with pytest.raises(ValueError, match="update 3 left"):
         ran(folder=tmp_path, save_every=1)
     assert progress.read(tmp_path / FILE, noun="distillation", arguments=None)[0]["number"] == 2
@@ -547,7 +548,7 @@ def test_one_weight_that_is_nan_is_not_saved(monkeypatch):
         embedding = course.student.get_submodule("transformer_blocks.0.norm1.emb.class_embedder.embedding_table")
         embedding.weight.data[-2] = float("nan")  # of a label that no example has
 
-    monkeypatch.setattr(training, "update", update)
+    monkeypatch.setattr(update, "update", update)
     with pytest.raises(ValueError, match="update 1 left"):
         list(distil(teacher, student, examples, scheduler, settings=replace(QUICK, steps=1), sites=found))
 

@@ -9,10 +9,10 @@ import diffusers
 import pytest
 import torch
 
-from secateur.calibration import record
-from secateur.examples import Examples, answer, from_images, from_trajectory, question, timesteps_at
-from secateur.patch import intercept
-from secateur.subnet import component
+from secateur.denoiser.patch import intercept
+from secateur.pipeline.examples import Examples, answer, from_images, from_trajectory, question, timesteps_at
+from secateur.pipeline.generate import record
+from secateur.schedule.apply import component
 from tiny import tiny
 from tiny_pipes import PIPES, ddim, noise, stable_diffusion
 

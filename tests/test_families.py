@@ -8,9 +8,9 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
-from secateur.blocks import find_blocks
-from secateur.families import FAMILIES, Family, dummy_inputs, family
-from secateur.macs import count
+from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.families import FAMILIES, Family, dummy_inputs, family
+from secateur.denoiser.macs import count
 from tiny import SIZE, TINY, TOKENS, tiny
 
 

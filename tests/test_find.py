@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from secateur import find, macs, objective, zoo
-from secateur.allocate import allocate
-from secateur.calibration import record
-from secateur.subnet import apply, component
-from secateur.task import Learning
+from secateur import zoo
+from secateur.denoiser import macs
+from secateur.pipeline.generate import record
+from secateur.schedule.allocate import allocate
+from secateur.schedule.apply import apply, component
+from secateur.searching import find, objective
+from secateur.searching.task import Learning
 from test_calibration import dit, sd  # noqa: F401, the fixtures
 from tiny_pipes import PIPES
 

@@ -10,16 +10,18 @@ import diffusers
 import pytest
 import torch
 
-from secateur import baselines, quality, zoo
-from secateur.blocks import find_blocks
-from secateur.calibration import generate
-from secateur.families import dummy_inputs
-from secateur.fold import fold
-from secateur.liveness import Act, acts, peak_cached_bytes
-from secateur.macs import count
-from secateur.schedule import HOLDS
-from secateur.subnet import apply, follow
-from secateur.trials import local_search
+from secateur import zoo
+from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.families import dummy_inputs
+from secateur.denoiser.macs import count
+from secateur.measuring import quality
+from secateur.pipeline.generate import generate
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply, follow
+from secateur.schedule.cache import Act, acts, peak_cached_bytes
+from secateur.schedule.fold import fold
+from secateur.schedule.schedule import HOLDS
+from secateur.searching.local import local_search
 from tiny_pipes import ddim, draw, flux, sd3, stable_diffusion
 
 T, RUN = 10, [0, 1, 4, 7, 8]

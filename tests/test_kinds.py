@@ -12,19 +12,20 @@ import torch
 from torch.utils._pytree import tree_map
 
 from reference import random_rows, reference
-from secateur import baselines, macs
-from secateur.ablation import Ablation, Choice, choices, kind_losses, least
-from secateur.allocate import allocate
-from secateur.blocks import Blocks, find_blocks, kinds, live
-from secateur.calibration import record
-from secateur.families import family
-from secateur.moves import another_kind
-from secateur.reuse import leads
-from secateur.schedule import Schedule
-from secateur.scores import Scores
-from secateur.space import Space, rows_of
-from secateur.subnet import apply, component, follow
-from secateur.trials import local_search
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import Blocks, find_blocks, kinds, live
+from secateur.denoiser.families import family
+from secateur.denoiser.streams import leads
+from secateur.pipeline.generate import record
+from secateur.schedule import baselines
+from secateur.schedule.allocate import allocate
+from secateur.schedule.apply import apply, component, follow
+from secateur.schedule.schedule import Schedule
+from secateur.schedule.scores import Scores
+from secateur.searching.budget import Space, rows_of
+from secateur.searching.cells import Ablation, Choice, choices, kind_losses, least
+from secateur.searching.local import local_search
+from secateur.searching.moves import another_kind
 from test_calibration import sd  # noqa: F401, the fixture
 from test_laws import executed
 from test_supernet import outputs

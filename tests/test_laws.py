@@ -11,10 +11,11 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-from secateur import baselines, macs
-from secateur.blocks import Blocks, find_blocks
-from secateur.schedule import Schedule, load
-from secateur.subnet import apply, component
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import Blocks, find_blocks
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply, component
+from secateur.schedule.schedule import Schedule, load
 from test_patch import traces
 from test_subnet import blocks_of, scattered
 from tiny_pipes import PIPES, STEPS, draw, noise, stable_diffusion

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur.blocks import meta_twin
-from secateur.families import dummy_inputs
-from secateur.macs import Macs, count, denoiser_config, meta_denoiser
-from secateur.schedule import Schedule
+from secateur.denoiser.blocks import meta_twin
+from secateur.denoiser.families import dummy_inputs
+from secateur.denoiser.macs import Macs, count, denoiser_config, meta_denoiser
+from secateur.schedule.schedule import Schedule
 from tiny import SIZE, TINY, TOKENS, tiny
 
 # Per sample, 10⁹ MACs: (convolutions and linear layers, with attention products); DiP-GO's table among them.

@@ -8,10 +8,10 @@ import platform
 import pytest
 import torch
 
-from secateur.baselines import uniform
-from secateur.blocks import find_blocks
-from secateur.families import dummy_inputs
-from secateur.measure import Peak, Timing, block_times, hardware, peak_memory, speedup, time_rounds, time_together
+from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.families import dummy_inputs
+from secateur.measuring.timing import Peak, Timing, block_times, hardware, peak_memory, speedup, time_rounds, time_together
+from secateur.schedule.baselines import uniform
 from tiny import tiny
 
 MiB = 2**20

@@ -10,11 +10,23 @@ import pytest
 import torch
 
 import tiny_pipes
-from secateur import baselines, macs, quality
-from secateur.blocks import Blocks, find_blocks
-from secateur.calibration import Trajectory, generate, record
-from secateur.objective import CAP_DB, Objective, Surely, budget_macs, converged, converging, elsewhere, to_converged, to_dense
-from secateur.subnet import apply
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import Blocks, find_blocks
+from secateur.measuring import quality
+from secateur.pipeline.generate import Trajectory, generate, record
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply
+from secateur.searching.objective import (
+    CAP_DB,
+    Objective,
+    Surely,
+    budget_macs,
+    converged,
+    converging,
+    elsewhere,
+    to_converged,
+    to_dense,
+)
 
 LABELS, SEEDS, STEPS = [1, 2, 7], [3, 1, 4], 6
 CALL = {"guidance_scale": 3.0, "num_inference_steps": STEPS}

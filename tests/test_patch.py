@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from secateur.patch import Patch, compile_blocks, intercept, patch_of
+from secateur.denoiser.patch import Patch, compile_blocks, intercept, patch_of
 
 
 class Net(nn.Module):

@@ -7,7 +7,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from secateur import additive, paths
+from secateur.searching import additive, paths
 
 G, REACH = 5, 3
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from secateur.plan import Plan, bk_sdm_base, bk_sdm_small, bk_sdm_tiny, document, load, save
+from secateur.pruning.plan import Plan, bk_sdm_base, bk_sdm_small, bk_sdm_tiny, document, load, save
 
 
 @pytest.fixture

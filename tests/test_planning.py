@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur.blocks import meta_twin
-from secateur.families import class_name, dummy_inputs
-from secateur.layer_costs import Costs, counted, wholes
-from secateur.layer_scores import LayerScores
-from secateur.macs import meta_denoiser, tally
-from secateur.planning import METHODS, check_reachable, groups, kept_share, planned, predicted, with_times
-from secateur.solve import achieved, knapsack
-from secateur.surgery import candidates, drop_layers, parameters, removals
+from secateur.denoiser.blocks import meta_twin
+from secateur.denoiser.families import class_name, dummy_inputs
+from secateur.denoiser.macs import meta_denoiser, tally
+from secateur.knapsack import achieved, knapsack
+from secateur.pruning.layer_costs import Costs, counted, wholes
+from secateur.pruning.layer_scores import LayerScores
+from secateur.pruning.planning import METHODS, check_reachable, groups, kept_share, planned, predicted, with_times
+from secateur.pruning.surgery import candidates, drop_layers, parameters, removals
 from tiny import TOKENS, tiny
 
 NARROW = {

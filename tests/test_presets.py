@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.macs import meta_denoiser
-from secateur.presets import PRESETS
-from secateur.surgery import drop_layers, parameters
+from secateur.denoiser.macs import meta_denoiser
+from secateur.pruning.presets import PRESETS
+from secateur.pruning.surgery import drop_layers, parameters
 
 SD15 = {"bk-sdm-base": 579_384_964, "bk-sdm-small": 482_346_884, "bk-sdm-tiny": 323_384_964}
 SDXL = {

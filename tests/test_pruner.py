@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from secateur.pruner import Attention, Pruner
-from secateur.schedule import Schedule
+from secateur.schedule.schedule import Schedule
+from secateur.searching.dip_go.pruner import Attention, Pruner
 
 T, L, D = 5, 3, 16
 

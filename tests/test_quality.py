@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from secateur import quality
+from secateur.measuring import quality
 from secateur.zoo.scenes import Scene
 
 PROMPTS = ["a fox", "a red cat", "blue"]

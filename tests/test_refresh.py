@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from secateur import additive, macs, paths, refresh
-from secateur.baselines import closed
-from secateur.blocks import find_blocks
-from secateur.calibration import record
-from secateur.patch import intercept
-from secateur.schedule import HOLDS
-from secateur.subnet import apply, component, follow
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.patch import intercept
+from secateur.pipeline.generate import record
+from secateur.schedule.apply import apply, component, follow
+from secateur.schedule.baselines import closed
+from secateur.schedule.schedule import HOLDS
+from secateur.searching import additive, paths, refresh
 from test_ablation import conditions_of, told  # noqa: F401, the fixture
 from test_additive import after, recorded
 from test_calibration import dit, sd  # noqa: F401, the fixtures

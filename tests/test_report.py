@@ -15,8 +15,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from rich.console import Console
 
-from secateur import report
-from secateur.drawing import Axis, Point, plot_svg
+from secateur.measuring import report
+from secateur.measuring.svg import Axis, Point, plot_svg
 
 STAGES = [f"down_blocks.{i}" for i in range(4)] + ["mid_block"] + [f"up_blocks.{i}" for i in range(4)]
 PROMPTS = [

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from secateur import additive, response
-from secateur.blocks import find_blocks
-from secateur.calibration import record
-from secateur.subnet import component
+from secateur.denoiser.blocks import find_blocks
+from secateur.pipeline.generate import record
+from secateur.schedule.apply import component
+from secateur.searching import additive, sensitivity
 from test_calibration import dit, sd  # noqa: F401, the fixtures
 
 CALLS = 6
@@ -32,10 +32,10 @@ def test_no_error_changes_nothing_and_an_error_at_the_end_is_decoded(told):
     pipe, trajectory = told
     blocks, nothing = find_blocks(component(pipe)), torch.zeros_like(trajectory.latents[0])
     for k in (1, 3, CALLS):
-        same = response.rerun(pipe, trajectory, k, nothing, blocks=blocks, batch_size=2)
+        same = sensitivity.rerun(pipe, trajectory, k, nothing, blocks=blocks, batch_size=2)
         np.testing.assert_allclose(same, trajectory.images, atol=1e-4)
     shift = torch.randn(nothing.shape, generator=torch.Generator().manual_seed(0))
-    found = response.rerun(pipe, trajectory, CALLS, shift, blocks=blocks, batch_size=2)
+    found = sensitivity.rerun(pipe, trajectory, CALLS, shift, blocks=blocks, batch_size=2)
     with torch.no_grad():
         moved = (trajectory.latents[-1] + shift) / pipe.vae.config.scaling_factor
         wanted = (pipe.vae.decode(moved).sample / 2 + 0.5).clamp(0, 1)
@@ -47,10 +47,10 @@ def test_weights_say_how_much_the_images_move(told):
     free = isinstance(pipe.scheduler, diffusers.DPMSolverMultistepScheduler)
     ladder = additive.free(trajectory, pipe.scheduler) if free else additive.held(trajectory, pipe.scheduler)
     blocks = find_blocks(component(pipe))
-    weights = response.response(pipe, trajectory, ladder, blocks=blocks, gap=2, samples=2)
+    weights = sensitivity.response(pipe, trajectory, ladder, blocks=blocks, gap=2, samples=2)
     assert weights.shape == (CALLS + 1,)
     assert (weights > 0).all()
-    one = response.probe(pipe, response.first(trajectory, 2), ladder, 4, blocks=blocks, gap=2, batch_size=8)
+    one = sensitivity.probe(pipe, sensitivity.first(trajectory, 2), ladder, 4, blocks=blocks, gap=2, batch_size=8)
     assert weights[4] == pytest.approx(one, rel=1e-3)
     assert weights[1] == weights[2]  # the first update misses by rounding alone, and says nothing
     assert 0.01 < weights[2] / weights[3] < 100

@@ -9,11 +9,13 @@ import diffusers
 import numpy as np
 import pytest
 
-from secateur import baselines, quality, zoo
-from secateur.blocks import find_blocks
-from secateur.calibration import generate
-from secateur.retime import nearest, retime, timesteps
-from secateur.subnet import apply
+from secateur import zoo
+from secateur.denoiser.blocks import find_blocks
+from secateur.measuring import quality
+from secateur.pipeline.generate import generate
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply
+from secateur.schedule.retime import nearest, retime, timesteps
 from tiny import tiny
 from tiny_pipes import ddim
 

@@ -14,9 +14,9 @@ import diffusers
 import pytest
 
 import secateur
-from secateur import baselines
-from secateur.blocks import Blocks, find_blocks, live
-from secateur.schedule import Schedule, document, from_document, load, save, scheduler_signature
+from secateur.denoiser.blocks import Blocks, find_blocks, live
+from secateur.schedule import baselines
+from secateur.schedule.schedule import Schedule, document, from_document, load, save, scheduler_signature
 from tiny import tiny
 
 CHAIN = Blocks("Chain", "layer", ("a.0", "a.1", "a.2"), ("residual",) * 3, ((), (0,), (1,)), (2,))
@@ -159,7 +159,7 @@ sys.exit("torch" in sys.modules)
 """
 
 
-@pytest.mark.parametrize("module", ["schedule", "plan", "solve"])
+@pytest.mark.parametrize("module", ["schedule.schedule", "pruning.plan", "knapsack"])
 def test_it_needs_no_torch(module):
     folder = str(Path(secateur.__file__).parent)
     assert subprocess.run([sys.executable, "-c", ALONE, folder, module], check=False).returncode == 0

@@ -17,16 +17,16 @@ from diffusers import DDIMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteSc
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from secateur.bypass import bypassed
-from secateur.criteria import CRITERIA, draw, freed_names
-from secateur.examples import Examples, answer
-from secateur.families import dummy_inputs, family
-from secateur.layer_scores import LayerScores, stability
-from secateur.patch import intercept
-from secateur.plan import Plan
-from secateur.planning import planned
-from secateur.score import ScoreStep, joint_loss, min_snr, output_loss, score_change, scored
-from secateur.surgery import candidates, drop_layers, plan_without
+from secateur.denoiser.families import dummy_inputs, family
+from secateur.denoiser.patch import intercept
+from secateur.pipeline.examples import Examples, answer
+from secateur.pruning.bypass import bypassed
+from secateur.pruning.criteria import CRITERIA, draw, freed_names
+from secateur.pruning.layer_scores import LayerScores, stability
+from secateur.pruning.plan import Plan
+from secateur.pruning.planning import planned
+from secateur.pruning.scoring import ScoreStep, joint_loss, min_snr, output_loss, score_change, scored
+from secateur.pruning.surgery import candidates, drop_layers, plan_without
 from tiny import TOKENS, tiny
 from tiny_pipes import ddim, noise
 

@@ -10,11 +10,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from secateur import macs
 from secateur.artifact import signature
-from secateur.blocks import Blocks
-from secateur.macs import Macs
-from secateur.scores import ENTRY, FORM, TENSOR, Scores
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import Blocks
+from secateur.denoiser.macs import Macs
+from secateur.schedule.scores import ENTRY, FORM, TENSOR, Scores
 from tiny import tiny
 
 CHAIN = Blocks("Chain", "layer", ("a", "b", "c"), ("output", "residual", "output"), ((), (0,), (0, 1)), (2,))

@@ -17,13 +17,17 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
 from reference import random_rows
-from secateur import baselines, calibration, losses, macs, quality, updates
-from secateur.allocate import allocate
-from secateur.patch import patch_of
-from secateur.progress import FILE
-from secateur.search import SearchStep, search
-from secateur.subnet import apply, component
-from secateur.updates import SLACK, Settings, place, presses
+from secateur.denoiser import macs
+from secateur.denoiser.patch import patch_of
+from secateur.measuring import quality
+from secateur.pipeline import generate as generating
+from secateur.schedule import baselines
+from secateur.schedule.allocate import allocate
+from secateur.schedule.apply import apply, component
+from secateur.searching.dip_go import losses, updates
+from secateur.searching.dip_go.progress import FILE
+from secateur.searching.dip_go.search import SearchStep, search
+from secateur.searching.dip_go.updates import SLACK, Settings, place, presses
 from test_patch import traces
 from tiny_pipes import PIPES, dit, noise, said, stable_diffusion
 
@@ -79,9 +83,9 @@ def pipe_of(kind: str, **more):
     return pipe, dict(OPTIONS[kind])
 
 
-def recorded(pipe, options, *, samples: int = 3) -> calibration.Trajectory:
+def recorded(pipe, options, *, samples: int = 3) -> generating.Trajectory:
     asked = list(range(samples)) if "DiT" in type(pipe).__name__ else ["fox", "owl", "a pear", "red"][:samples]
-    return calibration.record(pipe, asked, seeds=range(10, 10 + samples), **options)
+    return generating.record(pipe, asked, seeds=range(10, 10 + samples), **options)
 
 
 @cache
@@ -109,7 +113,7 @@ def scattered(counted: macs.Macs, *, seed: int = 0):
 def distance(pipe, told, start, *, loss: str) -> float:
     """How far the images of a schedule's SubNet are from the trajectory's, by `losses` as its own test has it."""
     with apply(pipe, start):
-        pruned = calibration.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
+        pruned = generating.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
     images = [2 * torch.from_numpy(x).permute(0, 3, 1, 2) - 1 for x in (pruned, told.images)]
     return losses.consistency(*images, kind=loss).mean().item()
 
@@ -321,7 +325,7 @@ def test_the_pipe_is_as_it_was_between_steps_and_after():
         assert patch_of(pipe.unet) is None
         assert "decode" not in vars(pipe.vae)
         assert pipe.scheduler is scheduler
-        images = calibration.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
+        images = generating.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
         np.testing.assert_array_equal(images, dense)
 
     found = search(pipe, told, keep=0.5, macs=counted, settings=QUICK)
@@ -336,7 +340,7 @@ def test_the_pipe_is_as_it_was_between_steps_and_after():
     with pytest.raises(ValueError, match="samples 1 to 1 gave NaN or infinity"):
         next(found)
     pipe.vae.decoder.conv_out.bias.data.zero_()
-    dense = calibration.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
+    dense = generating.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
     untouched()
 
 

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from secateur.solve import achieved, knapsack
+from secateur.knapsack import achieved, knapsack
 
 
 def brute_force(scores, costs, keep: str, rest: int) -> float:

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from secateur import store
-from secateur.examples import Examples
+from secateur.distilling import store
+from secateur.pipeline.examples import Examples
 from tiny_pipes import noise
 
 

@@ -12,13 +12,14 @@ import pytest
 import torch
 from peft.utils import get_peft_model_state_dict
 
-from secateur import macs, students
-from secateur.baselines import uniform
-from secateur.blocks import find_blocks
-from secateur.families import FAMILIES
-from secateur.plan import Plan, bk_sdm_base, bk_sdm_tiny
-from secateur.subnet import apply
-from secateur.surgery import candidates, drop_layers, parameters, plan_without
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.families import FAMILIES
+from secateur.pruning import student
+from secateur.pruning.plan import Plan, bk_sdm_base, bk_sdm_tiny
+from secateur.pruning.surgery import candidates, drop_layers, parameters, plan_without
+from secateur.schedule.apply import apply
+from secateur.schedule.baselines import uniform
 from test_surgery import inputs_of, output, same_embeddings, some
 from tiny import tiny
 from tiny_pipes import controlnet, draw, ip_adapter, noise, stable_diffusion
@@ -40,7 +41,7 @@ def test_a_student_comes_back_from_disk_as_it_was(name, tmp_path):
     student = drop_layers(teacher, plan)
     student.save_pretrained(tmp_path)
     loaded = type(student).from_pretrained(tmp_path)
-    assert type(loaded).__name__ == students.STUDENT
+    assert type(loaded).__name__ == student.STUDENT
     assert dict(loaded.config["removed"]) == dict(plan.items())
     assert parameters(loaded) == parameters(student) < parameters(teacher)
     ours, theirs = student.state_dict(), loaded.state_dict()
@@ -78,7 +79,7 @@ def test_a_pipeline_loads_as_every_pipeline_does(preset, tmp_path):
     pipe, call = stable_diffusion()
     pipe.unet = drop_layers(pipe.unet, preset())
     pipe.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "model_index.json").read_text())["unet"] == ["secateur.students", students.STUDENT]
+    assert json.loads((tmp_path / "model_index.json").read_text())["unet"] == ["secateur.pruning.student", student.STUDENT]
     for kind in (diffusers.StableDiffusionPipeline, diffusers.DiffusionPipeline):
         loaded = kind.from_pretrained(tmp_path, **LACKING)
         loaded.set_progress_bar_config(disable=True)
@@ -95,7 +96,7 @@ assert "diffusers" not in sys.modules
 from diffusers import DiffusionPipeline
 print(type(DiffusionPipeline.from_pretrained({str(tmp_path)!r}, **{LACKING}).unet).__name__)
 """
-    assert run(script) == students.STUDENT
+    assert run(script) == student.STUDENT
 
 
 def test_transformers_students_need_no_secateur(tmp_path):
@@ -141,8 +142,8 @@ def test_a_student_takes_a_schedule_and_is_counted():
 def test_layers_that_went_are_no_blocks():
     student = drop_layers(tiny("sd15"), bk_sdm_base())
     assert not set(student.config["removed"]) & set(find_blocks(student, "layer").names)
-    assert macs.count(dict(student.config) | {"_class_name": students.STUDENT}).call() == macs.count(student).call()
-    assert FAMILIES[students.STUDENT].granularities == FAMILIES["UNet2DConditionModel"].granularities
+    assert macs.count(dict(student.config) | {"_class_name": student.STUDENT}).call() == macs.count(student).call()
+    assert FAMILIES[student.STUDENT].granularities == FAMILIES["UNet2DConditionModel"].granularities
 
 
 def test_a_controlnet_of_the_teacher_steers_the_student():
@@ -219,4 +220,4 @@ def test_checkpointing_gives_the_same_gradients():
 
 def test_no_other_name_is_in_the_module():
     with pytest.raises(AttributeError, match="has no attribute 'Teacher'"):
-        getattr(students, "Teacher")  # noqa: B009
+        getattr(student, "Teacher")  # noqa: B009

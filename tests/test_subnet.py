@@ -15,13 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny_pipes
 from reference import lined_rows, random_rows, reference
-from secateur import baselines
-from secateur.blocks import Blocks, find_blocks
-from secateur.families import family
-from secateur.liveness import block_bytes, peak_cached_bytes
-from secateur.patch import compile_blocks, patch_of
-from secateur.schedule import LINES, Schedule
-from secateur.subnet import apply, component, follow, remove
+from secateur.denoiser.blocks import Blocks, find_blocks
+from secateur.denoiser.families import family
+from secateur.denoiser.patch import compile_blocks, patch_of
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply, component, follow, remove
+from secateur.schedule.cache import block_bytes, peak_cached_bytes
+from secateur.schedule.schedule import LINES, Schedule
 from test_patch import NAMES, Net, traces
 from tiny import tiny
 from tiny_pipes import PIPES, STEPS, ddim, draw, ip_adapter, noise, stable_diffusion

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from reference import lined_rows, random_rows, reference
-from secateur.blocks import Blocks, find_blocks, live, needed
-from secateur.families import dummy_inputs, family
-from secateur.patch import patch_of
-from secateur.schedule import LINES, Schedule
-from secateur.subnet import follow
-from secateur.supernet import cell_gates, closed, entered, supernet
+from secateur.denoiser.blocks import Blocks, find_blocks, live, needed
+from secateur.denoiser.families import dummy_inputs, family
+from secateur.denoiser.patch import patch_of
+from secateur.schedule.apply import follow
+from secateur.schedule.schedule import LINES, Schedule
+from secateur.searching.dip_go.supernet import cell_gates, closed, entered, supernet
 from test_patch import traces
 from tiny import SIZE, TOKENS, tiny
 from tiny_pipes import STEPS, noise, stable_diffusion

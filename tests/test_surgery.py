@@ -8,15 +8,15 @@ import diffusers
 import pytest
 import torch
 
-from secateur import plan as plans
-from secateur.blocks import find_blocks
-from secateur.families import dummy_inputs, family
-from secateur.macs import meta_denoiser
-from secateur.patch import Patch
-from secateur.plan import Plan
-from secateur.presets import ssd_1b
-from secateur.solve import achieved, knapsack
-from secateur.surgery import candidates, drop_layers, freed, parameters, plan_without, removals
+from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.families import dummy_inputs, family
+from secateur.denoiser.macs import meta_denoiser
+from secateur.denoiser.patch import Patch
+from secateur.knapsack import achieved, knapsack
+from secateur.pruning import plan as plans
+from secateur.pruning.plan import Plan
+from secateur.pruning.presets import ssd_1b
+from secateur.pruning.surgery import candidates, drop_layers, freed, parameters, plan_without, removals
 from tiny import SIZE, TINY, TOKENS, tiny
 
 PRESETS = {"base": plans.bk_sdm_base, "small": plans.bk_sdm_small, "tiny": plans.bk_sdm_tiny}

@@ -12,15 +12,16 @@ import pytest
 import torch
 
 import tiny_pipes
-from secateur import baselines, macs
-from secateur.blocks import Blocks, live
-from secateur.calibration import record
-from secateur.macs import Macs
-from secateur.moves import exchange, insert, refresh, shift, slide, stretch, swap_cells
-from secateur.objective import budget_macs, to_dense
-from secateur.schedule import Schedule
-from secateur.space import Space, rows_of
-from secateur.trials import Trial, genetic_search, local_search, random_search
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import Blocks, live
+from secateur.denoiser.macs import Macs
+from secateur.pipeline.generate import record
+from secateur.schedule import baselines
+from secateur.schedule.schedule import Schedule
+from secateur.searching.budget import Space, rows_of
+from secateur.searching.local import Trial, genetic_search, local_search, random_search
+from secateur.searching.moves import exchange, insert, refresh, shift, slide, stretch, swap_cells
+from secateur.searching.objective import budget_macs, to_dense
 
 REST = 3
 

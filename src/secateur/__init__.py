@@ -5,30 +5,30 @@ with secateur.apply(pipe, secateur.load("schedule.json")):
 """
 
 from secateur import zoo
-from secateur.allocate import allocate
-from secateur.baselines import chosen, deepcache, delta_dit, dense, fora, published_dip_go, uniform
-from secateur.blocks import Blocks, find_blocks
-from secateur.calibration import Trajectory, record
-from secateur.distil import DistilStep, distil
-from secateur.examples import Examples, from_images, from_trajectory
-from secateur.families import FAMILIES, Family
-from secateur.fold import fold
-from secateur.layer_scores import LayerScores
-from secateur.lessons import DistilSettings
-from secateur.macs import Macs, count
-from secateur.patch import Patch, compile_blocks
-from secateur.plan import Plan
-from secateur.planning import planned
-from secateur.retime import retime
-from secateur.schedule import Schedule, load, save
-from secateur.score import joint_loss, output_loss, scored
-from secateur.scores import Scores
-from secateur.search import SearchStep, search
-from secateur.solve import knapsack
-from secateur.subnet import SubNet, apply, follow, remove
-from secateur.supernet import SuperNet, supernet
-from secateur.surgery import drop_layers
-from secateur.updates import Settings
+from secateur.denoiser.blocks import Blocks, find_blocks
+from secateur.denoiser.families import FAMILIES, Family
+from secateur.denoiser.macs import Macs, count
+from secateur.denoiser.patch import Patch, compile_blocks
+from secateur.distilling.distil import DistilStep, distil
+from secateur.distilling.samples import DistilSettings
+from secateur.knapsack import knapsack
+from secateur.pipeline.examples import Examples, from_images, from_trajectory
+from secateur.pipeline.generate import Trajectory, record
+from secateur.pruning.layer_scores import LayerScores
+from secateur.pruning.plan import Plan
+from secateur.pruning.planning import planned
+from secateur.pruning.scoring import joint_loss, output_loss, scored
+from secateur.pruning.surgery import drop_layers
+from secateur.schedule.allocate import allocate
+from secateur.schedule.apply import SubNet, apply, follow, remove
+from secateur.schedule.baselines import chosen, deepcache, delta_dit, dense, fora, published_dip_go, uniform
+from secateur.schedule.fold import fold
+from secateur.schedule.retime import retime
+from secateur.schedule.schedule import Schedule, load, save
+from secateur.schedule.scores import Scores
+from secateur.searching.dip_go.search import SearchStep, search
+from secateur.searching.dip_go.supernet import SuperNet, supernet
+from secateur.searching.dip_go.updates import Settings
 
 __version__ = "0.1.0"
 __all__ = [

@@ -1,0 +1,42 @@
+"""The command line: each command calls public functions, prints a table, and with --json one JSON document as its last line."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from secateur.cli import compare, distil, prune, search, show
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Secateur: pruning shears for diffusion models.")
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command; bad input ends in one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("secateur: stopped; every file that it left is whole", file=sys.stderr)
+        raise
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        stop(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in f"{type(error).__name__} {error}".lower():
+            raise
+        stop(f"out of memory ({str(error)[:120]}): make fewer images at once by --batch-size, or use --dtype bfloat16")
+
+
+def stop(sentence: str) -> NoReturn:
+    """The end of a command that could not do what was asked."""
+    print(f"secateur: {' '.join(sentence.split())}", file=sys.stderr)
+    raise SystemExit(1) from None
+
+
+for commands in (compare, search, prune, distil, show):
+    app.add_typer(commands.app)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The commands that run no model: what a denoiser costs and is made of, static schedules, artifacts and records to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateur.cli.terminal import AsJson, Denoiser, Granularity, ScheduleOut, console, finish
+
+app = typer.Typer()
+
+
+@app.command()
+def macs(
+    pipe: Denoiser,
+    granularity: Granularity = None,
+    size: Annotated[int | None, typer.Option(help="latent side; default: the denoiser's own")] = None,
+    tokens: Annotated[int | None, typer.Option(help="text tokens; default: the denoiser's own")] = None,
+    calls: Annotated[int | None, typer.Option(min=1, help="also the MACs of so many dense calls")] = None,
+    guidance: Annotated[bool, typer.Option("--guidance", help="two samples a call, as classifier-free guidance has")] = False,
+    schedule: Annotated[Path | None, typer.Option(help="also the MACs of this schedule")] = None,
+    json: AsJson = False,
+) -> None:
+    """Multiply-accumulates by block, in both conventions; from class and configuration alone."""
+    from secateur.cli import tables
+    from secateur.denoiser import blocks
+    from secateur.denoiser import macs as counting
+    from secateur.pipeline import pipes
+    from secateur.schedule import schedule as schedules
+
+    config = pipes.denoiser_config(pipe)
+    plan = schedules.load(schedule) if schedule else None
+    chosen = blocks.matching(config, plan.blocks) if plan else granularity
+    batch = 2 if guidance else 1
+    counted = counting.count(config, chosen, size=size, tokens=tokens, batch=batch)
+    console.print(tables.macs(counted, plan, calls=calls, batch=batch))
+    finish(tables.macs_document(counted, plan, calls=calls), as_json=json)
+
+
+@app.command("blocks")
+def blocks_command(pipe: Denoiser, granularity: Granularity = None, json: AsJson = False) -> None:
+    """The blocks of a denoiser in execution order, what each reuses and which blocks it reads."""
+    from dataclasses import asdict
+
+    from secateur.cli import tables
+    from secateur.denoiser.blocks import find_blocks
+    from secateur.pipeline import pipes
+
+    found = find_blocks(pipes.denoiser_config(pipe), granularity)
+    console.print(tables.blocks(found))
+    finish(asdict(found), as_json=json)
+
+
+@app.command()
+def schedule(
+    pipe: Denoiser,
+    method: Annotated[str, typer.Option(help="dense, uniform, deepcache, fora, delta-dit or dip-go-published")] = "uniform",
+    out: ScheduleOut = Path("schedule.json"),
+    keep: Annotated[float | None, typer.Option(help="fraction of the dense MACs to keep, in (0, 1]")] = None,
+    interval: Annotated[int | None, typer.Option(help="instead of --keep: every so many calls everything runs")] = None,
+    calls: Annotated[int, typer.Option(min=1, help="denoiser calls an image (steps, for most schedulers)")] = 50,
+    granularity: Granularity = None,
+    json: AsJson = False,
+) -> None:
+    """Write a static schedule: the rivals that need no search."""
+    from secateur.denoiser import macs as counting
+    from secateur.pipeline import pipes
+    from secateur.schedule import baselines
+    from secateur.schedule import schedule as schedules
+
+    counted = counting.count(pipes.denoiser_config(pipe), granularity)
+    made = baselines.make(method, counted, calls=calls, keep=keep, interval=interval)
+    schedules.save(made, out)
+    console.print(str(made), markup=False, highlight=False)
+    console.print(
+        f"keeps {counted.keep(made):.3f} of the MACs ({counted.keep(made, attention=True):.3f} with attention); wrote {out}"
+    )
+    finish(schedules.document(made), as_json=json)
+
+
+@app.command()
+def show(artifact: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson = False) -> None:
+    """Draw a schedule (# runs, . reuses), or list the layers of a plan, or those that were scored with their scores."""
+    from secateur.pruning import layer_scores
+    from secateur.pruning import plan as plans
+    from secateur.schedule import schedule as schedules
+
+    if artifact.suffix == ".safetensors":
+        scores = layer_scores.load(artifact)
+        console.print(str(scores), markup=False, highlight=False)
+        finish(layer_scores.document(scores), as_json=json)
+        return
+    if plans.is_plan(artifact):
+        plan = plans.load(artifact)
+        console.print(str(plan), markup=False, highlight=False)
+        finish(plans.document(plan), as_json=json)
+        return
+    found = schedules.load(artifact)
+    console.print(str(found), markup=False, highlight=False)
+    if (keep := found.made.get("keep")) is not None:
+        console.print(f"made to keep {keep:.3f} of the dense {found.made.get('unit', 'macs')}", highlight=False)
+    finish(schedules.document(found), as_json=json)
+
+
+@app.command()
+def report(
+    record: Annotated[Path, typer.Argument(metavar="RECORD", help="JSON that demo, measure or a benchmark wrote")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="the page; default: beside the record")] = None,
+    json: AsJson = False,
+) -> None:
+    """A record as a table here and as one self-contained HTML page."""
+    from secateur.measuring import report as reports
+
+    found, page = reports.load(record), out or record.with_suffix(".html")
+    reports.save_html(found, page)
+    console.print(reports.table(found, width=console.width))
+    console.print(f"the page: {page}", soft_wrap=True)
+    finish(found, as_json=json)

@@ -1,0 +1,93 @@
+"""Blocks and MACs as terminal tables and as JSON documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from secateur.denoiser.blocks import Blocks
+    from secateur.denoiser.macs import Macs
+    from secateur.schedule.schedule import Schedule
+
+GIGA = 1e9
+
+
+def blocks(found: Blocks) -> Table:
+    """A line per block: its index, name, what it reuses, and the blocks it reads."""
+    table = _table(f"{found.denoiser}: {len(found)} blocks at granularity {found.granularity}", "", "block", "reuses", "reads")
+    for i, (name, reuse, producers) in enumerate(zip(found.names, found.reuse, found.producers, strict=True)):
+        table.add_row(str(i), name, reuse, ", ".join(found.names[p] for p in producers) or "–")
+    table.add_row("", "(the denoiser's output)", "", ", ".join(found.names[s] for s in found.sinks))
+    return table
+
+
+def macs(counted: Macs, schedule: Schedule | None = None, *, calls: int | None = None, batch: int = 1) -> Table:
+    """A line per block with its MACs in both conventions; then the rest, the call, so many calls, and a schedule's.
+
+    batch: samples that were counted, two with guidance.
+    """
+    per = {1: "per sample", 2: "with guidance"}.get(batch, f"batch {batch}")
+    title = f"{counted.blocks.denoiser}: 10⁹ multiply-accumulates of one call, {per}"
+    table = _table(title, "block", "conv + linear", "%", "with attention products", "%")
+    linear, whole = counted.cells(), counted.cells(attention=True)
+    lines = [
+        *zip(counted.blocks.names, linear, whole, strict=True),
+        ("outside the blocks", counted.rest(), counted.rest(attention=True)),
+    ]
+    for name, plain, full in lines:
+        table.add_row(name, *_pair(plain, counted.call()), *_pair(full, counted.call(attention=True)))
+    table.add_section()
+    table.add_row("one dense call", *_pair(counted.call(), counted.call()), *_pair(*[counted.call(attention=True)] * 2))
+    if calls is not None:
+        table.add_row(
+            f"{calls} dense calls", *(part for a in (False, True) for part in _pair(*[calls * counted.call(attention=a)] * 2))
+        )
+    if schedule is not None:
+        dense = calls or schedule.calls
+        spent = [(counted.of(schedule, attention=a), dense * counted.call(attention=a)) for a in (False, True)]
+        table.add_row(f"{schedule.calls} calls scheduled", *_pair(*spent[0]), *_pair(*spent[1]))
+    return table
+
+
+def macs_document(counted: Macs, schedule: Schedule | None = None, *, calls: int | None = None) -> dict[str, Any]:
+    """The same figures as exact integers of MACs, for JSON."""
+    document = {
+        "denoiser": counted.blocks.denoiser,
+        "granularity": counted.blocks.granularity,
+        "blocks": counted.blocks.names,
+        "linear_macs": counted.cells(),
+        "with_attention_macs": counted.cells(attention=True),
+        "rest_linear_macs": counted.rest(),
+        "rest_with_attention_macs": counted.rest(attention=True),
+        "call_linear_macs": counted.call(),
+        "call_with_attention_macs": counted.call(attention=True),
+    }
+    if calls is not None:
+        document |= {"calls": calls, "calls_linear_macs": calls * counted.call()}
+        document |= {"calls_with_attention_macs": calls * counted.call(attention=True)}
+    if schedule is None:
+        return document
+    spent = {a: counted.of(schedule, attention=a) for a in (False, True)}
+    document |= {"schedule_linear_macs": spent[False], "schedule_with_attention_macs": spent[True]}
+    if schedule.timesteps and calls is None:  # of how many dense calls it is a part, nobody has said
+        return document
+    whole = {a: (calls or schedule.calls) * counted.call(attention=a) for a in spent}
+    return document | {
+        "schedule_keep_linear": spent[False] / whole[False],
+        "schedule_keep_with_attention": spent[True] / whole[True],
+    }
+
+
+def _pair(macs: int, whole: int) -> tuple[str, str]:
+    return f"{macs / GIGA:.3f}" if whole < 100 * GIGA else f"{macs / GIGA:.1f}", f"{100 * macs / whole:.2f}"
+
+
+def _table(title: str, *names: str) -> Table:
+    from rich.table import Table, box
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for name in names:
+        table.add_column(name, justify="left" if name in ("block", "reuses", "reads") else "right", overflow="fold")
+    return table

@@ -1,0 +1,271 @@
+"""One row of data per denoiser class: what counts as a block and what one call needs. Architectures differ only here.
+
+Your own denoiser becomes known by one more row:
+
+    FAMILIES["MyNet"] = Family(granularities={"layer": ("layers.*",)}, reuse="residual", inputs=my_inputs)
+
+where `my_inputs(config, *, batch, size, tokens)` returns the keyword arguments of one forward.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.pruning import student
+
+Size = int | tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What this library must be told about a denoiser class; everything else is traced.
+
+    granularities: name → patterns of module names, where `*` stays within one component; the first is the default.
+    reuse: what its blocks give when they do not run, "output" or "residual".
+    streams: for "residual", the forward argument that each element of a block's output continues, in output order.
+    depths: for denoisers whose configuration says how many blocks they have, name of each list of blocks → key that does.
+    reads: path in a block to what the denoiser itself reads there, of the first block.
+    own_grid: whether its pipelines give the scheduler noise levels of their own.
+    inputs: `inputs(config, *, batch, size, tokens)` → keyword arguments of one forward, on the default device;
+    size and tokens are None where the caller leaves them to the denoiser's configuration.
+    """
+
+    granularities: Mapping[str, tuple[str, ...]]
+    reuse: str
+    streams: tuple[str, ...] = ("hidden_states",)
+    depths: Mapping[str, str] = field(default_factory=dict)
+    reads: str | None = None
+    own_grid: bool = False
+    inputs: Callable[..., dict[str, Any]]
+
+
+def zeros(*shape: int) -> Tensor:
+    return torch.zeros(shape)
+
+
+def indices(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.long)
+
+
+def sides(size: Size) -> tuple[int, ...]:
+    """Height and width of a latent given as one side or as a tuple."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def unet_class(config: Mapping, batch: int) -> dict[str, Tensor]:
+    """The class condition of a U-Net, by its `class_embed_type`; empty where it has none."""
+    kind = config["class_embed_type"]
+    if kind is None and config["num_class_embeds"] is None:
+        return {}
+    if kind in (None, "timestep"):
+        return {"class_labels": indices(batch)}
+    projected = config["projection_class_embeddings_input_dim"]
+    return {"class_labels": zeros(batch, 4 * config["block_out_channels"][0] if kind == "identity" else projected)}
+
+
+def unet_added(config: Mapping, batch: int, *, text: int, cross: int) -> dict[str, dict[str, Tensor]]:
+    """The added conditions of SDXL (pooled text and six numbers about the picture) and of Kandinsky 2.1 and 2.2 (an image)."""
+    kinds = {config["addition_embed_type"], config["encoder_hid_dim_type"]}
+    added = {}
+    if "text_time" in kinds:
+        pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+        added |= {"text_embeds": zeros(batch, pooled), "time_ids": zeros(batch, 6)}
+    if kinds & {"image", "image_proj"}:
+        added |= {"image_embeds": zeros(batch, text)}
+    if kinds & {"text_image", "text_image_proj"}:
+        added |= {"text_embeds": zeros(batch, cross), "image_embeds": zeros(batch, cross)}
+    return {"added_cond_kwargs": added} if added else {}
+
+
+def unet_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
+    """U-Nets of Stable Diffusion 1, 2 and XL: 77 text tokens."""
+    cross = config["cross_attention_dim"]
+    cross = cross if isinstance(cross, int) else cross[0]
+    text = config["encoder_hid_dim"] or cross
+    guidance = config["time_cond_proj_dim"]  # LCM's
+    return {
+        "sample": zeros(batch, config["in_channels"], *sides(size or config["sample_size"])),
+        "timestep": zeros(batch),
+        "encoder_hidden_states": zeros(batch, tokens or 77, text),
+        **({"timestep_cond": zeros(batch, guidance)} if guidance else {}),
+        **unet_class(config, batch),
+        **unet_added(config, batch, text=text, cross=cross),
+    }
+
+
+def dit_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
+    """DiT: a class label instead of text, so `tokens` says nothing here."""
+    return {
+        "hidden_states": zeros(batch, config["in_channels"], *sides(size or config["sample_size"])),
+        "timestep": indices(batch),
+        "class_labels": indices(batch),
+    }
+
+
+def pixart_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
+    """PixArt-α and Σ: 120 tokens of T5 unless told (Σ takes 300); resolution and aspect ratio where the net reads them."""
+    reads_resolution = config["use_additional_conditions"]
+    if reads_resolution is None:
+        reads_resolution = config["sample_size"] == 128
+    return {
+        "hidden_states": zeros(batch, config["in_channels"], *sides(size or config["sample_size"])),
+        "encoder_hidden_states": zeros(batch, tokens or 120, config["caption_channels"] or config["cross_attention_dim"]),
+        "timestep": indices(batch),
+        "added_cond_kwargs": {
+            "resolution": zeros(batch, 2) if reads_resolution else None,
+            "aspect_ratio": zeros(batch, 1) if reads_resolution else None,
+        },
+    }
+
+
+def sd3_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
+    """SD3 and 3.5: 77 tokens of CLIP and 256 of T5."""
+    return {
+        "hidden_states": zeros(batch, config["in_channels"], *sides(size or config["sample_size"])),
+        "encoder_hidden_states": zeros(batch, tokens or 333, config["joint_attention_dim"]),
+        "pooled_projections": zeros(batch, config["pooled_projection_dim"]),
+        "timestep": zeros(batch),
+    }
+
+
+def flux_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
+    """Flux: 512 tokens of T5; the latent, 128 a side (1024 px) unless told, goes in as patches of 2×2."""
+    height, width = sides(size or 128)
+    patches, axes, tokens = (height // 2) * (width // 2), len(config["axes_dims_rope"]), tokens or 512
+    return {
+        "hidden_states": zeros(batch, patches, config["in_channels"]),
+        "encoder_hidden_states": zeros(batch, tokens, config["joint_attention_dim"]),
+        "pooled_projections": zeros(batch, config["pooled_projection_dim"]),
+        "timestep": zeros(batch),
+        "img_ids": zeros(patches, axes),
+        "txt_ids": zeros(tokens, axes),
+        **({"guidance": zeros(batch)} if config["guidance_embeds"] else {}),
+    }
+
+
+def wan_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
+    """Wan: 512 tokens of UMT5; a latent of 21 frames of 60×104 (81 frames at 480×832 px) unless told; one side is one frame."""
+    size = (21, 60, 104) if size is None else sides(size)
+    image = config["image_dim"]
+    return {
+        "hidden_states": zeros(batch, config["in_channels"], *(size if len(size) == 3 else (1, *size))),
+        "timestep": indices(batch),
+        "encoder_hidden_states": zeros(batch, tokens or 512, config["text_dim"]),
+        **({"encoder_hidden_states_image": zeros(batch, 257, image)} if image else {}),
+    }
+
+
+UNET_LAYERS = ("resnets", "attentions", "downsamplers", "upsamplers")
+FAMILIES: dict[str, Family] = {
+    "UNet2DConditionModel": Family(
+        granularities={
+            "stage": ("down_blocks.*", "mid_block", "up_blocks.*"),
+            "layer": tuple(f"{stage}.{layer}.*" for layer in UNET_LAYERS for stage in ("*_blocks.*", "mid_block")),
+        },
+        reuse="output",
+        inputs=unet_inputs,
+    ),
+    "DiTTransformer2DModel": Family(
+        granularities={"layer": ("transformer_blocks.*",)},
+        reuse="residual",
+        depths={"transformer_blocks": "num_layers"},
+        reads="norm1.emb",
+        inputs=dit_inputs,
+    ),
+    "PixArtTransformer2DModel": Family(
+        granularities={"layer": ("transformer_blocks.*",)},
+        reuse="residual",
+        depths={"transformer_blocks": "num_layers"},
+        inputs=pixart_inputs,
+    ),
+    "SD3Transformer2DModel": Family(
+        granularities={"layer": ("transformer_blocks.*",)},
+        reuse="residual",
+        streams=("encoder_hidden_states", "hidden_states"),
+        depths={"transformer_blocks": "num_layers"},
+        inputs=sd3_inputs,
+    ),
+    "FluxTransformer2DModel": Family(
+        granularities={"layer": ("transformer_blocks.*", "single_transformer_blocks.*")},
+        reuse="residual",
+        streams=("encoder_hidden_states", "hidden_states"),
+        depths={"transformer_blocks": "num_layers", "single_transformer_blocks": "num_single_layers"},
+        own_grid=True,
+        inputs=flux_inputs,
+    ),
+    "WanTransformer3DModel": Family(
+        granularities={"layer": ("blocks.*",)}, reuse="residual", depths={"blocks": "num_layers"}, inputs=wan_inputs
+    ),
+}
+
+
+FAMILIES[student.STUDENT] = FAMILIES["UNet2DConditionModel"]
+
+
+def bare(denoiser: nn.Module) -> nn.Module:
+    """The denoiser itself, out of `torch.compile`'s wrapper: its class and block names count from here."""
+    while "_orig_mod" in denoiser._modules:
+        denoiser = denoiser.get_submodule("_orig_mod")
+    return denoiser
+
+
+def class_name(denoiser: nn.Module | Mapping | str) -> str:
+    """Class of a denoiser, of a configuration by its `_class_name`, or the name itself."""
+    if isinstance(denoiser, str):
+        return denoiser
+    if isinstance(denoiser, nn.Module):
+        return type(bare(denoiser)).__name__
+    if "_class_name" not in denoiser:
+        raise ValueError("the configuration has no '_class_name', so add the denoiser's class to it under that key")
+    return denoiser["_class_name"]
+
+
+def family(denoiser: nn.Module | Mapping | str) -> Family:
+    """The row of a denoiser (or its configuration, or class name); ValueError says what to declare for an unknown one."""
+    name = class_name(denoiser)
+    if name not in FAMILIES:
+        raise ValueError(
+            f"{name} is not among the known denoisers ({', '.join(FAMILIES)}), so declare it: secateur.families."
+            f'FAMILIES["{name}"] = Family(granularities={{"layer": ("<pattern of block names>",)}}, '
+            'reuse="residual" or "output", inputs=<function that returns the keyword arguments of one forward>)'
+        )
+    return FAMILIES[name]
+
+
+def architecture(denoiser: nn.Module | Mapping) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
+    """Class of a denoiser and every argument that builds it, defaults filled in; a configuration names a diffusers class."""
+    cls, config = denoiser_class(denoiser)
+    parameters = inspect.signature(cls.__init__).parameters
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    return cls, defaults | {name: value for name, value in config.items() if name in parameters}
+
+
+def denoiser_class(denoiser: nn.Module | Mapping) -> tuple[Callable[..., nn.Module], Mapping]:
+    """Class and configuration of a denoiser, or of its configuration by `_class_name`."""
+    import diffusers
+
+    name = class_name(denoiser)
+    if not isinstance(denoiser, nn.Module):
+        if name == student.STUDENT:
+            return student.student_class(), denoiser
+        if not hasattr(diffusers, name):
+            raise ValueError(f"diffusers has no class {name}, so pass the denoiser itself instead of its configuration")
+        return getattr(diffusers, name), denoiser
+    whole = bare(denoiser)
+    if not isinstance(whole, diffusers.ConfigMixin):
+        raise ValueError(f"{name} has no configuration to build its shapes from, so make it a diffusers.ConfigMixin")
+    return type(whole), whole.config
+
+
+def dummy_inputs(
+    denoiser: nn.Module | Mapping, *, batch: int = 1, size: Size | None = None, tokens: int | None = None
+) -> dict[str, Any]:
+    """Keyword arguments of one forward: zeros on the default device. size: the latent's side or sides; tokens: of text."""
+    row, (_, config) = family(denoiser), architecture(denoiser)
+    return row.inputs(config, batch=batch, size=size, tokens=tokens)

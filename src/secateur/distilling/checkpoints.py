@@ -1,0 +1,130 @@
+"""Checkpoints: a training in a file, from which it goes on exactly."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from secateur.distilling import deepspeed
+from secateur.distilling.samples import Course, lesson
+from secateur.distilling.update import AFRESH, Training, precision
+from secateur.pipeline.examples import answer
+from secateur.searching.dip_go import progress
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+FILE, NOUN = "distil.safetensors", "distillation"
+STATED = ("number", "scales", "raw", "normalized", "total")
+
+
+def save(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
+    """Write a training into its folder, see `progress.write`; every process calls this, and the main one writes."""
+    found = tensors(now, student)
+    if now.accelerator.is_main_process:
+        stated = {name: getattr(now, name) for name in STATED} | {"scaler": scaler_state(now)}
+        progress.write(found, folder / FILE, stated=stated, arguments=arguments)
+
+
+@torch.no_grad()
+def check(now: Training, course: Course) -> None:
+    """Nothing; ValueError, in all processes, where the last update left weights that are, or answer its samples with, NaN.
+
+    An update too long leaves weights that are finite and say nothing; that shows when they are asked.
+    """
+    s, device = course.settings, now.accelerator.device
+    last = range(now.number * s.samples - s.batch_size, now.number * s.samples)
+    asked = lesson(course, last[now.accelerator.process_index :: now.accelerator.num_processes]).question
+    with precision(course):
+        said = answer(now.model, asked.to(device, torch.float32))
+    reshard(now.model)
+    sound = torch.stack([x.isfinite().all() for x in (said, *map(local, course.student.parameters()))]).all()
+    if now.accelerator.reduce(sound.float(), "mean").item() < 1:
+        raise ValueError(f"update {now.number} left a student that answers NaN or infinity, which is not saved: {AFRESH}")
+
+
+def load(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
+    """Put the training saved in a folder, if any, into this one. ValueError: damaged, or made by other arguments."""
+    if not (folder / FILE).exists():
+        return
+    stated, found = progress.read(folder / FILE, noun=NOUN, arguments=arguments)
+    put(now, student, found)
+    for name in STATED:
+        setattr(now, name, stated[name])
+    if stated["scaler"] and now.accelerator.scaler is not None:
+        now.accelerator.scaler.load_state_dict(stated["scaler"])
+
+
+def scaler_state(now: Training) -> dict[str, Any]:
+    """The state of the gradient scaler of fp16, empty where there is none."""
+    scaler = getattr(now.accelerator, "scaler", None)
+    return scaler.state_dict() if scaler is not None else {}
+
+
+def tensors(now: Training, student: nn.Module) -> dict[str, Tensor]:
+    """Every tensor of a training by name, whole also where processes hold parts of it."""
+    names = [name for name, _ in student.named_parameters()]
+    state = deepspeed.state(now.optimizer, student) if deepspeed.used(now.accelerator) else now.optimizer.state_dict()["state"]
+    kept = {f"optimizer.{part}.{names[i]}": x for i, parts in state.items() for part, x in parts.items()}
+    weights = {f"student.{name}": p for name, p in student.named_parameters()}
+    return {name: whole(x) for name, x in (weights | kept | {f"averaged.{n}": x for n, x in now.averaged.items()}).items()}
+
+
+def put(now: Training, student: nn.Module, found: Mapping[str, Tensor]) -> None:
+    """Put tensors where `tensors` took them from."""
+    parameters, state = dict(student.named_parameters()), defaultdict(dict)
+    places = {name: i for i, name in enumerate(parameters)}
+    with torch.no_grad():
+        for key, x in found.items():
+            kind, name = key.split(".", 1)
+            if kind == "optimizer":
+                part, name = name.split(".", 1)
+                state[places[name]][part] = like(x, parameters[name])
+            else:
+                target = parameters[name] if kind == "student" else now.averaged[name]
+                target.copy_(like(x, target))
+    if deepspeed.used(now.accelerator):
+        return deepspeed.put(now.optimizer, student, state)
+    groups = now.optimizer.state_dict()["param_groups"]
+    now.optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
+
+
+def whole(x: Tensor) -> Tensor:
+    """A tensor, gathered where processes hold parts of it."""
+    return x.full_tensor() if is_spread(x) else x
+
+
+def local(x: Tensor) -> Tensor:
+    """The part of a tensor that this process holds."""
+    return x.to_local() if is_spread(x) else x
+
+
+def reshard(model: nn.Module) -> None:
+    """Let FSDP 2 give back the weights that it gathered for a forward, which only a backward would make it do by itself."""
+    for module in model.modules():
+        if callable(again := getattr(module, "reshard", None)):
+            again()
+
+
+def is_spread(x: Any) -> TypeGuard[DTensor]:
+    """Whether processes hold parts of a tensor; without them there is no need for a module that is slow to import."""
+    if "torch.distributed.tensor" not in sys.modules:
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(x, DTensor)
+
+
+def like(x: Tensor, target: Tensor) -> Tensor:
+    """A whole tensor spread over processes as the target is; a count of steps stays as it is."""
+    if is_spread(target) and x.ndim:
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(x.to(target.device), target.device_mesh, target.placements)
+    return x

@@ -1,0 +1,224 @@
+"""distil(teacher, student, examples, scheduler): the student learns to say what the teacher says.
+
+LAPTOP-Diff (arXiv 2404.11098), normalized distillation: task, output, and a relative error at each feature site, so that no
+site drowns the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.denoiser import fingerprint
+from secateur.distilling import checkpoints, deepspeed, features, update
+from secateur.distilling.samples import Course, DistilSettings
+from secateur.distilling.update import Training
+from secateur.pipeline.examples import Examples, prediction, tensors
+from secateur.schedule.schedule import scheduler_signature
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+DEFAULTS = DistilSettings()
+SAMPLED = 16  # examples that go into the hash of all
+
+
+@dataclass(frozen=True, eq=False)
+class DistilStep:
+    """A distillation after `number` updates, with the terms of the last one.
+
+    raw: mean square errors by name: "task", "output" and "feature.SITE" for every site, those of weight 0 left out.
+    normalized: the same, features over their α, which for the others is 1. total: what was minimised. averaged: the averaged
+    weights by name, empty without; `holding(student, step.averaged)` puts them in; they move on with the next step.
+    """
+
+    number: int
+    raw: Mapping[str, float]
+    normalized: Mapping[str, float]
+    total: float
+    learning_rate: float
+    averaged: Mapping[str, Tensor]
+
+
+def distil(
+    teacher: nn.Module,
+    student: nn.Module,
+    examples: Examples,
+    scheduler: Any,
+    *,
+    settings: DistilSettings = DEFAULTS,
+    sites: Mapping[str, str] | None = None,
+    null: Mapping[str, Any] | None = None,
+    others: Examples | None = None,
+    folder: str | Path | None = None,
+    save_every: int = 500,
+    accelerator: Accelerator | None = None,
+) -> Iterator[DistilStep]:
+    """DistilSteps, one an update; at the end the student, trained in place, holds the averaged weights where there are some.
+
+    teacher: stays as it is. student: float32 weights, on the teacher's device. examples: see `examples`. scheduler: of the
+    pipe, for its noise. sites: module of the student → module of the teacher; by default `features.sites`. null: the
+    denoiser's conditions for no prompt, of one sample, where settings.null_rate is not 0. others: prompts without pictures,
+    which swapped samples get too; see `dataset.unpictured`. folder: where the training is saved every so many updates and at
+    the end; made again with the same arguments, of which the student has the weights that it began with, it goes on from there,
+    and first yields the step that was saved. accelerator: each batch is spread over its processes, which changes no result but
+    by rounding; terms go to its trackers. ValueError, TypeError: arguments that do not fit, each in a sentence.
+    """
+    if sites is None:
+        sites = features.sites(teacher, student) if settings.feature else {}
+    course = Course(teacher, student, examples, scheduler, settings, dict(sites), null, accelerator, others)
+    check(course)
+    if save_every < 1:
+        raise ValueError(f"found save_every={save_every}, wanted the updates from one saving to the next: give 1 or more")
+    return steps(course, None if folder is None else Path(folder), save_every)
+
+
+def steps(course: Course, folder: Path | None, save_every: int) -> Iterator[DistilStep]:
+    """The DistilSteps of a course that has been checked."""
+    student, last = course.student, course.settings.steps
+    known = arguments(course) if folder else {}  # of the weights before any update, and before processes share them out
+    with update.prepared(course) as now:
+        if folder:
+            checkpoints.load(now, student, folder, arguments=known)
+        if now.number:
+            yield step_of(course, now)
+        while now.number < last:
+            update.update(course, now)
+            if now.number % save_every == 0 or now.number == last:
+                checkpoints.check(now, course)
+                if folder:
+                    checkpoints.save(now, student, folder, arguments=known)
+            step = step_of(course, now)
+            now.accelerator.log(logged(step), step=now.number)
+            yield step
+        copy(now.averaged, student)
+
+
+def step_of(course: Course, now: Training) -> DistilStep:
+    """The record of a training as it stands."""
+    rate = update.learning_rate(max(now.number - 1, 0), course.settings)
+    return DistilStep(now.number, dict(now.raw), dict(now.normalized), now.total, rate, now.averaged)
+
+
+def logged(step: DistilStep) -> dict[str, float]:
+    """What trackers get of a step."""
+    parts = {f"{kind}/{name}": value for kind in ("raw", "normalized") for name, value in getattr(step, kind).items()}
+    return parts | {"total": step.total, "learning_rate": step.learning_rate}
+
+
+@contextmanager
+def holding(student: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """The student with other weights meanwhile, such as a step's averaged ones; with its own again afterwards."""
+    before = {name: p.detach().clone() for name, p in student.named_parameters() if name in weights}
+    copy(weights, student)
+    try:
+        yield student
+    finally:
+        copy(before, student)
+
+
+@torch.no_grad()
+def copy(weights: Mapping[str, Tensor], student: nn.Module) -> None:
+    """Put weights by name into a student."""
+    for name, p in student.named_parameters():
+        if name in weights:
+            p.copy_(weights[name])
+
+
+# What must fit
+
+
+def check(course: Course) -> None:
+    """Nothing; ValueError where a distillation could not be made."""
+    s, teacher, student = course.settings, course.teacher, course.student
+    shared = {id(p) for p in teacher.parameters()} & {id(p) for p in student.parameters()}
+    if shared:
+        raise ValueError(
+            "teacher and student share weights, which both would change: cut the student by drop_layers, or copy it"
+        )
+    if wrong := sorted({str(p.dtype).removeprefix("torch.") for p in student.parameters()} - {"float32"}):
+        raise ValueError(
+            f"the student's weights are {wrong[0]}, in which small updates vanish: load it in float32, and set mixed_precision"
+        )
+    features.check_inputs(teacher, student)
+    features.check_sites(teacher, student, course.sites)
+    if s.feature and not course.sites:
+        raise ValueError(f"there are no sites and feature weighs {s.feature}: name some, or set feature=0")
+    if s.null_rate and course.null is None:
+        raise ValueError(f"null_rate is {s.null_rate} and there is no null condition: give `null`, see dataset.null")
+    if s.null_rate and course.null is not None and (missing := sorted(course.examples.conditions.keys() - course.null.keys())):
+        raise ValueError(f"the null condition lacks {missing[0]}, which the examples have: make it by the same pipe")
+    if course.others is not None:
+        check_others(course.others, course)
+    prediction(course.scheduler)
+    check_processes(course)
+
+
+def check_others(others: Examples, course: Course) -> None:
+    """Nothing; ValueError where samples could not get the conditions of `others`, or never would."""
+    if not course.settings.swap_rate:
+        raise ValueError("there are other prompts and swap_rate is 0, so that no sample gets them: give it, such as 0.5")
+    own, given = (features.shapes(part.conditions) for part in (course.examples, others))
+    if wrong := [name for name in own | given if own.get(name, ())[1:] != given.get(name, ())[1:]]:
+        name = wrong[0]
+        raise ValueError(
+            f"the other prompts have {name} of {given.get(name, 'no shape')} and the examples of {own.get(name, 'no shape')}: "
+            "make both by the same pipe"
+        )
+
+
+def check_processes(course: Course) -> None:
+    """Nothing; ValueError where devices, precision or batch do not fit the accelerator."""
+    s, accelerator = course.settings, course.accelerator
+    theirs, mine = (next(net.parameters()).device for net in (course.teacher, course.student))
+    device = mine if accelerator is None else accelerator.device
+    if (theirs.type, theirs.index or 0) != (device.type, device.index or 0):
+        raise ValueError(f"the teacher is on {theirs} and the student learns on {device}: move the teacher there")
+    if accelerator is None:
+        return
+    if deepspeed.used(accelerator):
+        deepspeed.check(accelerator, s.mixed_precision)
+    elif accelerator.mixed_precision != s.mixed_precision:
+        raise ValueError(
+            f"the accelerator's mixed_precision is {accelerator.mixed_precision!r} and the settings' {s.mixed_precision!r}: "
+            "give both the same"
+        )
+    if s.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"a batch of {s.batch_size} samples cannot be spread evenly over {accelerator.num_processes} processes: give a "
+            "multiple"
+        )
+
+
+def arguments(course: Course) -> dict[str, Any]:
+    """What must be the same for a distillation to go on, as JSON. With a constant rate it may get more steps."""
+    settings = asdict(course.settings)
+    if course.settings.schedule == "constant":
+        del settings["steps"]
+    called = settings.pop("called")
+    return {
+        **settings,
+        **({} if called is None else {"called": list(called)}),
+        "teacher": fingerprint.of_module(course.teacher),
+        "student": fingerprint.of_module(course.student),
+        "sites": [list(pair) for pair in course.sites.items()],
+        "scheduler": list(scheduler_signature(course.scheduler)),
+        "examples": digest(course.examples),
+        **({} if course.others is None else {"prompts without pictures": digest(course.others)}),
+    }
+
+
+def digest(examples: Examples) -> str:
+    """A short hash of examples: how many, and some of them."""
+    places = torch.linspace(0, len(examples) - 1, min(SAMPLED, len(examples))).long()
+    found = hashlib.sha256(str(tuple(examples.latents.shape)).encode())
+    for x in (examples.latents, *tensors(examples.conditions)):
+        found.update(x[places].float().numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -1,0 +1,140 @@
+"""Features: what the blocks of teacher and student give, in pairs that should be alike. LAPTOP-Diff (arXiv 2404.11098)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.denoiser.families import bare, class_name, dummy_inputs, family
+from secateur.denoiser.patch import Inputs, Patch, Run
+from secateur.pruning.plan import Plan
+from secateur.pruning.surgery import Passage
+
+SIZE, TOKENS = 8, 8  # of inputs whose shapes are compared
+STREAM = "hidden_states"  # of the streams that a block continues, the one to compare
+
+
+def sites(teacher: nn.Module, student: nn.Module, *, plan: Plan | None = None) -> dict[str, str]:
+    """Module of the student → module of the teacher whose output its own should be like.
+
+    Of U-Nets every stage, down_blocks.*, mid_block and up_blocks.*, as in the paper, but those between samplers that went,
+    whose images are larger than the teacher's (BK-SDM Tiny). Of transformers every block that is
+    left: by the plan it stands for itself and for those removed behind it, so that its partner is the last of these (ours).
+    ValueError where a transformer lost blocks and there is no plan, or another one.
+    """
+    teacher, student = bare(teacher), bare(student)
+    for name in family(teacher).depths or ("down_blocks", "up_blocks"):
+        if not hasattr(student, name):
+            raise ValueError(
+                f"the student is a {class_name(student)} without {name}, which its teacher, a {class_name(teacher)}, has: give "
+                "the teacher that it was cut from"
+            )
+    if not family(teacher).depths:
+        theirs = resolutions(teacher)
+        return {name: name for name, level in resolutions(student).items() if theirs.get(name) == level}
+    gone = frozenset(plan.layers) if plan else frozenset()
+    return {mine: theirs for name in family(teacher).depths for mine, theirs in partners(teacher, student, name, gone)}
+
+
+def named_sites(text: str) -> dict[str, str]:
+    """The sites of a list such as "mid_block, up_blocks.0 = up_blocks.1": a module of the student, and of the teacher."""
+    pairs = [[name.strip() for name in pair.split("=")] for pair in text.split(",")]
+    if any(len(pair) > 2 or not all(pair) for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+        raise ValueError(f"found sites {text!r}: give modules of the student, each once, as NAME or NAME=TEACHER, with commas")
+    return {pair[0]: pair[-1] for pair in pairs}
+
+
+def stages(unet: nn.Module) -> list[str]:
+    """The stages of a U-Net by name, in execution order."""
+    lists = {
+        name: [f"{name}.{k}" for k, _ in unet.get_submodule(name).named_children()] for name in ("down_blocks", "up_blocks")
+    }
+    middle = ["mid_block"] if isinstance(getattr(unet, "mid_block", None), nn.Module) else []
+    return [*lists["down_blocks"], *middle, *lists["up_blocks"]]
+
+
+def resolutions(unet: nn.Module) -> dict[str, int]:
+    """Stage → how often its output was scaled down, less how often up."""
+    level, found = 0, {}
+    for name in stages(unet):
+        for kind, step in (("downsamplers", 1), ("upsamplers", -1)):
+            level += step * sum(not isinstance(m, Passage) for m in getattr(unet.get_submodule(name), kind, None) or ())
+        found[name] = level
+    return found
+
+
+def partners(teacher: nn.Module, student: nn.Module, name: str, gone: frozenset[str]) -> list[tuple[str, str]]:
+    """(block of the student, block of the teacher) for one list of blocks."""
+    size, left = (len(list(net.get_submodule(name).children())) for net in (teacher, student))
+    kept = [k for k in range(size) if f"{name}.{k}" not in gone]
+    if len(kept) != left:
+        raise ValueError(
+            f"{class_name(student)} has {left} {name} and the teacher {size}, {len(kept)} of which the plan keeps: give the "
+            "plan that the student was cut by, or the sites themselves"
+        )
+    ends = [after - 1 for after in (*kept[1:], size)]
+    return [(f"{name}.{k}", f"{name}.{end}") for k, end in enumerate(ends)]
+
+
+@contextmanager
+def captured(denoiser: nn.Module, names: list[str], *, place: int = 0) -> Iterator[dict[str, Tensor]]:
+    """A mapping that each call of the denoiser fills: name of a module → its hidden states.
+
+    place: see `stream_place`. Nothing is left on the denoiser afterwards. ValueError where it lacks a module, or a schedule is
+    applied to it.
+    """
+    found: dict[str, Tensor] = {}
+
+    def call(t: int, i: int, run: Run, inputs: Inputs) -> Any:
+        out = run()
+        found[names[i]] = hidden(out, place)
+        return out
+
+    with Patch(bare(denoiser), names, call):
+        yield found
+
+
+def stream_place(teacher: nn.Module) -> int:
+    """Which element the hidden states are of what a block gives, where it gives several; of a student the same."""
+    streams = family(teacher).streams
+    return streams.index(STREAM) if STREAM in streams else 0
+
+
+def hidden(out: Any, place: int) -> Tensor:
+    """The hidden states in a block's output: a down stage of a U-Net gives them first, before its skips."""
+    return out[place] if isinstance(out, tuple) else out
+
+
+def check_inputs(teacher: nn.Module, student: nn.Module) -> None:
+    """Nothing; ValueError where teacher and student read different inputs, such as texts of another width."""
+    with torch.device("meta"):
+        theirs, mine = (shapes(dummy_inputs(net, size=SIZE, tokens=TOKENS)) for net in (teacher, student))
+    if wrong := [name for name in theirs | mine if theirs.get(name) != mine.get(name)]:
+        name = wrong[0]
+        raise ValueError(
+            f"the teacher reads {name} of {theirs.get(name, 'no shape')} and the student of {mine.get(name, 'no shape')}: give "
+            "the teacher that it was cut from"
+        )
+
+
+def shapes(inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of nested tensors by dotted names."""
+    found = {}
+    for name, x in inputs.items():
+        if isinstance(x, Mapping):
+            found |= {f"{name}.{inner}": shape for inner, shape in shapes(x).items()}
+        elif isinstance(x, Tensor):
+            found[name] = tuple(x.shape)
+    return found
+
+
+def check_sites(teacher: nn.Module, student: nn.Module, found: Mapping[str, str]) -> None:
+    """Nothing; ValueError names a site that teacher or student lacks."""
+    for net, names, which in ((student, found.keys(), "student"), (teacher, found.values(), "teacher")):
+        there = {name for name, _ in bare(net).named_modules()}
+        if missing := sorted(set(names) - there):
+            raise ValueError(f"the {which} has no module {missing[0]} to take features of: give sites that both have")

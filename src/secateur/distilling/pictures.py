@@ -1,0 +1,257 @@
+"""Pictures with captions, from a folder, the Hub, tar files or the zoo's renderer, and Examples made of them or of prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
+from pathlib import Path
+from tarfile import TarError
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+
+from secateur.pipeline import generate as generating
+from secateur.pipeline.examples import Examples, asked_for, from_images, from_prompts, from_trajectory
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from PIL import Image
+
+Condition: TypeAlias = str | int
+Pair: TypeAlias = tuple[np.ndarray, Condition]  # (H, W, 3) in [0, 1], and a caption or class label
+METADATA, FILE_NAME = "metadata.jsonl", "file_name"
+CAPTIONS = ("text", "caption", "txt", "prompt", "label", "cls")  # columns, the first that there is
+IMAGES = ("image", "jpg", "jpeg", "png", "webp")
+NO_LABEL = 1000  # DiTPipeline's unconditional class
+
+
+# Pictures
+
+
+def from_folder(folder: str | Path, *, size: int, caption: str | None = None) -> Iterator[Pair]:
+    """Pairs of a folder in the convention of diffusers and datasets: metadata.jsonl with file_name and text on each line.
+
+    size: side in pixels; the short side is scaled to it and the middle cut out. caption: the column to read; by default the
+    first of `CAPTIONS` that there is, where whole numbers are class labels. All that metadata.jsonl says is checked before the
+    first pair. FileNotFoundError, ValueError: a file that is missing, a line or a picture that cannot be read.
+    """
+    folder = Path(folder)
+    entries = metadata(folder, caption=caption)
+    return ((read_image(folder / name, size=size), text) for name, text in entries)
+
+
+def metadata(folder: Path, *, caption: str | None) -> list[tuple[str, Condition]]:
+    """(file, caption) of each line of a folder's metadata.jsonl, every file of which exists."""
+    path = folder / METADATA
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}: give one with pictures and {METADATA}")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {METADATA}, so its pictures have no captions: write one with a line "
+            '{"file_name": "0.png", "text": "a fox"} for each picture'
+        )
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8 ({error}): save it as UTF-8") from error
+    if not lines:
+        raise ValueError(f"{path} is empty: write a line for each picture, with file_name and text")
+    found = [entry(line, f"line {n} of {path}", caption=caption) for n, line in enumerate(lines, 1)]
+    if missing := [name for name, _ in found if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"{path} names {missing[0]}, which is not in {folder}: put it there, or take the line out")
+    return found
+
+
+def entry(line: str, where: str, *, caption: str | None) -> tuple[str, Condition]:
+    """The file and the caption in one line of metadata; ValueError with where it is."""
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is no JSON ({error}): correct it") from error
+    if not isinstance(found, dict) or not isinstance(found.get(FILE_NAME), str):
+        raise ValueError(f"{where} names no {FILE_NAME}: add it")
+    return found[FILE_NAME], caption_in(found, where, caption=caption)
+
+
+def caption_in(row: Mapping[str, Any], where: str, *, caption: str | None) -> Condition:
+    """The caption or class label in a row of data; ValueError where there is none."""
+    names = (caption,) if caption else CAPTIONS
+    found = next((row[name] for name in names if row.get(name) not in (None, "")), None)
+    if isinstance(found, bytes):
+        found = decoded(found, where)
+    if isinstance(found, bool) or not isinstance(found, (str, int)):
+        raise ValueError(f"{where} has no caption ({' or '.join(names)}), but {', '.join(row)}: add it, or name its column")
+    return found
+
+
+def decoded(caption: bytes, where: str) -> str:
+    """The text in bytes; ValueError where it is not in UTF-8."""
+    try:
+        return caption.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the caption in {where} is not in UTF-8 ({error}): write it so") from error
+
+
+def read_image(path: Path, *, size: int) -> np.ndarray:
+    """The picture in a file as `squared`; ValueError where it cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return squared(image, size=size)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow's for a broken PNG is a SyntaxError
+        raise ValueError(f"{path} is no whole picture: replace it, or take its line out of {METADATA}") from error
+
+
+def squared(image: Image.Image, *, size: int) -> np.ndarray:
+    """A picture (size, size, 3), float32 in [0, 1]: the short side scaled, the middle cut out."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
+    image = image.convert("RGB")
+    scale = size / min(image.size)
+    width, height = (max(round(side * scale), size) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.float32) / 255
+
+
+def from_datasets(path: str, *, size: int, caption: str | None = None, split: str = "train", **options: Any) -> Iterator[Pair]:
+    """Pairs of a Hub dataset, read as they are asked for; or with path "webdataset" and data_files=… of tar files.
+
+    options: of `datasets.load_dataset`, such as the name of a subset. ModuleNotFoundError where datasets is not installed;
+    ValueError where a row has no picture or no caption.
+    """
+    rows, shown = streamed(path, split=split, **options), options.get("data_files", path)
+    return (pair(row, f"row {n} of {shown}", size=size, caption=caption) for n, row in readable(rows, shown))
+
+
+def streamed(path: str, **options: Any) -> Iterable[Mapping[str, Any]]:
+    """The rows of a dataset, streamed; ValueError where there is no such dataset, subset or split."""
+    load = loader()
+    try:
+        return load(path, **{"streaming": True, **options})
+    except (ValueError, OSError, RuntimeError) as error:  # a RuntimeError is a repository with a script
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} cannot be read as a dataset ({said}): name one that there is, its subset and split"
+        ) from error
+
+
+def loader() -> Callable[..., Any]:
+    """What loads datasets of the Hub and from tar files; ModuleNotFoundError where it is not installed."""
+    try:
+        from datasets import load_dataset  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("data of the Hub and tar files are read by datasets: pip install 'secateur[data]'") from error
+    return load_dataset
+
+
+def readable(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows with their numbers; ValueError with the number of one that cannot be read, such as half a picture."""
+    left = iter(rows)
+    for n in count():
+        try:
+            row = next(left, None)
+        except (OSError, SyntaxError, ValueError, TarError) as error:
+            raise ValueError(f"row {n} of {name} cannot be read ({error}): mend it, or take it out") from error
+        if row is None:
+            return
+        yield n, row
+
+
+def pair(row: Mapping[str, Any], where: str, *, size: int, caption: str | None) -> Pair:
+    """The picture and caption in a row of a dataset."""
+    image = next((row[name] for name in IMAGES if row.get(name) is not None), None)
+    if not hasattr(image, "convert"):
+        raise ValueError(f"{where} has no picture ({' or '.join(IMAGES)}), but {', '.join(row)}: rename its column")
+    try:
+        picture = squared(image, size=size)  # pyright: ignore[reportArgumentType]
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"the picture of {where} cannot be read ({error}): take the row out") from error
+    return picture, caption_in(row, where, caption=caption)
+
+
+def scenes(name: str, *, seed: int = 0) -> Iterator[Pair]:
+    """Pairs without end of the zoo's pipeline `name`, from combinations that it was trained on: captions or class labels."""
+    from secateur.zoo import class_label
+    from secateur.zoo.scenes import render, sample
+
+    rng = np.random.default_rng(seed)
+    labels = name == "emoji-dit"
+    while True:
+        scene = sample(rng, pairs=0.0 if labels else 0.35)
+        yield render(scene, rng).astype(np.float32) / 255, class_label(scene) if labels else scene.caption
+
+
+# Examples
+
+
+def encoded(
+    pipe: DiffusionPipeline,
+    pairs: Iterable[Pair],
+    *,
+    first: int = 0,
+    limit: int | None = None,
+    batch_size: int = 8,
+    **call: Any,
+) -> Iterator[Examples]:
+    """Examples of pictures from number `first` to `limit`, `batch_size` at a time, for `store.making` or `store.joined`.
+
+    ValueError where there is no picture at all.
+    """
+    left, number = islice(pairs, first, limit), first
+    while part := list(islice(left, batch_size)):
+        number += len(part)
+        images, told = zip(*part, strict=True)
+        yield from_images(pipe, np.stack(images), told, batch_size=batch_size, **call)
+    if not number:
+        raise ValueError("there is no picture in the data: give one or more")
+
+
+def drawn(
+    pipe: DiffusionPipeline,
+    prompts: Sequence[Condition],
+    *,
+    count: int,
+    first: int = 0,
+    seed: int = 0,
+    batch_size: int = 8,
+    **call: Any,
+) -> Iterator[Examples]:
+    """Examples without images: what the pipe itself draws by the prompts, in turn, `batch_size` at a time.
+
+    first, count: numbers of the first one and after the last. call: of the pipe, such as num_inference_steps.
+    """
+    for start in range(first, count, batch_size):
+        numbers = range(start, min(start + batch_size, count))
+        asked = [prompts[n % len(prompts)] for n in numbers]
+        seeds = [seed + n for n in numbers]
+        trajectory = generating.record(pipe, asked, seeds=seeds, batch_size=batch_size, **call)
+        yield from_trajectory(pipe, trajectory)
+
+
+def unpictured(
+    pipe: DiffusionPipeline, prompts: Sequence[Condition], *, first: int = 0, batch_size: int = 8, **call: Any
+) -> Iterator[Examples]:
+    """Examples of prompts from number `first` on, for their conditions alone, `batch_size` at a time."""
+    for start in range(first, len(prompts), batch_size):
+        yield from_prompts(pipe, prompts[start : start + batch_size], **call)
+
+
+def null(pipe: DiffusionPipeline, *, labels: bool = False, **call: Any) -> dict[str, Any]:
+    """The denoiser's conditions for no prompt, of one sample, as guidance has them: of "", or of DiT's class for nothing.
+
+    Of SDXL and its like, whose configuration asks for it, zeros stand for the empty prompt.
+    """
+    found = asked_for(pipe, [NO_LABEL] if labels else [""], call=call)[0].conditions
+    if pipe.config.get("force_zeros_for_empty_prompt"):
+        zero, added = torch.zeros_like, found["added_cond_kwargs"]
+        added = {**added, "text_embeds": zero(added["text_embeds"])}
+        return {**found, "encoder_hidden_states": zero(found["encoder_hidden_states"]), "added_cond_kwargs": added}
+    return dict(found)

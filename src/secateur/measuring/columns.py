@@ -1,0 +1,217 @@
+"""What the rows of a record say: the columns of its table, and its finding in one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from secateur.measuring.records import ROW_KEYS, SPREADS, interval
+
+Row = dict[str, Any]
+UNITS = ("ms", "s", "px", "macs")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of a row: its text, its interval and its share of dense as text, and the number that ranks it."""
+
+    text: str
+    detail: str = ""
+    share: str = ""
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: title, unit, the cell of a row (None where it has none); better: +1 where more is, −1 where less is."""
+
+    title: str
+    unit: str
+    cell: Callable[[Row], Cell | None]
+    better: int = 0
+    text: bool = False
+
+
+def headline(record: dict[str, Any]) -> str:
+    """The finding in one sentence, computed from the rows; empty where they hold nothing that can be compared."""
+    rows = [row for row in record["rows"] if not is_dense(row) and row.get("keep_linear")]
+    for finding in (_accuracy_finding, _likeness_finding, _speed_finding):
+        sentence = finding(rows, dense_row(record))
+        if sentence:
+            return sentence
+    return ""
+
+
+def _accuracy_finding(rows: list[Row], dense: Row | None) -> str:
+    """The cheapest row whose interval reaches the dense accuracy, of equals the nearest to dense; this test is our choice."""
+    aim = centre(dense, "accuracy") if dense else None
+    rows = [row for row in rows if centre(row, "accuracy") is not None]
+    if aim is None or not rows:
+        return ""
+    equal = [row for row in rows if _reach(row["accuracy"]) >= aim]
+    if not equal:
+        best = max(rows, key=lambda row: row["accuracy"]["mean"])
+        reached = f"{best['accuracy']['mean']:.2f} with {percent(best['keep_linear'])} of the MACs"
+        return f"Nothing here holds the dense prompt accuracy of {aim:.2f}; the closest is {best['name']}: {reached}."
+    cheap = min(equal, key=lambda row: (keep(row), -row["accuracy"]["mean"], -(centre(row, "psnr_db") or 0.0)))
+    held = f"{cheap['accuracy']['mean']:.2f} where dense has {aim:.2f}, with {percent(cheap['keep_linear'])} of the MACs"
+    return f"The cheapest to hold the prompt accuracy is {cheap['name']}: {held}{_faster(cheap)}."
+
+
+def _likeness_finding(rows: list[Row], dense: Row | None) -> str:
+    rows = [row for row in rows if centre(row, "psnr_db") is not None]
+    if not rows:
+        return ""
+    best = min(rows, key=lambda row: (keep(row), -row["psnr_db"]["mean"]))
+    reached = f"{best['psnr_db']['mean']:.1f} dB PSNR with {percent(best['keep_linear'])} of the MACs{_faster(best)}"
+    return f"At keep {keep(best):.2g} the closest to the dense images is {best['name']}: {reached}."
+
+
+def _speed_finding(rows: list[Row], dense: Row | None) -> str:
+    rows = [row for row in rows if centre(row, "speedup") is not None]
+    if not rows:
+        return ""
+    best = max(rows, key=lambda row: row["speedup"]["median"])
+    faster, fewer = f"{best['speedup']['median']:.1f}× faster", f"{1 / (_all_kept(best) or 1):.1f}× fewer MACs"
+    return f"The fastest is {best['name']}: {faster} for {fewer}, {percent(_realised(best) or 0)} of the ideal."
+
+
+def _reach(spread: dict[str, Any]) -> float:
+    return (interval(spread) or (0.0, spread["mean"]))[1]
+
+
+def _faster(row: Row) -> str:
+    speedup = centre(row, "speedup")
+    return f", {speedup:.1f}× faster" if speedup else ""
+
+
+def _realised(row: Row) -> float | None:
+    """Measured speed-up over the reduction in MACs, 1 being ideal; the row's own `efficiency` where it has one."""
+    if row.get("efficiency") is not None:
+        return row["efficiency"]
+    speedup, kept = centre(row, "speedup"), _all_kept(row)
+    return speedup * kept if speedup and kept and not is_dense(row) else None
+
+
+def _all_kept(row: Row) -> float | None:
+    """The fraction of MACs kept with attention where it is known: time is spent on those too."""
+    return row.get("keep_attention") or row.get("keep_linear")
+
+
+def centre(row: Row, key: str) -> float | None:
+    """The mean or median of a row's figure; None where it is missing."""
+    return (row.get(key) or {}).get(SPREADS[key])
+
+
+def is_dense(row: Row) -> bool:
+    """Whether the row is the denoiser that nothing was pruned from."""
+    return row.get("group") == "dense"
+
+
+def dense_row(record: dict[str, Any]) -> Row | None:
+    """The record's dense row, None where it has none."""
+    return next((row for row in record["rows"] if is_dense(row)), None)
+
+
+def keep(row: Row) -> float:
+    """The fraction of cost that a row was made for, or that it kept."""
+    return row.get("keep") or row["keep_linear"]
+
+
+def percent(share: float) -> str:
+    """A fraction as per cent, two digits at least."""
+    return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.2g} %"
+
+
+def columns(record: dict[str, Any]) -> list[Column]:
+    """The columns that any row fills: the known figures first, then whatever else the rows bring along."""
+    rows = record["rows"]
+    known = [
+        Column("calls", "", _number("calls", "d")),
+        *_cost_columns(rows),
+        Column("latency", "s", _spread("latency_s")),
+        Column("faster", "×", _spread("speedup", ".2f"), better=1),
+        Column("of ideal", "", _ideal_cell),
+        Column("PSNR", "dB", _spread("psnr_db", ".1f"), better=1),
+        Column("SSIM", "", _spread("ssim", ".3f"), better=1),
+        Column("prompt accuracy", "", _spread("accuracy", ".2f"), better=1),
+        Column("Fréchet", "", _number("frechet", ".3g"), better=-1),
+    ]
+    extra = dict.fromkeys(key for row in rows for key in row if key not in ROW_KEYS)
+    both = known + [_extra_column(key, rows) for key in extra]
+    return [column for column in both if any(column.cell(row) for row in rows)]
+
+
+def _cost_columns(rows: Sequence[Row]) -> list[Column]:
+    costs = [row[key] for row in rows for key in ("macs_linear", "macs_attention") if row.get(key)]
+    unit, letter = next((pair for pair in ((1e12, "T"), (1e9, "G")) if max(costs, default=0) >= pair[0]), (1e6, "M"))
+    form = ".1f" if max(costs, default=0) >= 10 * unit else ".2f"
+    return [
+        Column("MACs", letter, _cost("macs_linear", "keep_linear", form, unit=unit)),
+        Column("with attention", letter, _cost("macs_attention", "keep_attention", form, unit=unit)),
+    ]
+
+
+def _cost(key: str, kept: str, form: str, *, unit: float) -> Callable[[Row], Cell | None]:
+    def cell(row: Row) -> Cell | None:
+        if row.get(key) is None and row.get(kept) is None:
+            return None
+        text = "–" if row.get(key) is None else format(row[key] / unit, form)
+        return Cell(text, share="" if row.get(kept) is None else percent(row[kept]))
+
+    return cell
+
+
+def _number(key: str, form: str, *, unit: float = 1) -> Callable[[Row], Cell | None]:
+    def cell(row: Row) -> Cell | None:
+        if row.get(key) is None:
+            return None
+        return Cell(format(row[key] if unit == 1 else row[key] / unit, form), value=row[key])
+
+    return cell
+
+
+def _spread(key: str, form: str = "") -> Callable[[Row], Cell | None]:
+    def cell(row: Row) -> Cell | None:
+        value = centre(row, key)
+        if value is None:
+            return None
+        digits = form or _three_digits(value)
+        ends = "–".join(format(end, digits) for end in interval(row[key]) or ())
+        return Cell(format(value, digits), detail=ends, value=value)
+
+    return cell
+
+
+def _three_digits(value: float) -> str:
+    return f".{max(0, 2 - math.floor(math.log10(abs(value) or 1)))}f"
+
+
+def _ideal_cell(row: Row) -> Cell | None:
+    share = _realised(row)
+    return None if share is None else Cell(percent(share), value=share)
+
+
+def _extra_column(key: str, rows: Sequence[Row]) -> Column:
+    """A column for a figure this module does not know, its unit read from its name; nested values are not shown."""
+    values = [row[key] for row in rows if isinstance(row.get(key), int | float | str)]
+    if any(isinstance(value, str) for value in values):
+        return Column(key.replace("_", " "), "", _word(key), text=True)
+    if key.endswith("_bytes"):
+        unit, name = (2**30, "GiB") if max(values, default=0) >= 2**30 else (2**20, "MiB")
+        return Column(key.removesuffix("_bytes").replace("_", " "), name, _number(key, ".1f", unit=unit))
+    stem, _, unit = key.rpartition("_")
+    title, unit = (stem, unit) if unit in UNITS else (key, "")
+    return Column(title.replace("_", " "), unit, _word(key))
+
+
+def _word(key: str) -> Callable[[Row], Cell | None]:
+    def cell(row: Row) -> Cell | None:
+        value = row.get(key)
+        if isinstance(value, float):
+            return Cell(f"{value:.4g}")
+        return Cell(str(value)) if isinstance(value, int | str) else None
+
+    return cell

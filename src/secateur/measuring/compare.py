@@ -1,0 +1,235 @@
+"""One loop for all that makes images cheaper: each variant draws the same conditions from the same seeds, in turns.
+
+A variant is a Schedule, or fewer steps of some scheduler; the first one is the dense pipe that the others are compared with.
+Batches are the outer loop, so that the machine's mood falls on all variants alike and speed-ups can be taken pair by pair.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secateur import zoo
+from secateur.denoiser import macs
+from secateur.denoiser.blocks import matching
+from secateur.measuring import quality, timing
+from secateur.measuring.variants import Variant
+from secateur.pipeline import pipes
+from secateur.pipeline.generate import generate
+from secateur.schedule.apply import apply, component
+from secateur.schedule.schedule import Schedule
+from secateur.searching.objective import check_finite
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+FRECHET_IMAGES = 256  # fewer than twice the 128 features say nothing about their covariance
+PICTURES = 8  # kept in a record
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one variant made of one batch of conditions, and how long the whole pipeline took."""
+
+    variant: Variant
+    images: np.ndarray  # (B, H, W, 3) float32 in [0, 1]
+    seconds: float
+    calls: int
+    peak_cached_bytes: int  # kept for later calls, for the whole batch
+    peak_memory: timing.Peak  # of the process or the GPU, for the whole batch
+
+
+def draw(pipe: DiffusionPipeline, schedule: Schedule | None, conditions: Sequence[Any], **call: Any) -> np.ndarray:
+    """Images (B, H, W, 3) of a pipe, following a schedule where one is given; arguments as for `calibration.generate`.
+
+    NotFiniteError where a pixel is NaN or infinite, here and in `run`.
+    """
+    with apply(pipe, schedule) if schedule else nullcontext():
+        images = generate(pipe, conditions, **call)
+    check_finite(images, "the images")
+    return images
+
+
+def run(
+    pipe: DiffusionPipeline,
+    variants: Sequence[Variant],
+    conditions: Sequence[str | int],
+    *,
+    seeds: Sequence[int],
+    batch_size: int = 8,
+    clock: Callable[[], float] = time.perf_counter,
+    **call: Any,
+) -> Iterator[Batch]:
+    """The Batches as they are made, `len(variants)` for each batch of conditions, after a warm-up that is not yielded."""
+    for other in dict.fromkeys(variant.pipe for variant in variants):  # every kernel has been chosen before a clock is read
+        warm_up = Variant("warm-up", "", 2, pipe=other)
+        _draw(pipe, warm_up, conditions[:batch_size], seeds[:batch_size], clock, call)
+    for start in range(0, len(seeds), batch_size):
+        part = slice(start, start + batch_size)
+        for variant in variants:
+            yield _draw(pipe, variant, conditions[part], seeds[part], clock, call)
+
+
+def _draw(pipe, variant: Variant, conditions, seeds, clock, call: Mapping[str, Any]) -> Batch:
+    pipe = variant.pipe or pipe
+    with ExitStack() as stack:
+        stack.enter_context(pipes.scheduled(pipe, variant.scheduler, variant.options))
+        subnet = stack.enter_context(apply(pipe, variant.schedule)) if variant.schedule else None
+        made, options = [], {"batch_size": len(seeds), "num_inference_steps": variant.steps, **call}
+        draw = partial(generate, pipe, conditions, seeds=seeds, **options)
+        memory = timing.peak_memory(lambda: made.append(_timed(draw, clock)), device=pipe.device)
+        [(images, seconds)], cached = made, subnet.peak_bytes if subnet else 0
+        check_finite(images, f"the images of {variant.name}")
+        return Batch(variant, images, seconds, len(pipe.scheduler.timesteps), cached, memory)
+
+
+def _timed(make: Callable[[], np.ndarray], clock: Callable[[], float]) -> tuple[np.ndarray, float]:
+    start = clock()
+    return make(), clock() - start
+
+
+def record(
+    pipe: DiffusionPipeline,
+    batches: Sequence[Batch],
+    conditions: Sequence[Any],
+    *,
+    seeds: Sequence[int],
+    title: str,
+    command: str,
+    source: str,
+    captions: Sequence[str] | None = None,
+    options: Mapping[str, Any],
+    size: int | None = None,
+) -> dict[str, Any]:
+    """The record, format 1, of what `run` yielded; the first variant is the reference.
+
+    captions: what the zoo's judge should read, where the images are the zoo's. options: how the pipe was called;
+    "guidance_scale" above 1 counts two samples an image.
+    """
+    keys = dict.fromkeys(id(batch.variant) for batch in batches)
+    groups = [[b for b in batches if id(b.variant) == key] for key in keys]
+    denoiser = component(pipe)
+    counted = {names: macs.count(denoiser, matching(denoiser, names)) for names in _block_names(groups)}
+    counted = counted or {(): macs.count(denoiser)}
+    costs = {id(group[0].variant): _costs(group[0].variant, counted) for group in groups}
+    samples = 2 if options.get("guidance_scale", 1) > 1 else 1
+    return {
+        "format": 1,
+        "title": title,
+        "command": command,
+        "pipe": source,
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "hardware": timing.hardware(),
+        "seeds": list(seeds),
+        "conditions": list(captions or conditions),
+        "options": {
+            **options,
+            "samples_an_image": samples,
+            "batch_size": len(batches[0].images),
+            "peak_memory_of_a_batch": batches[0].peak_memory.how,
+        },
+        "blocks": list(next(reversed(counted))),
+        "rows": [_row(group, groups[0], costs, samples, captions, drawn=list(counted)[-1]) for group in groups],
+    }
+
+
+def _block_names(groups: list[list[Batch]]) -> dict[tuple[str, ...], None]:
+    """The blocks of every schedule, each once; those of a schedule that was given come last, and the record draws them."""
+    schedules = (group[0].variant.schedule for group in groups)
+    return dict.fromkeys(schedule.blocks for schedule in schedules if schedule)
+
+
+def _costs(variant: Variant, counted: Mapping[tuple[str, ...], macs.Macs]) -> macs.Macs:
+    """What a call of the denoiser that draws a variant takes, by the blocks of its schedule, if it has one."""
+    if variant.pipe is not None:
+        return macs.count(component(variant.pipe))
+    return counted[variant.schedule.blocks if variant.schedule else list(counted)[-1]]
+
+
+def _row(
+    group: list[Batch],
+    reference: list[Batch],
+    costs: Mapping[int, macs.Macs],
+    samples: int,
+    captions,
+    *,
+    drawn: tuple[str, ...],
+) -> dict[str, Any]:
+    variant, calls = group[0].variant, group[0].calls
+    schedule, counted, dense = variant.schedule, costs[id(variant)], costs[id(reference[0].variant)]
+    whole = {a: reference[0].calls * dense.call(attention=a) for a in (False, True)}
+    spent = {a: counted.of(schedule, attention=a) if schedule else calls * counted.call(attention=a) for a in whole}
+    images = np.concatenate([b.images for b in group])
+    return {
+        "name": variant.name,
+        "group": variant.group,
+        "keep": variant.keep,
+        "calls": calls,
+        "steps": variant.steps,
+        "scheduler": variant.scheduler,
+        "macs_linear": spent[False] * samples,
+        "macs_attention": spent[True] * samples,
+        "keep_linear": spent[False] / whole[False],
+        "keep_attention": spent[True] / whole[True],
+        **_times(group, reference),
+        **_fidelity(images, np.concatenate([b.images for b in reference]), same=group is reference),
+        **(_judged(images, captions) if captions else {}),
+        "peak_cached_bytes": max(b.peak_cached_bytes for b in group) // len(group[0].images),
+        "peak_memory_bytes": max(b.peak_memory.peak_bytes for b in group),
+        "grid": list(schedule.grid) if schedule and schedule.blocks == drawn else None,
+        "images": [data_uri(image) for image in images[:PICTURES]],
+    }
+
+
+def _times(group: list[Batch], reference: list[Batch]) -> dict[str, Any]:
+    size = len(reference[0].images)
+    pairs = [(r, b) for r, b in zip(reference, group, strict=True) if len(b.images) == size]
+    slow = timing.Timing("reference", tuple(r.seconds / size for r, _ in pairs))
+    fast = timing.Timing("variant", tuple(b.seconds / size for _, b in pairs))
+    median, low, high = timing.speedup(slow, fast)
+    return {"latency_s": fast.record(), "speedup": {"median": median, "low": low, "high": high}}
+
+
+def _fidelity(images: np.ndarray, reference: np.ndarray, *, same: bool) -> dict[str, Any]:
+    if same:
+        return {"psnr_db": None, "ssim": None}
+    return {
+        "psnr_db": _mean(quality.psnr(images, reference)),
+        "ssim": _mean(quality.ssim(images, reference)),
+    }
+
+
+def _mean(values: np.ndarray) -> dict[str, Any] | None:
+    """Mean and 95 % interval; None where an image equals its reference and its PSNR is infinite."""
+    if not np.isfinite(values).all():
+        return None
+    return {"mean": float(np.mean(values)), "ci95": list(quality.mean_interval(values)) if len(values) > 1 else None}
+
+
+def _judged(images: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
+    from secateur.zoo import judge
+
+    right = quality.prompt_accuracy(images, captions, judge)
+    low, high = quality.wilson(int(right.sum()), len(right))
+    found: dict[str, Any] = {"accuracy": {"mean": float(right.mean()), "ci95": [low, high]}}
+    if len(images) >= FRECHET_IMAGES:
+        found["frechet"] = quality.judge_frechet(images, zoo.renders(captions), judge)
+    return found
+
+
+def data_uri(image: np.ndarray) -> str:
+    """`image` (H, W, 3) in [0, 1] as a PNG in a data URI."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray((image * 255).round().clip(0, 255).astype(np.uint8)).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,218 @@
+"""Records of measurements as a table in the terminal and as one self-contained page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateur.measuring.columns import Cell, Column, Row, centre, columns, dense_row, headline, is_dense, percent
+from secateur.measuring.records import check, interval, load, save, write_whole
+from secateur.measuring.svg import Axis, Point, grid_svg, plot_svg, swatch_svg
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["check", "grid_svg", "headline", "html", "load", "save", "save_html", "table"]
+
+PLOTTED = (("psnr_db", "PSNR to the dense images, dB", ".1f"), ("accuracy", "Prompt accuracy", ".2f"))
+COSTS = (0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
+NAME_WIDTH = 14  # characters: narrower, and the names fold into too many lines
+SPARE = ("Fréchet", "SSIM", "peak memory", "of ideal", "calls", "peak cached", "latency")  # never a convention of MACs
+SIDE_BY_SIDE = 7  # beside the dense one: more on one sheet would be too small to see
+PICTURES_SHOWN = 4  # further prompts are folded away, so that the page can be read to its end
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures side by side: rows of one keep, the dense one first, each with its name and its figures in short."""
+
+    title: str
+    rows: tuple[Row, ...]
+    notes: tuple[tuple[str, ...], ...]
+
+
+def table(record: dict[str, Any], *, width: int | None = None) -> Table:
+    """A rich table of the record: a line per row, a column per figure that any row has, – where it is missing.
+
+    width: characters that the terminal has; columns that do not fit are left out, those of `SPARE` first. None: no limit.
+    Raises ValueError with one sentence where the record is malformed.
+    """
+    from rich.table import Table, box
+
+    check(record)
+    drawn = Table(title=record["title"], caption=headline(record) or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    drawn.title_justify = drawn.caption_justify = "left"
+    drawn.add_column("variant", overflow="fold", min_width=NAME_WIDTH)
+    figures = _fitting(columns(record), record["rows"], width)
+    for column in figures:
+        drawn.add_column("\n".join(_heading(column)), justify="left" if column.text else "right", no_wrap=True)
+    for _, rows in _by_keep(record["rows"]):
+        for row in rows:
+            drawn.add_row(row["name"], *(_terse(column.cell(row)) for column in figures))
+        drawn.add_section()
+    return drawn
+
+
+def _fitting(figures: list[Column], rows: Sequence[Row], width: int | None) -> list[Column]:
+    widths = {c: 2 + max(len(text) for text in (*_heading(c), *(_terse(c.cell(row)) for row in rows))) for c in figures}
+    spare = [column for title in SPARE for column in figures if column.title == title]
+    while width is not None and spare and NAME_WIDTH + 4 + sum(widths.values()) > width:
+        del widths[spare.pop(0)]
+    return list(widths)
+
+
+def _heading(column: Column) -> list[str]:
+    return [*column.title.split(), column.unit]
+
+
+def _terse(cell: Cell | None) -> str:
+    return "–" if cell is None else f"{cell.text} {cell.share:>5}" if cell.share else cell.text
+
+
+def html(record: dict[str, Any]) -> str:
+    """One self-contained page: headline, plots, pictures, figures, schedules, provenance; what has no data is left out.
+
+    Raises ValueError with one sentence where the record is malformed, or names picture files instead of holding them.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    check(record)
+    _check_whole(record)
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = page.from_string(files("secateur.measuring").joinpath("report.html.jinja").read_text(encoding="utf-8"))
+    return template.render(record=record, headline=headline(record), **_drawings(record), **_figures(record))
+
+
+def save_html(record: dict[str, Any], path: str | Path) -> None:
+    """Nothing; writes the page at once. Raises FileNotFoundError where the folder is missing, ValueError as `html`."""
+    write_whole(html(record), Path(path))
+
+
+def _check_whole(record: dict[str, Any]) -> None:
+    for row in record["rows"]:
+        for image in row.get("images") or ():
+            if not image.startswith("data:"):
+                raise ValueError(f"row {row['name']!r} names the picture {image}, wanted its bytes: use load(path)")
+
+
+def _drawings(record: dict[str, Any]) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    groups = _plotted_groups(record["rows"])
+    drawn = [row for row in record["rows"] if any("." in line for line in row.get("grid") or ())]
+    return {
+        "plots": [Markup(plot) for plot in _plots(record, groups)],
+        "legend": [(group, Markup(swatch_svg(slot))) for slot, group in enumerate(groups)],
+        "sheets": _sheets(record["rows"]),
+        "pictures_shown": PICTURES_SHOWN,
+        "grids": [(row, Markup(grid_svg(row["grid"], record["blocks"]))) for row in drawn],
+    }
+
+
+def _figures(record: dict[str, Any]) -> dict[str, Any]:
+    figures = columns(record)
+    sections = [(title, rows, _best(rows, figures)) for title, rows in _by_keep(record["rows"])]
+    return {"columns": figures, "sections": sections, "facts": _facts(record)}
+
+
+def _plotted_groups(rows: Sequence[Row]) -> list[str]:
+    plotted = (row for row in rows if any(_point(row, key) for key, _, _ in PLOTTED))
+    return list(dict.fromkeys(row.get("group") or row["name"] for row in plotted))
+
+
+def _point(row: Row, key: str) -> Point | None:
+    value = centre(row, key)
+    if value is None or not row.get("keep_linear") or is_dense(row):
+        return None
+    return Point(kept=row["keep_linear"], value=value, ends=interval(row[key]), name=row["name"])
+
+
+def _plots(record: dict[str, Any], groups: Sequence[str]) -> Iterator[str]:
+    dense = dense_row(record) or {}
+    for key, title, form in PLOTTED:
+        series = [[] for _ in groups]
+        for row in record["rows"]:
+            point = _point(row, key)
+            if point:
+                series[groups.index(row.get("group") or row["name"])].append(point)
+        if any(series):
+            axis = Axis(title, form, dense=centre(dense, key))
+            yield plot_svg(series, axis, ticks=_cost_ticks(record["rows"], series))
+
+
+def _cost_ticks(rows: Sequence[Row], series: Sequence[Sequence[Point]]) -> list[float]:
+    """The costs that the rows were made for where they are few, round costs in the range of the points otherwise."""
+    aims = {row["keep"] for row in rows if row.get("keep") and not is_dense(row)}
+    least = min(point.kept for line in series for point in line)
+    return [*(aims if 1 < len(aims) <= 5 else (cost for cost in COSTS if cost >= least * 0.85)), 1.0]
+
+
+def _by_keep(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """(title, rows) of the rows made for the same keep, in the record's order; rows without one come under no title."""
+    groups: dict[float | None, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(None if is_dense(row) else row.get("keep"), []).append(row)
+    return [("" if aim is None else f"keep {aim:.2g}", members) for aim, members in groups.items()]
+
+
+def _sheets(rows: Sequence[Row]) -> list[Sheet]:
+    """Pictures side by side, dense first; rows of one keep are spread over as many sheets as keep pictures large."""
+    seen = [row for row in rows if row.get("images")]
+    dense = [row for row in seen if is_dense(row)]
+    pruned = _by_keep([row for row in seen if not is_dense(row)])
+    return [
+        Sheet(title if first else "", (*dense, *part), tuple(map(_note, (*dense, *part))))
+        for title, members in pruned or [("", [])]
+        for first, part in _evenly(members, most=SIDE_BY_SIDE)
+        if dense or part
+    ]
+
+
+def _evenly(rows: Sequence[Row], *, most: int) -> list[tuple[bool, Sequence[Row]]]:
+    """The rows in as few parts of nearly the same length as have at most so many, and whether each is the first part."""
+    parts = max(1, -(-len(rows) // most))
+    ends = [len(rows) * k // parts for k in range(parts + 1)]
+    return [(start == 0, rows[start:end]) for start, end in pairwise(ends)]
+
+
+def _note(row: Row) -> tuple[str, ...]:
+    """Cost, PSNR and accuracy of a row in short, empty where missing."""
+    psnr, accuracy = centre(row, "psnr_db"), centre(row, "accuracy")
+    parts = [
+        f"{percent(row['keep_linear'])} MACs" if row.get("keep_linear") else "",
+        f"{psnr:.1f} dB" if psnr is not None else "",
+        f"acc. {accuracy:.2f}" if accuracy is not None else "",
+    ]
+    # no-break spaces: a narrow column may break between figures, never inside one
+    return tuple(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
+
+
+def _best(rows: Sequence[Row], figures: Sequence[Column]) -> set[tuple[str, int]]:
+    """(row name, column) of the best figures of each ranked column, as printed; none where all print the same."""
+    best = set()
+    for number, column in enumerate(figures):
+        cells = {row["name"]: cell for row in rows if (cell := column.cell(row)) and cell.value is not None}
+        if column.better and len({cell.text for cell in cells.values()}) > 1:
+            top = max(cells.values(), key=lambda cell: column.better * (cell.value or 0.0))
+            best |= {(name, number) for name, cell in cells.items() if cell.text == top.text}
+    return best
+
+
+def _facts(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """(name, text) of all that says how the record was made, but its command."""
+    facts: dict[str, Any] = {"pipe": record.get("pipe"), "made": record.get("made"), "seeds": record.get("seeds")}
+    facts |= {"conditions": len(record["conditions"])} if record.get("conditions") else {}
+    facts |= record.get("options") or {}
+    facts |= record.get("hardware") or {}
+    return [(key.replace("_", " "), _plain(value)) for key, value in facts.items() if value is not None]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 2 and value == list(range(value[0], value[0] + len(value))):
+        return f"{value[0]}–{value[-1]}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,326 @@
+"""What a denoiser is asked in training: clean latents with their conditions, made noisy, and the answer it should give.
+
+The conditions are taken out of the pipe's own __call__, where it asks its denoiser first, so that no pipeline needs code here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from inspect import signature
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from secateur.denoiser.families import bare
+from secateur.denoiser.patch import intercept
+from secateur.pipeline import generate as generating
+from secateur.schedule.apply import component
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from secateur.pipeline.generate import Trajectory
+
+AT_ONCE = 256  # samples: as many as are read from a file that is mapped into memory
+PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]  # arguments of Flux's and its kin's
+NO_CONDITIONS = ("timestep", "return_dict")  # among the arguments of a denoiser, beside the latents
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """N samples to ask a denoiser about, on the CPU.
+
+    latents: (N, C, H, W) float32, clean, as the pipe's loop has them at its end (scaled by the VAE's factors); of Flux packed,
+    (N, tokens, C). conditions: further arguments of the denoiser; their tensors are (N, …), what else they hold is the same
+    for all. shared: arguments that are the same for all, tensors too. stream: the argument that takes the latents.
+    timestep_scale: what the pipe multiplies its scheduler's timesteps by for the denoiser; not 1 for Flux alone.
+    """
+
+    latents: Tensor
+    conditions: Mapping[str, Any]
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    stream: str = "sample"
+    timestep_scale: float = 1.0
+
+    def __post_init__(self):
+        # Pictures' channels lie last in memory, and so would a VAE's latents: torch 2.13 crashes in the gradients of those.
+        object.__setattr__(self, "latents", self.latents.contiguous())
+        if self.latents.ndim < 3 or not len(self.latents):
+            raise ValueError(f"found latents of shape {tuple(self.latents.shape)}: give (N, C, H, W), one sample or more")
+        if not all(part.isfinite().all() for part in self.latents.split(AT_ONCE)):
+            raise ValueError("the latents hold NaN or infinity: encode with the VAE in float32, where half precision overflows")
+        if wrong := [x for x in tensors(self.conditions) if x.ndim == 0 or len(x) != len(self.latents)]:
+            raise ValueError(
+                f"found {len(self.latents)} latents and a condition of shape {tuple(wrong[0].shape)}: give one for each, or "
+                "put what is the same for all into `shared`"
+            )
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One forward for n samples: keyword arguments of the denoiser, and what a perfect one says to them.
+
+    target: (n, C, H, W), the noise, the data or a velocity, by the scheduler's prediction type.
+    """
+
+    arguments: Mapping[str, Any]
+    target: Tensor
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Question:
+        """The same on another device, its floating tensors but for the timesteps in this dtype."""
+
+        def moved(x: Tensor) -> Tensor:
+            return x.to(device, dtype if x.is_floating_point() else None)
+
+        found = tree_map_only(Tensor, moved, dict(self.arguments))
+        return Question(found | {"timestep": self.arguments["timestep"].to(device)}, moved(self.target))
+
+
+def from_images(
+    pipe: DiffusionPipeline, images: np.ndarray | Tensor, conditions: Sequence[Any], *, batch_size: int = 8, **call: Any
+) -> Examples:
+    """Examples of pictures: latents by the pipe's VAE, of each the mean of what it may be (ours: no seed needed).
+
+    images: (N, H, W, 3), float in [0, 1]. conditions: one for each, as for `calibration.generate`. call: further arguments of
+    the pipe. ValueError where there are not as many, or the denoiser takes no such latents.
+    """
+    pixels = as_pixels(images)
+    height, width = pixels.shape[-2:]
+    asked = asked_for(pipe, conditions, call=sized(pipe, height, width) | call)
+    latents = torch.cat([encoded(pipe.vae, part) for part in pixels.split(batch_size)])
+    return together(packed(pipe, latents), asked)
+
+
+def sized(pipe: DiffusionPipeline, height: int, width: int) -> dict[str, Any]:
+    """The arguments by which a pipe draws so many pixels; none of one that draws a single size."""
+    wanted = {"height": height, "width": width, "use_resolution_binning": False}
+    taken = signature(type(pipe).__call__).parameters
+    return {name: value for name, value in wanted.items() if name in taken}
+
+
+def from_prompts(pipe: DiffusionPipeline, prompts: Sequence[Any], **call: Any) -> Examples:
+    """Examples for their conditions alone: a zero of shape (1, 1) stands for the latents of each. call: as in `from_images`."""
+    return told(torch.zeros(len(prompts), 1, 1), asked_for(pipe, prompts, call=call))
+
+
+def from_trajectory(pipe: DiffusionPipeline, trajectory: Trajectory) -> Examples:
+    """Examples without images: what the teacher itself drew, with the conditions that it drew them by."""
+    return together(trajectory.latents[-1].float(), asked_for(pipe, trajectory.conditions, call=trajectory.options))
+
+
+def question(
+    examples: Examples, scheduler: Any, places: Sequence[int] | Tensor, *, timesteps: Tensor, noise: Tensor
+) -> Question:
+    """The Question of samples made noisy as the scheduler's training makes them.
+
+    places: indices of n samples. timesteps: (n,) of the scheduler's training, from 0 to below num_train_timesteps. noise:
+    (n, C, H, W). ValueError for schedulers of other noise: without alphas_cumprod (DDPM, arXiv 2006.11239, Eq. 4) and not of
+    flow matching (arXiv 2403.03206, Eq. 13).
+    """
+    at = torch.as_tensor(places)
+    clean = examples.latents[at]
+    noisy, target = corrupted(scheduler, clean, noise.to(clean), timesteps=timesteps)
+    scaled = timesteps if examples.timestep_scale == 1 else timesteps * examples.timestep_scale
+    own = tree_map_only(Tensor, lambda x: x[at], dict(examples.conditions))
+    return Question({**examples.shared, **own, examples.stream: noisy, "timestep": scaled}, target)
+
+
+def answer(denoiser: Callable[..., Any], question: Question) -> Tensor:
+    """What a denoiser says, (n, C, H, W); of one with learned sigma the first C channels."""
+    said = denoiser(**question.arguments, return_dict=False)[0]
+    return said[:, : question.target.shape[1]]
+
+
+# Noise
+
+
+def corrupted(scheduler: Any, clean: Tensor, noise: Tensor, *, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    """Noisy latents and the target of the denoiser's answer, both like `clean`."""
+    signal, spread = rates(scheduler, timesteps)
+    signal, spread = (x.to(clean).view(-1, *[1] * (clean.ndim - 1)) for x in (signal, spread))
+    targets: dict[str, Callable[[], Tensor]] = {
+        "epsilon": lambda: noise,
+        "sample": lambda: clean,
+        "v_prediction": lambda: signal * noise - spread * clean,
+        "flow_prediction": lambda: noise - clean,
+    }
+    return signal * clean + spread * noise, targets[prediction(scheduler)]()
+
+
+def rates(scheduler: Any, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    """What clean latents and noise are multiplied by at these timesteps, (n,) each."""
+    last = scheduler.config["num_train_timesteps"]
+    low, high = float(timesteps.min()), float(timesteps.max())
+    if low < 0 or high >= last:
+        raise ValueError(f"found timesteps from {low:g} to {high:g}: give those of training, from 0 to below {last}")
+    if prediction(scheduler) == "flow_prediction":
+        sigma = timesteps.float() / last
+        return 1 - sigma, sigma
+    alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps.long()].float()
+    return alphas.sqrt(), (1 - alphas).sqrt()
+
+
+def timesteps_at(levels: Tensor, scheduler: Any, called: Sequence[float] | None = None) -> Tensor:
+    """The timestep at each level in [0, 1): of all of training, or of those that a pipe of few steps calls."""
+    last = scheduler.config["num_train_timesteps"]
+    if called is None:
+        return (levels * last).long()
+    at = torch.tensor(sorted(min(t, last - 1) for t in called))  # flow matching begins at `last` itself, all noise
+    chosen = at[(levels * len(at)).long().clamp(max=len(at) - 1)]
+    return chosen if prediction(scheduler) == "flow_prediction" else chosen.long()
+
+
+def prediction(scheduler: Any) -> str:
+    """What the denoiser predicts: "epsilon", "sample", "v_prediction" or "flow_prediction"; ValueError for anything else."""
+    name, config = type(scheduler).__name__, scheduler.config
+    if name.startswith("FlowMatch") or config.get("use_flow_sigmas"):
+        return "flow_prediction"
+    kind = config.get("prediction_type")
+    if kind not in ("epsilon", "sample", "v_prediction") or not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(
+            f"{name} trains by another noise ({kind}) than alphas_cumprod or flow matching: give the pipe a DDIMScheduler or a "
+            "FlowMatchEulerDiscreteScheduler of its configuration"
+        )
+    return kind
+
+
+# Latents
+
+
+def as_pixels(images: np.ndarray | Tensor) -> Tensor:
+    """Images (N, H, W, 3) in [0, 1] as float32 (N, 3, H, W) in [−1, 1]; ValueError for others."""
+    x = torch.as_tensor(images)
+    if x.ndim != 4 or x.shape[-1] != 3 or not x.is_floating_point() or not len(x):
+        raise ValueError(f"images are float (N, H, W, 3); got {x.dtype} of shape {tuple(x.shape)}: divide bytes by 255")
+    if x.min() < 0 or x.max() > 1:
+        raise ValueError(f"images lie in [0, 1]; got [{x.min():.3g}, {x.max():.3g}]: scale them first")
+    return x.float().permute(0, 3, 1, 2) * 2 - 1
+
+
+@torch.no_grad()
+def encoded(vae: Any, pixels: Tensor) -> Tensor:
+    """Latents (n, C, h, w) float32 on the CPU, scaled as a pipe's loop has them."""
+    config = vae.config
+    z = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode().float().cpu()
+    if (mean := config.get("latents_mean")) is not None:
+        mean, spread = (torch.tensor(x).view(1, -1, 1, 1) for x in (mean, config["latents_std"]))
+        return (z - mean) / spread * config["scaling_factor"]
+    return (z - (config.get("shift_factor") or 0.0)) * config["scaling_factor"]
+
+
+def packed(pipe: Any, latents: Tensor) -> Tensor:
+    """Latents as the pipe's loop has them: Flux and its kin make a token of each 2 × 2 of them."""
+    pack = getattr(pipe, "_pack_latents", None)
+    known = pack is not None and list(signature(pack).parameters) == PACKING
+    return pack(latents, *latents.shape) if pack is not None and known else latents
+
+
+# Conditions
+
+
+class Asked(Exception):  # it carries an answer out of the pipe, and is no error
+    """A denoiser's first call in a pipe: its arguments by name, the latents first, at this timestep of the scheduler."""
+
+    def __init__(self, arguments: Mapping[str, Any], timestep: float):
+        super().__init__()
+        self.stream = next(iter(arguments))
+        self.shape = arguments[self.stream].shape
+        found = {name: value for name, value in arguments.items() if name not in (self.stream, *NO_CONDITIONS)}
+        self.conditions = tree_map_only(Tensor, lambda x: x.detach().cpu(), found)
+        # A power of ten, for half precision blurs the quotient.
+        first = float(arguments["timestep"].flatten()[0])
+        self.timestep_scale = 10.0 ** round(math.log10(first / timestep)) if timestep else 1.0
+
+
+def asked_for(pipe: DiffusionPipeline, conditions: Sequence[Any], *, call: Mapping[str, Any]) -> list[Asked]:
+    """What the pipe asks its denoiser first for each condition, without guidance; equal prompts and labels are run once."""
+    call = {**call, **unguided(pipe)}
+    generating.check(pipe, conditions[:1], seeds=range(len(conditions[:1])), batch_size=1, call=call)
+    keys = [c if isinstance(c, (str, Integral)) else id(c) for c in conditions]
+    different = dict(zip(keys, conditions, strict=True))
+    with generating.quiet(pipe):
+        found = {key: first_call(pipe, condition, call=call) for key, condition in different.items()}
+    return [found[key] for key in keys]
+
+
+def unguided(pipe: Any) -> dict[str, Any]:
+    """The argument that turns guidance off, for denoisers that do not take its scale themselves."""
+    denoiser: Any = bare(component(pipe))
+    told = denoiser.config.get("guidance_embeds") or denoiser.config.get("time_cond_proj_dim")
+    return {} if told or "guidance_scale" not in signature(type(pipe).__call__).parameters else {"guidance_scale": 1.0}
+
+
+@torch.no_grad()
+def first_call(pipe: Any, condition: Any, *, call: Mapping[str, Any]) -> Asked:
+    """What the pipe asks its denoiser first for one condition; it goes no further than that."""
+
+    def forward(original, *args, **kwargs):
+        raise Asked(signature(original).bind(*args, **kwargs).arguments, float(pipe.scheduler.timesteps[0]))
+
+    handle = intercept(bare(component(pipe)), "forward", forward)
+    try:
+        pipe(**generating.arguments([condition], seeds=[0], call=call))
+    except Asked as asked:
+        if asked.shape[0] != 1:
+            raise ValueError(
+                f"{type(pipe).__name__} asks for {asked.shape[0]} at once though there is one condition: turn guidance off"
+            ) from None
+        return asked
+    finally:
+        handle.remove()
+        pipe.maybe_free_model_hooks()  # as its own __call__ ends: parts that are offloaded go back
+    raise ValueError(f"{type(pipe).__name__} drew without asking its {type(component(pipe)).__name__}: give another pipe")
+
+
+def together(latents: Tensor, asked: Sequence[Asked]) -> Examples:
+    """Examples of latents (N, C, H, W) and what was asked for each. ValueError where the denoiser takes other latents."""
+    first = asked[0]
+    if latents.shape[1:] != first.shape[1:]:
+        raise ValueError(
+            f"the denoiser takes {first.stream} of shape {tuple(first.shape[1:])} and these are "
+            f"{tuple(latents.shape[1:])}: give images of the size that the pipe draws; one whose latents have others "
+            "joined to them takes `from_trajectory` at most"
+        )
+    if len(latents) != len(asked):
+        raise ValueError(f"found {len(latents)} images and {len(asked)} conditions: give one condition for each")
+    return told(latents, asked)
+
+
+def told(latents: Tensor, asked: Sequence[Asked]) -> Examples:
+    """Examples of latents (N, …) with what was asked for each."""
+    first = asked[0]
+    own = [name for name, value in first.conditions.items() if not is_shared(value)]
+    conditions = {name: joined(name, [one.conditions[name] for one in asked]) for name in own}
+    shared = {name: value for name, value in first.conditions.items() if name not in own}
+    return Examples(latents, conditions, shared, first.stream, first.timestep_scale)
+
+
+def is_shared(value: Any) -> bool:
+    """Whether no tensor in an argument of a call for one sample has a batch dimension."""
+    return not any(x.ndim and len(x) == 1 for x in tensors(value))
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """Every tensor in nested mappings and lists."""
+    return [x for x in tree_leaves(value) if torch.is_tensor(x)]
+
+
+def joined(name: str, values: Sequence[Any]) -> Any:
+    """One argument for all samples from that of each: tensors in it are joined along their batch dimension."""
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {key: joined(key, [value[key] for value in values]) for key in first}
+    if not torch.is_tensor(first):
+        return first
+    if len(shapes := {tuple(x.shape[1:]) for x in values}) > 1:
+        raise ValueError(f"found {name} of shapes {sorted(shapes)}: pad prompts to one length, or give embeddings of one")
+    return torch.cat(list(values))

@@ -1,0 +1,216 @@
+"""Prompts and seeds in, images and the dense trajectory out.
+
+Every sample has a generator of its own, so how many are made at once does not change any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from numbers import Integral
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.denoiser.patch import intercept
+
+Step = tuple[Any, Tensor, Tensor, Tensor]  # timestep, what the denoiser said, latents before and after
+CONDITIONS = {"prompt": "prompts", "class_labels": "class labels, as whole numbers"}  # argument of a pipe → what it takes
+OURS = frozenset({"prompt", "class_labels", "generator", "latents", "num_images_per_prompt", "output_type", "return_dict"})
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """What the sampler went through for B samples: T scheduler steps from noise to latents, then the images.
+
+    latents[t] went into step t with outputs[t], what the denoiser said after guidance; latents[T] came out of the last. CPU,
+    in the pipe's own dtype; images are float32 in [0, 1].
+    """
+
+    conditions: tuple[Any, ...]  # all prompts, all class labels, or all mappings of embeddings
+    seeds: tuple[int, ...]
+    timesteps: tuple[float, ...]
+    latents: Tensor  # (T + 1, B, C, H, W)
+    outputs: Tensor  # (T, B, C, H, W)
+    images: np.ndarray  # (B, H, W, 3)
+    options: Mapping[str, Any]  # what else the pipe was called with
+
+    def __post_init__(self) -> None:
+        B = len(self.conditions)
+        found = {len(self.seeds), self.latents.shape[1], len(self.images)}
+        if found != {B}:
+            raise ValueError(f"a Trajectory of {B} conditions has {B} seeds, latents and images; got {sorted(found)}")
+        if not len(self.latents) - 1 == len(self.outputs) == len(self.timesteps):
+            found = f"{len(self.latents)} latents and {len(self.outputs)} outputs"
+            raise ValueError(f"{len(self.timesteps)} timesteps go with one more latents and as many outputs; got {found}")
+
+
+def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator per sample: the same noise on every device and at every batch size."""
+    return [torch.Generator("cpu").manual_seed(int(s)) for s in seeds]
+
+
+def generate(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size=8, **call: Any):
+    """Images (B, H, W, 3), float32 in [0, 1]: one per condition and seed, `batch_size` at a time.
+
+    conditions: prompts (str), class labels (int) for DiTPipeline, or for each sample a mapping from names of the pipe's
+    arguments (prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, …) to tensors without a batch dimension. call:
+    further arguments of the pipe, the same for every batch. DiTPipeline hands its scheduler no generator: there only a
+    deterministic scheduler keeps the promise that `batch_size` does not matter. A ValueError or TypeError says which
+    argument does not fit.
+    """
+    return np.concatenate(list(generate_batches(pipe, conditions, seeds=seeds, batch_size=batch_size, **call)))
+
+
+def generate_batches(
+    pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int = 8, **call: Any
+) -> Iterator[np.ndarray]:
+    """The images of `generate` batch by batch, as they are made, for a caller who shows progress."""
+    check(pipe, conditions, seeds=seeds, batch_size=batch_size, call=call)
+    with quiet(pipe):
+        for start in range(0, len(seeds), batch_size):
+            part = slice(start, start + batch_size)
+            asked = arguments(conditions[part], seeds=seeds[part], call=call)
+            images = pipe(**asked, output_type="np", return_dict=False)[0]
+            yield np.asarray(images, dtype=np.float32)
+
+
+def record(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int = 8, **call: Any) -> Trajectory:
+    """The Trajectory of generating these images; arguments and errors as for `generate`.
+
+    Read off `scheduler.step` for every pipe: DiTPipeline has no callback, and no pipe's callback sees the first noise.
+    """
+    tape: list[Step] = []
+
+    def step(original, model_output, timestep, sample, *args, **kwargs):
+        out = original(model_output, timestep, sample, *args, **kwargs)
+        tape.append((timestep, _copy(model_output), _copy(sample), _copy(out[0])))
+        return out
+
+    images, latents, outputs, timesteps = [], [], [], ()
+    handle = intercept(pipe.scheduler, "step", step)
+    try:
+        for batch in generate_batches(pipe, conditions, seeds=seeds, batch_size=batch_size, **call):
+            images.append(batch)
+            latents.append(_unroll(tape, len(batch)))
+            outputs.append(torch.stack([output[: len(batch)] for _, output, _, _ in tape]))
+            timesteps = tuple(float(step[0]) for step in tape)
+            tape.clear()
+    finally:
+        handle.remove()
+    stacked = torch.cat(latents, dim=1), torch.cat(outputs, dim=1), np.concatenate(images)
+    return Trajectory(tuple(conditions), tuple(seeds), timesteps, *stacked, MappingProxyType(dict(call)))
+
+
+def arguments(conditions: Sequence[Any], *, seeds: Sequence[int], call: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pipe is called with for one batch, but for what it should give: conditions and seeds by its own names."""
+    return {**_named(conditions), "generator": generators(seeds), **_spread(call, len(seeds))}
+
+
+def replay(pipe, trajectory: Trajectory, *, batch_size: int = 8) -> Tensor:
+    """What the denoiser says along a trajectory, (T, B, C, H, W): at every step it is given the trajectory's own latents.
+
+    With a schedule applied this is what each of its calls would say if those before had cost nothing.
+    """
+    said: list[Tensor] = []
+
+    def step(original, model_output, timestep, sample, *args, **kwargs):
+        out = original(model_output, timestep, sample, *args, **kwargs)
+        said.append(_copy(model_output))
+        batch, k = divmod(len(said) - 1, len(trajectory.timesteps))
+        recorded = trajectory.latents[k + 1, batch * batch_size : (batch + 1) * batch_size].to(sample)
+        recorded = recorded.repeat(len(sample) // len(recorded), *[1] * (sample.ndim - 1))  # DiTPipeline steps both halves
+        return (recorded,) if isinstance(out, tuple) else type(out)(prev_sample=recorded)
+
+    handle = intercept(pipe.scheduler, "step", step)
+    try:
+        generate(pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=batch_size, **trajectory.options)
+    finally:
+        handle.remove()
+    T, B = trajectory.outputs.shape[:2]
+    sizes = [min(batch_size, B - start) for start in range(0, B, batch_size)]
+    parts = [torch.stack([x[:size] for x in said[n * T : (n + 1) * T]]) for n, size in enumerate(sizes)]
+    return torch.cat(parts, dim=1)
+
+
+def _spread(call: Mapping[str, Any], batch: int) -> dict[str, Any]:
+    """`call` with a lone negative prompt given to each sample: pipes want as many as there are prompts."""
+    alone = {k: [v] * batch for k, v in call.items() if k.startswith("negative_prompt") and isinstance(v, str)}
+    return {**call, **alone}
+
+
+def _copy(x: Tensor) -> Tensor:
+    return x.detach().to("cpu", copy=True)
+
+
+def _unroll(tape: list[Step], batch: int) -> Tensor:
+    """Latents (T + 1, B, ...). DiTPipeline steps both halves of the guidance batch; the first one is the samples'."""
+    return torch.stack([before[:batch] for _, _, before, _ in tape] + [tape[-1][3][:batch]])
+
+
+@contextmanager
+def quiet(pipe) -> Iterator[None]:
+    """No progress bar of the pipe's own meanwhile; the setting it had is put back."""
+    before = vars(pipe).get("_progress_bar_config")
+    pipe.set_progress_bar_config(**{**(before or {}), "disable": True})
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**(before or {}))
+
+
+def called(pipe, condition: Any, **call: Any) -> tuple[float, ...]:
+    """The timesteps at which a pipe calls its denoiser, found by drawing an image of the condition."""
+    return record(pipe, [condition], seeds=[0], batch_size=1, **call).timesteps
+
+
+def check(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int, call: Mapping[str, Any]) -> None:
+    """Nothing; ValueError or TypeError where conditions, seeds or further arguments do not fit the pipe."""
+    if len(conditions) != len(seeds) or not len(seeds):
+        raise ValueError(f"each sample has a condition and a seed: got {len(conditions)} and {len(seeds)}; give as many")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but at least 1 sample is made at a time")
+    if taken := sorted(OURS & call.keys()):
+        raise ValueError(f"{taken[0]!r} is set for each batch here, from conditions and seeds: leave it out")
+    names = signature(type(pipe).__call__).parameters
+    if wrong := [name for name in _named(conditions) if name not in names]:
+        own = next((words for name, words in CONDITIONS.items() if name in names), "what its own call takes")
+        raise TypeError(f"{type(pipe).__name__} takes no {wrong[0]}: got {conditions[0]!r:.80}; give it {own}")
+    if isinstance(conditions[0], Integral) and (outside := [c for c in conditions if not 0 <= c <= classes(pipe)]):
+        raise ValueError(f"there is no class {outside[0]}: this {type(pipe).__name__} has 0 to {classes(pipe) - 1}")
+
+
+def classes(pipe) -> int:
+    """How many classes a pipe of class labels has; the number after the last one stands for none."""
+    return pipe.transformer.config.num_embeds_ada_norm
+
+
+def _named(conditions: Sequence[Any]) -> dict[str, Any]:
+    """The pipe's arguments that take the conditions."""
+    for kind, argument in ((str, "prompt"), (Integral, "class_labels")):
+        if all(isinstance(c, kind) for c in conditions):
+            return {argument: list(conditions)}
+    if all(isinstance(c, Mapping) and c.keys() == conditions[0].keys() for c in conditions):
+        return {name: torch.stack([c[name] for c in conditions]) for name in conditions[0]}
+    kinds = sorted({type(c).__name__ for c in conditions})
+    raise TypeError(
+        "conditions are all prompts (str), all class labels (int), or all mappings from the same names to embeddings; got "
+        f"{', '.join(kinds)}"
+    )
+
+
+def save_images(images: np.ndarray, folder: Path, *, first: int) -> list[Path]:
+    """The PNG files written: `folder`/NNNN.png for each image (B, H, W, 3) in [0, 1], numbered by seed from `first`."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{first + k:04d}.png" for k in range(len(images))]
+    for image, file in zip(images, files, strict=True):
+        Image.fromarray((image * 255).round().clip(0, 255).astype(np.uint8)).save(file)
+    return files

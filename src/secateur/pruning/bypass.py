@@ -1,0 +1,46 @@
+"""A teacher with the layers of a Plan bypassed: what its student computes, with nothing cut or copied, and reversibly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from secateur.denoiser.families import bare, family
+from secateur.denoiser.patch import Patch, find_modules
+from secateur.denoiser.streams import Stream, continued, streams_of
+from secateur.pruning.plan import Plan
+from secateur.pruning.surgery import check_fits, replacement
+
+
+def bypassed(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | None = None) -> Patch:
+    """A Patch; until its `remove()` or the end of a `with` the denoiser computes what `drop_layers(denoiser, plan)` does.
+
+    found: as `surgery.cuttable` gives them, for a caller who bypasses often. ValueError as for `drop_layers`, but that
+    samplers and what stock diffusers can build are not looked at.
+    """
+    denoiser = bare(denoiser)
+    check_fits(denoiser, plan, found=found)
+    instead = stand_ins(denoiser, plan)
+
+    def call(t, i, run, inputs):
+        args, kwargs = inputs
+        return instead[i](*args, **kwargs)
+
+    return Patch(denoiser, plan.layers, call)
+
+
+def stand_ins(denoiser: nn.Module, plan: Plan) -> list[Callable[..., Any]]:
+    """For each layer of a plan what takes its inputs and gives what is left when it goes."""
+    row, modules = family(denoiser), find_modules(denoiser, plan.layers)
+    if row.depths:
+        return [partial(passed, streams_of(module, row.streams)) for module in modules]
+    return [replacement(module, how) for module, how in zip(modules, plan.removals, strict=True)]
+
+
+def passed(found: tuple[Stream, ...], *args: Any, **kwargs: Any) -> Any:
+    """The inputs that a transformer block's outputs continue, as it would give them."""
+    parts = tuple(continued(found, (args, kwargs)))
+    return parts[0] if len(parts) == 1 else parts

@@ -1,0 +1,193 @@
+"""What is lost without a layer: LAPTOP-Diff's output loss (arXiv 2404.11098) and the criteria that it is compared with.
+
+Each criterion gives for every plan its losses, (K,), one for each of K tuples (latents, timestep, noise, condition). The tuples
+are the same for all plans, so that differences are sharp. All but the first two are for plans of one layer each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from secateur.denoiser.families import bare, class_name
+from secateur.denoiser.patch import Patch
+from secateur.pipeline.examples import Examples, Question, answer, question, tensors, timesteps_at
+from secateur.pruning.bypass import bypassed, stand_ins
+from secateur.pruning.plan import KEEP_SHORTCUT, Plan
+from secateur.pruning.surgery import cuttable
+
+Losses = Iterator[Tensor]  # (K,) for each plan
+Criterion = Callable[[nn.Module, Any, Sequence[Plan]], Losses]  # teacher, Tuples, plans
+
+
+@dataclass(frozen=True, eq=False)
+class Tuples:
+    """K tuples to ask a denoiser about: (sample, timestep, noise), all drawn from one seed. numbers: (K,), each one's own."""
+
+    examples: Examples
+    scheduler: Any
+    places: Tensor
+    timesteps: Tensor
+    numbers: Tensor
+    seed: int
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, part: slice) -> Tuples:
+        kept = {name: getattr(self, name)[part] for name in ("places", "timesteps", "numbers")}
+        return replace(self, **kept)
+
+    def questions(self, denoiser: nn.Module) -> Iterator[Question]:
+        """The questions, `batch_size` tuples at a time, where the denoiser is and in its dtype."""
+        weight = next(denoiser.parameters())
+        for start in range(0, len(self), self.batch_size):
+            part = self[start : start + self.batch_size]
+            noise = torch.stack([self.noise(k) for k in part.numbers.tolist()])
+            asked = question(self.examples, self.scheduler, part.places, timesteps=part.timesteps, noise=noise)
+            yield asked.to(weight.device, weight.dtype)
+
+    def noise(self, k: int) -> Tensor:
+        """Noise of tuple k, (C, H, W): its own generator, so that neither batches nor processes change it."""
+        entropy = int(np.random.SeedSequence([self.seed, k]).generate_state(1)[0])
+        return torch.randn(self.examples.latents.shape[1:], generator=torch.Generator().manual_seed(entropy))
+
+
+def draw(
+    examples: Examples, scheduler: Any, *, samples: int, seed: int, batch_size: int, called: Sequence[float] | None = None
+) -> Tuples:
+    """Tuples whose timesteps are stratified: one in each of `samples` equal parts of the scheduler's training (ours).
+
+    Every example is taken as often as every other, give or take one. called: timesteps in place of all of training.
+    """
+    if samples < 1 or batch_size < 1:
+        raise ValueError(f"found {samples} samples in batches of {batch_size}: ask for one of each or more")
+    generator = torch.Generator().manual_seed(seed)
+    rounds = [torch.randperm(len(examples), generator=generator) for _ in range(-(-samples // len(examples)))]
+    within = torch.rand(samples, generator=generator)
+    timesteps = timesteps_at((torch.arange(samples) + within) / samples, scheduler, called)
+    return Tuples(examples, scheduler, torch.cat(rounds)[:samples], timesteps, torch.arange(samples), seed, batch_size)
+
+
+@torch.no_grad()
+def output_losses(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Losses:
+    """‖ε(without) − ε_ori‖² for each plan, mean over C, H, W: LAPTOP-Diff's output loss, of one layer or of many at once."""
+    said = [answer(teacher, asked).float() for asked in tuples.questions(teacher)]
+    for changed in answers_without(teacher, tuples, plans):
+        yield torch.cat([squares(a - b) for a, b in zip(said, changed, strict=True)])
+
+
+@torch.no_grad()
+def task_losses(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Losses:
+    """By how much the training loss ‖ε(without) − ε‖² is above the teacher's, for each plan."""
+    asked = list(tuples.questions(teacher))
+    own = torch.cat([squares(answer(teacher, one) - one.target) for one in asked])
+    for changed in answers_without(teacher, tuples, plans):
+        yield torch.cat([squares(said - one.target) for said, one in zip(changed, asked, strict=True)]) - own
+
+
+def answers_without(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Iterator[list[Tensor]]:
+    """For each plan what the teacher says without its layers, batch by batch; the teacher is whole again by then."""
+    found = cuttable(bare(teacher))
+    for plan in plans:
+        with bypassed(teacher, plan, found=found):
+            said = [answer(teacher, asked).float() for asked in tuples.questions(teacher)]
+        yield said
+
+
+def squares(x: Tensor) -> Tensor:
+    """Mean square of each sample, (n,) float32."""
+    return x.float().square().flatten(1).mean(dim=1)
+
+
+@torch.no_grad()
+def cosine_losses(teacher: nn.Module, tuples: Tuples, plans: Sequence[Plan]) -> Losses:
+    """1 − the cosine between what each layer gives in the teacher and what is left when it goes, all of a sample as one vector.
+
+    One pass over the teacher for all plans, of one layer each.
+    """
+    layers = tuple(plan.layers[0] for plan in plans)
+    how = tuple(plan.removals[0] for plan in plans)
+    instead = stand_ins(bare(teacher), Plan(layers, how, class_name(teacher)))
+    found: list[list[Tensor]] = [[] for _ in layers]
+
+    def call(t, i, run, inputs):
+        out = run()
+        found[i].append(1 - F.cosine_similarity(vectors(out), vectors(instead[i](*inputs[0], **inputs[1]))))
+        return out
+
+    with Patch(bare(teacher), layers, call):
+        for asked in tuples.questions(teacher):
+            answer(teacher, asked)
+    return iter([torch.cat(parts) for parts in found])
+
+
+def vectors(out: Any) -> Tensor:
+    """What a layer gives as one vector a sample, (n, D) float32."""
+    return torch.cat([x.flatten(1).float() for x in tensors(out)], dim=1)
+
+
+def taylor_losses(teacher: nn.Module, tuples: Tuples, plans: Sequence[Plan]) -> Losses:
+    """|Σ w · ∂L_task/∂w| over the weights that each plan frees: the task loss without them to first order, tuple by tuple."""
+    whole = bare(teacher)
+    names = [freed_names(whole, plan) for plan in plans]
+    own = {name: p.detach().requires_grad_() for name, p in whole.named_parameters() if any(name in part for part in names)}
+    rows = []
+    for asked in replace(tuples, batch_size=1).questions(whole):
+        with torch.enable_grad():
+            said = answer(lambda **arguments: functional_call(whole, own, (), arguments), asked)
+            loss = squares(said - asked.target).sum()
+        slopes = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
+        change = {name: (0 if g is None else (g * p).sum().item()) for (name, p), g in zip(own.items(), slopes, strict=True)}
+        rows.append([abs(sum(change[name] for name in part)) for part in names])
+    return iter(torch.tensor(rows).T)
+
+
+def magnitude_losses(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Losses:
+    """Σ |w| over the weights that each plan frees (ours: a sum, as costs are), K = 1: no tuple is looked at."""
+    sizes = {name: p.detach().abs().sum().float() for name, p in bare(teacher).named_parameters()}
+    return (torch.stack([sizes[name] for name in freed_names(bare(teacher), plan)]).sum().view(1) for plan in plans)
+
+
+def freed_names(denoiser: nn.Module, plan: Plan) -> set[str]:
+    """Names of the parameters that go with the layers of a plan."""
+    found = {(layer, how): denoiser.get_submodule(layer).named_parameters() for layer, how in plan.items()}
+    return {
+        f"{layer}.{name}"
+        for (layer, how), parameters in found.items()
+        for name, _ in parameters
+        if not (how == KEEP_SHORTCUT and name.startswith("conv_shortcut."))
+    }
+
+
+def score_losses(score: Callable[[], np.ndarray]) -> Criterion:
+    """The criterion of a prompt score: by how much worse the images of the teacher's pipe get, by CLIP score, PickScore, ….
+
+    score: draws K images with the pipe, the same ones each time, and gives (K,), higher for better. No tuple is looked at.
+    """
+
+    def losses(teacher: nn.Module, tuples: Tuples | None, plans: Iterable[Plan]) -> Losses:
+        dense, found = torch.as_tensor(score()).float(), cuttable(bare(teacher))
+        for plan in plans:
+            with bypassed(teacher, plan, found=found):
+                changed = torch.as_tensor(score()).float()
+            yield dense - changed
+
+    return losses
+
+
+CRITERIA: dict[str, Criterion] = {
+    "output": output_losses,
+    "task": task_losses,
+    "taylor": taylor_losses,
+    "cosine": cosine_losses,
+    "magnitude": magnitude_losses,
+}

@@ -1,0 +1,214 @@
+"""LayerScores: what the loss of each layer costs in quality, the artifact between scoring and the Plan of any budget."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as safetensors_bytes
+
+from secateur.artifact import TEXT, Form, check, frozen, signed, write_bytes
+from secateur.pruning.layer_costs import Costs, Wholes
+from secateur.pruning.plan import REMOVALS
+from secateur.schedule.scores import digest
+
+ENTRY, TENSORS = "secateur", ("losses", "timesteps", "weights")
+FORM = Form(
+    noun="layer scores document",
+    number=1,
+    fields={"denoiser": TEXT, "made": (dict,), "layers": (dict,), "wholes": (dict,), "costs": (dict,), "tensors_sha256": TEXT},
+    ordered="layers",
+    texts=("layers",),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerScores:
+    """For each layer that could go, the loss without it on each of K tuples; lower goes first.
+
+    denoiser: the teacher's class. layers, removals: (L,) names in execution order and how each goes. losses: (L, K) float32;
+    a row of NaN is not found yet. timesteps: (K,) of the tuples. weights: (K,) of the tuples in `values`. wholes:
+    transformer → its blocks, which go with it. costs: unit → Costs. made: how it was made, any JSON.
+    """
+
+    denoiser: str
+    layers: tuple[str, ...]
+    removals: tuple[str, ...]
+    losses: np.ndarray
+    timesteps: np.ndarray
+    weights: np.ndarray
+    wholes: Wholes
+    costs: Mapping[str, Costs]
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in TENSORS:
+            values = np.array(getattr(self, name), dtype=np.float32)
+            values.setflags(write=False)
+            object.__setattr__(self, name, values)
+        object.__setattr__(self, "made", frozen(self.made))
+        check_layers(self)
+        check_losses(self)
+
+    @property
+    def values(self) -> np.ndarray:
+        """Weighted mean loss without each layer, (L,) float64; NaN where it is not found yet."""
+        return self.losses.astype(float) @ self.weights / self.weights.sum(dtype=float)
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Standard errors of `values` over the tuples, (L,); NaN where there is one tuple."""
+        K, w = len(self.weights), self.weights.astype(float) / self.weights.sum(dtype=float)
+        squares = np.square(w * (self.losses - self.values[:, None])).sum(axis=1)
+        return np.sqrt(squares * K / (K - 1)) if K > 1 else np.full(len(self.layers), np.nan)
+
+    @property
+    def found(self) -> np.ndarray:
+        """Which layers have their losses, bool (L,)."""
+        return np.isfinite(self.losses).sum(axis=1) == len(self.weights)
+
+    def ranking(self) -> tuple[str, ...]:
+        """The layers whose losses are found, the one that goes first first."""
+        return tuple(self.layers[i] for i in np.argsort(self.values, kind="stable") if self.found[i])
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file, see `save`."""
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> LayerScores:
+        """The scores in a file, see `load`."""
+        return load(path)
+
+    def __str__(self) -> str:
+        width = max(map(len, self.layers))
+        rows = zip(self.layers, self.removals, self.values, self.errors, strict=True)
+        return "\n".join(f"{n:<{width}}  {how:<13}  {value:.4g} ± {error:.2g}" for n, how, value, error in rows)
+
+
+def check_layers(scores: LayerScores) -> None:
+    """Nothing; ValueError where layers, removals, wholes and costs do not go together."""
+    L = len(scores.layers)
+    if not L or len(set(scores.layers)) < L or len(scores.removals) != L:
+        raise ValueError(f"found {L} layers and {len(scores.removals)} removals: name one or more, each once, with how it goes")
+    if wrong := set(scores.removals) - set(REMOVALS):
+        raise ValueError(f"found removal {', '.join(sorted(map(repr, wrong)))}: use {', '.join(map(repr, REMOVALS))}")
+    if wrong := [n for inner in scores.wholes.values() for n in inner if n not in scores.layers]:
+        raise ValueError(f"found {wrong[0]} among a transformer's blocks and not among the layers: give both or none")
+    if wrong := [unit for unit, c in scores.costs.items() if (len(c.layers), len(c.wholes)) != (L, len(scores.wholes))]:
+        raise ValueError(f"found costs in {wrong[0]} of other layers than the {L} scored: count them for these")
+
+
+def check_losses(scores: LayerScores) -> None:
+    """Nothing; ValueError where losses, timesteps and weights are not of one number of tuples, or not finite."""
+    L, K = len(scores.layers), len(scores.weights)
+    if scores.losses.shape != (L, K) or scores.timesteps.shape != (K,) or not K:
+        shapes = [getattr(scores, name).shape for name in TENSORS]
+        raise ValueError(f"found losses, timesteps and weights of shapes {shapes}: give ({L}, K), (K,) and (K,), K from 1 on")
+    if not scores.weights.sum() > 0 or scores.weights.min() < 0:
+        raise ValueError(f"found weights from {scores.weights.min()} on: give 0 or more, not all of them 0")
+    if wrong := [n for n, row in zip(scores.layers, scores.losses, strict=True) if not is_row(row)]:
+        raise ValueError(f"found a loss of {wrong[0]} that is infinite or NaN: give finite ones, or NaN for all of a layer's")
+
+
+def is_row(row: np.ndarray) -> bool:
+    """Whether these are finite losses, or none of them found yet."""
+    return bool(np.isfinite(row).all() or np.isnan(row).all())
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How sure the ranking is, over tuples drawn again with replacement (bootstrap).
+
+    spearman, spearman_low: mean and 5th percentile of the rank correlation with the ranking found. ranks: (L, 2), the 5th and
+    95th percentile of each layer's place, 0 for the one that goes first.
+    """
+
+    spearman: float
+    spearman_low: float
+    ranks: tuple[tuple[int, int], ...]
+
+
+def stability(scores: LayerScores, *, draws: int = 1000, seed: int = 0) -> Stability:
+    """The Stability of a ranking; of one from a single tuple (magnitude) that says nothing, and ValueError says so."""
+    K = len(scores.weights)
+    if K < 2 or not scores.found.all():
+        raise ValueError(f"found {K} tuples for {scores.found.sum()} layers: a bootstrap needs 2 tuples and every layer's loss")
+    rng, losses = np.random.default_rng(seed), scores.losses.astype(float)
+    counts = rng.multinomial(K, np.full(K, 1 / K), size=draws) * scores.weights  # (draws, K)
+    again = places(losses @ counts.T)  # (L, draws); a positive factor in each draw does not move the ranks
+    told = places(scores.values[:, None])[:, 0]
+    correlations = [float(np.corrcoef(told, drawn)[0, 1]) for drawn in again.T] if len(told) > 1 else [1.0]
+    low, high = np.percentile(again, (5, 95), axis=1).round().astype(int)
+    ranks = tuple(zip(low.tolist(), high.tolist(), strict=True))
+    return Stability(float(np.mean(correlations)), float(np.percentile(correlations, 5)), ranks)
+
+
+def places(values: np.ndarray) -> np.ndarray:
+    """The rank of each row in its column, from 0."""
+    return values.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
+
+
+# On disk
+
+
+def document(scores: LayerScores) -> dict[str, Any]:
+    """The JSON document of scores: everything but the tensors, of which it has the SHA-256."""
+    return signed(
+        {"denoiser": scores.denoiser, "made": scores.made, "layers": dict(zip(scores.layers, scores.removals, strict=True))}
+        | {"wholes": {name: list(inner) for name, inner in scores.wholes.items()}}
+        | {"costs": {unit: asdict(costs) for unit, costs in scores.costs.items()}}
+        | {"tensors_sha256": digests({name: getattr(scores, name) for name in TENSORS})},
+        FORM,
+    )
+
+
+def from_document(found: Any, tensors: Mapping[str, np.ndarray]) -> LayerScores:
+    """The scores of a JSON document and its tensors; ValueError says what is wrong with them."""
+    check(found, FORM, edited=False)
+    if found["tensors_sha256"] != digests(tensors):
+        raise ValueError("its losses are not those that it was signed with: take the original file")
+    layers = found["layers"]
+    costs = {unit: Costs(tuple(c["layers"]), tuple(c["wholes"]), c["rest"]) for unit, c in found["costs"].items()}
+    wholes = {name: tuple(inner) for name, inner in found["wholes"].items()}
+    rest = {"wholes": wholes, "costs": costs, "made": found["made"]}
+    return LayerScores(found["denoiser"], tuple(layers), tuple(layers.values()), **tensors, **rest)
+
+
+def digests(tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over all the tensors."""
+    return hashlib.sha256("".join(digest(tensors[name]) for name in TENSORS).encode()).hexdigest()
+
+
+def save(scores: LayerScores, path: str | Path) -> None:
+    """Write scores as format 1 in safetensors; a reader sees the old file or the new one, never half of it."""
+    entry = json.dumps(document(scores), ensure_ascii=False)
+    write_bytes(safetensors_bytes({name: getattr(scores, name) for name in TENSORS}, metadata={ENTRY: entry}), path)
+
+
+def load(path: str | Path) -> LayerScores:
+    """The scores in a file. ValueError, FileNotFoundError: one sentence each, with the file's name."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no layer scores file {path}: check the path")
+    try:
+        return from_document(*parts(path))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no whole file of layer scores ({error}): take the original file") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parts(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
+    """The JSON document and the tensors in a safetensors file; ValueError where it holds other things."""
+    with safe_open(path, framework="np") as file:
+        names, entries = sorted(file.keys()), file.metadata() or {}
+        if names != sorted(TENSORS) or ENTRY not in entries:
+            raise ValueError(f"it holds the tensors {names}, and layer scores are {', '.join(TENSORS)}: pass a file of those")
+        return json.loads(entries[ENTRY]), {name: file.get_tensor(name) for name in names}

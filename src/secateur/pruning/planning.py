@@ -1,0 +1,149 @@
+"""LayerScores become the Plan of any budget: exactly, as a knapsack (LAPTOP-Diff, arXiv 2404.11098), or greedily."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from secateur.artifact import thawed
+from secateur.denoiser.families import family
+from secateur.knapsack import Whole, budget, knapsack, least_of
+from secateur.pruning.layer_costs import Costs, timed
+from secateur.pruning.layer_scores import LayerScores
+from secateur.pruning.plan import IDENTITY, Plan
+
+METHODS = ("exact", "greedy", "greedy_ratio")
+STAGES = ("down_blocks", "up_blocks")
+
+
+def planned(
+    scores: LayerScores, *, keep: float, cost: str = "parameters", method: str = "exact", spare_stages: bool = False
+) -> Plan:
+    """The Plan that keeps at most a fraction `keep` of the whole denoiser's cost at the least sum of losses.
+
+    cost: "parameters", "macs" (convolutions and linear layers), "macs_attention" (with its products), or "ms" after
+    `with_times`. method: "exact"; "greedy" lets the layers with the least loss go first, "greedy_ratio" those with the least
+    loss for what they free. spare_stages: of each stage of a U-Net one scored layer stays; of each list of a transformer's
+    blocks one always does, without which stock diffusers builds none. What a transformer of a U-Net has beside its blocks goes
+    with the last of them (ours): the exact method counts on that, the greedy ones do not. `made` has the fraction kept in
+    truth. ValueError where nothing would go, or keep is out of reach.
+    """
+    check(scores, cost=cost, method=method)
+    check_reachable(scores, keep=keep, cost=cost, spare_stages=spare_stages)
+    costs, values, stages = scores.costs[cost], scores.values.tolist(), spared(scores, spare_stages=spare_stages)
+    if method == "exact":
+        kept = knapsack(values, costs.layers, keep=keep, rest=costs.rest, groups=stages, wholes=around(scores, costs))
+    else:
+        kept = greedy(values, costs, keep=keep, groups=stages, by_ratio=method == "greedy_ratio")
+    gone = [layer for layer, k in zip(scores.layers, kept, strict=True) if not k]
+    if not gone:
+        raise ValueError(f"keep={keep} removes no layer: ask for less, or leave the denoiser as it is")
+    told = {"method": method, "keep": keep, "cost": cost, "predicted": predicted(scores, gone), "scores": thawed(scores.made)}
+    return plan_of(scores, gone, made={"kept": kept_share(scores, gone, cost=cost), **told})
+
+
+def with_times(scores: LayerScores, denoiser: nn.Module, *, run: Callable[[], Any]) -> LayerScores:
+    """The same scores, with costs in "ms": nanoseconds on this device, over the calls of the denoiser that `run()` makes."""
+    layers = dict(zip(scores.layers, scores.removals, strict=True))
+    return replace(scores, costs={**scores.costs, "ms": timed(denoiser, layers, scores.wholes, run=run)})
+
+
+def check(scores: LayerScores, *, cost: str, method: str) -> None:
+    """Nothing; ValueError where a Plan cannot be made of these scores so."""
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method!r}: choose {', '.join(METHODS)}")
+    check_cost(scores, cost)
+    if not scores.found.all():
+        raise ValueError(f"found scores of {scores.found.sum()} of {len(scores.layers)} layers: let the scoring finish")
+
+
+def check_cost(scores: LayerScores, cost: str) -> None:
+    """Nothing; ValueError where the layers' costs are not known in this unit."""
+    if cost not in scores.costs:
+        known = ", ".join(scores.costs)
+        raise ValueError(f"the scores have no costs in {cost!r}: choose {known}, or score anew in it (`with_times` in Python)")
+
+
+def check_reachable(scores: LayerScores, *, keep: float, cost: str = "parameters", spare_stages: bool = False) -> None:
+    """Nothing; ValueError where no choice of layers comes down to this fraction, whatever their losses, found or not."""
+    check_cost(scores, cost)
+    costs = scores.costs[cost]
+    least = least_of(costs.layers, spared(scores, spare_stages=spare_stages), around(scores, costs))
+    budget([costs.total - costs.rest - least], keep=keep, rest=costs.rest + least)
+
+
+def around(scores: LayerScores, costs: Costs) -> list[Whole]:
+    """What each transformer of a U-Net costs beside its blocks, and their places."""
+    return [(cost, [scores.layers.index(name) for name in inner])
+            for cost, inner in zip(costs.wholes, scores.wholes.values(), strict=True)]  # fmt: skip
+
+
+def spared(scores: LayerScores, *, spare_stages: bool) -> list[list[int]]:
+    """The groups of layers that one of each stays of."""
+    return groups(scores) if spare_stages or is_transformer(scores) else []
+
+
+def greedy(
+    values: Sequence[float], costs: Costs, *, keep: float, groups: Sequence[Collection[int]], by_ratio: bool
+) -> list[bool]:
+    """Which layers to keep: all but those with the least loss (for what they free) until the budget is met."""
+    rest = costs.rest + sum(costs.wholes)
+    room = budget(costs.layers, keep=keep, rest=rest)
+    worth = np.array(values) / np.maximum(costs.layers, 1) if by_ratio else np.array(values)
+    kept, left = [True] * len(values), sum(costs.layers)
+    for i in worth.argsort(kind="stable").tolist():
+        last = any(i in group and sum(kept[j] for j in group) == 1 for group in groups)
+        if left > room and not last:
+            kept[i], left = False, left - costs.layers[i]
+    if left > room:
+        raise ValueError(
+            f"{(left + rest) / costs.total:.4g} stays with the layer of each stage that goes last, above keep={keep}: ask for "
+            "more, or take the exact method"
+        )
+    return kept
+
+
+def groups(scores: LayerScores) -> list[list[int]]:
+    """Places of the layers of each stage; of a transformer of each list of blocks, where its first one may go."""
+    found: dict[str, list[int]] = {}
+    for i, layer in enumerate(scores.layers):
+        first, second, *_ = layer.split(".")
+        found.setdefault(f"{first}.{second}" if first in STAGES else first, []).append(i)
+    stays = {name for name in found if is_transformer(scores) and f"{name}.0" not in scores.layers}
+    return [places for name, places in found.items() if name not in stays]
+
+
+def is_transformer(scores: LayerScores) -> bool:
+    """Whether a denoiser has lists of blocks that stock diffusers cannot build empty."""
+    return bool(family(scores.denoiser).depths)
+
+
+def predicted(scores: LayerScores, layers: Collection[str]) -> float:
+    """The sum of the losses without each of these layers: LAPTOP-Diff's stand-in for the loss without all of them."""
+    return float(sum(value for layer, value in zip(scores.layers, scores.values, strict=True) if layer in layers))
+
+
+def kept_share(scores: LayerScores, layers: Collection[str], *, cost: str) -> float:
+    """The fraction of the whole denoiser's cost that stays without these layers."""
+    costs, gone = scores.costs[cost], set(layers)
+    freed = sum(c for layer, c in zip(scores.layers, costs.layers, strict=True) if layer in gone)
+    around = sum(c for inner, c in zip(scores.wholes.values(), costs.wholes, strict=True) if gone.issuperset(inner))
+    return (costs.total - freed - around) / costs.total
+
+
+def plan_of(scores: LayerScores, layers: Collection[str], *, made: dict[str, Any]) -> Plan:
+    """The Plan without these layers; a transformer all of whose blocks are among them goes whole."""
+    items = dict(named(scores, set(layers)))
+    return Plan(tuple(items), tuple(items.values()), scores.denoiser, made=made)
+
+
+def named(scores: LayerScores, gone: set[str]) -> Iterator[tuple[str, str]]:
+    """What a Plan says of the layers that go, in execution order."""
+    outer = {layer: name for name, inner in scores.wholes.items() if gone.issuperset(inner) for layer in inner}
+    for layer, how in zip(scores.layers, scores.removals, strict=True):
+        if layer in gone:
+            yield (outer[layer], IDENTITY) if layer in outer else (layer, how)

@@ -1,0 +1,298 @@
+"""Surgery: a teacher and a Plan give a thinner student. The teacher stays as it is, and what is removed is never copied.
+
+U-Nets keep their skeleton: a small module stands where a layer was, under the same name, so that diffusers' own forward runs
+and the skip connections stay paired. Transformers lose whole blocks, and their configuration says how many are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.families import architecture, bare, class_name, family
+from secateur.pruning.plan import DROP_SKIP, IDENTITY, KEEP_SHORTCUT, Plan
+from secateur.pruning.student import as_student
+
+
+class Passage(nn.Module):
+    """What stands where a layer was: gives the first `width` channels of its input, or all. nested: in a tuple."""
+
+    def __init__(self, width: int | None = None, *, nested: bool = False):
+        super().__init__()
+        self.width, self.nested = width, nested
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
+        y = x if self.width is None else x[:, : self.width]
+        return (y,) if self.nested else y
+
+
+class Shortcut(nn.Module):
+    """What stands where a resnet was that changes the width: its 1×1 convolution. scale: what resnets divide their sum by."""
+
+    def __init__(self, conv_shortcut: nn.Module, *, out_channels: int, scale: float):
+        super().__init__()
+        self.conv_shortcut, self.out_channels, self.scale = conv_shortcut, out_channels, scale
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        return self.conv_shortcut(x) / self.scale
+
+
+def drop_layers(denoiser: nn.Module, plan: Plan) -> nn.Module:
+    """The student: a copy of the denoiser without the plan's layers; nothing is shared with the teacher.
+
+    ValueError where the denoiser is another one than the plan's, lacks a layer, or cannot do without it.
+    """
+    denoiser = bare(denoiser)
+    check_fits(denoiser, plan)
+    return without_blocks(denoiser, plan.layers) if family(denoiser).depths else with_passages(denoiser, plan)
+
+
+def removals(denoiser: nn.Module) -> dict[str, str]:
+    """Every layer that a plan may name, with how it goes: layer → "identity", "drop_skip" or "keep_shortcut".
+
+    In execution order; a Transformer2DModel comes before the blocks in it. Samplers may go too, the two of one resolution
+    at once. Nothing is run, and a denoiser on the meta device will do.
+    """
+    denoiser = bare(denoiser)
+    return block_removals(denoiser) if family(denoiser).depths else unet_removals(denoiser)
+
+
+def candidates(denoiser: nn.Module) -> dict[str, str]:
+    """The layers to score, with how each goes: `removals` without samplers, and no layer within another.
+
+    The transformers of a U-Net are cut at their blocks (ours for SDXL, where one is up to 14 % of the net); one with a single
+    block goes whole, with its norm and projections.
+    """
+    found = {name: how for name, how in removals(denoiser).items() if not is_sampler(name)}
+    outer = {name: inner for name in found if (inner := within(name, found))}
+    left_out = {n for name, inner in outer.items() for n in (inner if len(inner) == 1 else {name})}
+    return {name: how for name, how in found.items() if name not in left_out}
+
+
+def freed(denoiser: nn.Module, layers: Mapping[str, str]) -> tuple[int, ...]:
+    """Parameters that each removal frees, (L,). layers: layer → how it goes, as `candidates` gives them."""
+    modules = [bare(denoiser).get_submodule(name) for name in layers]
+    return tuple(
+        parameters(module) - (parameters(module.get_submodule("conv_shortcut")) if how == KEEP_SHORTCUT else 0)
+        for module, how in zip(modules, layers.values(), strict=True)
+    )
+
+
+def parameters(module: nn.Module) -> int:
+    """How many parameters a module has."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def plan_without(denoiser: nn.Module, layers: Collection[str], *, made: Mapping[str, Any] | None = None) -> Plan:
+    """The plan that removes these layers; a Transformer2DModel all of whose blocks are among them goes whole."""
+    found, gone = removals(denoiser), set(layers)
+    check_known(denoiser, gone, found)
+    gone |= {outer for outer in found if (inner := within(outer, found)) and inner <= gone}
+    gone -= {inner for outer in gone for inner in within(outer, found)}
+    chosen = {name: how for name, how in found.items() if name in gone}
+    return Plan(tuple(chosen), tuple(chosen.values()), class_name(denoiser), made=made or {})
+
+
+def within(outer: str, names: Collection[str]) -> set[str]:
+    """The names that lie in the module of this name."""
+    return {name for name in names if name.startswith(f"{outer}.")}
+
+
+def check_fits(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | None = None) -> None:
+    """Nothing; ValueError where a plan is not for this denoiser as it is. found: its `cuttable` layers, where known."""
+    if (name := class_name(denoiser)) != plan.denoiser:
+        raise ValueError(f"the plan is for a {plan.denoiser} and this is a {name}: take the denoiser it was made for")
+    if held := [name for name, module in denoiser.named_modules() if "forward" in vars(module)]:
+        raise ValueError(
+            f"the forward of {held[0] or name} is replaced (by a schedule, a compiler or an offload hook), which no copy "
+            "survives: remove that first"
+        )
+    if adapters := getattr(denoiser, "peft_config", None):
+        raise ValueError(
+            f"adapters are loaded ({', '.join(adapters)}), which no saved student would keep: pipe.fuse_lora() and "
+            "pipe.unload_lora_weights() first, or load them into the student"
+        )
+    found = found or cuttable(denoiser)
+    if missing := [layer for layer in plan.layers if layer not in found]:
+        others = f", nor {len(missing) - 1} more of the plan's {len(plan.layers)}" if len(missing) > 1 else ""
+        wanted = f"the plan is for {plan.made['of']}" if "of" in plan.made else "take a plan that was made for this model"
+        raise ValueError(f"this {name} has no layer {missing[0]} that can go{others}: {wanted}")
+    if wrong := [(layer, how) for layer, how in plan.items() if found[layer] != how]:
+        layer, how = wrong[0]
+        raise ValueError(f"the plan removes {layer} by {how!r} and here it goes by {found[layer]!r}: make the plan again")
+
+
+def cuttable(denoiser: nn.Module) -> dict[str, str]:
+    """Layers that some plan may name, with how each goes; of a transformer also those that can go only with others."""
+    return dict.fromkeys(block_names(denoiser), IDENTITY) if family(denoiser).depths else unet_removals(denoiser)
+
+
+def check_known(denoiser: nn.Module, layers: Collection[str], found: Collection[str]) -> None:
+    """Nothing; ValueError names layers that are not among those found."""
+    if missing := sorted(set(layers) - set(found)):
+        raise ValueError(
+            f"{class_name(denoiser)} has no layer {', '.join(missing[:3])}{', …' * (len(missing) > 3)} that can go: choose "
+            "among those that secateur.surgery.removals gives for it"
+        )
+
+
+# U-Nets
+
+
+def unet_removals(denoiser: nn.Module) -> dict[str, str]:
+    """How each resnet, attention and sampler of a U-Net goes, in execution order; what went already is left out."""
+    from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    if not isinstance(denoiser, UNet2DConditionModel):
+        name = class_name(denoiser)
+        raise ValueError(f"{name} is no U-Net, so say in its Family by `depths` which lists of blocks its configuration counts")
+    found: dict[str, str] = {}
+    width = denoiser.conv_in.out_channels  # of the hidden stream, which samplers and attentions keep
+    for name in find_blocks(denoiser, "layer").names:
+        module = denoiser.get_submodule(name)
+        found |= unet_removal(name, module, width)
+        if isinstance(module, (ResnetBlock2D, Shortcut)):
+            width = module.out_channels
+    return found
+
+
+def unet_removal(name: str, module: nn.Module, width: int) -> dict[str, str]:
+    """How this layer, and the transformer blocks in it, go; nothing for one of another kind. width: of the hidden stream."""
+    from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+    if isinstance(module, Transformer2DModel):
+        blocks = module.transformer_blocks.named_children()
+        left = [f"{name}.transformer_blocks.{k}" for k, block in blocks if not isinstance(block, Passage)]
+        return dict.fromkeys([name, *left], IDENTITY)
+    if is_sampler(name):
+        return {} if isinstance(module, Passage) else {name: IDENTITY}
+    return {name: resnet_removal(module, width)} if isinstance(module, ResnetBlock2D) else {}
+
+
+def resnet_removal(resnet: Any, width: int) -> str:
+    """How a resnet goes whose hidden stream has this width; what its input has beyond that is the skip."""
+    if resnet.out_channels != width:
+        return KEEP_SHORTCUT
+    return IDENTITY if resnet.in_channels == width else DROP_SKIP
+
+
+def is_sampler(name: str) -> bool:
+    return not {"downsamplers", "upsamplers"}.isdisjoint(name.split("."))
+
+
+def check_samplers(denoiser: nn.Module, layers: Sequence[str]) -> None:
+    """Nothing; ValueError where a U-Net would shrink without growing back, or the other way round."""
+    innermost = len(list(denoiser.get_submodule("down_blocks").children())) - 1
+    stages = {layer: int(layer.split(".")[1]) for layer in layers if is_sampler(layer)}
+    down = {stage: layer for layer, stage in stages.items() if layer.startswith("down_blocks.")}
+    up = {innermost - 1 - stage: layer for layer, stage in stages.items() if layer.startswith("up_blocks.")}
+    if alone := set(down) ^ set(up):
+        layer = (down | up)[min(alone)]
+        raise ValueError(f"the plan removes {layer} and not the sampler that undoes it: remove both or none")
+
+
+def with_passages(denoiser: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of a U-Net with something small in place of each layer that goes."""
+    check_samplers(denoiser, plan.layers)
+    found = [(denoiser.get_submodule(layer), how) for layer, how in plan.items()]
+    # deepcopy takes what is in its memo for copied already.
+    student = deepcopy(denoiser, {id(module): replacement(module, how).train(module.training) for module, how in found})
+    return as_student(student, dict(plan.items()))
+
+
+def replacement(module: Any, how: str) -> nn.Module:
+    """What stands in a U-Net where this module was."""
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+    if how == KEEP_SHORTCUT:
+        shortcut = deepcopy(module.conv_shortcut)
+        return Shortcut(shortcut, out_channels=module.out_channels, scale=module.output_scale_factor)
+    # The blocks of a U-Net ask a Transformer2DModel for return_dict=False.
+    return Passage(module.out_channels if how == DROP_SKIP else None, nested=isinstance(module, Transformer2DModel))
+
+
+# Transformers
+
+
+def without_blocks(denoiser: Any, layers: Collection[str]) -> nn.Module:
+    """A copy of a transformer without these blocks, and with a configuration that builds such a one."""
+    lists = {name: kept_blocks(denoiser, name, layers) for name in family(denoiser).depths}
+    for name, blocks in lists.items():
+        check_list(denoiser, name, blocks, wanted=built(denoiser, name, len(blocks)))
+    memo: dict[int, Any] = {}
+    for name, blocks in lists.items():
+        memo[id(denoiser.get_submodule(name))] = nn.ModuleList(deepcopy(block, memo) for block in blocks)
+    student = deepcopy(denoiser, memo)
+    student.register_to_config(**{key: len(lists[name]) for name, key in family(denoiser).depths.items()})
+    return student
+
+
+def block_names(denoiser: nn.Module) -> list[str]:
+    """Names of a transformer's blocks in execution order."""
+    return [f"{name}.{k}" for name in family(denoiser).depths for k, _ in denoiser.get_submodule(name).named_children()]
+
+
+def kept_blocks(denoiser: nn.Module, name: str, layers: Collection[str]) -> list[nn.Module]:
+    """The blocks of one list that stay, in order."""
+    return [block for k, block in denoiser.get_submodule(name).named_children() if f"{name}.{k}" not in layers]
+
+
+def block_removals(denoiser: nn.Module) -> dict[str, str]:
+    """The blocks without any one of which stock diffusers can still build this transformer, and it computes the same."""
+    return {layer: IDENTITY for name in family(denoiser).depths for layer in single_removals(denoiser, name)}
+
+
+def single_removals(denoiser: nn.Module, name: str) -> Iterator[str]:
+    """Names of the blocks of one list any one of which can go."""
+    count = len(kept_blocks(denoiser, name, ()))
+    wanted = built(denoiser, name, count - 1) if count > 1 else []
+    for k in range(count):
+        with suppress(ValueError):
+            check_list(denoiser, name, kept_blocks(denoiser, name, [f"{name}.{k}"]), wanted=wanted)
+            yield f"{name}.{k}"
+
+
+def check_list(denoiser: nn.Module, name: str, blocks: Sequence[nn.Module], *, wanted: Sequence[nn.Module]) -> None:
+    """Nothing; ValueError where these cannot be all the blocks of a list. wanted: those that diffusers builds.
+
+    Position decides what it builds: SD3's last block is unlike the rest, and so are the first ones of SD3.5.
+    """
+    if not blocks:
+        raise ValueError(f"the plan leaves nothing of {name}: keep one block of it or more")
+    for k, (block, other) in enumerate(zip(blocks, wanted, strict=True)):
+        if shapes(block) != shapes(other):
+            raise ValueError(
+                f"block {k} of the student's {name} would be unlike the one that diffusers builds there: keep the blocks that "
+                "differ from the others, such as SD3's last one, in their places"
+            )
+    first, path = denoiser.get_submodule(f"{name}.0"), family(denoiser).reads
+    if path and not alike(first.get_submodule(path), blocks[0].get_submodule(path)):
+        raise ValueError(
+            f"{class_name(denoiser)} itself reads {name}.0.{path}, and what the student would have there instead differs: "
+            f"keep {name}.0"
+        )
+
+
+def built(denoiser: nn.Module, name: str, count: int) -> list[nn.Module]:
+    """The list of so many blocks that diffusers builds for such a transformer, on the meta device."""
+    cls, arguments = architecture(denoiser)
+    with torch.device("meta"):
+        return list(cls(**arguments | {family(denoiser).depths[name]: count}).get_submodule(name).children())
+
+
+def shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
+
+
+def alike(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two modules hold the same values; two on the meta device are not known to."""
+    ours, theirs = a.state_dict(), b.state_dict()
+    return a is b or all(not ours[name].is_meta and torch.equal(ours[name], theirs[name]) for name in ours)

@@ -1,0 +1,13 @@
+"""Pruning in time: the Schedule, how it is made without a search, and how a pipeline follows it.
+
+schedule   the artifact: which blocks run at which call
+baselines  schedules that need no search: evenly held calls, DeepCache, FORA, Δ-DiT, the published DiP-GO schedule
+scores     a value for each cell, as an artifact
+allocate   from scores to the schedule of any budget
+fit        whether a schedule fits a denoiser and a scheduler
+apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`: the runtime
+cache      what is kept from call to call
+fold       held calls left out: fewer steps, the same images
+retime     a schedule for another number of calls, or another scheduler
+long_steps  what several steps of a sampler make of one held prediction
+"""

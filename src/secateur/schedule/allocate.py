@@ -1,0 +1,223 @@
+"""A Schedule for any budget from one set of Scores: the best there is, or as DiP-GO (arXiv 2410.16942) and its code do it."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from secateur.denoiser.blocks import Blocks, live
+from secateur.knapsack import LARGEST, SCALE, budget
+from secateur.schedule.baselines import closed
+from secateur.schedule.schedule import Schedule
+from secateur.schedule.scores import Scores
+
+GAP = 1e-4  # of the best sum of scores: closer than this, the search for a better one ends
+SECONDS = 20.0  # after which the best grid found so far is taken
+UNIT = 1e-5  # what a unit of MACs is to HiGHS: it takes 1e-6 too many for none, and half a unit is more
+THRESHOLDS = 20  # of the public code: 0.95 down to 0 by 0.05
+Row = tuple[bool, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a method chooses from: the calls after the first, which runs everything.
+
+    values: (T − 1, L) scores. cells: (L,) MACs of each block. rest: MACs of entering a call. room: the MACs to spend.
+    """
+
+    values: np.ndarray
+    blocks: Blocks
+    cells: tuple[int, ...]
+    rest: int
+    room: int
+
+    def cost(self, row: Row) -> int:
+        """MACs of one closed row; nothing where nothing runs, since that call is held whole."""
+        return sum(macs for macs, runs in zip(self.cells, row, strict=True) if runs) + any(row) * self.rest
+
+
+def allocate(scores: Scores, *, keep: float, method: str = "exact", attention: bool = False) -> Schedule:
+    """The Schedule that spends at most `keep` of the dense MACs on the cells with the highest scores.
+
+    method: "exact", the highest sum of scores there is; "bisection", DiP-GO's threshold; "greedy", its public code's order.
+    attention: count the attention products too. Held calls give what the scores were found with ("hold" in their `made`).
+    Every cell that runs is read; call 0 runs whole. ValueError: keep outside (0, 1] or less than call 0 alone takes, no such
+    method, attention where the costs are no MACs.
+    """
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method!r} to allocate by: choose {', '.join(METHODS)}")
+    scores.macs.check_convention(attention=attention)
+    macs, call = scores.macs, scores.macs.call(attention=attention)
+    room = budget([call] * (scores.calls - 1), keep=keep, rest=call)
+    cells, rest = macs.cells(attention=attention), macs.rest(attention=attention)
+    rows, remarks = METHODS[method](Problem(scores.values[1:], macs.blocks, cells, rest, room))
+    how = {"method": method, "keep": float(keep), "unit": macs.unit, "attention": attention}
+    made = {**how, **remarks, "scores": scores.made}
+    schedule = closed(macs.blocks, [None, *rows], made=made)
+    if (cost := macs.of(schedule, attention=attention)) > call + room:
+        raise RuntimeError(f"{method} chose cells of {cost} MACs where {call + room} were left: report this with the scores")
+    hold = scores.made.get("hold", "output")
+    return replace(schedule, scheduler=scores.scheduler, scheduler_hash=scores.scheduler_hash, hold=hold)
+
+
+def bisection(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
+    """The rows left by the lowest threshold that meets the budget: every score below it goes, then the closure.
+
+    DiP-GO (arXiv 2410.16942), Alg. 1. Ours: it halves the list of scores there are, for scores of any range, where the
+    paper halves [0, 1]; and it ends at or below the budget, where the paper stops within 0.0125 of it on either side.
+    """
+
+    def rows(threshold: float) -> list[Row]:
+        return [live(row, problem.blocks) for row in (problem.values >= threshold).tolist()]
+
+    thresholds = [*np.unique(problem.values).tolist(), math.inf]
+    fits = bisect_left(thresholds, True, key=lambda c: sum(map(problem.cost, rows(c))) <= problem.room)
+    return rows(thresholds[fits]), {}
+
+
+def greedy(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
+    """The rows left by taking cells away one by one, each with its closure, in the order of DiP-GO's public code.
+
+    That order begins at the sink, whose closure is the whole call, so it holds whole calls and prunes few blocks. A removal
+    that would pass the budget is not made. Ours: of those, the one that leaves most is made last, to end at or below it.
+    """
+    rows = [live((True,) * len(problem.blocks), problem.blocks)] * len(problem.values)
+    over = sum(map(problem.cost, rows)) - problem.room
+    for t, i in visits(reuse_scores(problem.values)):
+        if rows[t][i] and (saved := saving(problem, rows[t], i)) <= over:
+            rows[t], over = without(problem.blocks, rows[t], i), over - saved
+    if over > 0:
+        left = ((saving(problem, row, i), t, i) for t, row in enumerate(rows) for i, runs in enumerate(row) if runs)
+        _, t, i = min(removal for removal in left if removal[0] >= over)
+        rows[t] = without(problem.blocks, rows[t], i)
+    return rows, {}
+
+
+def reuse_scores(values: np.ndarray) -> np.ndarray:
+    """How ready each cell is to be reused, in [0, 1]: 1 − score of probabilities, and of other scores (ours) the rank."""
+    if not values.size or (values.min() >= 0 and values.max() <= 1):
+        return 1 - values
+    distinct, ranks = np.unique(values, return_inverse=True)
+    return 1 - ranks.reshape(values.shape) / max(1, len(distinct) - 1)
+
+
+def visits(reuse: np.ndarray) -> list[tuple[int, int]]:
+    """(call, block) in the order of the public code: thresholds falling, blocks from the sink inwards, calls by reuse score.
+
+    Each cell once, at the first threshold that it reaches. Refused there, a removal is refused at every later one: what is
+    removed in between takes no more off what it would save than off what is too much.
+    """
+    reached = np.minimum(np.floor(reuse * THRESHOLDS), THRESHOLDS - 1)
+    _, blocks = np.indices(reuse.shape)
+    order = np.lexsort((-reuse.ravel(), -blocks.ravel(), -reached.ravel()))
+    return [divmod(k, reuse.shape[1]) for k in order.tolist()]
+
+
+def without(blocks: Blocks, row: Row, i: int) -> Row:
+    """A row without block i and all that nobody reads then."""
+    return live((*row[:i], False, *row[i + 1 :]), blocks)
+
+
+def saving(problem: Problem, row: Row, i: int) -> int:
+    """MACs that go with block i and its closure."""
+    return problem.cost(row) - problem.cost(without(problem.blocks, row, i))
+
+
+def exact(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
+    """The closed rows within the budget with the highest sum of scores (ours), to a ten-thousandth of it.
+
+    A mixed-integer program for HiGHS with L + 1 binaries a call: which blocks run, and whether the call is entered. A score of
+    0 buys nothing, and one below 0 runs only where others are read through it. Where 20 seconds are too few, the remark
+    `gap` is the fraction by which the best sum may be above HiGHS's, None if unknown; bisection's rows where they have more.
+    """
+    rivals = [bisection(problem)[0]]
+    if not problem.values.size:
+        return rivals[0], {}
+    found = solution(problem)
+    if found.x is not None:
+        grid = found.x.reshape(len(problem.values), -1)[:, :-1] > 0.5
+        rivals.append([tuple(row) for row in grid.tolist()])
+    best = max(rivals, key=lambda rows: problem.values[np.array(rows)].sum(dtype=float))
+    return best, {} if found.status == 0 else {"gap": None if found.mip_gap in (None, math.inf) else found.mip_gap}
+
+
+def solution(problem: Problem) -> Any:
+    """What HiGHS finds, as scipy gives it: `x` is whether each block runs and then whether the call is entered, for all calls.
+
+    RuntimeError where it ends for another reason than the best sum or the time.
+    """
+    from scipy.optimize import milp
+
+    gains = np.pad(problem.values.astype(float), ((0, 0), (0, 1))).ravel()
+    gains *= SCALE / (np.abs(gains).max() or 1.0)
+    options = {"mip_rel_gap": GAP, "time_limit": SECONDS}
+    integrality = np.ones(len(gains))
+    found = milp(-gains, integrality=integrality, bounds=(0, 1), constraints=constraints(problem), options=options)
+    if found.status not in (0, 1):
+        raise RuntimeError(f"HiGHS gave no schedule of {len(problem.values) + 1} calls ({found.message}): report this")
+    return found
+
+
+def constraints(problem: Problem) -> list[Any]:
+    """What HiGHS must respect: each row closed, and all of them together within the budget.
+
+    The MACs are in whole units that keep their sum exact in floating point, rounded up where that takes rounding.
+    """
+    from scipy.optimize import LinearConstraint
+    from scipy.sparse import csr_array, eye_array, kron
+
+    calls, costs = len(problem.values), (*problem.cells, problem.rest)
+    unit = max(math.gcd(*costs), -(-calls * sum(costs) // LARGEST))
+    units, room = np.tile([-(-cost // unit) for cost in costs], calls), problem.room // unit
+    most = max(1, *units[: len(problem.cells)])
+    return [
+        LinearConstraint(units * UNIT, ub=(room + 0.5) * UNIT),  # whole numbers: the half loses none
+        LinearConstraint(units // most, ub=room // most),  # follows for whole numbers; settles blocks of one cost at once
+        LinearConstraint(kron(eye_array(calls), csr_array(closure(problem.blocks)), format="csr"), ub=0),
+    ]
+
+
+def closure(blocks: Blocks) -> np.ndarray:
+    """The matrix (2L, L + 1) whose products with closed rows, then whether the call is entered, are all at most 0."""
+    size, readers = len(blocks), conditions(blocks)
+    matrix = np.zeros((2 * size, size + 1))
+    for i, (some, gate) in enumerate(zip(readers, gates(readers), strict=True)):
+        matrix[i, list(some)] = -1  # a block runs only where one of these does;
+        matrix[size + i, gate] = -1  # so only where this does, which says no more to whole numbers but much to HiGHS
+        matrix[[i, size + i], i] = 1
+    return matrix
+
+
+def conditions(blocks: Blocks) -> list[set[int]]:
+    """For each block those of which one must run for it to be read, (L,) sets; L stands for the call being entered.
+
+    A block that adds its last residual reads its input also where it does not run, so it passes on its own conditions.
+    """
+    found: list[set[int]] = [{len(blocks)} if i in blocks.sinks else set() for i in range(len(blocks))]
+    for reader in reversed(range(len(blocks))):
+        passed = found[reader] if blocks.reuse[reader] == "residual" else {reader}
+        for i in blocks.producers[reader]:
+            found[i] |= passed
+    return found
+
+
+def gates(readers: Sequence[set[int]]) -> list[int]:
+    """For each block the first one after it that must run whichever of its readers does, (L,); L is the call being entered."""
+    size = len(readers)
+    must, found = {size: {size}}, [size] * size  # `must`: what runs wherever this block does
+    for i in reversed(range(size)):
+        shared = set(range(i + 1, size + 1)).intersection(*(must[k] for k in readers[i]))
+        must[i], found[i] = shared | {i}, min(shared)
+    return found
+
+
+METHODS: dict[str, Callable[[Problem], tuple[list[Row], dict[str, Any]]]] = {
+    "exact": exact,
+    "bisection": bisection,
+    "greedy": greedy,
+}

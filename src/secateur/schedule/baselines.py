@@ -1,0 +1,163 @@
+"""The static rivals, as Schedules: holding whole calls, DeepCache, FORA, Δ-DiT, and the one schedule published with DiP-GO.
+
+Every grid here is closed: a `#` in it really runs, since somebody reads what it gives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from secateur.denoiser.blocks import Blocks, live
+from secateur.schedule.schedule import REUSE, RUN, Schedule
+
+if TYPE_CHECKING:
+    from secateur.denoiser.macs import Macs
+
+
+def dense(blocks: Blocks, calls: int) -> Schedule:
+    """Everything runs at every call."""
+    return whole_calls(blocks, calls, run=range(calls), made={"method": "dense"})
+
+
+def uniform(blocks: Blocks, calls: int, *, every: int | None = None, keep: float | None = None) -> Schedule:
+    """Whole calls run, evenly spread, and the others are held: every so many calls, or so that `keep` of the calls run."""
+    if (every is None) == (keep is None):
+        raise ValueError(f"found every={every} and keep={keep}: give one of the two")
+    if every is not None:
+        return whole_calls(blocks, calls, run=range(0, calls, interval_of(every)), made={"method": "uniform", "every": every})
+    keep = check_keep(keep)
+    count = max(1, round(keep * calls))
+    return whole_calls(blocks, calls, run=[k * calls // count for k in range(count)], made={"method": "uniform", "keep": keep})
+
+
+def chosen(blocks: Blocks, calls: int, *, run: Collection[int]) -> Schedule:
+    """Exactly these calls run, whole, and the others are held."""
+    if 0 not in run or (wrong := [t for t in run if not 0 <= t < calls]):
+        found = "call 0 is missing" if 0 not in run else f"found call {wrong[0]}"
+        raise ValueError(f"{found}: choose among 0 … {calls - 1}, with call 0, which has nothing to reuse")
+    return whole_calls(blocks, calls, run=run, made={"method": "chosen", "run": sorted(set(run))})
+
+
+def deepcache(blocks: Blocks, calls: int, *, interval: int, depth: int = 1) -> Schedule:
+    """DeepCache (arXiv 2312.00858): between full calls only the outermost `depth` skip connections are fresh.
+
+    What the up path hands to the outermost readers of a skip is reused; the closure then finds what need not run. The
+    nearest thing at whole blocks to the paper's cached features; SD-1.5's outermost skip, conv_in's, is always fresh.
+    """
+    readers = [i for i, producers in enumerate(blocks.producers) if len(producers) > 1]
+    if not readers or "residual" in blocks.reuse:
+        raise ValueError(
+            f"{blocks.denoiser} has no skip connections whose readers reuse outputs: DeepCache is for U-Nets, try fora"
+        )
+    if not 1 <= depth <= len(readers):
+        raise ValueError(f"found depth {depth}: choose 1 … {len(readers)}, the blocks that read a skip connection")
+    deep = max(blocks.producers[readers[-depth]])
+    partial = [i != deep for i in range(len(blocks))]
+    return periodic(blocks, calls, interval, partial, made={"method": "deepcache", "interval": interval, "depth": depth})
+
+
+def fora(blocks: Blocks, calls: int, *, interval: int) -> Schedule:
+    """FORA (arXiv 2407.01425), at whole blocks: between full calls every block reuses.
+
+    Ours: the last block runs at every call, since a call in which nothing runs is held whole.
+    """
+    partial = [i == len(blocks) - 1 for i in range(len(blocks))]
+    return periodic(blocks, calls, interval, partial, made={"method": "fora", "interval": interval})
+
+
+def delta_dit(blocks: Blocks, calls: int, *, interval: int, depth: int | None = None, boundary: int | None = None) -> Schedule:
+    """Δ-DiT (arXiv 2406.01125): between full calls the last `depth` blocks reuse before call `boundary`, the first after it.
+
+    Early calls draw outlines, the front blocks' work, late ones details. Half the blocks and half the calls by default (ours).
+    """
+    if "output" in blocks.reuse:
+        raise ValueError(f"Δ-DiT reuses residuals and {blocks.denoiser} reuses outputs: it is for transformers, try deepcache")
+    depth = len(blocks) // 2 if depth is None else depth
+    boundary = calls // 2 if boundary is None else boundary
+    if not 1 <= depth < len(blocks) or not 0 <= boundary <= calls:
+        raise ValueError(
+            f"found depth {depth} and boundary {boundary}: choose 1 … {len(blocks) - 1} blocks and a call in 0 … {calls}"
+        )
+    rear = [i < len(blocks) - depth for i in range(len(blocks))]
+    front = [i >= depth for i in range(len(blocks))]
+    every = interval_of(interval)
+    rows = [None if t % every == 0 else rear if t < boundary else front for t in range(calls)]
+    made = {"method": "delta_dit", "interval": interval, "depth": depth, "boundary": boundary}
+    return closed(blocks, rows, made=made)
+
+
+def published_dip_go(blocks: Blocks) -> Schedule:
+    """The schedule published with DiP-GO (arXiv 2410.16942) for SD-1.5, 50 DDIM calls, keep 0.2: ten calls run."""
+    found = json.loads((files("secateur.schedule") / "published" / "dip-go-sd15-0.80.json").read_text(encoding="utf-8"))
+    if blocks.names != tuple(found["blocks"]):
+        raise ValueError(
+            f"the published schedule is for SD-1.5's {len(found['blocks'])} stages and {blocks.denoiser} has other blocks "
+            f"({len(blocks)}, from {blocks.names[0]} on): find a U-Net's blocks at granularity 'stage'"
+        )
+    grid = tuple(found["running"].get(str(t), REUSE * len(blocks)) for t in range(found["calls"]))
+    made = {"method": "dip_go", **{key: found[key] for key in ("about", "source", "model", "sampler")}}
+    return Schedule(blocks.names, grid, blocks.reuse, blocks.denoiser, scheduler="DDIMScheduler", made=made)
+
+
+def interval_of(interval: int) -> int:
+    """The interval, if it is one: from 1 up."""
+    if interval < 1:
+        raise ValueError(f"found interval {interval}: give 1 or more, the calls from one full call to the next")
+    return interval
+
+
+def whole_calls(blocks: Blocks, calls: int, *, run: Collection[int], made: dict[str, Any]) -> Schedule:
+    """These calls run everything, the others nothing."""
+    return closed(blocks, [None if t in run else [False] * len(blocks) for t in range(calls)], made=made)
+
+
+def periodic(blocks: Blocks, calls: int, interval: int, partial: Sequence[bool], *, made: dict[str, Any]) -> Schedule:
+    """A full call at every multiple of `interval`, and `partial`, as far as it is read, at all others."""
+    every = interval_of(interval)
+    return closed(blocks, [partial if t % every else None for t in range(calls)], made=made)
+
+
+def closed(blocks: Blocks, rows: Iterable[Sequence[bool] | None], *, made: dict[str, Any]) -> Schedule:
+    """The Schedule of rows of what should run, None for everything; a cell that nobody reads does not run."""
+    texts = ((True,) * len(blocks) if row is None else live(row, blocks) for row in rows)
+    grid = tuple("".join(RUN if cell else REUSE for cell in row) for row in texts)
+    return Schedule(blocks.names, grid, blocks.reuse, blocks.denoiser, made=made)
+
+
+INTERVAL_METHODS: dict[str, Callable[[Blocks, int, int], Schedule]] = {
+    "uniform": lambda blocks, calls, interval: uniform(blocks, calls, every=interval),
+    "deepcache": lambda blocks, calls, interval: deepcache(blocks, calls, interval=interval),
+    "fora": lambda blocks, calls, interval: fora(blocks, calls, interval=interval),
+    "delta-dit": lambda blocks, calls, interval: delta_dit(blocks, calls, interval=interval),
+}
+
+
+def make(method: str, counted: Macs, *, calls: int, keep: float | None = None, interval: int | None = None) -> Schedule:
+    """The schedule of a method at `interval`, or at the interval whose MACs (conv + linear) come nearest to `keep`.
+
+    method: "dense", "dip-go-published", or one of INTERVAL_METHODS. ValueError: another one, keep outside (0, 1], not one of
+    keep and interval.
+    """
+    if method == "dense":
+        return dense(counted.blocks, calls)
+    if method == "dip-go-published":
+        return published_dip_go(counted.blocks)
+    if method not in INTERVAL_METHODS:
+        raise ValueError(f"there is no static method {method!r}: choose dense, dip-go-published, {', '.join(INTERVAL_METHODS)}")
+    if (keep is None) == (interval is None):
+        raise ValueError(f"{method} needs either keep or interval, got keep={keep} and interval={interval}: give one of them")
+    if interval is not None:
+        return INTERVAL_METHODS[method](counted.blocks, calls, interval)
+    wanted = check_keep(keep)
+    made = (INTERVAL_METHODS[method](counted.blocks, calls, n) for n in range(1, calls + 1))
+    return min(made, key=lambda schedule: abs(counted.keep(schedule) - wanted))
+
+
+def check_keep(keep: float | None) -> float:
+    """`keep`, where it is in (0, 1]; ValueError otherwise."""
+    if keep is None or not 0 < keep <= 1:
+        raise ValueError(f"keep is the fraction of the cost kept, above 0 and at most 1; got {keep}: try 0.5")
+    return keep

@@ -1,0 +1,187 @@
+"""What each cell of a schedule does with the cache. All of it is known before the first call, so nothing is kept too long."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from secateur.denoiser.blocks import Blocks, needed
+from secateur.denoiser.patch import Patch
+from secateur.schedule.schedule import LINES, Schedule
+
+Key = tuple[int, int]  # branch, block
+
+
+class Act(Enum):
+    """What a cell does: computes, computes for later, gives what was kept, does so for the last time, or is never looked at."""
+
+    RUN = "run"
+    KEEP = "run and keep"
+    AHEAD = "run, read ahead along the line from what was kept, and drop that"
+    REUSE = "reuse"
+    LAST = "reuse and drop"
+    DEAD = "dead"
+
+
+def acts(schedule: Schedule, blocks: Blocks, *, start: int = 0) -> tuple[tuple[Act, ...], ...]:
+    """T − start rows of L + 1 acts, the last one the denoiser's own; call `start`, the first of an image, runs everything."""
+    first = (Act.RUN,) * (len(blocks) + 1)
+    rows = [first, *(reads(schedule.runs(t), blocks) for t in range(start + 1, schedule.calls))]
+    kinds = (*blocks.reuse, schedule.hold)
+    columns = [with_cache(column, pairs=kind in LINES) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
+    if schedule.ahead is not None:
+        columns[-1] = [act_ahead(schedule.ahead[t:]) for t in range(start, schedule.calls)]
+    return tuple(zip(*columns, strict=True))
+
+
+def act_ahead(ahead: Sequence[float]) -> Act:
+    """What the denoiser does at the first of these calls, each of which reads a line through two outputs so far ahead."""
+    if any(ahead[1:2]):
+        return Act.KEEP
+    return Act.AHEAD if ahead[0] else Act.RUN
+
+
+def reads(run: Sequence[bool], blocks: Blocks) -> tuple[Act, ...]:
+    """RUN, REUSE or DEAD for each block and for the denoiser, (L + 1,), at one call."""
+    if not any(run):
+        return (*[Act.DEAD] * len(blocks), Act.REUSE)
+    read = needed(run, blocks)
+    cells = (Act.DEAD if not n else Act.RUN if r else Act.REUSE for r, n in zip(run, read, strict=True))
+    return (*cells, Act.RUN)
+
+
+def with_cache(column: Sequence[Act], *, pairs: bool = False) -> list[Act]:
+    """One block's acts over the calls, now saying where to keep (somebody reuses it before it runs again) and where to drop.
+
+    pairs: what is reused is made of the last two runs, so that each is read until the run after the next.
+    """
+    later = next_later = False  # reused before it runs again, and after that before it runs once more
+    found = []
+    for act in reversed(column):
+        wanted = later or (pairs and next_later)
+        if act is Act.RUN:
+            found.append(Act.KEEP if wanted else Act.RUN)
+            later, next_later = False, later
+        elif act is Act.REUSE:
+            found.append(Act.REUSE if wanted else Act.LAST)
+            later = True
+        else:
+            found.append(act)
+    return found[::-1]
+
+
+class Cache:
+    """What was computed and will be read again. `bytes` now and `peak_bytes` ever count each storage once.
+
+    copies: keep and give copies, for those who write into what they get (T2I-Adapter, FreeU, CUDA graphs).
+    """
+
+    def __init__(self, names: Sequence[str], *, copies: bool = False):
+        self.names, self.copies = (*names, "the denoiser"), copies
+        self.bytes = self.peak_bytes = 0
+        self._kept: dict[Key, tuple[Any, tuple[int, ...]]] = {}
+        self._holders: Counter[int] = Counter()
+
+    def put(self, key: Key, value: Any) -> None:
+        """Keep a value that will be taken."""
+        value = copied(value) if self.copies else value
+        if key in self._kept:
+            self.drop(key)
+        self._kept[key] = value, versions(value)
+        for storage, size in storages(value).items():
+            self.bytes += 0 if self._holders[storage] else size
+            self._holders[storage] += 1
+        self.peak_bytes = max(self.peak_bytes, self.bytes)
+
+    def get(self, key: Key) -> Any:
+        """The value kept, or None."""
+        return self._kept[key][0] if key in self._kept else None
+
+    def take(self, key: Key, *, last: bool) -> Any:
+        """The value kept, dropped if this is the last time; RuntimeError if somebody has written into it."""
+        value, seen = self._kept[key]
+        if versions(value) != seen:
+            raise RuntimeError(
+                f"what {self.names[key[1]]} gave was changed in place by what reads it (T2I-Adapter and FreeU do that): apply "
+                "the schedule with copies=True"
+            )
+        if last:
+            self.drop(key)
+        return copied(value) if self.copies and not last else value
+
+    def drop(self, key: Key) -> None:
+        """Forget one value."""
+        value, _ = self._kept.pop(key)
+        for storage, size in storages(value).items():
+            self._holders[storage] -= 1
+            self.bytes -= 0 if self._holders[storage] else size
+
+    def clear(self, branch: int | None = None) -> None:
+        """Forget everything, or all of one branch; the peak stays."""
+        for key in [k for k in self._kept if branch in (None, k[0])]:
+            self.drop(key)
+
+
+def tensors(nest: Any) -> list[Tensor]:
+    """Every tensor in a nest of tuples, lists, dicts and diffusers outputs."""
+    return [x for x in tree_leaves(nest) if torch.is_tensor(x)]
+
+
+def copied(nest: Any) -> Any:
+    return tree_map_only(Tensor, torch.clone, nest)
+
+
+def versions(nest: Any) -> tuple[int, ...]:
+    """How often each tensor was written into; inference tensors do not count that."""
+    return tuple(x._version for x in tensors(nest) if not x.is_inference())
+
+
+def storages(nest: Any) -> dict[int, int]:
+    """Bytes of every storage in a nest, by identity: two views of one storage are one."""
+    held = (x.untyped_storage() for x in tensors(nest))
+    return {storage._cdata: storage.nbytes() for storage in held}
+
+
+def ghost(nest: Any) -> Any:
+    """A nest of this one's shapes for those who never look: no memory, and NaN all over, so that a look could not be missed."""
+    return tree_map_only(Tensor, _ghost, nest)
+
+
+def _ghost(x: Tensor) -> Tensor:
+    return x.new_full((), float("nan") if x.is_floating_point() else 0).expand(x.shape)
+
+
+def block_bytes(denoiser: nn.Module, blocks: Blocks, inputs: Mapping[str, Any]) -> tuple[int, ...]:
+    """Bytes of what each block gives in one call, and of the denoiser's output last, (L + 1,); a meta denoiser will do."""
+    found: dict[int, int] = {}
+
+    def call(t, i, run, inputs):
+        out = run()
+        found[i] = sum(storages(out).values())
+        return out
+
+    with torch.no_grad(), Patch(denoiser, blocks.names, call):
+        out = denoiser(**inputs)
+    return (*(found[i] for i in range(len(blocks))), sum(storages(out).values()))
+
+
+def peak_cached_bytes(schedule: Schedule, blocks: Blocks, sizes: Sequence[int]) -> int:
+    """Most bytes that one branch of a SubNet keeps at any time. sizes: (L + 1,), see `block_bytes`.
+
+    Keeping every block's output instead takes sum(sizes).
+    """
+    kinds, held, peak = (*blocks.reuse, schedule.hold), [0] * len(sizes), 0
+    for row in acts(schedule, blocks):
+        for i, (act, size, kind) in enumerate(zip(row, sizes, kinds, strict=True)):
+            if act is Act.KEEP:
+                held[i] = 2 * size if held[i] and kind in LINES else size  # the last output, and how it grew
+            elif act in (Act.LAST, Act.AHEAD):
+                held[i] = 0
+            peak = max(peak, sum(held))
+    return peak

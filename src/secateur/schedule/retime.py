@@ -1,0 +1,80 @@
+"""retime(schedule, old, new, calls=…): a schedule carried over to another number of calls, or another scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from secateur.pipeline.solvers import begun, draws_noise, remembers
+from secateur.schedule.schedule import REUSE, Schedule, scheduler_signature
+
+
+def retime(schedule: Schedule, old: Any, new: Any, *, calls: int) -> Schedule:
+    """The Schedule for `calls` calls of the scheduler `new` whose running rows are nearest in noise to those under `old`.
+
+    Every row that runs something goes to a call of its own, in the same order, so that the timesteps move least in the sum
+    of squares; the others are held. old: the scheduler that the schedule is for. It is not searched again: measure it.
+    ValueError where the two schedulers add noise differently, where the new one's steps remember several predictions or draw
+    new noise, where the schedule chooses its timesteps (any number of calls has them already), or where `calls` are too few.
+    """
+    check(schedule, old, new)
+    before, after = timesteps(old, schedule.calls), timesteps(new, calls)
+    if draws_noise(new):
+        name = type(new).__name__
+        raise ValueError(f"{name} draws new noise at its steps, which held calls do not follow: use one that draws none")
+    running = [t for t in range(schedule.calls) if not schedule.held(t)]
+    if len(running) > calls:
+        raise ValueError(f"{len(running)} calls of the schedule run and there are {calls}: ask for {len(running)} or more")
+    places = [0, *nearest(before[running[1:]], after[1:])]
+    rows = [REUSE * len(schedule.blocks)] * calls
+    for t, place in zip(running, places, strict=True):
+        rows[place] = schedule.grid[t]
+    name, digest = scheduler_signature(new)
+    made = {**schedule.made, "retimed_from": {"calls": schedule.calls, "scheduler": type(old).__name__}}
+    return replace(schedule, grid=tuple(rows), scheduler=name, scheduler_hash=digest, made=made)
+
+
+def nearest(wanted: np.ndarray, grid: np.ndarray) -> list[int]:
+    """Which call of the grid, from 1 on, each wanted timestep gets: each its own, the squared distances least in all."""
+    from scipy.optimize import linear_sum_assignment
+
+    _, columns = linear_sum_assignment((wanted[:, None] - grid[None, :]) ** 2)  # of sorted points, which keeps their order
+    return [int(column) + 1 for column in columns]
+
+
+def timesteps(scheduler: Any, calls: int) -> np.ndarray:
+    """The timesteps of so many steps, (T,), shifted by mu = 1 where that is dynamic; ValueError where they are other calls."""
+    grid = begun(scheduler, calls)
+    if len(grid.timesteps) != calls:
+        raise ValueError(
+            f"{type(scheduler).__name__} makes {len(grid.timesteps)} calls in {calls} steps: use one with a call a step"
+        )
+    return np.array([float(t) for t in grid.timesteps])
+
+
+def check(schedule: Schedule, old: Any, new: Any) -> None:
+    """Nothing; ValueError where a schedule cannot be carried over."""
+    if schedule.timesteps is not None:
+        raise ValueError(f"the schedule chooses its {len(schedule.timesteps)} timesteps, whatever the steps: use it as it is")
+    if schedule.scheduler_hash not in (None, digest := scheduler_signature(old)[1]):
+        raise ValueError(
+            f"the schedule is for a scheduler of hash {schedule.scheduler_hash} and the old one has {digest}: pass that"
+        )
+    if not np.array_equal(noise(old), noise(new)):
+        pair = type(old).__name__, type(new).__name__
+        both = f"the two {pair[0]}s" if pair[0] == pair[1] else " and ".join(pair)
+        raise ValueError(f"{both} add noise differently, so calls of one are none of the other's: search for the new one")
+    if memory := remembers(new):
+        raise ValueError(
+            f"{type(new).__name__} makes its steps of {memory} predictions and would take held ones for new: fold()"
+        )
+
+
+def noise(scheduler: Any) -> np.ndarray:
+    """What says how much noise there is at a timestep: ᾱ, or the training sigmas of flow matching."""
+    if hasattr(scheduler, "alphas_cumprod"):
+        return np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
+    fresh = type(scheduler).from_config(scheduler.config)
+    return np.asarray(fresh.sigmas, dtype=np.float64)

@@ -1,0 +1,10 @@
+"""DiP-GO (arXiv 2410.16942): a small network makes a gate for every cell, trained by few gradient updates through the pipeline.
+
+unrolled   the stock pipeline, unrolled with gradients
+supernet   the denoiser whose cells are gated between run and reuse
+pruner     the network that makes the gates
+losses     what the gates should give: nearness to the dense images, and a cost
+updates    one update, and the settings of all
+progress   checkpoints that a rerun resumes
+search     `search(pipe, trajectory, keep=...)`: an update a step
+"""

@@ -1,0 +1,151 @@
+"""search(pipe, trajectory, keep=…): which cells to run, learned by gradients through the whole pipeline.
+
+DiP-GO (arXiv 2410.16942): a small Pruner makes a gate for every cell, and is optimised so that the gated pipeline, its
+weights untouched, draws what the dense one draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateur.denoiser.macs import Macs, count
+from secateur.knapsack import budget
+from secateur.pipeline.generate import Trajectory
+from secateur.pipeline.generate import check as check_conditions
+from secateur.schedule.allocate import allocate
+from secateur.schedule.apply import component
+from secateur.schedule.baselines import check_keep
+from secateur.schedule.fit import check_start
+from secateur.schedule.schedule import Schedule, scheduler_signature
+from secateur.schedule.scores import Scores
+from secateur.searching.dip_go import progress
+from secateur.searching.dip_go.progress import Progress
+from secateur.searching.dip_go.unrolled import check_pipe
+from secateur.searching.dip_go.updates import Settings, Task, begun, denoiser_branches, kept, update
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from diffusers import DiffusionPipeline
+
+PAPER = Settings()
+
+
+@dataclass(frozen=True, eq=False)
+class SearchStep:
+    """A search after `number` updates.
+
+    losses: of the last update: "consistency" L_c, "sparsity" L_s, and "total", what was minimised. kept_linear,
+    kept_attention: fraction of the dense MACs that the Pruner's own gates keep, in either convention. schedule: a closed one
+    within the budget, from the scores by the paper's bisection. scores: how surely the Pruner keeps each cell.
+    """
+
+    number: int
+    losses: Mapping[str, float]
+    kept_linear: float
+    kept_attention: float
+    schedule: Schedule
+    scores: Scores
+
+
+def search(
+    pipe: DiffusionPipeline,
+    trajectory: Trajectory,
+    *,
+    keep: float,
+    macs: Macs | None = None,
+    settings: Settings = PAPER,
+    start: Schedule | None = None,
+    folder: str | Path | None = None,
+    save_every: int = 50,
+    accelerator: Accelerator | None = None,
+) -> Iterator[SearchStep]:
+    """SearchSteps, one an update, each with a Schedule whose MACs are at most `keep` of the dense ones.
+
+    trajectory: prompts or labels, and how the pipe is called; see `calibration.record`. macs: of the denoiser, with the blocks
+    to choose among; by default `macs.count(denoiser)`. start: a Schedule that the gates begin at, reusing as it says. folder:
+    where the search is saved every so many updates and at the end; made again with the same arguments it goes on from there,
+    and first yields the step that was saved. accelerator: each batch is spread over its processes, which changes no result;
+    losses go to its trackers. Between two steps the pipe is as it was, and free for other use. ValueError, TypeError:
+    arguments that do not fit, each in a sentence.
+    """
+    macs = count(component(pipe)) if macs is None else macs
+    if start is not None:
+        check_start(start)
+        macs.check(start)
+        macs = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
+    task = Task(pipe, trajectory, check_keep(keep), macs, settings, start, accelerator)
+    check(task)
+    if save_every < 1:
+        raise ValueError(f"found save_every={save_every}, wanted the updates from one saving to the next: give 1 or more")
+    return steps(task, None if folder is None else Path(folder), save_every)
+
+
+def check(task: Task) -> None:
+    """Nothing; ValueError or TypeError where a search could not be made."""
+    trajectory, start, whole = task.trajectory, task.start, task.macs.call(attention=task.settings.attention)
+    check_pipe(task.pipe)
+    task.macs.check_convention(attention=task.settings.attention)
+    check_conditions(task.pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=1, call=trajectory.options)
+    if task.calls < 2:
+        raise ValueError(f"the trajectory has {task.calls} denoiser calls, and the first one runs whole: record more steps")
+    budget([whole] * (task.calls - 1), keep=task.keep, rest=whole)
+    if start is not None and start.timesteps not in (None, trajectory.timesteps):
+        raise ValueError("the schedule to start at chooses other timesteps than the trajectory has: record one by it")
+
+
+def steps(task: Task, folder: Path | None, save_every: int) -> Iterator[SearchStep]:
+    """The SearchSteps of a task that has been checked."""
+    now, last, known = begun(task), task.settings.steps, arguments(task)
+    now = progress.load(now, folder, arguments=known) if folder else now
+    if now.number:
+        yield step_of(task, now)
+    chains = denoiser_branches(task) if now.number < last else 1
+    while now.number < last:
+        update(task, now, chains)
+        if folder and is_main(task) and (now.number % save_every == 0 or now.number == last):
+            progress.save(now, folder, arguments=known)
+        step = step_of(task, now)
+        if task.accelerator is not None:
+            shares = {"kept_linear": step.kept_linear, "kept_attention": step.kept_attention}
+            task.accelerator.log({**now.losses, **shares}, step=now.number)
+        yield step
+
+
+def step_of(task: Task, now: Progress) -> SearchStep:
+    """The record of a search as it stands."""
+    made = {"method": "dip-go", "keep": float(task.keep), "updates": now.number, **asdict(task.settings)}
+    values, signature = now.pruner.importance().cpu().numpy(), scheduler_signature(task.pipe.scheduler)
+    scores = Scores(values, task.macs, *signature, made)
+    schedule = allocate(scores, keep=task.keep, method="bisection", attention=task.settings.attention)
+    if task.start is not None:
+        schedule = replace(schedule, timesteps=task.start.timesteps, hold=task.start.hold)
+    return SearchStep(now.number, dict(now.losses), *kept(task, now.pruner), schedule, scores)
+
+
+def arguments(task: Task) -> dict[str, Any]:
+    """What must be the same for a search to go on, as JSON."""
+    t, blocks = task.trajectory, task.macs.blocks
+    return {
+        "keep": float(task.keep),
+        **asdict(task.settings),
+        "denoiser": [blocks.denoiser, blocks.granularity, *blocks.reuse],
+        "macs": [*task.macs.linear, *task.macs.attention],
+        "scheduler": list(scheduler_signature(task.pipe.scheduler)),
+        "start": [*task.start.grid, task.hold] if task.start else None,
+        "conditions": digest(repr(t.conditions).encode()),
+        "trajectory": digest(repr((t.seeds, t.timesteps, sorted(t.options.items()))).encode()),  # images vary by rounding
+    }
+
+
+def digest(content: bytes) -> str:
+    """A short hash."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def is_main(task: Task) -> bool:
+    """Whether this process writes the files."""
+    return task.accelerator is None or task.accelerator.is_main_process

@@ -1,0 +1,273 @@
+"""supernet(denoiser, gates, blocks): the denoiser whose every cell mixes run and reuse, differentiably in its gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint as checkpointed
+
+from secateur.denoiser.blocks import Blocks
+from secateur.denoiser.families import bare, class_name
+from secateur.denoiser.patch import Inputs, Patch, Run
+from secateur.denoiser.streams import Stream, leads, minus, plus, streams
+from secateur.schedule.cache import versions
+from secateur.schedule.schedule import LINES
+
+ROUNDING = 1e-3  # a straight-through gate, hard − soft + soft, misses 0 and 1 by the rounding of its dtype
+
+Kept = dict[int, tuple[Any, tuple[int, ...]]]  # block → what it reuses, and how often that had been written into
+
+
+@dataclass(frozen=True)
+class Call:
+    """One denoiser call: its gates (L + 1,), what the call before it left, and what it leaves to the next one.
+
+    lead: see `reuse.leads`.
+    """
+
+    gates: Sequence[Tensor]
+    before: Kept
+    lead: float = 0.0
+    after: Kept = field(default_factory=dict)
+
+
+class SuperNet:
+    """A denoiser with a gate on every cell, until `remove()` or the end of a `with`. Made by `supernet`.
+
+    gates: (T, L), read at the first call of each image: they may be changed, or replaced, before a `restart()`.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        gates: Tensor,
+        blocks: Blocks,
+        *,
+        branches: int = 1,
+        checkpoint: bool = False,
+        hold: str = "output",
+    ):
+        self.gates, self.blocks, self.branches, self.checkpoint = gates, blocks, branches, checkpoint
+        self._streams = [*streams(denoiser, blocks), ()]
+        self._lines = [kind in LINES for kind in (*blocks.reuse, hold)]
+        self._hold = hold
+        self._wakes = hold == "output" and all(blocks.reuse[i] == "output" for i in blocks.sinks)
+        self._rows: Sequence[Sequence[Tensor]] = ()
+        self._leads: Sequence[float] = ()
+        self._past: dict[int, Kept] = {}
+        self._now: Call | None = None
+        self._patch = Patch(denoiser, blocks.names, self._cell, root=self._root, owner=self)
+        self._alive = True
+
+    def restart(self) -> None:
+        """Begin a new image, which sees nothing of the last one."""
+        self._patch.restart()
+        self._rows, self._past = (), {}
+
+    def remove(self) -> None:
+        """Leave the denoiser as it was before; may be called twice. With checkpoint=True, not before `backward()`."""
+        self._alive = False
+        self._patch.remove()
+        self.restart()
+
+    def _root(self, n: int, run: Run, inputs: Inputs) -> Any:
+        t, branch = divmod(n, self.branches)
+        if n == 0:
+            gates = cell_gates(self.gates, self.blocks)
+            self._rows = [row.unbind() for row in gates.unbind()]
+            self._leads = leads([False, *(gates[1:, -1] < 0.5).tolist()], self._hold)  # soft ones: as they would be cut (ours)
+        if t >= len(self._rows):
+            raise ValueError(
+                f"this is call {t + 1} of gates for {len(self._rows)}: restart() for a new image, or give more rows"
+            )
+        evaluate = partial(self._evaluate, Call(self._rows[t], self._past.get(branch, {}), self._leads[t]), run, inputs)
+        out, self._past[branch] = checkpointed(evaluate, use_reentrant=False) if self.checkpoint else evaluate()
+        return out
+
+    def _evaluate(self, call: Call, run: Run, inputs: Inputs) -> tuple[Any, Kept]:
+        """What the call gives and what it leaves. A recomputation in backward() begins here: it sees the gates and the past
+        that the call first saw, and changes nothing."""
+        if not self._alive:
+            raise RuntimeError("the SuperNet was removed before backward() recomputed its calls: call backward() first")
+        now = Call(call.gates, call.before, call.lead)
+        outer, self._now = self._now, now
+        try:
+            return self._mixed(now, len(self.blocks), run, inputs), now.after
+        finally:
+            self._now = outer
+
+    def _cell(self, t: int, i: int, run: Run, inputs: Inputs) -> Any:
+        assert self._now is not None  # a block only ever runs inside the denoiser
+        return self._mixed(self._now, i, run, inputs)
+
+    def _mixed(self, call: Call, i: int, run: Run, inputs: Inputs) -> Any:
+        """What cell i gives, and the next call reuses: g·B(x) + (1 − g)·y of DiP-GO (arXiv 2410.16942), section 3."""
+        before, new = self._take(call, i) if i in call.before else None, run()
+        if self._lines[i]:
+            out, kept = mixed_line(call.gates[i], new, before, on=call.lead if i == len(self.blocks) else 0.0)
+        else:
+            out, kept = mixed_last(call.gates[i], new, before, self._streams[i], inputs)
+        call.after[i] = kept, versions(kept)
+        return awake(call.gates[i], new, out) if i == len(self.blocks) and self._wakes else out
+
+    def _take(self, call: Call, i: int) -> Any:
+        value, seen = call.before[i]
+        if versions(value) != seen:
+            name = (*self.blocks.names, "the denoiser")[i]
+            raise RuntimeError(
+                f"what {name} gave was changed in place by what reads it (T2I-Adapter and FreeU do that): leave those out"
+            )
+        return value
+
+    def __enter__(self) -> SuperNet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def supernet(
+    denoiser: nn.Module,
+    gates: Tensor,
+    blocks: Blocks,
+    *,
+    branches: int = 1,
+    checkpoint: bool = False,
+    hold: str = "output",
+) -> SuperNet:
+    """A SuperNet: until its `remove()`, or the end of a `with`, every cell of the denoiser mixes run and reuse by its gate.
+
+    gates: (T, L) in [0, 1], 1 = run, floating, differentiable; call 0 runs everything, whatever its row says. With gates of
+    0 and 1 this computes what a SubNet computes for that grid, see `cell_gates`. Every denoiser call is the next one:
+    `restart()` before each further image. branches: denoiser calls a step where guidance makes several of them, each
+    reusing its own. checkpoint: keep of each call only what it reuses and gives, and compute it again in backward(). hold:
+    what the denoiser gives at a held call, see `Schedule`.
+    ValueError: gates or blocks that do not fit.
+    """
+    denoiser = bare(denoiser)
+    if class_name(denoiser) != blocks.denoiser:
+        raise ValueError(
+            f"the blocks are of a {blocks.denoiser} and this is a {class_name(denoiser)}: take its own from find_blocks"
+        )
+    check_gates(gates, blocks)
+    if branches < 1:
+        raise ValueError(f"found branches={branches}, wanted the denoiser calls that make one step: give 1 or more")
+    return SuperNet(denoiser, gates, blocks, branches=branches, checkpoint=checkpoint, hold=hold)
+
+
+def check_gates(gates: Tensor, blocks: Blocks) -> None:
+    """Nothing; ValueError where gates are not one float in [0, 1] a cell."""
+    if gates.ndim != 2 or gates.shape[1] != len(blocks) or not len(gates) or not gates.is_floating_point():
+        raise ValueError(
+            f"found {gates.dtype} gates of shape {tuple(gates.shape)}, wanted floats of shape (T, {len(blocks)}): one a cell"
+        )
+    low, high = gates.detach().aminmax()
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN is neither
+        raise ValueError(f"found gates from {low:.4g} to {high:.4g}, wanted 0 (reuse) to 1 (run): use a sigmoid or a clamp")
+
+
+def cell_gates(gates: Tensor, blocks: Blocks) -> Tensor:
+    """The gates that every cell and, last, the denoiser itself mix by, (T, L + 1): `closed`, and the largest of each row.
+
+    The last column, ours, makes a row of zeros hold the whole previous output, as a Schedule's row without '#' does.
+    """
+    return torch.cat((closed(gates, blocks), entered(gates).unsqueeze(1)), dim=1)
+
+
+def entered(gates: Tensor) -> Tensor:
+    """The largest gate of each row, (T,), with a gradient for the gates alone that could change it (ours).
+
+    Where several are 1, each could go and the call would still be entered; where all are 0, each could enter it. Shared
+    among equal gates, the gradient would make a block seem of use that does nothing.
+    """
+    most = gates.amax(dim=1, keepdim=True)
+    able = (gates == most) & ((most == 0) | ((gates == most).sum(dim=1, keepdim=True) == 1))
+    return most.detach().squeeze(1) + (able * (gates - gates.detach())).sum(dim=1)
+
+
+def closed(gates: Tensor, blocks: Blocks) -> Tensor:
+    """Gates (T, L), none above the largest gate of those who read what the cell gives: `blocks.live`, differentiably.
+
+    DiP-GO (arXiv 2410.16942), section 3: a producer left without consumers takes the gate of the one that left it. Ours:
+    which one that is where there are several (the last to leave has the largest gate), and gates between 0 and 1.
+    """
+    columns, last = gates.unbind(dim=1), len(blocks)
+    read, run = {}, {}  # of each block, (T,)
+    for i in reversed(range(last)):  # who reads a block comes after it
+        readers = [c for c in range(i + 1, last) if i in blocks.producers[c]]
+        reading = [read[c] if blocks.reuse[c] == "residual" else run[c] for c in readers]
+        alone = torch.full_like(columns[i], i in blocks.sinks)
+        read[i] = largest(reading) if reading and i not in blocks.sinks else alone
+        # Not torch.minimum: at a tie, which is most of a grid of 0 and 1, it halves the gradient of the block's own gate.
+        run[i] = torch.where(columns[i] <= read[i], columns[i], read[i])
+    return torch.stack([run[i] for i in range(last)], dim=1)
+
+
+def largest(parts: Sequence[Tensor]) -> Tensor:
+    """The largest of several gates, elementwise; equal ones share its gradient."""
+    return torch.stack(tuple(parts)).amax(dim=0)
+
+
+def mixed_last(gate: Tensor, new: Any, old: Any, found: tuple[Stream, ...], inputs: Inputs) -> tuple[Any, Any]:
+    """What a cell gives that reuses its last output or residual, and what it leaves; old is None at the first call."""
+    kept = minus(new, found, inputs)
+    if old is None:
+        return new, kept
+    # A residual is mixed by itself, and not as y − x, so that what is reused often does not drift by rounding.
+    out = mix(gate, new, plus(old, found, inputs))
+    return out, mix(gate, kept, old) if found else out
+
+
+def mixed_line(gate: Tensor, new: Any, old: Any, *, on: float = 0.0) -> tuple[Any, Any]:
+    """What a cell gives that extrapolates, and what it leaves: its last run, how much that grew by a call, its age in calls.
+
+    With gates of 0 and 1 these are `reuse.line`; in between, each of the three is mixed by itself (ours). on: how many calls
+    ahead the line is read.
+    """
+    if old is None:
+        return new, (new, tree_map(nothing, new), torch.zeros_like(gate))
+    value, slope, age = old
+    age = age + 1
+    grown = mix_trees(lambda y, x: (y - x) / age.to(y), new, value)
+    reused = mix_trees(lambda y, d: y + d * (age + on).to(y), value, slope)
+    return mix(gate, new, reused), (mix(gate, new, value), mix(gate, grown, slope), (1 - gate) * age)
+
+
+def awake(gate: Tensor, new: Any, out: Any) -> Any:
+    """What the denoiser gives; where its own gate is 0, with the gradient that the blocks' gates have in an entered call.
+
+    Ours: by the product rule a held call, all of whose gates are 0, would have none, and could never come back. Where every
+    sink reuses its output, a call entered with all gates 0 gives what a held one does, so it is the gradient that is wanted.
+    """
+    return mix_trees(lambda a, y: y + (gate == 0).to(a.device) * (a - a.detach()), new, out)
+
+
+def nothing(x: Any) -> Any:
+    return torch.zeros_like(x) if torch.is_tensor(x) else x
+
+
+def mix_trees(rule: Callable[[Tensor, Tensor], Tensor], first: Any, second: Any) -> Any:
+    """The rule on every pair of tensors of two nests; what is no tensor comes from the first one."""
+    return tree_map(lambda a, b: rule(a, b) if torch.is_tensor(a) else a, first, second)
+
+
+def mix(gate: Tensor, new: Any, old: Any) -> Any:
+    """gate · new + (1 − gate) · old over two nests of one structure; what is no tensor comes from the new one."""
+    return tree_map(partial(_mix, gate), new, old)
+
+
+def _mix(gate: Tensor, new: Any, old: Any) -> Any:
+    if not torch.is_tensor(new):
+        return new
+    if new.shape != old.shape:
+        raise ValueError(
+            f"this call gives {tuple(new.shape)} and the one before it gave {tuple(old.shape)}: restart() before a new image"
+        )
+    gate = gate.to(new.device)
+    return gate * new + (1 - gate) * old

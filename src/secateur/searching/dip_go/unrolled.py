@@ -1,0 +1,102 @@
+"""A stock pipeline's own sampling loop with gradients: what its decoder gave, and a pipe that is left as it was."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from secateur.denoiser.families import bare
+from secateur.denoiser.patch import intercept
+from secateur.pipeline import generate as generating
+from secateur.pipeline import pipes
+from secateur.schedule.apply import component
+from secateur.schedule.fit import check_offload
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def decoded(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Sequence[int], **call: Any) -> Tensor:
+    """Images (B, 3, H, W) as the pipe's VAE decodes them, float32, about [−1, 1], with gradients where those are enabled.
+
+    The loop is diffusers' own, `type(pipe).__call__` without its no_grad; conditions, seeds and call are as for
+    `calibration.generate`. Ours: the global generator is seeded too and put back, for DiTPipeline hands its scheduler none.
+    ValueError where the pipe decodes nothing.
+    """
+    taken: list[Tensor] = []
+
+    def decode(original, *args, **kwargs):
+        out = original(*args, **kwargs)
+        taken.append(out[0])
+        return tree_map_only(Tensor, Tensor.detach, out)  # so that the pipe may turn it into numpy
+
+    asked = generating.arguments(conditions, seeds=seeds, call=call)
+    with ExitStack() as stack:
+        stack.enter_context(generating.quiet(pipe))
+        stack.enter_context(pipes.scheduled(pipe, None, {}))  # multistep schedulers hold on to what they saw, graph and all
+        stack.enter_context(torch.random.fork_rng([pipe.device] if pipe.device.type == "cuda" else []))
+        stack.callback(intercept(pipe.vae, "decode", decode).remove)
+        torch.manual_seed(int(seeds[0]))
+        inspect.unwrap(type(pipe).__call__)(pipe, **asked, output_type="pt")
+    if not taken:
+        raise ValueError(
+            f"{type(pipe).__name__} decoded nothing by its vae: a search needs a pipe that turns latents into images"
+        )
+    return taken[-1].float()
+
+
+def branches(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Sequence[int], calls: int, **call: Any) -> int:
+    """Denoiser calls in each of `calls` steps, counted in one dense image: 2 where guidance makes a call of its own.
+
+    ValueError where that is no whole number, or where the image holds NaN.
+    """
+    entered = 0
+
+    def count(original, *args, **kwargs):
+        nonlocal entered
+        entered += 1
+        return original(*args, **kwargs)
+
+    handle = intercept(bare(component(pipe)), "forward", count)
+    try:
+        with torch.no_grad():
+            images = decoded(pipe, conditions, seeds=seeds, **call)
+    finally:
+        handle.remove()
+    if not images.isfinite().all():
+        raise ValueError("the dense pipe draws images with NaN or infinity in them: check its weights and its dtype")
+    if not entered or entered % calls:
+        raise ValueError(f"found {entered} denoiser calls in {calls} steps, wanted as many in each: leave out what varies them")
+    return entered // calls
+
+
+@contextmanager
+def frozen(pipe: DiffusionPipeline) -> Iterator[None]:
+    """No parameter of the pipe takes a gradient meanwhile; those that did take them again afterwards."""
+    parts = (part for part in pipe.components.values() if isinstance(part, nn.Module))
+    found = [p for part in parts for p in part.parameters() if p.requires_grad]
+    for parameter in found:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in found:
+            parameter.requires_grad_(True)
+
+
+def check_pipe(pipe: DiffusionPipeline) -> None:
+    """Nothing; ValueError where gradients could not flow through a pipe: offloaded, or in float16."""
+    denoiser = component(pipe)
+    check_offload(bare(denoiser))
+    if any(hasattr(getattr(part, "_hf_hook", None), "prev_module_hook") for part in pipe.components.values()):
+        raise ValueError(
+            "the pipe moves its parts on and off the device, and gradients need them all there: remove_all_hooks(), to(device)"
+        )
+    if next(denoiser.parameters()).dtype is torch.float16:
+        raise ValueError("the pipe is in float16, where gradients underflow: load it in bfloat16 or float32")

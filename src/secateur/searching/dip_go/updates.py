@@ -1,0 +1,238 @@
+"""One update of a search: samples drawn, the gated pipeline unrolled, the Pruner moved. DiP-GO (arXiv 2410.16942), Eq. 3."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.denoiser.macs import Macs
+from secateur.pipeline.generate import Trajectory
+from secateur.schedule import baselines
+from secateur.schedule.apply import component
+from secateur.schedule.schedule import Schedule
+from secateur.searching.dip_go import losses
+from secateur.searching.dip_go.progress import OPTIMIZERS, Progress
+from secateur.searching.dip_go.pruner import Pruner
+from secateur.searching.dip_go.supernet import supernet
+from secateur.searching.dip_go.unrolled import branches, decoded, frozen
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from diffusers import DiffusionPipeline
+
+SLACK = 1.1  # the kept MACs may grow to this many times `keep` before the sparsity loss presses again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to search; the defaults are the paper's, and where it says nothing its public code's.
+
+    steps: updates. batch_size: samples at once, over all processes; accumulation: batches summed up for one update.
+    lr: at the first update, from where a cosine leads to 0; optimizer: "sgd" or "adam"; clip: longest gradient, or None.
+    alpha: weight of the sparsity loss; weighted=False leaves γ out of it; attention: count the attention products too.
+    loss: of the images, "ssim", "l1", "l2" or several joined by "+". fresh: new noise for every sample, and the dense image
+    drawn for it; otherwise the trajectory's own seeds and images. bf16: autocast to bfloat16. encoder, width: of the Pruner.
+    seed: of the Pruner, and of the order of the conditions and the noise.
+    """
+
+    steps: int = 1000
+    batch_size: int = 1
+    accumulation: int = 1
+    lr: float = 0.1
+    optimizer: str = "sgd"
+    clip: float | None = 1.0
+    alpha: float = 1.0
+    weighted: bool = True
+    attention: bool = False
+    loss: str = "ssim"
+    fresh: bool = True
+    bf16: bool = False
+    encoder: str = "attention"
+    width: int = 512
+    seed: int = 0
+
+    def __post_init__(self):
+        losses.terms(self.loss)
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"there is no optimizer {self.optimizer!r}: choose {' or '.join(OPTIMIZERS)}")
+        least = {"steps": 1, "batch_size": 1, "accumulation": 1, "lr": 0, "alpha": 0, "seed": 0}
+        if wrong := [name for name, limit in least.items() if not getattr(self, name) >= limit]:
+            raise ValueError(f"found {wrong[0]}={getattr(self, wrong[0])}, wanted {least[wrong[0]]} or more: change it")
+
+    @property
+    def samples(self) -> int:
+        """Samples of one update."""
+        return self.batch_size * self.accumulation
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What one search works on."""
+
+    pipe: DiffusionPipeline
+    trajectory: Trajectory
+    keep: float
+    macs: Macs
+    settings: Settings
+    start: Schedule | None
+    accelerator: Accelerator | None
+
+    @property
+    def calls(self) -> int:
+        """T, the denoiser calls of one image."""
+        return len(self.trajectory.timesteps)
+
+    @property
+    def hold(self) -> str:
+        """What the denoiser gives at a held call, see `Schedule`."""
+        return self.start.hold if self.start else "output"
+
+
+def begun(task: Task) -> Progress:
+    """The progress of a search before its first update."""
+    s, size = task.settings, len(task.macs.blocks)
+    pruner = Pruner(task.calls, size, encoder=s.encoder, width=s.width, start=task.start, seed=s.seed).to(task.pipe.device)
+    pressing = presses(True, kept(task, pruner)[s.attention], task.keep)
+    return Progress(pruner, OPTIMIZERS[s.optimizer](pruner.parameters(), lr=s.lr), pressing)
+
+
+def denoiser_branches(task: Task) -> int:
+    """Denoiser calls a step; see `loops.branches`."""
+    t = task.trajectory
+    with frozen(task.pipe), precision(task):
+        return branches(task.pipe, t.conditions[:1], seeds=t.seeds[:1], calls=task.calls, **t.options)
+
+
+def update(task: Task, now: Progress, chains: int) -> None:
+    """Minimise L_c + α L_s once, or L_c alone where the sparsity loss does not press."""
+    s, gates = task.settings, now.pruner.gates()
+    grad, consistency = consistency_gradient(task, gates.detach(), first=now.number * s.samples, chains=chains)
+    sparsity = losses.sparsity(gates, shares(task))
+    press = s.alpha * now.pressing
+    now.optimizer.zero_grad()
+    torch.autograd.backward([gates, press * sparsity], [grad, None])
+    if s.clip is not None:
+        torch.nn.utils.clip_grad_norm_(now.pruner.parameters(), s.clip)
+    for group in now.optimizer.param_groups:
+        group["lr"] = s.lr * (1 + math.cos(math.pi * now.number / s.steps)) / 2
+    now.optimizer.step()
+    now.number += 1
+    now.pressing = presses(now.pressing, kept(task, now.pruner)[s.attention], task.keep)
+    now.losses = {
+        "consistency": consistency,
+        "sparsity": sparsity.item(),
+        "total": consistency + press * sparsity.item(),
+    }
+
+
+def consistency_gradient(task: Task, gates: Tensor, *, first: int, chains: int) -> tuple[Tensor, float]:
+    """dL_c/dg (T, L) and L_c over the samples of one update, of all processes; `first` is the number of the first one.
+
+    The Pruner comes before the gates and is the same everywhere, so this is all that processes tell one another. ValueError
+    for NaN, in all of them.
+    """
+    s, leaf, consistency = task.settings, gates.clone().requires_grad_(), 0.0
+    with frozen(task.pipe):
+        for start in range(first, first + s.samples, s.batch_size):
+            if mine := own(task, range(start, start + s.batch_size)):
+                consistency += backward(task, leaf, mine, chains)
+    grad = torch.zeros_like(gates) if leaf.grad is None else leaf.grad
+    packed = summed(task, torch.cat((grad.flatten(), grad.new_tensor([consistency]))))
+    if not packed.isfinite().all():
+        raise ValueError(
+            f"samples {first} to {first + s.samples - 1} gave NaN or infinity, in their images or on the way back: check the "
+            "pipe's weights, and load it in float32 or bfloat16"
+        )
+    return packed[:-1].view_as(gates), packed[-1].item()
+
+
+def backward(task: Task, leaf: Tensor, numbers: Sequence[int], chains: int) -> float:
+    """The share of some samples in L_c, whose gradient is added to the leaf's."""
+    s, call = task.settings, task.trajectory.options
+    conditions, seeds, target = drawn(task, numbers)
+    with precision(task):
+        if target is None:
+            with torch.no_grad():
+                target = decoded(task.pipe, conditions, seeds=seeds, **call)
+        gated = supernet(component(task.pipe), leaf, task.macs.blocks, branches=chains, checkpoint=True, hold=task.hold)
+        with gated:
+            images = decoded(task.pipe, conditions, seeds=seeds, **call)
+            check_comparable(images, target)
+            loss = losses.consistency(images, target.to(images), kind=s.loss).sum() / s.samples
+            loss.backward()
+    return loss.item()
+
+
+def check_comparable(images: Tensor, target: Tensor) -> None:
+    """Nothing; ValueError where images and their targets differ in shape, or no gradient comes from the images."""
+    if target.shape != images.shape:
+        raise ValueError(
+            f"the trajectory's images are {tuple(target.shape[1:])} and the pipe decodes {tuple(images.shape[1:])}: search "
+            "with fresh=True, which draws the dense images too"
+        )
+    if not images.requires_grad:
+        raise ValueError("no gradient comes from the images to the gates: the pipe's loop, or its VAE, turns gradients off")
+
+
+def drawn(task: Task, numbers: Sequence[int]) -> tuple[list[Any], list[int], Tensor | None]:
+    """Conditions, seeds and, unless they are fresh, dense images (B, 3, H, W) in [−1, 1] of samples by number.
+
+    The number and the settings' seed say everything, so neither processes, nor batches, nor an interruption change them.
+    """
+    t, s = task.trajectory, task.settings
+    places = [place(number, len(t.conditions), seed=s.seed) for number in numbers]
+    conditions = [t.conditions[p] for p in places]
+    if s.fresh:
+        return conditions, [int(np.random.default_rng([s.seed, 1, n]).integers(2**63)) for n in numbers], None
+    images = torch.from_numpy(t.images[places]).permute(0, 3, 1, 2)
+    return conditions, [t.seeds[p] for p in places], 2 * images - 1
+
+
+def place(number: int, size: int, *, seed: int) -> int:
+    """Which of `size` conditions a sample has: each of them once, in an order of its own every time round."""
+    epoch, position = divmod(number, size)
+    return int(np.random.default_rng([seed, 0, epoch]).permutation(size)[position])
+
+
+def precision(task: Task) -> torch.autocast:
+    """Autocast to bfloat16 where the settings ask for it."""
+    return torch.autocast(task.pipe.device.type, torch.bfloat16, enabled=task.settings.bf16)
+
+
+def shares(task: Task) -> tuple[float, ...]:
+    """γ (L,); without weights all of them 1/L (ours), so that a dense grid costs 1."""
+    size, s = len(task.macs.blocks), task.settings
+    return losses.closure_shares(task.macs, attention=s.attention) if s.weighted else (1 / size,) * size
+
+
+def presses(before: bool, share: float, keep: float) -> bool:
+    """Whether the sparsity loss counts at the next update.
+
+    The paper adds it until the kept MACs have come down to `keep`; its code asks anew at every update, so that it flickers.
+    Ours: once they are down it stays away until they have grown past SLACK × keep.
+    """
+    return share > (keep if before else SLACK * keep)
+
+
+def kept(task: Task, pruner: Pruner) -> tuple[float, float]:
+    """Fraction of the dense MACs that the pruner's own gates keep: convolutions and linear layers, and with attention."""
+    with torch.no_grad():
+        rows = (pruner.gates() > 0.5).tolist()
+    grid = baselines.closed(task.macs.blocks, rows, made={})
+    return task.macs.keep(grid), task.macs.keep(grid, attention=True)
+
+
+def own(task: Task, numbers: range) -> range:
+    """The samples of a batch that are this process's."""
+    return numbers if task.accelerator is None else numbers[task.accelerator.process_index :: task.accelerator.num_processes]
+
+
+def summed(task: Task, x: Tensor) -> Tensor:
+    """The sum over all processes, the same in each."""
+    return x if task.accelerator is None else task.accelerator.reduce(x, reduction="sum")  # pyright: ignore[reportReturnType]
