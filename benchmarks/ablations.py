@@ -24,16 +24,17 @@ from front import nearness
 
 from secateur import zoo
 from secateur.denoiser import macs
-from secateur.measuring import quality, records, report, timing
-from secateur.pipeline.generate import Trajectory, generate, record
+from secateur.measuring import quality, records, report
+from secateur.measuring.hardware import hardware
+from secateur.pipeline.generate import generate
+from secateur.pipeline.trajectory import Trajectory, first, record
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
 from secateur.searching import find, objective
 from secateur.searching.dip_go.search import search
 from secateur.searching.dip_go.updates import Settings
-from secateur.searching.local import genetic_search, random_search
-from secateur.searching.sensitivity import first
+from secateur.searching.rivals import genetic_search, random_search
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -229,7 +230,7 @@ def blank(bench: Bench, seeds: int) -> dict[str, Any]:
         "command": f"python benchmarks/ablations.py --seeds {seeds}",
         "pipe": PIPE,
         "made": "",
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "blocks": list(bench.macs.blocks.names),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + IMAGES)),
         "options": {

@@ -28,12 +28,15 @@ from matplotlib.ticker import NullFormatter
 
 from secateur import zoo
 from secateur.denoiser import macs
-from secateur.measuring import records, report, timing
-from secateur.pipeline import pipes
-from secateur.pipeline.generate import generate, record
+from secateur.measuring import records, report
+from secateur.measuring.hardware import hardware
+from secateur.pipeline import schedulers
+from secateur.pipeline.generate import generate
+from secateur.pipeline.trajectory import record
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.searching import additive, paths, refresh
+from secateur.searching import ladder as ladders
 from secateur.searching.sensitivity import response
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -53,15 +56,15 @@ def study(pipe, name: str, kind: tuple, *, sets: int, images: int) -> list[dict[
     blocks = macs.count(pipe.unet).blocks
     asked, seeds = zoo.conditions("emoji-sd", images, calibration=True)[0], range(SEED, SEED + images)
     call = {"guidance_scale": zoo.GUIDANCE["emoji-sd"], "num_inference_steps": STEPS}
-    with pipes.scheduled(pipe, scheduler, options):
-        steps = additive.levels(pipe.scheduler, 40) if scheduler else None
+    with schedulers.scheduled(pipe, scheduler, options):
+        steps = ladders.levels(pipe.scheduler, 40) if scheduler else None
         grid = replace(baselines.dense(blocks, len(steps) if steps else STEPS), timesteps=steps)
         with apply(pipe, grid, blocks=blocks):
             told = record(pipe, asked, seeds=seeds, **call)
-        ladder = additive.free(told, pipe.scheduler) if steps else additive.held(told, pipe.scheduler, hold=hold)
+        ladder = ladders.free(told, pipe.scheduler) if steps else ladders.held(told, pipe.scheduler, hold=hold)
         shown = response(pipe, told, ladder, blocks=blocks, gap=len(ladder) // 10)
         weighted = {"latents": additive.local_errors(ladder), "images": additive.local_errors(ladder, weights=shown)}
-        rows, cpu = [], timing.hardware()["cpu"]
+        rows, cpu = [], hardware()["cpu"]
         for calls in CALLS:
             best = {f"best by {w}": additive.solve(errors, calls=calls)[-1].levels for w, errors in weighted.items()}
             drawn = {f"random {k}": levels for k, levels in enumerate(spread(len(ladder), calls, sets))}
@@ -94,7 +97,7 @@ def path(errors: np.ndarray, levels: tuple[int, ...]) -> float:
     return float(sum(errors[u, s, t] for u, s, t in zip(before, levels, after, strict=True)))
 
 
-def made(solution: additive.Solution, ladder: additive.Ladder, blocks, hold: str):
+def made(solution: additive.Solution, ladder: ladders.Ladder, blocks, hold: str):
     path = paths.of_whole_calls(solution.levels, solution.error)
     return refresh.schedule_of(path, ladder, blocks, hold=hold, made={})
 
@@ -167,7 +170,7 @@ def blank(args: argparse.Namespace) -> dict[str, Any]:
         "command": f"python benchmarks/additivity.py --sets {args.sets} --images {args.images}",
         "pipe": "emoji-sd",
         "made": "",
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "seeds": list(range(SEED, SEED + args.images)),
         "options": {"steps": STEPS, "guidance_scale": zoo.GUIDANCE["emoji-sd"], "sets": args.sets},
         "rows": [],

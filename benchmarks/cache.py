@@ -17,7 +17,8 @@ from rich.console import Console
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
 from secateur.denoiser.families import dummy_inputs
-from secateur.measuring import report, timing
+from secateur.measuring import report
+from secateur.measuring.hardware import hardware
 from secateur.schedule import baselines
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
 
@@ -54,7 +55,7 @@ def main() -> None:
         "command": "python benchmarks/cache.py",
         "pipe": "sd15, sdxl (meta)",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "options": {"dtype": "float16", "batch": 2},
         "rows": [row for name in ("sd15", "sdxl") for granularity in ("stage", "layer") for row in rows(name, granularity)],
     }

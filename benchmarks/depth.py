@@ -29,10 +29,12 @@ from scipy.stats import pearsonr, spearmanr
 
 from secateur import zoo
 from secateur.artifact import write
-from secateur.measuring import quality, records, timing
-from secateur.pipeline import examples, pipes
+from secateur.measuring import quality, records
+from secateur.measuring.hardware import hardware
+from secateur.pipeline import examples, schedulers
 from secateur.pipeline.generate import generate
-from secateur.pruning import plan
+from secateur.pipeline.pipes import component
+from secateur.pruning import presets
 from secateur.pruning.bypass import bypassed
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.layer_scores import LayerScores, stability
@@ -40,7 +42,6 @@ from secateur.pruning.plan import Plan
 from secateur.pruning.planning import METHODS, kept_share, plan_of, planned, predicted
 from secateur.pruning.scoring import joint_loss, min_snr, score_change, scored
 from secateur.pruning.surgery import freed, parameters
-from secateur.schedule.apply import component
 from secateur.zoo import judge
 from secateur.zoo.scenes import parse
 
@@ -50,7 +51,7 @@ FIRST_SEED, CALIBRATION_SEED, EXAMPLES = 60_000, 61_000, 64
 PROMPTS = "prompt score"
 SOLVER = ("DPMSolverMultistepScheduler", {"timestep_spacing": "linspace"})
 STEPS, BATCH = 10, 16
-BK = {"BK-SDM Base": plan.bk_sdm_base, "BK-SDM Small": plan.bk_sdm_small, "BK-SDM Tiny": plan.bk_sdm_tiny}
+BK = {"BK-SDM Base": presets.bk_sdm_base, "BK-SDM Small": presets.bk_sdm_small, "BK-SDM Tiny": presets.bk_sdm_tiny}
 
 
 @dataclass
@@ -111,7 +112,7 @@ class Bench:
     def drawn(self, asked: Sequence[Any], seed: int) -> np.ndarray:
         """An image (H, W, 3) of each condition, in few steps."""
         call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[self.name], "batch_size": BATCH}
-        with pipes.scheduled(self.pipe, *SOLVER):
+        with schedulers.scheduled(self.pipe, *SOLVER):
             return generate(self.pipe, asked, seeds=range(seed, seed + len(asked)), **call)
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
@@ -335,7 +336,7 @@ def main() -> None:
         "command": f"python benchmarks/depth.py {args.pipe} --samples {args.samples} --images {args.images}",
         "pipe": args.pipe,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "options": {
             "samples": args.samples,
             "images": args.images,

@@ -26,20 +26,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from secateur import zoo
 from secateur.denoiser import macs
 from secateur.measuring import quality, records, report, timing
+from secateur.measuring.hardware import hardware
 from secateur.measuring.variants import EVEN
-from secateur.pipeline import pipes
-from secateur.pipeline.generate import Trajectory, generate, record
+from secateur.pipeline import schedulers
+from secateur.pipeline.generate import generate
+from secateur.pipeline.pipes import component
+from secateur.pipeline.trajectory import Trajectory, first, record
 from secateur.schedule import baselines
 from secateur.schedule.allocate import allocate
-from secateur.schedule.apply import apply, component
+from secateur.schedule.apply import apply
 from secateur.schedule.fold import fold
 from secateur.schedule.schedule import Schedule, load
 from secateur.schedule.scores import Scores
 from secateur.searching import find, objective
 from secateur.searching.dip_go.search import search
 from secateur.searching.dip_go.updates import Settings
-from secateur.searching.local import genetic_search, random_search
-from secateur.searching.sensitivity import first
+from secateur.searching.rivals import genetic_search, random_search
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -116,7 +118,7 @@ class Bench:
     @cached_property
     def converged(self) -> np.ndarray:
         def make():
-            with pipes.scheduled(self.pipe, DPM, LINSPACE):
+            with schedulers.scheduled(self.pipe, DPM, LINSPACE):
                 return self.images(100)
 
         return self.cached("converged", make)
@@ -251,7 +253,7 @@ def searched(bench, budget, seed, scheduler, options, target, name) -> Callable[
     def make():
         path = RESULTS / "schedules" / f"{bench.name} {name}.json".replace(", ", "-").replace(" ", "-").lower()
         start, stages = time.perf_counter(), {}
-        with pipes.scheduled(bench.pipe, scheduler, options):
+        with schedulers.scheduled(bench.pipe, scheduler, options):
             trajectory = bench.trajectory(seed)
             value, more = bench.objective(seed, target)
             for found in find.find(bench.pipe, trajectory, macs=bench.macs, keep=budget / STEPS, objective=value, more=more,
@@ -309,7 +311,7 @@ def learned(bench: Bench, budget: float, seed: int = SEARCH_SEEDS[0]) -> Iterato
 def row(bench: Bench, job: Job) -> dict[str, Any]:
     """A job done and measured."""
     schedule, more = job.make() if job.make else (None, {})
-    with pipes.scheduled(bench.pipe, job.scheduler, job.options):
+    with schedulers.scheduled(bench.pipe, job.scheduler, job.options):
         steps = schedule.calls if schedule and schedule.timesteps else job.steps
         images, seconds = drawn(bench, schedule, steps)
         calls = len(bench.pipe.scheduler.timesteps)
@@ -329,7 +331,7 @@ def row(bench: Bench, job: Job) -> dict[str, Any]:
         "keep_linear": spent[False] / (STEPS * counted.call()),
         "keep_attention": spent[True] / (STEPS * counted.call(attention=True)),
         "latency_s": timing.Timing(job.name, seconds).record(),
-        "cpu": timing.hardware()["cpu"],
+        "cpu": hardware()["cpu"],
         **nearness(images, bench.dense, ""),
         **nearness(images, bench.converged, "converged_"),
         "accuracy": {"mean": float(right.mean()), "ci95": list(quality.wilson(int(right.sum()), len(right)))},
@@ -412,7 +414,7 @@ def timed(bench: Bench, found: dict[str, Any], *, images: int, repeats: int, fol
     """How many times faster than dense calls a row's are, so many images at a time. folded: its held calls left out."""
     counted = bench.macs if found.get("grid") else bench.layers
     schedule, steps = rebuilt(bench, found), found["steps"]
-    with pipes.scheduled(bench.other, found["scheduler"], found.get("options") or {}):
+    with schedulers.scheduled(bench.other, found["scheduler"], found.get("options") or {}):
         if folded:  # `scheduled` takes the other scheduler away again
             schedule, bench.other.scheduler = fold(schedule, bench.other.scheduler)
             steps = schedule.calls
@@ -424,7 +426,7 @@ def timed(bench: Bench, found: dict[str, Any], *, images: int, repeats: int, fol
 def spread(median: float, low: float, high: float, *, repeats: int) -> dict[str, Any]:
     """What was timed, with its quartiles and the processor."""
     told = {"median": float(median), "low": float(low), "high": float(high), "repeats": repeats}
-    return {**told, "cpu": timing.hardware()["cpu"]}
+    return {**told, "cpu": hardware()["cpu"]}
 
 
 def outside(bench: Bench) -> dict[str, float]:
@@ -524,7 +526,7 @@ def blank(args: argparse.Namespace) -> dict[str, Any]:
         "command": f"python benchmarks/front.py {args.pipe} --images {args.images}",
         "pipe": args.pipe,
         "made": "",
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + args.images)),
         "options": {
             "guidance_scale": zoo.GUIDANCE[args.pipe],

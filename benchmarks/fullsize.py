@@ -20,8 +20,10 @@ from rich.console import Console
 
 from secateur import search
 from secateur.denoiser import macs
-from secateur.measuring import report, timing
-from secateur.pipeline.generate import Trajectory
+from secateur.measuring import report
+from secateur.measuring.hardware import hardware
+from secateur.measuring.memory import peak_memory
+from secateur.pipeline.trajectory import Trajectory
 from secateur.searching.dip_go.updates import Settings
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -75,7 +77,7 @@ def main() -> None:
             seconds.append(time.perf_counter() - start)
             print(step.losses, flush=True)
 
-    peak = timing.peak_memory(run, device=args.device)
+    peak = peak_memory(run, device=args.device)
     weights = sum(p.numel() * p.element_size() for part in (pipe.unet, pipe.vae) for p in part.parameters())
     row = {
         "name": f"SD-1.5, T = {args.calls}",
@@ -91,7 +93,7 @@ def main() -> None:
         "command": f"python benchmarks/fullsize.py --calls {args.calls} --dtype {args.dtype} --device {args.device}",
         "pipe": "sd15 (random weights)",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "options": {
             "dtype": args.dtype,
             "latent_side": 64,

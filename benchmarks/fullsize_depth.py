@@ -26,8 +26,10 @@ from rich.console import Console
 from secateur.denoiser import macs
 from secateur.denoiser.families import dummy_inputs
 from secateur.distilling.distil import distil
-from secateur.distilling.samples import DistilSettings
-from secateur.measuring import records, report, timing
+from secateur.distilling.settings import DistilSettings
+from secateur.measuring import records, report
+from secateur.measuring.hardware import hardware
+from secateur.measuring.memory import peak_memory
 from secateur.pipeline.examples import Examples
 from secateur.pruning import planning
 from secateur.pruning.scoring import output_loss
@@ -70,7 +72,7 @@ class Clock:
     def phase(self, label: str, run: Callable[[], Any], **more: Any) -> Any:
         """What `run` gives; a row is added."""
         found, start = [], time.perf_counter()
-        peak = timing.peak_memory(lambda: found.append(run()))
+        peak = peak_memory(lambda: found.append(run()))
         row = {"name": f"{self.name}, {label}", "seconds": time.perf_counter() - start, "peak_memory_bytes": peak.peak_bytes}
         self.rows.append(row | {"process_peak_bytes": 1024 * getrusage(RUSAGE_SELF).ru_maxrss} | more)
         print(f"{row['name']:28s} {row['seconds']:8.1f} s {peak.peak_bytes / 2**30:6.2f} GiB", flush=True)
@@ -122,7 +124,7 @@ def main() -> None:
         "command": "python benchmarks/fullsize_depth.py sd15; python benchmarks/fullsize_depth.py sdxl",
         "pipe": "random weights",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "options": {"keep": KEEPS, "teacher": "bfloat16", "student": "float32, bfloat16 autocast, gradient checkpointing"},
         "rows": [*others, *rows],
     }

@@ -19,9 +19,11 @@ from front import nearness
 
 from secateur import zoo
 from secateur.denoiser import macs
-from secateur.measuring import records, timing
-from secateur.pipeline import pipes
-from secateur.pipeline.generate import Trajectory, generate, record
+from secateur.measuring import records
+from secateur.measuring.hardware import hardware
+from secateur.pipeline import schedulers
+from secateur.pipeline.generate import generate
+from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import HOLDS, Schedule
@@ -60,7 +62,7 @@ class Bench:
 
     @cached_property
     def converged(self) -> np.ndarray:
-        with pipes.scheduled(self.pipe, *pipes.SOLVERS["DPM-Solver++"]):
+        with schedulers.scheduled(self.pipe, *schedulers.SOLVERS["DPM-Solver++"]):
             return self.images(100)
 
     def recorded(self, steps: int) -> Trajectory:
@@ -133,7 +135,7 @@ def blank() -> dict[str, Any]:
         "command": "python benchmarks/grids.py",
         "pipe": PIPE,
         "made": "",
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + IMAGES)),
         "options": {"guidance_scale": zoo.GUIDANCE[PIPE], "scheduler": SAMPLER[0], **SAMPLER[1], "calibration": CALIBRATION},
         "rows": [],
@@ -143,7 +145,7 @@ def blank() -> dict[str, Any]:
 def main() -> None:
     bench, path = Bench(), RESULTS / "grids.json"
     document = records.load(path) if path.exists() else blank()
-    with pipes.scheduled(bench.pipe, *SAMPLER):
+    with schedulers.scheduled(bench.pipe, *SAMPLER):
         if "dense" not in names(document):
             near = nearness(bench.dense, bench.converged, "converged_")
             document["rows"].append({"name": "dense", "steps": DENSE, "calls": DENSE, "hold": None, **near})

@@ -26,9 +26,10 @@ from secateur import drop_layers, zoo
 from secateur.denoiser import macs
 from secateur.denoiser.families import dummy_inputs
 from secateur.measuring import records, report, timing
+from secateur.measuring.hardware import hardware
+from secateur.pipeline.pipes import component
 from secateur.pruning import planning
 from secateur.pruning.scoring import costed
-from secateur.schedule.apply import component
 
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES, KEEPS, SETS, CALLS, REPEATS = ("emoji-sd", "emoji-dit", "sd15"), (0.7, 0.5), 3, 5, 9
@@ -88,7 +89,7 @@ def main() -> None:
         "command": "python benchmarks/milliseconds.py",
         "pipe": "emoji-sd, emoji-dit, sd15 with random weights",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "options": {"keep": KEEPS, "sets": SETS, "calls": CALLS, "repeats": REPEATS},
         "rows": found,
     }

@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from secateur.denoiser import macs
-from secateur.measuring import report, timing
+from secateur.measuring import report
+from secateur.measuring.hardware import hardware
 from secateur.schedule import baselines
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -75,7 +76,7 @@ def main() -> None:
         "command": "python benchmarks/paper_macs.py",
         "pipe": "full-size configurations (meta)",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "rows": [row(figure) for figure in FIGURES],
     }
     report.save(record, RESULTS / "paper-macs.json")

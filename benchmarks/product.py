@@ -28,10 +28,12 @@ from rich.console import Console
 from secateur import zoo
 from secateur.denoiser import macs
 from secateur.measuring import quality, records, report, timing
+from secateur.measuring.hardware import hardware
 from secateur.pipeline import pipes
 from secateur.pipeline.generate import generate
+from secateur.pipeline.pipes import component
 from secateur.pruning.surgery import parameters
-from secateur.schedule.apply import apply, component
+from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule, load
 from secateur.zoo import judge
 
@@ -186,7 +188,7 @@ def main() -> None:
         "command": f"python benchmarks/product.py {args.pipe} --updates {args.updates} --images {args.images}",
         "pipe": args.pipe,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "options": {"steps": STEPS, "guidance_scale": zoo.GUIDANCE[args.pipe], "updates": args.updates, "images": args.images},
         "rows": measured(bench, ways),
     }

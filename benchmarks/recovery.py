@@ -33,18 +33,20 @@ import recovery_figure
 
 from secateur import drop_layers, zoo
 from secateur.denoiser import macs
-from secateur.distilling import features, pictures, store
+from secateur.distilling import encoded, features, pictures, store
 from secateur.distilling.distil import DistilStep, distil, holding
-from secateur.distilling.samples import DistilSettings
-from secateur.measuring import quality, records, timing
+from secateur.distilling.settings import DistilSettings
+from secateur.measuring import quality, records
+from secateur.measuring.hardware import hardware
 from secateur.pipeline.examples import Examples
 from secateur.pipeline.generate import generate
+from secateur.pipeline.pipes import component
 from secateur.pruning import planning, scoring
 from secateur.pruning.layer_scores import LayerScores
-from secateur.pruning.plan import Plan, bk_sdm_small, bk_sdm_tiny
+from secateur.pruning.plan import Plan
+from secateur.pruning.presets import bk_sdm_small, bk_sdm_tiny
 from secateur.pruning.scoring import output_loss
 from secateur.pruning.surgery import parameters, plan_without
-from secateur.schedule.apply import component
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -149,7 +151,7 @@ class Bench:
         half = replace(
             drawn, latents=drawn.latents[places], conditions={"class_labels": drawn.conditions["class_labels"][places]}
         )
-        others = store.joined(pictures.unpictured(self.pipe, range(HALF, CLASSES)))
+        others = store.joined(encoded.unpictured(self.pipe, range(HALF, CLASSES)))
         return half, others if way.endswith("swapped") else None
 
     def drawn(self) -> Examples:
@@ -159,7 +161,7 @@ class Bench:
         call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[self.name], "batch_size": BATCH}
 
         def parts(first: int) -> Iterator[Examples]:
-            return pictures.drawn(self.pipe, asked, first=first, count=DRAWN, seed=DRAWN_SEED, **call)
+            return encoded.drawn(self.pipe, asked, first=first, count=DRAWN, seed=DRAWN_SEED, **call)
 
         return examples_in(path, parts, made=made)
 
@@ -188,10 +190,10 @@ def bench(name: str, cost: str, images: int, work: Path, examples: int, given: d
     path, made = folder / f"examples-{examples}.safetensors", {"pipe": name, "examples": examples}
 
     def parts(first: int) -> Iterator[Examples]:
-        return pictures.encoded(pipe, pictures.scenes(name), first=first, limit=examples, batch_size=64)
+        return encoded.encoded(pipe, pictures.scenes(name), first=first, limit=examples, batch_size=64)
 
     found = examples_in(path, parts, made=made)
-    null = pictures.null(pipe, labels="class_labels" in found.conditions)
+    null = encoded.null(pipe, labels="class_labels" in found.conditions)
     path, settings = folder / "scores.safetensors", {"samples": TUPLES}
     *_, last = output_loss(component(pipe), found, pipe.scheduler, path=path, **settings)
     shared = Bench(name, cost, pipe, found, null, {}, last.scores, images, work / case(name, cost))
@@ -372,7 +374,7 @@ def started(name: str, path: Path, options: dict[str, Any]) -> dict[str, Any]:
         "command": " ".join(["python benchmarks/recovery.py", name, *(f"--{k} {v}" for k, v in options.items() if v)]),
         "pipe": name,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "options": options,
         "rows": [],
     }

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from secateur.denoiser import macs
 from secateur.measuring import report, timing
+from secateur.measuring.hardware import hardware
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
@@ -69,7 +70,7 @@ def main() -> None:
         "command": f"python benchmarks/runtime.py --size {args.size} --dtype {args.dtype} --repeats {args.repeats}",
         "pipe": "sd15 (random weights)",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "seeds": [2],
         "options": {"samples_an_image": 2, "latent_side": args.size, "dtype": args.dtype},
         "rows": [row(name, *plans[name], timings) for name in plans],

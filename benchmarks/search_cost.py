@@ -24,13 +24,15 @@ from rich.console import Console
 from secateur import search, zoo
 from secateur.denoiser import macs
 from secateur.denoiser.families import dummy_inputs
-from secateur.measuring import report, timing
-from secateur.pipeline.generate import record
+from secateur.measuring import report
+from secateur.measuring.hardware import hardware
+from secateur.measuring.memory import peak_memory
+from secateur.pipeline.trajectory import record
 from secateur.schedule.cache import block_bytes
 from secateur.searching import find
 from secateur.searching.dip_go.pruner import Pruner
 from secateur.searching.dip_go.updates import Settings
-from secateur.searching.local import genetic_search, random_search
+from secateur.searching.rivals import genetic_search, random_search
 
 RESULTS = Path(__file__).parents[1] / "results"
 IMAGES, KEEP, TRIALS, SEED = 8, 0.2, 20, 40_000
@@ -49,7 +51,7 @@ def gradient_row(calls: int, width: int) -> dict[str, Any]:
         for _ in updates:
             seconds.append((time.perf_counter(), time.process_time()))
 
-    peak = timing.peak_memory(run)
+    peak = peak_memory(run)
     return {
         "name": f"gradient update, T = {calls}, width {width}",
         "calls": calls,
@@ -85,7 +87,7 @@ def stage_rows() -> list[dict[str, Any]]:
         for part in find.find(pipe, told, macs=counted, keep=KEEP, objective=value, more=more, trials=TRIALS):
             ends[part.stage], measured[part.stage] = clocks(begun), part.measured
 
-    peak, rows, before = timing.peak_memory(run), [], (0.0, 0.0)
+    peak, rows, before = peak_memory(run), [], (0.0, 0.0)
     for name, end in ends.items():
         rows.append({"name": name, "search_s": end[0] - before[0], "search_cpu_s": end[1] - before[1]})
         rows[-1] |= {"measured": measured[name]} if name in measured else {}
@@ -101,7 +103,7 @@ def tried_row(name: str) -> dict[str, Any]:
     value = find.objective_for(pipe, told, target="dense", blocks=counted.blocks)
     begun = time.perf_counter(), time.process_time()
     look = TRIED[name](counted, 50, keep=KEEP, objective=value, trials=EVALUATIONS, seed=0)
-    peak = timing.peak_memory(lambda: found.extend(look))
+    peak = peak_memory(lambda: found.extend(look))
     passed, used = clocks(begun)
     return {
         "name": name,
@@ -153,7 +155,7 @@ def main() -> None:
         "command": "python benchmarks/search_cost.py",
         "pipe": "emoji-sd",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "options": {"keep": KEEP, "calibration_images": IMAGES, "trials": TRIALS, "malloc_mmap_threshold": THRESHOLD},
         "rows": [
             *(row for what in UPDATES for row in update_rows(*what)),

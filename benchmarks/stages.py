@@ -20,9 +20,12 @@ from front import nearness
 
 from secateur import zoo
 from secateur.denoiser import macs
-from secateur.measuring import quality, records, report, timing
-from secateur.pipeline.generate import generate, record
-from secateur.schedule.apply import apply, component
+from secateur.measuring import quality, records, report
+from secateur.measuring.hardware import hardware
+from secateur.pipeline.generate import generate
+from secateur.pipeline.pipes import component
+from secateur.pipeline.trajectory import record
+from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
 from secateur.searching import find
 from secateur.zoo import judge
@@ -129,7 +132,7 @@ def blank() -> dict[str, Any]:
         "title": "What each stage of a search adds",
         "command": "python benchmarks/stages.py",
         "made": "",
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + IMAGES)),
         "options": {
             "calibration_images": CALIBRATION,

@@ -21,9 +21,10 @@ from front import nearness
 
 from secateur import zoo
 from secateur.denoiser import macs
-from secateur.measuring import quality, records, report, timing
+from secateur.measuring import quality, records, report
+from secateur.measuring.hardware import hardware
 from secateur.measuring.variants import EVEN
-from secateur.pipeline import pipes
+from secateur.pipeline import schedulers
 from secateur.pipeline.generate import generate
 from secateur.schedule import baselines, schedule
 from secateur.schedule.apply import apply
@@ -97,7 +98,7 @@ class Bench:
         """The images of a target, dense or under a schedule."""
         call = {"guidance_scale": zoo.GUIDANCE[PIPE], "num_inference_steps": target.steps, "batch_size": BATCH}
         with (
-            pipes.scheduled(self.pipe, target.scheduler, target.options),
+            schedulers.scheduled(self.pipe, target.scheduler, target.options),
             apply(self.pipe, made, blocks=self.macs.blocks) if made else nullcontext(),
         ):
             return generate(self.pipe, self.conditions, seeds=range(FIRST_SEED, FIRST_SEED + IMAGES), **call)
@@ -105,7 +106,7 @@ class Bench:
     def retimed(self, made: Schedule, target: Target) -> Schedule:
         """The schedule for a target; ValueError where `retime` refuses."""
         home = self.pipe.scheduler
-        with pipes.scheduled(self.pipe, target.scheduler, target.options):
+        with schedulers.scheduled(self.pipe, target.scheduler, target.options):
             return retime(made, home, self.pipe.scheduler, calls=target.steps)
 
 
@@ -189,7 +190,7 @@ def blank(bench: Bench) -> dict[str, Any]:
         "command": "python benchmarks/transfer.py",
         "pipe": PIPE,
         "made": "",
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "seeds": list(range(FIRST_SEED, FIRST_SEED + IMAGES)),
         "options": {"guidance_scale": zoo.GUIDANCE[PIPE], "samples_an_image": 2, "schedules": found},
         "refused": refusals(bench),

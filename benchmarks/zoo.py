@@ -16,7 +16,8 @@ from PIL import Image
 from rich.progress import track
 
 from secateur import zoo
-from secateur.measuring import quality, timing
+from secateur.measuring import quality
+from secateur.measuring.hardware import hardware
 from secateur.pipeline.generate import generate_batches
 from secateur.zoo import judge, scenes
 
@@ -92,7 +93,7 @@ def main() -> None:
     found |= {
         "command": f"python benchmarks/zoo.py {count}",
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "options": options,
     }
     (RESULTS / "zoo.json").write_text(json.dumps(found, indent=1) + "\n")

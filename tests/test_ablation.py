@@ -8,8 +8,9 @@ from torch.utils._pytree import tree_map
 
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
-from secateur.pipeline.generate import record
-from secateur.schedule.apply import component, follow
+from secateur.pipeline.pipes import component
+from secateur.pipeline.trajectory import record
+from secateur.schedule.apply import follow
 from secateur.searching import cells
 from test_calibration import dit, sd  # noqa: F401, the fixtures
 

@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from secateur.denoiser.blocks import find_blocks
-from secateur.pipeline.generate import Trajectory
+from secateur.pipeline.pipes import component
 from secateur.pipeline.solvers import check_linear
+from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule import baselines
-from secateur.schedule.apply import apply, component
+from secateur.schedule.apply import apply
 from secateur.schedule.schedule import HOLDS
 from secateur.searching import additive, paths, refresh
+from secateur.searching import ladder as ladders
 from tiny_pipes import draw, sd3, stable_diffusion
 
 T = 8
@@ -63,7 +65,7 @@ def test_a_held_update_lands_where_the_pipeline_does(name, hold):
     """Only one gap is held, and the calls before it are dense: there the update is what the pipeline then computes."""
     pipe, call = stable_diffusion(scheduler=ONE_STEP[name]())
     told = recorded(pipe, call)
-    ladder, blocks = additive.held(told, pipe.scheduler, hold=hold), find_blocks(pipe.unet)
+    ladder, blocks = ladders.held(told, pipe.scheduler, hold=hold), find_blocks(pipe.unet)
     for s, t in ((1, 3), (2, 5), (4, 8)):
         schedule = baselines.chosen(blocks, T, run=[k for k in range(T) if not s < k < t])
         landed = after(pipe, call, replace(schedule, hold=hold))[t - 1]
@@ -79,7 +81,7 @@ def test_a_held_update_lands_where_the_pipeline_does(name, hold):
 def test_a_free_update_is_the_solver_s_own():
     pipe, call = stable_diffusion(scheduler=dpm_solver(final_sigmas_type="zero"))
     told = recorded(pipe, call)
-    ladder = additive.free(told, pipe.scheduler)
+    ladder = ladders.free(told, pipe.scheduler)
     for k in range(T):
         u = max(k - 1, 0)
         found = ladder.carry[k, k + 1] * ladder.x[k] + ladder.gain[k, k + 1] * ladder.y[k]
@@ -95,8 +97,8 @@ def test_data_predictions_are_what_the_scheduler_makes_of_outputs(prediction, si
     scheduler._step_index = 0
     x, output = torch.randn(2, 5), torch.randn(1, 5)
     wanted = scheduler.convert_model_output(output, sample=x[:1])
-    a, s = additive.signal_and_noise(torch.tensor([sigma, sigma / 2]), flow=False)
-    torch.testing.assert_close(additive.data_predictions(output, x, a, s, kind=prediction), wanted)
+    a, s = ladders.signal_and_noise(torch.tensor([sigma, sigma / 2]), flow=False)
+    torch.testing.assert_close(ladders.data_predictions(output, x, a, s, kind=prediction), wanted)
 
 
 def test_the_path_is_the_best_of_all_of_them():
@@ -122,7 +124,7 @@ def total(errors: np.ndarray, path: tuple[int, ...]) -> float:
 
 def test_all_calls_cost_nothing_and_fewer_cost_more():
     pipe, call = stable_diffusion(scheduler=ONE_STEP["ddim"]())
-    found = additive.solve(additive.local_errors(additive.held(recorded(pipe, call), pipe.scheduler)), calls=T)
+    found = additive.solve(additive.local_errors(ladders.held(recorded(pipe, call), pipe.scheduler)), calls=T)
     assert found[-1].levels == tuple(range(T))
     assert found[-1].error < 1e-9
     assert [solution.error for solution in found] == sorted((solution.error for solution in found), reverse=True)
@@ -130,7 +132,7 @@ def test_all_calls_cost_nothing_and_fewer_cost_more():
 
 def test_flow_matching_is_held_too():
     pipe, call = sd3()
-    ladder = additive.held(recorded(pipe, call), pipe.scheduler, hold="extrapolate")
+    ladder = ladders.held(recorded(pipe, call), pipe.scheduler, hold="extrapolate")
     errors = additive.local_errors(ladder)
     assert errors[2, 3, 4] < 1e-9 < errors[2, 3, 6] < np.inf
 
@@ -138,7 +140,7 @@ def test_flow_matching_is_held_too():
 def test_a_solver_with_a_memory_is_not_held():
     pipe, call = stable_diffusion(scheduler=dpm_solver())
     with pytest.raises(ValueError, match="a step of DPMSolverMultistepScheduler is made of 2 predictions"):
-        additive.held(recorded(pipe, call), pipe.scheduler)
+        ladders.held(recorded(pipe, call), pipe.scheduler)
 
 
 def test_a_scheduler_that_clips_is_not_held():
@@ -150,13 +152,13 @@ def test_bfloat16_is_read_with_its_own_rounding():
     pipe, call = stable_diffusion(scheduler=ONE_STEP["ddim"]())
     pipe.to(torch.bfloat16)
     call = {k: v.bfloat16() if torch.is_tensor(v) else v for k, v in call.items()}
-    assert len(additive.held(recorded(pipe, call), pipe.scheduler)) == T
+    assert len(ladders.held(recorded(pipe, call), pipe.scheduler)) == T
 
 
 def test_solutions_become_schedules_that_run():
     pipe, call = stable_diffusion(scheduler=dpm_solver())
     blocks, told = find_blocks(component(pipe)), recorded(pipe, call)
-    ladder = additive.free(told, pipe.scheduler)
+    ladder = ladders.free(told, pipe.scheduler)
     solution = additive.solve(additive.local_errors(ladder), calls=4)[-1]
     path = paths.of_whole_calls(solution.levels, solution.error)
     free = refresh.schedule_of(path, ladder, blocks, hold="output", made={"seed": 1})
@@ -169,7 +171,7 @@ def test_solutions_become_schedules_that_run():
 
 
 def test_levels_are_whole_and_fall():
-    found = additive.levels(dpm_solver(), 20)
+    found = ladders.levels(dpm_solver(), 20)
     assert all(float(t).is_integer() for t in found)
     assert list(found) == sorted(set(found), reverse=True)
     assert found[0] == 999
@@ -197,7 +199,7 @@ def test_law_8_calls_that_say_the_same_are_dropped_first_also_where_timesteps_ar
         return still if float(t) < 500 else whole(sample, t, *args, **kwargs)
 
     told, redundant = recorded_as(planted, pipe, call)
-    found = additive.solve(additive.local_errors(additive.free(told, pipe.scheduler)), calls=T)
+    found = additive.solve(additive.local_errors(ladders.free(told, pipe.scheduler)), calls=T)
     needed = T - len(redundant) + 1
     assert found[needed - 1].error < 1e-9 < 1e-6 < found[needed - 2].error
     assert len(redundant & set(found[needed - 1].levels)) == 1
@@ -214,7 +216,7 @@ def test_law_8_calls_that_say_the_same_are_dropped_first(hold):
         return (torch.full_like(out[0], 0.3),) if float(t) < 500 else out
 
     told, redundant = recorded_as(planted, pipe, call)
-    ladder = additive.held(told, pipe.scheduler, hold=hold)
+    ladder = ladders.held(told, pipe.scheduler, hold=hold)
     found = additive.solve(additive.local_errors(ladder), calls=T)
     needed = T - len(redundant) + 1 + (hold != "output")  # a line takes two equal points to be level
     assert found[needed - 1].error < 1e-6 < found[needed - 2].error

@@ -19,8 +19,10 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from secateur.denoiser.blocks import find_blocks
-from secateur.pipeline.generate import Trajectory, generate, generate_batches, generators, record, replay
-from secateur.schedule.apply import apply, component
+from secateur.pipeline.generate import generate, generate_batches, generators
+from secateur.pipeline.pipes import component
+from secateur.pipeline.trajectory import Trajectory, record, replay
+from secateur.schedule.apply import apply
 from secateur.schedule.baselines import chosen
 
 PROMPTS = ["a fox", "a cat on red", "blue", "a red fox on a blue cat", "on"]

@@ -18,16 +18,17 @@ from secateur.cli import score
 from secateur.cli.main import app
 from secateur.denoiser import macs
 from secateur.distilling import pictures
-from secateur.measuring import quality
+from secateur.measuring import learned_scores
 from secateur.pipeline import pipes
 from secateur.pipeline.generate import generate
+from secateur.pipeline.pipes import component
 from secateur.pruning import criteria
 from secateur.pruning.bypass import bypassed
 from secateur.pruning.layer_scores import LayerScores
-from secateur.pruning.plan import Plan, bk_sdm_base
+from secateur.pruning.plan import Plan
 from secateur.pruning.planning import planned
+from secateur.pruning.presets import bk_sdm_base
 from secateur.pruning.surgery import cuttable, parameters, plan_without
-from secateur.schedule.apply import component
 from test_calibration import dit, sd  # noqa: F401, the fixtures
 
 
@@ -212,7 +213,7 @@ def test_layers_are_scored_by_how_a_score_of_the_images_falls(sd, tmp_path, monk
     def redness(*, device: str):
         return lambda images, prompts: images[..., 0].mean(axis=(1, 2)) + len(prompts[0])
 
-    monkeypatch.setitem(quality.SCORES, "clip", redness)
+    monkeypatch.setitem(learned_scores.SCORES, "clip", redness)
     sd.save_pretrained(tmp_path / "teacher")
     (tmp_path / "prompts.txt").write_text("a fox\nblue\n")
     code, said = run(*small(tmp_path, "--keep", 0.8, "--criterion", "clip", "--guidance-scale", 2.0))

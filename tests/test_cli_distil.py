@@ -18,12 +18,12 @@ from PIL import Image
 
 from secateur import drop_layers
 from secateur.cli import terminal
-from secateur.cli.data import Data, call_of, pairs, source_of
 from secateur.cli.distil import EXAMPLES
-from secateur.distilling import pictures, store
+from secateur.distilling import encoded, pictures, store
 from secateur.distilling import update as updating
 from secateur.distilling.checkpoints import FILE
 from secateur.distilling.features import named_sites
+from secateur.distilling.sources import Data, call_of, pairs, source_of
 from secateur.pipeline import pipes
 from secateur.pruning.plan import load
 from secateur.pruning.surgery import plan_without
@@ -94,11 +94,11 @@ def test_all_conditions_are_of_the_size_and_guidance_of_the_examples(monkeypatch
     call = call_of(replace(DATA, source="data", size=32), pipe)
     [pictured, unpictured] = (
         pictures.from_images(pipe, torch.zeros(1, 32, 32, 3), ["a"]),
-        *pictures.unpictured(pipe, ["a"], **call),
+        *encoded.unpictured(pipe, ["a"], **call),
     )
     ids = [
         part["added_cond_kwargs"]["time_ids"]
-        for part in (pictured.conditions, unpictured.conditions, pictures.null(pipe, **call))
+        for part in (pictured.conditions, unpictured.conditions, encoded.null(pipe, **call))
     ]
     assert [x.tolist() for x in ids] == [[[32, 32, 0, 0, 32, 32]]] * 3
     pipe, _ = flux()

@@ -21,10 +21,9 @@ from safetensors import safe_open
 
 import tiny_pipes
 from secateur import load, zoo
-from secateur.cli import terminal
 from secateur.denoiser import blocks
 from secateur.measuring.variants import EVEN
-from secateur.pipeline import pipes
+from secateur.pipeline import pipes, prompts, schedulers
 from secateur.schedule import baselines
 from secateur.schedule.schedule import document
 from secateur.schedule.scores import Scores
@@ -70,7 +69,7 @@ def test_search_saves_a_schedule_that_generate_takes(run, scheduler, stages):  #
 )
 def test_a_folded_schedule_draws_the_same_pictures_in_fewer_steps(run, pipe, asked, scheduler):  # noqa: F811
     """Both come with DDIM, whose timesteps nobody can choose; the file says which scheduler makes its steps."""
-    kind = pipes.scheduler_like(pipes.scheduler_of(pipe), scheduler, {})
+    kind = schedulers.scheduler_like(schedulers.scheduler_of(pipe), scheduler, {})
     held = baselines.chosen(blocks.find_blocks(pipes.denoiser_config(pipe)), 8, run=[0, 1, 4])
     replace(held, hold="adams_bashforth").bound_to(kind).save("held.json")
     code, out, error = run("fold", pipe, "held.json", "-o", "folded.json", "--json")
@@ -395,9 +394,9 @@ def test_prompts_are_no_longer_than_the_pipes_call_reads_them():
             return SimpleNamespace(input_ids=prompt.split())
 
     Pipe.components = {"tokenizer": Words()}
-    terminal.check_tokens(Pipe(), ("a b c", 7))
+    prompts.check_tokens(Pipe(), ("a b c", 7))
     with pytest.raises(ValueError, match="has 4 tokens and the tokenizer reads 3"):
-        terminal.check_tokens(Pipe(), ("a b c d",))
+        prompts.check_tokens(Pipe(), ("a b c d",))
 
 
 def test_a_budget_out_of_reach_is_refused_before_anything_is_recorded(run, monkeypatch):  # noqa: F811

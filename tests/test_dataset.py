@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from secateur import zoo
-from secateur.distilling import pictures, store
+from secateur.distilling import encoded, pictures, store
 from secateur.pipeline.examples import from_images
 from secateur.zoo import judge
 from tiny_pipes import dit, noise, sdxl
@@ -246,18 +246,18 @@ def test_scenes_of_the_zoo_show_what_they_say(name):
 def test_pictures_are_encoded_in_parts_as_at_once(tmp_path):
     pipe, _ = dit()
     pairs = list(pictures.from_folder(labelled(tmp_path, [5, 1, 5, 0, 2]), size=16))
-    found = store.joined(pictures.encoded(pipe, iter(pairs), batch_size=2, limit=4))
+    found = store.joined(encoded.encoded(pipe, iter(pairs), batch_size=2, limit=4))
     whole = from_images(pipe, np.stack([image for image, _ in pairs[:4]]), [5, 1, 5, 0])
     torch.testing.assert_close(found.latents, whole.latents)
     assert torch.equal(found.conditions["class_labels"], whole.conditions["class_labels"])
     with pytest.raises(ValueError, match="there is no picture in the data"):
-        list(pictures.encoded(pipe, iter(())))
+        list(encoded.encoded(pipe, iter(())))
 
 
 def test_prompts_alone_give_what_the_teacher_draws():
     pipe, _ = dit()
     call = {"num_inference_steps": 2, "guidance_scale": 1.0}
-    found = store.joined(pictures.drawn(pipe, [4, 7], count=3, seed=10, batch_size=2, **call))
+    found = store.joined(encoded.drawn(pipe, [4, 7], count=3, seed=10, batch_size=2, **call))
     assert found.conditions["class_labels"].tolist() == [4, 7, 4]
     generators = [torch.Generator().manual_seed(s) for s in (10, 11, 12)]
     drawn = pipe(class_labels=[4, 7, 4], generator=generators, output_type="pt", **call).images
@@ -267,7 +267,7 @@ def test_prompts_alone_give_what_the_teacher_draws():
 
 def test_prompts_without_pictures_have_the_conditions_of_those_with():
     pipe, _ = dit()
-    found = store.joined(pictures.unpictured(pipe, [4, 7, 1], first=1, batch_size=1))
+    found = store.joined(encoded.unpictured(pipe, [4, 7, 1], first=1, batch_size=1))
     assert found.conditions["class_labels"].tolist() == [7, 1]
     assert found.latents.shape == (2, 1, 1)
     assert not found.latents.any()
@@ -275,13 +275,13 @@ def test_prompts_without_pictures_have_the_conditions_of_those_with():
 
 def test_no_prompt_is_what_guidance_compares_with():
     pipe, _ = dit()
-    assert pictures.null(pipe, labels=True)["class_labels"].tolist() == [1000]
+    assert encoded.null(pipe, labels=True)["class_labels"].tolist() == [1000]
     pipe, _ = sdxl()
     pipe.encode_prompt = lambda prompt, **_: (noise(1, 1, 5, 8), noise(2, 1, 5, 8), noise(3, 1, 8), noise(4, 1, 8))
     pipe.register_to_config(force_zeros_for_empty_prompt=True)
-    found = pictures.null(pipe)
+    found = encoded.null(pipe)
     assert not found["encoder_hidden_states"].any()
     assert not found["added_cond_kwargs"]["text_embeds"].any()
     assert found["added_cond_kwargs"]["time_ids"].any()
     pipe.register_to_config(force_zeros_for_empty_prompt=False)
-    assert pictures.null(pipe)["encoder_hidden_states"].any()
+    assert encoded.null(pipe)["encoder_hidden_states"].any()

@@ -23,17 +23,18 @@ from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteSchedu
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
+from secateur import checkpoint
 from secateur.denoiser.families import dummy_inputs
-from secateur.distilling import update
+from secateur.distilling import update as updating
 from secateur.distilling.checkpoints import FILE
 from secateur.distilling.distil import DistilStep, distil, holding
 from secateur.distilling.features import captured, sites
-from secateur.distilling.samples import Course, DistilSettings, lesson, level, place
+from secateur.distilling.samples import Course, lesson, level, place
+from secateur.distilling.settings import DistilSettings
 from secateur.distilling.update import learning_rate
 from secateur.pipeline.examples import Examples, answer
-from secateur.pruning.plan import bk_sdm_base, bk_sdm_tiny
+from secateur.pruning.presets import bk_sdm_base, bk_sdm_tiny
 from secateur.pruning.surgery import drop_layers, plan_without
-from secateur.searching.dip_go import progress
 from test_patch import traces
 from tiny import tiny
 from tiny_pipes import noise
@@ -532,10 +533,10 @@ def test_weights_past_all_bounds_are_not_saved_over_the_last_checkpoint(tmp_path
     with pytest.raises(ValueError, match="update 1 left a student that answers NaN or infinity, which is not saved"):
         ran(settings=replace(steep, steps=1), folder=tmp_path)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(update, "learning_rate", lambda number, _: 1e30 if number == 2 else 1e-3)
+    monkeypatch.setattr(updating, "learning_rate", lambda number, _: 1e30 if number == 2 else 1e-3)
     with pytest.raises(ValueError, match="update 3 left"):
         ran(folder=tmp_path, save_every=1)
-    assert progress.read(tmp_path / FILE, noun="distillation", arguments=None)[0]["number"] == 2
+    assert checkpoint.read(tmp_path / FILE, noun="distillation", arguments=None)[0]["number"] == 2
     with pytest.raises(ValueError, match="update 3 left"):
         ran(folder=None)
 
@@ -548,7 +549,7 @@ def test_one_weight_that_is_nan_is_not_saved(monkeypatch):
         embedding = course.student.get_submodule("transformer_blocks.0.norm1.emb.class_embedder.embedding_table")
         embedding.weight.data[-2] = float("nan")  # of a label that no example has
 
-    monkeypatch.setattr(update, "update", update)
+    monkeypatch.setattr(updating, "update", update)
     with pytest.raises(ValueError, match="update 1 left"):
         list(distil(teacher, student, examples, scheduler, settings=replace(QUICK, steps=1), sites=found))
 
@@ -581,7 +582,7 @@ import sys
 from accelerate import Accelerator, DeepSpeedPlugin
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from secateur.checkpoints import is_spread, whole
+from secateur.distilling.checkpoints import is_spread, whole
 from test_distil import DistilSettings, distil, made
 zero = DeepSpeedPlugin(zero_stage=int(sys.argv[2][-1])) if sys.argv[2].startswith("zero") else None
 accelerator = Accelerator(cpu=True, deepspeed_plugin=zero)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from secateur.denoiser.patch import intercept
-from secateur.pipeline.examples import Examples, answer, from_images, from_trajectory, question, timesteps_at
-from secateur.pipeline.generate import record
-from secateur.schedule.apply import component
+from secateur.pipeline.examples import Examples, answer, from_images, from_trajectory, question
+from secateur.pipeline.noise import timesteps_at
+from secateur.pipeline.pipes import component
+from secateur.pipeline.trajectory import record
 from tiny import tiny
 from tiny_pipes import PIPES, ddim, noise, stable_diffusion
 

@@ -14,9 +14,11 @@ import torch
 
 from secateur import zoo
 from secateur.denoiser import macs
-from secateur.pipeline.generate import record
+from secateur.measuring import quality
+from secateur.pipeline.pipes import component
+from secateur.pipeline.trajectory import record
 from secateur.schedule.allocate import allocate
-from secateur.schedule.apply import apply, component
+from secateur.schedule.apply import apply
 from secateur.searching import find, objective
 from secateur.searching.task import Learning
 from test_calibration import dit, sd  # noqa: F401, the fixtures
@@ -154,7 +156,7 @@ def test_images_that_are_not_finite_end_no_search_that_has_something(sd, monkeyp
 
     def overflowing(self, schedule):
         if schedule.hold != "output":
-            raise objective.NotFiniteError("2 of 2 of the images are not finite")
+            raise quality.NotFiniteError("2 of 2 of the images are not finite")
         return each(self, schedule)
 
     monkeypatch.setattr(objective.Objective, "each", overflowing)

@@ -17,8 +17,9 @@ from secateur.denoiser.macs import count
 from secateur.measuring import quality
 from secateur.pipeline.generate import generate
 from secateur.schedule import baselines
+from secateur.schedule.acts import Act, acts
 from secateur.schedule.apply import apply, follow
-from secateur.schedule.cache import Act, acts, peak_cached_bytes
+from secateur.schedule.cache import peak_cached_bytes
 from secateur.schedule.fold import fold
 from secateur.schedule.schedule import HOLDS
 from secateur.searching.local import local_search

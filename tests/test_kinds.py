@@ -15,11 +15,12 @@ from reference import random_rows, reference
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import Blocks, find_blocks, kinds, live
 from secateur.denoiser.families import family
-from secateur.denoiser.streams import leads
-from secateur.pipeline.generate import record
+from secateur.pipeline.pipes import component
+from secateur.pipeline.trajectory import record
 from secateur.schedule import baselines
 from secateur.schedule.allocate import allocate
-from secateur.schedule.apply import apply, component, follow
+from secateur.schedule.apply import apply, follow
+from secateur.schedule.lines import leads
 from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
 from secateur.searching.budget import Space, rows_of

@@ -13,8 +13,9 @@ from torch import nn
 
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import Blocks, find_blocks
+from secateur.pipeline.pipes import component
 from secateur.schedule import baselines
-from secateur.schedule.apply import apply, component
+from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule, load
 from test_patch import traces
 from test_subnet import blocks_of, scattered

@@ -10,7 +10,10 @@ import torch
 
 from secateur.denoiser.blocks import find_blocks
 from secateur.denoiser.families import dummy_inputs
-from secateur.measuring.timing import Peak, Timing, block_times, hardware, peak_memory, speedup, time_rounds, time_together
+from secateur.denoiser.times import block_times
+from secateur.measuring.hardware import hardware
+from secateur.measuring.memory import Peak, peak_memory
+from secateur.measuring.timing import Timing, speedup, time_rounds, time_together
 from secateur.schedule.baselines import uniform
 from tiny import tiny
 

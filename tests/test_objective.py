@@ -13,20 +13,12 @@ import tiny_pipes
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import Blocks, find_blocks
 from secateur.measuring import quality
-from secateur.pipeline.generate import Trajectory, generate, record
+from secateur.pipeline.generate import generate
+from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
-from secateur.searching.objective import (
-    CAP_DB,
-    Objective,
-    Surely,
-    budget_macs,
-    converged,
-    converging,
-    elsewhere,
-    to_converged,
-    to_dense,
-)
+from secateur.searching.budget import budget_macs
+from secateur.searching.objective import CAP_DB, Objective, Surely, converged, converging, elsewhere, to_converged, to_dense
 
 LABELS, SEEDS, STEPS = [1, 2, 7], [3, 1, 4], 6
 CALL = {"guidance_scale": 3.0, "num_inference_steps": STEPS}

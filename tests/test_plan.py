@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from secateur.pruning.plan import Plan, bk_sdm_base, bk_sdm_small, bk_sdm_tiny, document, load, save
+from secateur.pruning.plan import Plan, document, load, save
+from secateur.pruning.presets import bk_sdm_base, bk_sdm_small, bk_sdm_tiny
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from secateur.measuring import quality
+from secateur.measuring import learned_scores, quality
 from secateur.zoo.scenes import Scene
 
 PROMPTS = ["a fox", "a red cat", "blue"]
@@ -168,32 +168,34 @@ def test_pick_score_is_the_model_s_own_logit(clip, images) -> None:
     pictures = list((images[0] * 255).round().astype(np.uint8))
     inputs = processor(text=PROMPTS, images=pictures, return_tensors="pt", padding=True, truncation=True, max_length=6)
     wanted = model(**inputs).logits_per_image.diagonal().detach()
-    scores = quality.pick_score(model, processor)(images[0], PROMPTS)
+    scores = learned_scores.pick_score(model, processor)(images[0], PROMPTS)
     np.testing.assert_allclose(scores, wanted, rtol=1e-4)
     assert scores.std() > 0
     cosines = (wanted / model.logit_scale.exp().detach()).clamp(min=0)
-    np.testing.assert_allclose(quality.clip_score(model, processor)(images[0], PROMPTS), 100 * cosines, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        learned_scores.clip_score(model, processor)(images[0], PROMPTS), 100 * cosines, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_clip_score_loads_a_folder_on_first_use(clip, images, tmp_path) -> None:
     model, processor = clip
-    score = quality.clip_score(str(tmp_path))  # an empty folder still: nothing is read yet
+    score = learned_scores.clip_score(str(tmp_path))  # an empty folder still: nothing is read yet
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    wanted = quality.clip_score(model, processor)(images[0], PROMPTS)
+    wanted = learned_scores.clip_score(model, processor)(images[0], PROMPTS)
     np.testing.assert_allclose(score(images[0], PROMPTS), wanted, rtol=1e-5)
 
 
 def test_scores_refuse_what_does_not_pair(clip, images) -> None:
-    score = quality.clip_score(*clip)
+    score = learned_scores.clip_score(*clip)
     with pytest.raises(ValueError, match="got 3 images and one string"):
         score(images[0], "cat")
     with pytest.raises(TypeError, match="give the CLIPProcessor"):
-        quality.clip_score(clip[0])
+        learned_scores.clip_score(clip[0])
 
 
 def test_more_images_than_a_batch_score_the_same() -> None:
-    score = quality._batched(lambda a, b: torch.as_tensor(a[:, 0, 0, 0] - b[:, 0, 0, 0]), batch_size=2)
+    score = learned_scores._batched(lambda a, b: torch.as_tensor(a[:, 0, 0, 0] - b[:, 0, 0, 0]), batch_size=2)
     a = np.random.default_rng(0).random((5, 2, 2, 3))
     np.testing.assert_allclose(score(a, a * 0.5), a[:, 0, 0, 0] * 0.5, rtol=1e-6)
 
@@ -206,7 +208,7 @@ def test_hps_v2_is_the_cosine_of_an_open_clip_model(images) -> None:
     model = open_clip.CLIP(embed_dim=8, vision_cfg=vision, text_cfg=text).eval()
     transform = open_clip.image_transform(16, is_train=False)
     tokenize = open_clip.SimpleTokenizer(context_length=8)
-    scores = quality.hps_v2((model, transform, tokenize))(images[0], PROMPTS)
+    scores = learned_scores.hps_v2((model, transform, tokenize))(images[0], PROMPTS)
     from PIL import Image
 
     pictures = [Image.fromarray(p) for p in (images[0] * 255).round().astype(np.uint8)]
@@ -230,7 +232,7 @@ def test_lpips_per_image_on_random_features(images, monkeypatch) -> None:
     module = pytest.importorskip("torchmetrics.functional.image.lpips")
     monkeypatch.setattr(module, "Alexnet", Slices)
     net = module._LPIPS(pnet_rand=True)
-    distance = quality.lpips(net)
+    distance = learned_scores.lpips(net)
     a, b = images
     scores = distance(a, b)
     signed = (2 * torch.from_numpy(x).permute(0, 3, 1, 2) - 1 for x in images)
@@ -253,4 +255,4 @@ def test_inception_frechet_is_frechet_of_the_features() -> None:
     rng = np.random.default_rng(0)
     a, b = np.round(rng.random((2, 12, 8, 8, 3)) * 255) / 255
     wanted = quality.frechet(255 * a.mean((1, 2)), 255 * b.mean((1, 2)))
-    assert quality.inception_frechet(a, b, features=Features(), batch_size=5) == pytest.approx(wanted, rel=1e-3)
+    assert learned_scores.inception_frechet(a, b, features=Features(), batch_size=5) == pytest.approx(wanted, rel=1e-3)

@@ -11,11 +11,13 @@ import torch
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
 from secateur.denoiser.patch import intercept
-from secateur.pipeline.generate import record
-from secateur.schedule.apply import apply, component, follow
+from secateur.pipeline.pipes import component
+from secateur.pipeline.trajectory import record
+from secateur.schedule.apply import apply, follow
 from secateur.schedule.baselines import closed
 from secateur.schedule.schedule import HOLDS
 from secateur.searching import additive, paths, refresh
+from secateur.searching import ladder as ladders
 from test_ablation import conditions_of, told  # noqa: F401, the fixture
 from test_additive import after, recorded
 from test_calibration import dit, sd  # noqa: F401, the fixtures
@@ -54,7 +56,7 @@ def test_an_update_from_a_partial_call_lands_where_the_pipeline_does(hold):
     """Whole but for a call that is partial, and held after it: that far the latents are dense, and so the error is exact."""
     pipe, call = stable_diffusion()
     trajectory, blocks, s, t = recorded(pipe, call, T), find_blocks(pipe.unet), 4, 7
-    row, ladder = half(blocks), additive.held(trajectory, pipe.scheduler, hold=hold)
+    row, ladder = half(blocks), ladders.held(trajectory, pipe.scheduler, hold=hold)
     said = outputs_by_run(pipe, call, blocks, row, s)
     whole = refresh.mixed(blocks, T, whole=[*range(s), *range(t, T)], partial=[s], row=row)
     landed = after(pipe, call, replace(whole, hold=hold), T)[t - 1].double().flatten()
@@ -75,10 +77,10 @@ def outputs_by_run(pipe, call, blocks, row, s):
 
 def test_with_whole_calls_alone_the_updates_are_those_of_the_additive_search():
     pipe, call = stable_diffusion()
-    ladder = additive.held(recorded(pipe, call, T), pipe.scheduler, hold="extrapolate")
+    ladder = ladders.held(recorded(pipe, call, T), pipe.scheduler, hold="extrapolate")
     said = torch.full((T, 1, ladder.x.shape[1]), torch.nan, dtype=torch.float64)
     said[:, 0] = ladder.y
-    weights = additive.in_latents(ladder)
+    weights = ladders.in_latents(ladder)
     found = paths.best(refresh.updates(ladder, said, weights=weights), costs=(1, 1), limit=4)
     wanted = min(additive.solve(additive.local_errors(ladder), calls=4), key=lambda solution: solution.error)
     assert found.levels == wanted.levels
@@ -99,8 +101,8 @@ def by_hand(ladder, path, weights) -> float:
 @pytest.mark.parametrize("hold", HOLDS)
 def test_a_polished_path_is_one_that_no_small_move_betters(hold):
     pipe, call = stable_diffusion()
-    ladder = additive.held(recorded(pipe, call, T), pipe.scheduler, hold=hold)
-    weights = additive.in_latents(ladder) * np.linspace(1, 2, T + 1)
+    ladder = ladders.held(recorded(pipe, call, T), pipe.scheduler, hold=hold)
+    weights = ladders.in_latents(ladder) * np.linspace(1, 2, T + 1)
     start = paths.of_whole_calls((0, 4, 6, 7), 0.0)
     found = refresh.polished(ladder, start, weights=weights)
     assert found.error == pytest.approx(by_hand(ladder, found, weights))

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from secateur.denoiser.blocks import find_blocks
-from secateur.pipeline.generate import record
-from secateur.schedule.apply import component
-from secateur.searching import additive, sensitivity
+from secateur.pipeline import trajectory as trajectories
+from secateur.pipeline.pipes import component
+from secateur.pipeline.trajectory import record
+from secateur.searching import ladder as ladders
+from secateur.searching import sensitivity
 from test_calibration import dit, sd  # noqa: F401, the fixtures
 
 CALLS = 6
@@ -45,12 +47,12 @@ def test_no_error_changes_nothing_and_an_error_at_the_end_is_decoded(told):
 def test_weights_say_how_much_the_images_move(told):
     pipe, trajectory = told
     free = isinstance(pipe.scheduler, diffusers.DPMSolverMultistepScheduler)
-    ladder = additive.free(trajectory, pipe.scheduler) if free else additive.held(trajectory, pipe.scheduler)
+    ladder = ladders.free(trajectory, pipe.scheduler) if free else ladders.held(trajectory, pipe.scheduler)
     blocks = find_blocks(component(pipe))
     weights = sensitivity.response(pipe, trajectory, ladder, blocks=blocks, gap=2, samples=2)
     assert weights.shape == (CALLS + 1,)
     assert (weights > 0).all()
-    one = sensitivity.probe(pipe, sensitivity.first(trajectory, 2), ladder, 4, blocks=blocks, gap=2, batch_size=8)
+    one = sensitivity.probe(pipe, trajectories.first(trajectory, 2), ladder, 4, blocks=blocks, gap=2, batch_size=8)
     assert weights[4] == pytest.approx(one, rel=1e-3)
     assert weights[1] == weights[2]  # the first update misses by rounding alone, and says nothing
     assert 0.01 < weights[2] / weights[3] < 100

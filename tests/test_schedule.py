@@ -15,8 +15,9 @@ import pytest
 
 import secateur
 from secateur.denoiser.blocks import Blocks, find_blocks, live
+from secateur.pipeline.schedulers import scheduler_signature
 from secateur.schedule import baselines
-from secateur.schedule.schedule import Schedule, document, from_document, load, save, scheduler_signature
+from secateur.schedule.schedule import Schedule, document, from_document, load, save
 from tiny import tiny
 
 CHAIN = Blocks("Chain", "layer", ("a.0", "a.1", "a.2"), ("residual",) * 3, ((), (0,), (1,)), (2,))

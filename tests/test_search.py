@@ -21,9 +21,11 @@ from secateur.denoiser import macs
 from secateur.denoiser.patch import patch_of
 from secateur.measuring import quality
 from secateur.pipeline import generate as generating
+from secateur.pipeline import trajectory as trajectories
+from secateur.pipeline.pipes import component
 from secateur.schedule import baselines
 from secateur.schedule.allocate import allocate
-from secateur.schedule.apply import apply, component
+from secateur.schedule.apply import apply
 from secateur.searching.dip_go import losses, updates
 from secateur.searching.dip_go.progress import FILE
 from secateur.searching.dip_go.search import SearchStep, search
@@ -83,9 +85,9 @@ def pipe_of(kind: str, **more):
     return pipe, dict(OPTIONS[kind])
 
 
-def recorded(pipe, options, *, samples: int = 3) -> generating.Trajectory:
+def recorded(pipe, options, *, samples: int = 3) -> trajectories.Trajectory:
     asked = list(range(samples)) if "DiT" in type(pipe).__name__ else ["fox", "owl", "a pear", "red"][:samples]
-    return generating.record(pipe, asked, seeds=range(10, 10 + samples), **options)
+    return trajectories.record(pipe, asked, seeds=range(10, 10 + samples), **options)
 
 
 @cache

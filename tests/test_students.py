@@ -12,11 +12,13 @@ import pytest
 import torch
 from peft.utils import get_peft_model_state_dict
 
+import secateur
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
 from secateur.denoiser.families import FAMILIES
-from secateur.pruning import student
-from secateur.pruning.plan import Plan, bk_sdm_base, bk_sdm_tiny
+from secateur.pruning.plan import Plan
+from secateur.pruning.presets import bk_sdm_base, bk_sdm_tiny
+from secateur.pruning.student import STUDENT
 from secateur.pruning.surgery import candidates, drop_layers, parameters, plan_without
 from secateur.schedule.apply import apply
 from secateur.schedule.baselines import uniform
@@ -41,7 +43,7 @@ def test_a_student_comes_back_from_disk_as_it_was(name, tmp_path):
     student = drop_layers(teacher, plan)
     student.save_pretrained(tmp_path)
     loaded = type(student).from_pretrained(tmp_path)
-    assert type(loaded).__name__ == student.STUDENT
+    assert type(loaded).__name__ == STUDENT
     assert dict(loaded.config["removed"]) == dict(plan.items())
     assert parameters(loaded) == parameters(student) < parameters(teacher)
     ours, theirs = student.state_dict(), loaded.state_dict()
@@ -79,7 +81,7 @@ def test_a_pipeline_loads_as_every_pipeline_does(preset, tmp_path):
     pipe, call = stable_diffusion()
     pipe.unet = drop_layers(pipe.unet, preset())
     pipe.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "model_index.json").read_text())["unet"] == ["secateur.pruning.student", student.STUDENT]
+    assert json.loads((tmp_path / "model_index.json").read_text())["unet"] == ["secateur", STUDENT]
     for kind in (diffusers.StableDiffusionPipeline, diffusers.DiffusionPipeline):
         loaded = kind.from_pretrained(tmp_path, **LACKING)
         loaded.set_progress_bar_config(disable=True)
@@ -96,7 +98,7 @@ assert "diffusers" not in sys.modules
 from diffusers import DiffusionPipeline
 print(type(DiffusionPipeline.from_pretrained({str(tmp_path)!r}, **{LACKING}).unet).__name__)
 """
-    assert run(script) == student.STUDENT
+    assert run(script) == STUDENT
 
 
 def test_transformers_students_need_no_secateur(tmp_path):
@@ -142,8 +144,8 @@ def test_a_student_takes_a_schedule_and_is_counted():
 def test_layers_that_went_are_no_blocks():
     student = drop_layers(tiny("sd15"), bk_sdm_base())
     assert not set(student.config["removed"]) & set(find_blocks(student, "layer").names)
-    assert macs.count(dict(student.config) | {"_class_name": student.STUDENT}).call() == macs.count(student).call()
-    assert FAMILIES[student.STUDENT].granularities == FAMILIES["UNet2DConditionModel"].granularities
+    assert macs.count(dict(student.config) | {"_class_name": STUDENT}).call() == macs.count(student).call()
+    assert FAMILIES[STUDENT].granularities == FAMILIES["UNet2DConditionModel"].granularities
 
 
 def test_a_controlnet_of_the_teacher_steers_the_student():
@@ -220,4 +222,4 @@ def test_checkpointing_gives_the_same_gradients():
 
 def test_no_other_name_is_in_the_module():
     with pytest.raises(AttributeError, match="has no attribute 'Teacher'"):
-        getattr(student, "Teacher")  # noqa: B009
+        getattr(secateur, "Teacher")  # noqa: B009

@@ -18,8 +18,9 @@ from reference import lined_rows, random_rows, reference
 from secateur.denoiser.blocks import Blocks, find_blocks
 from secateur.denoiser.families import family
 from secateur.denoiser.patch import compile_blocks, patch_of
+from secateur.pipeline.pipes import component
 from secateur.schedule import baselines
-from secateur.schedule.apply import apply, component, follow, remove
+from secateur.schedule.apply import apply, follow, remove
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
 from secateur.schedule.schedule import LINES, Schedule
 from test_patch import NAMES, Net, traces

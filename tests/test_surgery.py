@@ -13,13 +13,13 @@ from secateur.denoiser.families import dummy_inputs, family
 from secateur.denoiser.macs import meta_denoiser
 from secateur.denoiser.patch import Patch
 from secateur.knapsack import achieved, knapsack
-from secateur.pruning import plan as plans
+from secateur.pruning import presets
 from secateur.pruning.plan import Plan
 from secateur.pruning.presets import ssd_1b
 from secateur.pruning.surgery import candidates, drop_layers, freed, parameters, plan_without, removals
 from tiny import SIZE, TINY, TOKENS, tiny
 
-PRESETS = {"base": plans.bk_sdm_base, "small": plans.bk_sdm_small, "tiny": plans.bk_sdm_tiny}
+PRESETS = {"base": presets.bk_sdm_base, "small": presets.bk_sdm_small, "tiny": presets.bk_sdm_tiny}
 TRANSFORMERS = ["dit", "pixart", "sd3", "flux", "wan"]
 
 
@@ -202,7 +202,7 @@ def test_a_student_can_be_pruned_again(name):
 
 
 def test_a_student_can_be_trained():
-    student = drop_layers(tiny("sd15"), plans.bk_sdm_small()).train().requires_grad_(True)
+    student = drop_layers(tiny("sd15"), presets.bk_sdm_small()).train().requires_grad_(True)
     student.enable_gradient_checkpointing()
     student(**inputs_of(student)).sample.square().mean().backward()
     assert all(p.grad is not None for p in student.parameters())

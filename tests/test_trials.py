@@ -15,13 +15,14 @@ import tiny_pipes
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import Blocks, live
 from secateur.denoiser.macs import Macs
-from secateur.pipeline.generate import record
+from secateur.pipeline.trajectory import record
 from secateur.schedule import baselines
 from secateur.schedule.schedule import Schedule
-from secateur.searching.budget import Space, rows_of
-from secateur.searching.local import Trial, genetic_search, local_search, random_search
+from secateur.searching.budget import Space, budget_macs, rows_of
+from secateur.searching.local import Trial, local_search
 from secateur.searching.moves import exchange, insert, refresh, shift, slide, stretch, swap_cells
-from secateur.searching.objective import budget_macs, to_dense
+from secateur.searching.objective import to_dense
+from secateur.searching.rivals import genetic_search, random_search
 
 REST = 3
 

@@ -10,14 +10,15 @@ from secateur.denoiser.families import FAMILIES, Family
 from secateur.denoiser.macs import Macs, count
 from secateur.denoiser.patch import Patch, compile_blocks
 from secateur.distilling.distil import DistilStep, distil
-from secateur.distilling.samples import DistilSettings
+from secateur.distilling.settings import DistilSettings
 from secateur.knapsack import knapsack
 from secateur.pipeline.examples import Examples, from_images, from_trajectory
-from secateur.pipeline.generate import Trajectory, record
+from secateur.pipeline.trajectory import Trajectory, record
 from secateur.pruning.layer_scores import LayerScores
 from secateur.pruning.plan import Plan
 from secateur.pruning.planning import planned
 from secateur.pruning.scoring import joint_loss, output_loss, scored
+from secateur.pruning.student import exported as __getattr__  # noqa: F401  # StudentUNet, which takes diffusers
 from secateur.pruning.surgery import drop_layers
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import SubNet, apply, follow, remove

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
+
+import numpy as np
 
 HASH_DIGITS = 16
 TEXT, TEXT_OR_NONE = (str,), (str, type(None))
@@ -135,3 +137,14 @@ def read(path: str | Path, form: Form, parse: Callable[[Any], T]) -> T:
         raise ValueError(f"{path} is no whole JSON document ({error}): take the original file") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def are_whole(numbers: Sequence[Any], *, below: int | None = None) -> bool:
+    """Whether these are whole numbers from 0 on, and less than `below` where that is given."""
+    return all(type(n) is int and n >= 0 and (below is None or n < below) for n in numbers)
+
+
+def digest(values: np.ndarray) -> str:
+    """SHA-256 of an array's shape and little-endian float32 content."""
+    content = np.ascontiguousarray(values, dtype="<f4").tobytes()
+    return hashlib.sha256(str(values.shape).encode() + content).hexdigest()

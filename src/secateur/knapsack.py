@@ -9,8 +9,6 @@ from operator import index
 
 SCALE = 1e6  # HiGHS takes solutions that differ by less than 1e-6 for equally good, which small scores do
 LARGEST = 10**13  # with ten times that it no longer finds the best set to the last unit
-
-
 Whole = tuple[int, Sequence[int]]  # a cost, and the layers of which any one that is kept makes it due
 
 

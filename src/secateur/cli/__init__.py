@@ -3,5 +3,12 @@
 main       all commands, and how they end
 terminal   the options and the printing that commands share
 tables     tables for the terminal
+search     the commands search, fold and retarget
 watch      a search as it stands
+prune      the command prune
+score      layer scores, as `prune` finds and shows them
+distil     the command distil
+data       the examples of `distil`, made and kept
+compare    the commands demo, measure, compare and generate
+show       the commands macs, blocks, show and report
 """

@@ -19,19 +19,15 @@ from secateur.cli.terminal import (
     Scheduler,
     Seed,
     Steps,
-    check_tokens,
     check_writable,
     command_line,
-    conditions_of,
     console,
     finish,
-    guidance_of,
     load_pipe,
-    of_teacher,
     progress,
-    read_prompts,
-    repeated,
 )
+from secateur.pipeline.prompts import check_tokens, conditions_of, guidance_of, read_prompts, repeated
+from secateur.pruning.plan import of_teacher
 
 app = typer.Typer()
 KEEPS = [0.5, 0.33, 0.2]
@@ -120,7 +116,7 @@ def compare_command(
 ) -> None:
     """The front: schedules of several budgets beside every rival that needs no search; a record and a page."""
     from secateur.measuring import variants
-    from secateur.pipeline import pipes
+    from secateur.pipeline import pipes, schedulers
     from secateur.schedule.schedule import load
 
     pipes.locate(pipe)
@@ -129,7 +125,7 @@ def compare_command(
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     named = variants.given(loaded, found, steps=steps, solvers=())
     keeps = dict.fromkeys(variant.keep for variant in named)
-    rivals = variants.front(loaded, steps=steps, keeps=[k for k in keeps if k], solvers=tuple(pipes.SOLVERS))
+    rivals = variants.front(loaded, steps=steps, keeps=[k for k in keeps if k], solvers=tuple(schedulers.SOLVERS))
     _measure(loaded, pipe, (*rivals, *named), conditions, captions=captions, seed=seed, batch_size=batch_size,
              guidance_scale=guidance_scale, out=out, as_json=json)  # fmt: skip
 
@@ -149,7 +145,7 @@ def _measure(pipe, source, variants, conditions, *, captions, seed, batch_size, 
     """Run the comparison with a progress bar, print the table, write record and page."""
     from secateur.denoiser import macs as counting
     from secateur.measuring import compare, report
-    from secateur.schedule.apply import component
+    from secateur.pipeline.pipes import component
 
     check_writable(out, folder=True)
     check_tokens(pipe, conditions)
@@ -190,8 +186,9 @@ def generate(
 ) -> None:
     """Make pictures with a pipe, following a schedule where one is given, with the scheduler that it is for."""
     from secateur.measuring import compare
-    from secateur.pipeline import pipes
+    from secateur.pipeline import schedulers
     from secateur.pipeline.generate import save_images
+    from secateur.schedule import fit
     from secateur.schedule import schedule as schedules
 
     plan = schedules.load(schedule) if schedule else None
@@ -200,7 +197,7 @@ def generate(
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     check_tokens(loaded, tuple(asked))
     guidance = guidance_of(loaded, pipe, guidance_scale)
-    with pipes.scheduled(loaded, *((scheduler, {}) if scheduler else pipes.scheduler_for(loaded.scheduler, plan))):
+    with schedulers.scheduled(loaded, *((scheduler, {}) if scheduler else fit.scheduler_for(loaded.scheduler, plan))):
         images = compare.draw(loaded, plan, asked, seeds=range(seed, seed + len(asked)), batch_size=batch_size,
                               num_inference_steps=steps, guidance_scale=guidance)  # fmt: skip
     files = save_images(images, out, first=seed)

@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table, box
 
-from secateur.cli.data import HUB, SCENES, TARS, Data, call_of, called_by, check_data, check_prompts, examples_of, unpictured_of
+from secateur.cli.data import check_prompts, examples_of, unpictured_of
 from secateur.cli.terminal import (
     AsJson,
     Device,
@@ -28,10 +28,11 @@ from secateur.cli.terminal import (
     load_pipe,
     progress,
 )
+from secateur.distilling.sources import HUB, SCENES, TARS, Data, call_of, called_by, check_data
 
 if TYPE_CHECKING:
     from secateur.distilling.distil import DistilStep
-    from secateur.distilling.samples import DistilSettings
+    from secateur.distilling.settings import DistilSettings
     from secateur.pruning.plan import Plan
 
 app = typer.Typer()
@@ -98,7 +99,7 @@ def distil(
     student learns in float32.
     """
     from secateur.distilling.features import named_sites
-    from secateur.distilling.samples import DistilSettings
+    from secateur.distilling.settings import DistilSettings
 
     named = named_sites(sites) if sites else None
     if named and not feature:
@@ -128,11 +129,11 @@ def distil(
 def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | None, named: dict[str, str] | None, out: Path,
            checkpoints: Path, save_every: int, accelerator: Any, *, dtype: str, device: str) -> DistilStep:  # fmt: skip
     """The last step of teaching the student in a folder, whose pipeline is then saved. named: sites that were asked for."""
-    from secateur.distilling import features, pictures
+    from secateur.distilling import encoded, features
     from secateur.distilling.checkpoints import whole
     from secateur.distilling.distil import copy, distil
     from secateur.pipeline import pipes
-    from secateur.schedule.apply import component
+    from secateur.pipeline.pipes import component
 
     where = device if accelerator is None else str(accelerator.device)
     teacher, pipe = (
@@ -146,7 +147,7 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
     check_prompts(asked, teacher)
     examples = examples_of(checkpoints / EXAMPLES, asked, teacher, settings.batch_size, accelerator)
     labels = "class_labels" in examples.conditions
-    null = pictures.null(teacher, labels=labels, **call_of(asked, teacher)) if settings.null_rate else None
+    null = encoded.null(teacher, labels=labels, **call_of(asked, teacher)) if settings.null_rate else None
     settings = replace(settings, called=called_by(asked, teacher, labels=labels))
     others = unpictured_of(checkpoints / UNPICTURED, asked, teacher, settings.batch_size, accelerator)
     steps = distil(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null, others=others,

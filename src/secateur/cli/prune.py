@@ -19,15 +19,13 @@ from secateur.cli.terminal import (
     Seed,
     Steps,
     accelerator_for,
-    calibration_conditions,
-    check_tokens,
     check_writable,
     command_line,
     console,
     finish,
-    guidance_of,
     load_pipe,
 )
+from secateur.pipeline.prompts import calibration_conditions, check_tokens, guidance_of
 
 if TYPE_CHECKING:
     from secateur.pruning.layer_scores import LayerScores
@@ -73,8 +71,8 @@ def prune(
     """
     from secateur.cli import score
     from secateur.pipeline import pipes
+    from secateur.pipeline.pipes import component
     from secateur.schedule import baselines
-    from secateur.schedule.apply import component
 
     check_asked(keep=keep, plan=plan, preset=preset, scores=scores, weighting=weighting, only_called=only_called, out=out)
     pipes.locate(pipe)
@@ -135,7 +133,7 @@ def check_asked(
 
 def check_choices(**chosen: str | None) -> None:
     """Nothing; ValueError for a word that is none of those to choose among."""
-    from secateur.measuring.quality import SCORES
+    from secateur.measuring.learned_scores import SCORES
     from secateur.pruning.criteria import CRITERIA
     from secateur.pruning.planning import METHODS
     from secateur.pruning.scoring import WEIGHTINGS
@@ -149,7 +147,7 @@ def check_choices(**chosen: str | None) -> None:
 
 def check_noisy(criterion: str, *, weighting: str | None, only_called: bool) -> None:
     """Nothing; ValueError for options about noisy samples where the criterion looks at none."""
-    from secateur.measuring.quality import SCORES
+    from secateur.measuring.learned_scores import SCORES
 
     if (weighting or only_called) and criterion in ("magnitude", *SCORES):
         option = "--weighting" if weighting else "--only-called"
@@ -158,7 +156,7 @@ def check_noisy(criterion: str, *, weighting: str | None, only_called: bool) -> 
 
 def check_texts(criterion: str, conditions: tuple[Any, ...]) -> None:
     """Nothing; ValueError where images shall be compared with prompts, and there are class labels."""
-    from secateur.measuring.quality import SCORES
+    from secateur.measuring.learned_scores import SCORES
 
     if criterion in SCORES and any(not isinstance(condition, str) for condition in conditions):
         raise ValueError(f"found class labels, which {criterion} cannot compare images with: choose another --criterion")

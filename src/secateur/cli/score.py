@@ -47,7 +47,7 @@ class Scoring:
 
 def check_shared(criterion: str, accelerator: Any) -> None:
     """Nothing; ValueError where processes would all do the same: scores of images are not shared out between them."""
-    from secateur.measuring.quality import SCORES
+    from secateur.measuring.learned_scores import SCORES
 
     if criterion in SCORES and accelerator is not None and accelerator.num_processes > 1:
         raise ValueError(
@@ -59,8 +59,8 @@ def scored_plan(loaded: Any, asked: Scoring) -> tuple[Plan, LayerScores]:
     """The plan that costs least, and the scores that it is made of; what cannot be reached is refused before any scoring."""
     from dataclasses import replace
 
+    from secateur.pipeline.pipes import component
     from secateur.pruning import planning
-    from secateur.schedule.apply import component
 
     costs = costs_of(loaded, component(loaded), asked)
     how = {"keep": asked.keep, "cost": asked.cost, "spare_stages": asked.spare_stages}
@@ -86,7 +86,7 @@ def costs_of(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
 
 def scored(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
     """The scores of a denoiser's layers: by what it says about what the pipe draws, or by how the images themselves change."""
-    from secateur.measuring.quality import SCORES
+    from secateur.measuring.learned_scores import SCORES
 
     by = by_images if asked.criterion in SCORES else by_answers
     main = asked.accelerator is None or asked.accelerator.is_main_process
@@ -96,16 +96,16 @@ def scored(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
 def by_answers(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep]:
     """Layers scored by the denoiser's answers on noisy samples of what the pipe draws."""
     from secateur.denoiser import fingerprint
-    from secateur.distilling import pictures, store
-    from secateur.pipeline import generate as generating
+    from secateur.distilling import encoded, store
+    from secateur.pipeline import trajectory as trajectories
     from secateur.pruning import scoring
 
-    called = generating.called(loaded, asked.conditions[0], **asked.call) if asked.only_called else None
+    called = trajectories.called(loaded, asked.conditions[0], **asked.call) if asked.only_called else None
     count, parts = len(asked.conditions), []
     weighting = scoring.WEIGHTINGS[asked.weighting](loaded.scheduler) if asked.weighting else None
     with progress() as bar:
         drawing = bar.add_task("drawing what to score on", total=count)
-        for part in pictures.drawn(loaded, asked.conditions, count=count, seed=asked.seed,
+        for part in encoded.drawn(loaded, asked.conditions, count=count, seed=asked.seed,
                                   batch_size=asked.batch_size, **asked.call):  # fmt: skip
             parts.append(part)
             bar.update(drawing, completed=min(count, len(parts) * asked.batch_size))
@@ -119,11 +119,11 @@ def by_answers(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep
 def by_images(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep]:
     """Layers scored by how much worse a score finds the images of the pipe without them."""
     from secateur.denoiser import fingerprint
-    from secateur.measuring import quality
+    from secateur.measuring import learned_scores
     from secateur.pipeline import generate as generating
     from secateur.pruning import scoring
 
-    rate = quality.SCORES[asked.criterion](device=str(loaded.device))
+    rate = learned_scores.SCORES[asked.criterion](device=str(loaded.device))
     seeds = range(asked.seed, asked.seed + len(asked.conditions))
 
     def scores() -> np.ndarray:

@@ -24,18 +24,16 @@ from secateur.cli.terminal import (
     Seed,
     Steps,
     accelerator_for,
-    calibration_conditions,
-    check_tokens,
     check_writable,
     command_line,
     console,
     finish,
-    guidance_of,
     load_pipe,
-    of_teacher,
     progress,
 )
 from secateur.cli.watch import Watch, kept_of, near_of, stage_table
+from secateur.pipeline.prompts import calibration_conditions, check_tokens, guidance_of
+from secateur.pruning.plan import of_teacher
 
 if TYPE_CHECKING:
     from secateur.denoiser.macs import Macs
@@ -78,12 +76,12 @@ def search(
 ) -> None:
     """Find settings for a pipe: at which noise levels it calls its denoiser, and what each call refreshes."""
     from secateur.denoiser import macs
-    from secateur.pipeline import pipes
-    from secateur.pipeline.generate import record
+    from secateur.pipeline import pipes, schedulers
+    from secateur.pipeline.pipes import component
     from secateur.pipeline.solvers import check_solver
+    from secateur.pipeline.trajectory import record
     from secateur.schedule import baselines
     from secateur.schedule import schedule as schedules
-    from secateur.schedule.apply import component
     from secateur.searching import find, task
 
     wanted = baselines.check_keep(keep)
@@ -108,9 +106,9 @@ def search(
     check_tokens(loaded, conditions)
     seeds = range(seed, seed + len(conditions))
     first, further = (conditions[:images], seeds[:images]), (conditions[images:], seeds[images:])
-    with pipes.scheduled(loaded, scheduler, {}), progress() as bar:
+    with schedulers.scheduled(loaded, scheduler, {}), progress() as bar:
         check_solver(loaded.scheduler)
-        task.check_calls(pipes.calls(loaded, steps), keep=wanted)
+        task.check_calls(schedulers.calls(loaded, steps), keep=wanted)
         shown = bar.add_task("recording the dense images", total=None)
         options = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
         counted = macs.count(component(loaded), granularity)
@@ -154,14 +152,14 @@ def tell(
 
 def costs_of(pipe, counted, budget: str, run):
     """What blocks cost, in MACs or as timed while `run` makes its images, and what it gives."""
+    from secateur.denoiser import times
     from secateur.denoiser.families import bare
-    from secateur.measuring import timing
-    from secateur.schedule.apply import component
+    from secateur.pipeline.pipes import component
 
     if budget == "macs":
         return counted, run()
     made: list = []
-    return timing.block_times(bare(component(pipe)), counted.blocks, lambda: made.append(run())), made[0]
+    return times.block_times(bare(component(pipe)), counted.blocks, lambda: made.append(run())), made[0]
 
 
 def digest(conditions: tuple) -> str:
@@ -183,21 +181,24 @@ def fold_command(
     json: AsJson = False,
 ) -> None:
     """Leave held calls out: the same images from fewer steps, each as long as those that it stands for; no weights are read."""
-    from secateur.pipeline import pipes
+    from secateur.pipeline import pipes, schedulers
+    from secateur.schedule import fit
     from secateur.schedule import schedule as schedules
     from secateur.schedule.fit import check_denoiser
     from secateur.schedule.fold import fold
 
     found = schedules.load(schedule)
     check_denoiser(pipes.denoiser_config(pipe), found)
-    own = pipes.scheduler_of(pipe)
-    made, _ = fold(found, pipes.scheduler_like(own, *pipes.scheduler_for(own, found)))
+    own = schedulers.scheduler_of(pipe)
+    made, _ = fold(found, schedulers.scheduler_like(own, *fit.scheduler_for(own, found)))
     schedules.save(made, out)
     console.print(str(made), markup=False, highlight=False)
     console.print(f"{made.calls} steps give the images of {found.calls} calls; wrote {out}", soft_wrap=True)
-    name, options = pipes.scheduler_for(own, made)
+    name, options = fit.scheduler_for(own, made)
     if name:
-        other = {k: v for k, v in {**pipes.PLAIN.get(name, {}), **options}.items() if own.config.get(k, v) != v or k in options}
+        other = {
+            k: v for k, v in {**schedulers.PLAIN.get(name, {}), **options}.items() if own.config.get(k, v) != v or k in options
+        }
         given = "".join(f", {key}={value!r}" for key, value in other.items())
         line = f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{given})"
         console.print(f"in Python, before it is applied: {line}", soft_wrap=True, markup=False, highlight=False)

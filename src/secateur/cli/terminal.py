@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json as jsons
 import os
-import re
 import shlex
 import sys
 from datetime import timedelta
-from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
-
-    from secateur.denoiser.macs import Macs
 
 DTYPES = ("float32", "bfloat16", "float16")
 console = Console()
@@ -110,53 +103,6 @@ def check_tracker(name: str | None) -> None:
         raise ValueError(f"the tracker {name} is not installed: pip install {name}{there}, or leave --log-with out")
 
 
-def read_prompts(path: Path) -> list[str] | list[int]:
-    """The prompts in a file, one a line, or class labels where all lines are whole numbers; ValueError where there is none."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
-    if not lines:
-        raise ValueError(f"{path} holds no prompt: write one a line")
-    return conditions_of(lines)
-
-
-def conditions_of(lines: list[str]) -> list[str] | list[int]:
-    """Class labels where all lines are whole numbers, otherwise the prompts that they are."""
-    return [int(line) for line in lines] if all(re.fullmatch(r"-?\d+", line) for line in lines) else lines
-
-
-def repeated(items: list, count: int) -> tuple:
-    """`count` of the items, from the first again after the last."""
-    return tuple(items[i % len(items)] for i in range(count))
-
-
-def of_teacher(pipe: str, counted: Macs) -> float | None:
-    """The fraction of its teacher's MACs that a student's call takes, by the plan in its folder; None without one."""
-    from secateur.pipeline import pipes
-    from secateur.pruning.plan import load
-
-    folder = pipes.locate(pipe)
-    path = folder / "plan.json" if folder else None
-    teacher = load(path).made.get("teacher") if path and path.is_file() else None
-    return counted.call() / teacher["macs_linear"] if teacher else None
-
-
-def check_tokens(pipe, conditions: tuple) -> None:
-    """Nothing; ValueError where a prompt is longer than any tokenizer of the pipe reads: its end would not be heard.
-
-    A tokenizer reads what it is made for, and no more than what the pipe's call cuts prompts at (`max_sequence_length`).
-    """
-    found = [part for name, part in pipe.components.items() if name.startswith("tokenizer") and part is not None]
-    cut = signature(type(pipe).__call__).parameters.get("max_sequence_length")
-    limit = cut.default if cut and cut.default else float("inf")
-    for prompt in (c for c in conditions if isinstance(c, str)):
-        counts = [(len(tokenizer(prompt).input_ids), min(tokenizer.model_max_length, limit)) for tokenizer in found]
-        if counts and all(tokens > most for tokens, most in counts):
-            tokens, most = max(counts, key=lambda count: count[1])
-            raise ValueError(f"the prompt {prompt[:40]!r}… has {tokens} tokens and the tokenizer reads {most}: shorten it")
-
-
 def check_writable(out: Path, *, folder: bool = False, option: str = "--out") -> None:
     """Nothing; OSError before any work where a file, or a folder with those above it, could not be written at the end."""
     if out.is_dir() and not folder:
@@ -172,23 +118,3 @@ def check_writable(out: Path, *, folder: bool = False, option: str = "--out") ->
         TemporaryFile(dir=above).close()  # a permission may be there and the file system read-only
     except OSError as error:
         raise PermissionError(f"{out} cannot be written ({error.strerror}): give another place by {option}") from error
-
-
-def guidance_of(pipe: DiffusionPipeline, source: str, wanted: float | None) -> float:
-    """The guidance scale: `wanted`, else the zoo's for a pipe of the zoo, else the default of the pipe's own call."""
-    from secateur import zoo
-
-    if wanted is not None:
-        return wanted
-    return zoo.GUIDANCE.get(source) or signature(type(pipe).__call__).parameters["guidance_scale"].default
-
-
-def calibration_conditions(pipe: str, prompts: Path | None, images: int) -> tuple:
-    """What to record the dense images of: the file's prompts, or the zoo's own captions other than those it is judged by."""
-    from secateur import zoo
-
-    if prompts is not None:
-        return repeated(read_prompts(prompts), images)
-    if pipe not in zoo.NAMES:
-        raise ValueError(f"there are no prompts to look at {pipe} with: give a file with one a line by --prompts")
-    return zoo.conditions(pipe, images, calibration=True)[0]

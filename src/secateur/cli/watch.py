@@ -14,7 +14,7 @@ from secateur.cli.terminal import console
 
 if TYPE_CHECKING:
     from secateur.denoiser.macs import Macs
-    from secateur.pipeline.generate import Trajectory
+    from secateur.pipeline.trajectory import Trajectory
     from secateur.schedule.schedule import Schedule
     from secateur.searching.find import Found
 
@@ -64,8 +64,8 @@ class Watch:
 
     def measure_other(self, pipe: Any, trajectory: Trajectory, best: Found, **how: Any) -> None:
         """Save the best with its distance to the target that it was not searched for too, where that target is finite."""
+        from secateur.measuring.quality import NotFiniteError
         from secateur.searching import find
-        from secateur.searching.objective import NotFiniteError
 
         [other] = find.TARGETS.keys() - {self.target}
         try:

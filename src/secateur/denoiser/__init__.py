@@ -3,7 +3,8 @@
 families   one row of data for each class of denoiser: the only place where architectures differ
 blocks     names of the blocks in execution order, and the edges between them, traced on the meta device
 streams    which of a block's inputs its outputs continue
-macs       multiply-accumulates of each block, both conventions; configs/ holds full-size configurations
 patch      replaces the forward of each block, reversibly: the only file that touches a model's attributes
-fingerprint  what a model's weights and files are, as a SHA-256
+macs       multiply-accumulates of each block, both conventions; configs/ holds full-size configurations
+times      what each block takes on this device
+fingerprint  a model's weights and files as a SHA-256
 """

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from secateur.denoiser.families import Family, architecture, bare, class_name, dummy_inputs, family
 from secateur.denoiser.patch import Patch
-from secateur.schedule.schedule import KINDS
+
+KINDS = ("output", "residual", "extrapolate")
 
 
 @dataclass(frozen=True)

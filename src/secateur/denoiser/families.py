@@ -17,8 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.pruning import student
-
 Size = int | tuple[int, ...]
 
 
@@ -32,6 +30,7 @@ class Family:
     depths: for denoisers whose configuration says how many blocks they have, name of each list of blocks → key that does.
     reads: path in a block to what the denoiser itself reads there, of the first block.
     own_grid: whether its pipelines give the scheduler noise levels of their own.
+    cls: gives the class, if it is not diffusers' own; then a configuration is enough to build it.
     inputs: `inputs(config, *, batch, size, tokens)` → keyword arguments of one forward, on the default device;
     size and tokens are None where the caller leaves them to the denoiser's configuration.
     """
@@ -42,6 +41,7 @@ class Family:
     depths: Mapping[str, str] = field(default_factory=dict)
     reads: str | None = None
     own_grid: bool = False
+    cls: Callable[[], type[nn.Module]] | None = None
     inputs: Callable[..., dict[str, Any]]
 
 
@@ -205,9 +205,6 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-FAMILIES[student.STUDENT] = FAMILIES["UNet2DConditionModel"]
-
-
 def bare(denoiser: nn.Module) -> nn.Module:
     """The denoiser itself, out of `torch.compile`'s wrapper: its class and block names count from here."""
     while "_orig_mod" in denoiser._modules:
@@ -252,8 +249,8 @@ def denoiser_class(denoiser: nn.Module | Mapping) -> tuple[Callable[..., nn.Modu
 
     name = class_name(denoiser)
     if not isinstance(denoiser, nn.Module):
-        if name == student.STUDENT:
-            return student.student_class(), denoiser
+        if name in FAMILIES and (own := FAMILIES[name].cls):
+            return own(), denoiser
         if not hasattr(diffusers, name):
             raise ValueError(f"diffusers has no class {name}, so pass the denoiser itself instead of its configuration")
         return getattr(diffusers, name), denoiser

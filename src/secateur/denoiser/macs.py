@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -20,12 +20,24 @@ from secateur.denoiser.blocks import Blocks, find_blocks, live, meta_twin
 from secateur.denoiser.families import Size, dummy_inputs
 from secateur.denoiser.patch import Patch
 
-if TYPE_CHECKING:
-    from secateur.schedule.schedule import Schedule
-
 UNITS = ("macs", "ns")
 # A weight times activations; every other product (bmm, baddbmm, scaled_dot_product_*) is of activations: attention.
 LINEAR_OPS = {torch.ops.aten.convolution, torch.ops.aten.mm, torch.ops.aten.addmm}
+
+
+class Grid(Protocol):
+    """What is counted: which blocks run at which call, as a Schedule says it."""
+
+    @property
+    def denoiser(self) -> str: ...
+    @property
+    def blocks(self) -> tuple[str, ...]: ...
+    @property
+    def reuse(self) -> tuple[str, ...]: ...
+    @property
+    def calls(self) -> int: ...
+    def runs(self, t: int) -> tuple[bool, ...]: ...
+    def held(self, t: int) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,7 @@ class Macs:
         if attention and self.unit != "macs":
             raise ValueError(f"these costs are of {self.noun}, in which attention has its part: leave attention out")
 
-    def of(self, schedule: Schedule, *, attention: bool = False) -> int:
+    def of(self, schedule: Grid, *, attention: bool = False) -> int:
         """MACs of a whole schedule: its live cells, and the rest for every call that is not held whole."""
         self.check(schedule)
         blocks, cells = replace(self.blocks, reuse=schedule.reuse), self.cells(attention=attention)
@@ -78,11 +90,11 @@ class Macs:
         running = sum(macs for row in entered for macs, runs in zip(cells, row, strict=True) if runs)
         return running + len(entered) * self.rest(attention=attention)
 
-    def keep(self, schedule: Schedule, *, attention: bool = False) -> float:
+    def keep(self, schedule: Grid, *, attention: bool = False) -> float:
         """Fraction of the dense MACs that a schedule keeps, in (0, 1]."""
         return self.of(schedule, attention=attention) / (schedule.calls * self.call(attention=attention))
 
-    def check(self, schedule: Schedule) -> None:
+    def check(self, schedule: Grid) -> None:
         """Nothing; ValueError where a schedule is for another denoiser or other blocks than were counted."""
         if (schedule.denoiser, schedule.blocks) != (self.blocks.denoiser, self.blocks.names):
             raise ValueError(

@@ -1,12 +1,15 @@
 """Teaching a student: normalized feature distillation.
 
+settings   how a student is taught
+sources    where examples come from, checked before any work
 pictures   pictures and captions: of a folder, of the Hub, of tar files
-store      encoded examples on disk
+encoded    examples made of them, or drawn by the teacher
+store      examples on disk
 samples    the samples of an update, by number
 features   what is compared inside of teacher and student
 terms      the terms of the loss
 update     one update
-distil     `distil(teacher, student, ...)`: an update a step, resumable
 checkpoints  what a training resumes from
 deepspeed  what DeepSpeed needs besides
+distil     `distil(teacher, student, ...)`: an update a step, resumable
 """

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from secateur import checkpoint
 from secateur.distilling import deepspeed
 from secateur.distilling.samples import Course, lesson
 from secateur.distilling.update import AFRESH, Training, precision
 from secateur.pipeline.examples import answer
-from secateur.searching.dip_go import progress
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -29,7 +29,7 @@ def save(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[
     found = tensors(now, student)
     if now.accelerator.is_main_process:
         stated = {name: getattr(now, name) for name in STATED} | {"scaler": scaler_state(now)}
-        progress.write(found, folder / FILE, stated=stated, arguments=arguments)
+        checkpoint.write(found, folder / FILE, stated=stated, arguments=arguments)
 
 
 @torch.no_grad()
@@ -53,7 +53,7 @@ def load(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[
     """Put the training saved in a folder, if any, into this one. ValueError: damaged, or made by other arguments."""
     if not (folder / FILE).exists():
         return
-    stated, found = progress.read(folder / FILE, noun=NOUN, arguments=arguments)
+    stated, found = checkpoint.read(folder / FILE, noun=NOUN, arguments=arguments)
     put(now, student, found)
     for name in STATED:
         setattr(now, name, stated[name])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.distilling.samples import PRECISIONS, DistilSettings
+from secateur.distilling.settings import PRECISIONS, DistilSettings
 
 STAGES = (1, 2)
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's, one value a weight

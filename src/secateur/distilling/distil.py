@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from secateur.denoiser import fingerprint
 from secateur.distilling import checkpoints, deepspeed, features, update
-from secateur.distilling.samples import Course, DistilSettings
+from secateur.distilling.samples import Course
+from secateur.distilling.settings import DistilSettings
 from secateur.distilling.update import Training
-from secateur.pipeline.examples import Examples, prediction, tensors
-from secateur.schedule.schedule import scheduler_signature
+from secateur.pipeline.examples import Examples, tensors
+from secateur.pipeline.noise import prediction
+from secateur.pipeline.schedulers import scheduler_signature
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from secateur.denoiser.families import bare, class_name, dummy_inputs, family
 from secateur.denoiser.patch import Inputs, Patch, Run
 from secateur.pruning.plan import Plan
-from secateur.pruning.surgery import Passage
+from secateur.pruning.student import Passage
 
 SIZE, TOKENS = 8, 8  # of inputs whose shapes are compared
 STREAM = "hidden_states"  # of the streams that a block continues, the one to compare

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from tarfile import TarError
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
-
-from secateur.pipeline import generate as generating
-from secateur.pipeline.examples import Examples, asked_for, from_images, from_prompts, from_trajectory
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
     from PIL import Image
 
 Condition: TypeAlias = str | int
@@ -24,7 +19,6 @@ Pair: TypeAlias = tuple[np.ndarray, Condition]  # (H, W, 3) in [0, 1], and a cap
 METADATA, FILE_NAME = "metadata.jsonl", "file_name"
 CAPTIONS = ("text", "caption", "txt", "prompt", "label", "cls")  # columns, the first that there is
 IMAGES = ("image", "jpg", "jpeg", "png", "webp")
-NO_LABEL = 1000  # DiTPipeline's unconditional class
 
 
 # Pictures
@@ -190,68 +184,3 @@ def scenes(name: str, *, seed: int = 0) -> Iterator[Pair]:
 
 
 # Examples
-
-
-def encoded(
-    pipe: DiffusionPipeline,
-    pairs: Iterable[Pair],
-    *,
-    first: int = 0,
-    limit: int | None = None,
-    batch_size: int = 8,
-    **call: Any,
-) -> Iterator[Examples]:
-    """Examples of pictures from number `first` to `limit`, `batch_size` at a time, for `store.making` or `store.joined`.
-
-    ValueError where there is no picture at all.
-    """
-    left, number = islice(pairs, first, limit), first
-    while part := list(islice(left, batch_size)):
-        number += len(part)
-        images, told = zip(*part, strict=True)
-        yield from_images(pipe, np.stack(images), told, batch_size=batch_size, **call)
-    if not number:
-        raise ValueError("there is no picture in the data: give one or more")
-
-
-def drawn(
-    pipe: DiffusionPipeline,
-    prompts: Sequence[Condition],
-    *,
-    count: int,
-    first: int = 0,
-    seed: int = 0,
-    batch_size: int = 8,
-    **call: Any,
-) -> Iterator[Examples]:
-    """Examples without images: what the pipe itself draws by the prompts, in turn, `batch_size` at a time.
-
-    first, count: numbers of the first one and after the last. call: of the pipe, such as num_inference_steps.
-    """
-    for start in range(first, count, batch_size):
-        numbers = range(start, min(start + batch_size, count))
-        asked = [prompts[n % len(prompts)] for n in numbers]
-        seeds = [seed + n for n in numbers]
-        trajectory = generating.record(pipe, asked, seeds=seeds, batch_size=batch_size, **call)
-        yield from_trajectory(pipe, trajectory)
-
-
-def unpictured(
-    pipe: DiffusionPipeline, prompts: Sequence[Condition], *, first: int = 0, batch_size: int = 8, **call: Any
-) -> Iterator[Examples]:
-    """Examples of prompts from number `first` on, for their conditions alone, `batch_size` at a time."""
-    for start in range(first, len(prompts), batch_size):
-        yield from_prompts(pipe, prompts[start : start + batch_size], **call)
-
-
-def null(pipe: DiffusionPipeline, *, labels: bool = False, **call: Any) -> dict[str, Any]:
-    """The denoiser's conditions for no prompt, of one sample, as guidance has them: of "", or of DiT's class for nothing.
-
-    Of SDXL and its like, whose configuration asks for it, zeros stand for the empty prompt.
-    """
-    found = asked_for(pipe, [NO_LABEL] if labels else [""], call=call)[0].conditions
-    if pipe.config.get("force_zeros_for_empty_prompt"):
-        zero, added = torch.zeros_like, found["added_cond_kwargs"]
-        added = {**added, "text_embeds": zero(added["text_embeds"])}
-        return {**found, "encoder_hidden_states": zero(found["encoder_hidden_states"]), "added_cond_kwargs": added}
-    return dict(found)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from secateur import checkpoint
 from secateur.pipeline.examples import Examples
-from secateur.searching.dip_go import progress
 
 NOUN = "set of examples"
 PART = 128  # examples: few enough to lose when killed, and a million of them in fewer files than may be mapped
@@ -118,7 +118,7 @@ def save(examples: Examples, path: str | Path, *, made: Mapping[str, Any]) -> No
     flat: dict[str, Tensor] = {"latents": examples.latents}
     kinds = {kind: leaves(getattr(examples, kind), kind, flat) for kind in ("conditions", "shared")}
     stated = {**kinds, "stream": examples.stream, "timestep_scale": examples.timestep_scale}
-    progress.write(flat, Path(path), stated=stated, arguments=made)
+    checkpoint.write(flat, Path(path), stated=stated, arguments=made)
 
 
 def load(path: str | Path, *, made: Mapping[str, Any] | None = None) -> Examples:
@@ -126,7 +126,7 @@ def load(path: str | Path, *, made: Mapping[str, Any] | None = None) -> Examples
 
     ValueError: damaged, or made otherwise.
     """
-    stated, flat = progress.read(Path(path), noun=NOUN, arguments=made)
+    stated, flat = checkpoint.read(Path(path), noun=NOUN, arguments=made)
     conditions, shared = (rebuilt(stated[kind], kind, flat) for kind in ("conditions", "shared"))
     return Examples(flat["latents"], conditions, shared, stated["stream"], stated["timestep_scale"])
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from secateur.distilling import deepspeed
 from secateur.distilling import terms as distil_terms
 from secateur.distilling.features import captured, stream_place
-from secateur.distilling.samples import PRECISIONS, Course, DistilSettings, lesson
+from secateur.distilling.samples import Course, lesson
+from secateur.distilling.settings import PRECISIONS, DistilSettings
 from secateur.pipeline.examples import answer
 
 Terms: TypeAlias = dict[str, float]

@@ -1,7 +1,10 @@
 """How fast, how large and how good: measured side by side, and shown.
 
-timing     latency, memory, hardware
+hardware   what a figure was measured on
+timing     latency, in turns and in pairs
+memory     the most memory in use at once
 quality    fidelity and accuracy as functions of images
+learned_scores  CLIP, PickScore, HPSv2, LPIPS, FID
 variants   what is drawn side by side
 compare    the one loop that draws and measures it
 records    measurements as JSON

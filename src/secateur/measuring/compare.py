@@ -22,12 +22,15 @@ from secateur import zoo
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import matching
 from secateur.measuring import quality, timing
+from secateur.measuring.hardware import hardware
+from secateur.measuring.memory import Peak, peak_memory
+from secateur.measuring.quality import check_finite
 from secateur.measuring.variants import Variant
-from secateur.pipeline import pipes
+from secateur.pipeline import schedulers
 from secateur.pipeline.generate import generate
-from secateur.schedule.apply import apply, component
+from secateur.pipeline.pipes import component
+from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
-from secateur.searching.objective import check_finite
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -45,7 +48,7 @@ class Batch:
     seconds: float
     calls: int
     peak_cached_bytes: int  # kept for later calls, for the whole batch
-    peak_memory: timing.Peak  # of the process or the GPU, for the whole batch
+    peak_memory: Peak  # of the process or the GPU, for the whole batch
 
 
 def draw(pipe: DiffusionPipeline, schedule: Schedule | None, conditions: Sequence[Any], **call: Any) -> np.ndarray:
@@ -82,11 +85,11 @@ def run(
 def _draw(pipe, variant: Variant, conditions, seeds, clock, call: Mapping[str, Any]) -> Batch:
     pipe = variant.pipe or pipe
     with ExitStack() as stack:
-        stack.enter_context(pipes.scheduled(pipe, variant.scheduler, variant.options))
+        stack.enter_context(schedulers.scheduled(pipe, variant.scheduler, variant.options))
         subnet = stack.enter_context(apply(pipe, variant.schedule)) if variant.schedule else None
         made, options = [], {"batch_size": len(seeds), "num_inference_steps": variant.steps, **call}
         draw = partial(generate, pipe, conditions, seeds=seeds, **options)
-        memory = timing.peak_memory(lambda: made.append(_timed(draw, clock)), device=pipe.device)
+        memory = peak_memory(lambda: made.append(_timed(draw, clock)), device=pipe.device)
         [(images, seconds)], cached = made, subnet.peak_bytes if subnet else 0
         check_finite(images, f"the images of {variant.name}")
         return Batch(variant, images, seconds, len(pipe.scheduler.timesteps), cached, memory)
@@ -128,7 +131,7 @@ def record(
         "command": command,
         "pipe": source,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": timing.hardware(),
+        "hardware": hardware(),
         "seeds": list(seeds),
         "conditions": list(captions or conditions),
         "options": {

@@ -2,51 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from secateur.denoiser.blocks import Blocks
-from secateur.denoiser.macs import Macs
-from secateur.denoiser.patch import Patch
-
-CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-
-
-def hardware() -> dict[str, Any]:
-    """What a figure was measured on: processor, cores, threads, RAM, GPU, versions; nothing that names the machine."""
-    return {
-        "cpu": _cpu_name(),
-        "cores": _cores(),
-        "threads": torch.get_num_threads(),
-        "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "os": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "diffusers": version("diffusers"),
-    }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    """The cores this process may use, where the system tells; all of them elsewhere."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from secateur.denoiser.times import synchronize
 
 
 @dataclass(frozen=True)
@@ -106,16 +69,11 @@ def time_rounds(
 
 
 def _seconds(run: Callable[[], Any], now: Callable[[], float]) -> float:
-    _synchronize()
+    synchronize()
     start = now()
     run()
-    _synchronize()
+    synchronize()
     return now() - start
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_initialized():  # asking a GPU that nobody uses would start it up
-        torch.cuda.synchronize()
 
 
 def speedup(slow: Timing, fast: Timing) -> tuple[float, float, float]:
@@ -128,77 +86,3 @@ def speedup(slow: Timing, fast: Timing) -> tuple[float, float, float]:
         raise ValueError(f"a speed-up pairs the rounds of one measurement, but there are {found}: time them together")
     low, median, high = np.percentile(np.divide(slow.seconds, fast.seconds), (25, 50, 75))
     return float(median), float(low), float(high)
-
-
-def block_times(
-    denoiser: nn.Module, blocks: Blocks, run: Callable[[], Any], *, clock: Callable[[], float] | None = None
-) -> Macs:
-    """What each block costs on this device, as a Macs of nanoseconds: whatever takes a budget in MACs then takes one in time.
-
-    run: makes the denoiser calls to be timed, one of them at least; the median counts, and what a call takes beside its
-    blocks is its rest. There is one convention of time: with the attention products or without is the same.
-    """
-    now, inside, whole = clock or time.perf_counter, [[] for _ in blocks.names], []
-
-    def timed(found: list[float], make: Callable[[], Any]) -> Any:
-        _synchronize()
-        start = now()
-        out = make()
-        _synchronize()
-        found.append(now() - start)
-        return out
-
-    with Patch(denoiser, blocks.names, lambda t, i, make, inputs: timed(inside[i], make),
-               root=lambda t, make, inputs: timed(whole, make)):  # fmt: skip
-        run()
-    if not whole:
-        raise ValueError("the denoiser was not called while its blocks were to be timed: pass a run that makes images")
-    cells = tuple(round(1e9 * float(np.median(found))) for found in inside)
-    rest = max(0, round(1e9 * float(np.median(whole))) - sum(cells))
-    return Macs(blocks, cells, (0,) * len(cells), rest, 0, unit="ns")
-
-
-@dataclass(frozen=True)
-class Peak:
-    """The most memory in use at once, and what was counted."""
-
-    peak_bytes: int
-    how: str
-
-
-def peak_memory(run: Callable[[], Any], *, device: str | torch.device = "cpu") -> Peak:
-    """The Peak of `run` on `device`: all that torch allocated on a GPU, growth of the process's resident memory on a CPU."""
-    if torch.device(device).type == "cuda":
-        return _peak_cuda(run, torch.device(device))
-    return _peak_linux(run) if CLEAR_REFS.exists() else _peak_lifetime(run)
-
-
-def _peak_cuda(run: Callable[[], Any], device: torch.device) -> Peak:
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    run()
-    torch.cuda.synchronize(device)
-    return Peak(torch.cuda.max_memory_allocated(device), "torch.cuda.max_memory_allocated, weights included")
-
-
-def _peak_linux(run: Callable[[], Any]) -> Peak:
-    CLEAR_REFS.write_text("5")  # sets the high-water mark back to what is resident now (man 5 proc)
-    before = _status_bytes("VmRSS")
-    run()
-    return Peak(max(_status_bytes("VmHWM") - before, 0), "growth of the process's peak resident memory (VmHWM)")
-
-
-def _status_bytes(field: str) -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field + ":"))
-    return int(line.split()[1]) * 1024
-
-
-def _peak_lifetime(run: Callable[[], Any]) -> Peak:
-    """A lower bound, where the system keeps only the peak of the process's whole life."""
-    from resource import RUSAGE_SELF, getrusage
-
-    unit = 1 if platform.system() == "Darwin" else 1024
-    before = getrusage(RUSAGE_SELF).ru_maxrss
-    run()
-    grown = (getrusage(RUSAGE_SELF).ru_maxrss - before) * unit
-    return Peak(grown, "growth of the process's lifetime peak (ru_maxrss): a lower bound")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import matching
 from secateur.denoiser.families import family
-from secateur.pipeline import pipes
-from secateur.schedule import baselines
-from secateur.schedule.apply import component
+from secateur.pipeline import schedulers
+from secateur.pipeline.pipes import component
+from secateur.schedule import baselines, fit
 from secateur.schedule.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Se
     if "beta_schedule" not in pipe.scheduler.config:
         return (Variant(f"{steps} steps", "fewer steps", steps, keep=keep),)
     return tuple(
-        Variant(f"{name}, {steps} steps", f"fewer steps {name}", steps, None, *pipes.SOLVERS[name], keep=keep)
+        Variant(f"{name}, {steps} steps", f"fewer steps {name}", steps, None, *schedulers.SOLVERS[name], keep=keep)
         for name in solvers
     )
 
@@ -69,7 +69,7 @@ def front(
 def _rivals(
     pipe: DiffusionPipeline, counted: macs.Macs, *, steps: int, keep: float, solvers: Sequence[str]
 ) -> Iterator[Variant]:
-    calls = pipes.calls(pipe, steps)
+    calls = schedulers.calls(pipe, steps)
     count = max(1, int(keep * calls + 0.5))
     held = baselines.chosen(counted.blocks, calls, run=[k * calls // count for k in range(count)])
     for name, hold in EVEN.items():
@@ -97,8 +97,8 @@ def given(
     variants: list[Variant] = []
     for name, schedule in found:
         counted = macs.count(denoiser, matching(denoiser, schedule.blocks))
-        share = counted.of(schedule) / (pipes.calls(pipe, steps) * counted.call())
+        share = counted.of(schedule) / (schedulers.calls(pipe, steps) * counted.call())
         keep = round(share, 2)
-        variants.append(Variant(name, "schedule", steps, schedule, *pipes.scheduler_for(pipe.scheduler, schedule), keep=keep))
+        variants.append(Variant(name, "schedule", steps, schedule, *fit.scheduler_for(pipe.scheduler, schedule), keep=keep))
         variants.extend(fewer_steps(pipe, max(1, round(share * steps)), keep=keep, solvers=solvers))
     return tuple(variants)

@@ -1,7 +1,12 @@
 """What a stock diffusers pipeline gives: images, the dense trajectory, and what its denoiser is asked in training.
 
 pipes      pipelines by name: of the zoo, of a folder, of the Hub
-solvers    what a scheduler can do: hold calls, place them, begin anywhere
-generate   prompts and seeds in, images out, and the trajectory that led to them
+prompts    prompts and class labels, checked against a pipe
+schedulers  diffusers' schedulers by name, and as a pipe's own for a while
+solvers    what a scheduler can do: place its calls, or hold them
+generate   prompts and seeds in, images out
+trajectory  the dense trajectory: recorded, and replayed
+asked      the arguments with which a pipeline calls its denoiser
+noise      latents with noise, and what should be predicted from them
 examples   latents and conditions, as a denoiser is asked in training
 """

@@ -5,11 +5,9 @@ The conditions are taken out of the pipe's own __call__, where it asks its denoi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,19 +15,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from secateur.denoiser.families import bare
-from secateur.denoiser.patch import intercept
-from secateur.pipeline import generate as generating
-from secateur.schedule.apply import component
+from secateur.pipeline.asked import Asked, asked_for, sized
+from secateur.pipeline.noise import corrupted
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-    from secateur.pipeline.generate import Trajectory
+    from secateur.pipeline.trajectory import Trajectory
 
 AT_ONCE = 256  # samples: as many as are read from a file that is mapped into memory
 PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]  # arguments of Flux's and its kin's
-NO_CONDITIONS = ("timestep", "return_dict")  # among the arguments of a denoiser, beside the latents
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +95,6 @@ def from_images(
     return together(packed(pipe, latents), asked)
 
 
-def sized(pipe: DiffusionPipeline, height: int, width: int) -> dict[str, Any]:
-    """The arguments by which a pipe draws so many pixels; none of one that draws a single size."""
-    wanted = {"height": height, "width": width, "use_resolution_binning": False}
-    taken = signature(type(pipe).__call__).parameters
-    return {name: value for name, value in wanted.items() if name in taken}
-
-
 def from_prompts(pipe: DiffusionPipeline, prompts: Sequence[Any], **call: Any) -> Examples:
     """Examples for their conditions alone: a zero of shape (1, 1) stands for the latents of each. call: as in `from_images`."""
     return told(torch.zeros(len(prompts), 1, 1), asked_for(pipe, prompts, call=call))
@@ -143,56 +131,6 @@ def answer(denoiser: Callable[..., Any], question: Question) -> Tensor:
 # Noise
 
 
-def corrupted(scheduler: Any, clean: Tensor, noise: Tensor, *, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-    """Noisy latents and the target of the denoiser's answer, both like `clean`."""
-    signal, spread = rates(scheduler, timesteps)
-    signal, spread = (x.to(clean).view(-1, *[1] * (clean.ndim - 1)) for x in (signal, spread))
-    targets: dict[str, Callable[[], Tensor]] = {
-        "epsilon": lambda: noise,
-        "sample": lambda: clean,
-        "v_prediction": lambda: signal * noise - spread * clean,
-        "flow_prediction": lambda: noise - clean,
-    }
-    return signal * clean + spread * noise, targets[prediction(scheduler)]()
-
-
-def rates(scheduler: Any, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-    """What clean latents and noise are multiplied by at these timesteps, (n,) each."""
-    last = scheduler.config["num_train_timesteps"]
-    low, high = float(timesteps.min()), float(timesteps.max())
-    if low < 0 or high >= last:
-        raise ValueError(f"found timesteps from {low:g} to {high:g}: give those of training, from 0 to below {last}")
-    if prediction(scheduler) == "flow_prediction":
-        sigma = timesteps.float() / last
-        return 1 - sigma, sigma
-    alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps.long()].float()
-    return alphas.sqrt(), (1 - alphas).sqrt()
-
-
-def timesteps_at(levels: Tensor, scheduler: Any, called: Sequence[float] | None = None) -> Tensor:
-    """The timestep at each level in [0, 1): of all of training, or of those that a pipe of few steps calls."""
-    last = scheduler.config["num_train_timesteps"]
-    if called is None:
-        return (levels * last).long()
-    at = torch.tensor(sorted(min(t, last - 1) for t in called))  # flow matching begins at `last` itself, all noise
-    chosen = at[(levels * len(at)).long().clamp(max=len(at) - 1)]
-    return chosen if prediction(scheduler) == "flow_prediction" else chosen.long()
-
-
-def prediction(scheduler: Any) -> str:
-    """What the denoiser predicts: "epsilon", "sample", "v_prediction" or "flow_prediction"; ValueError for anything else."""
-    name, config = type(scheduler).__name__, scheduler.config
-    if name.startswith("FlowMatch") or config.get("use_flow_sigmas"):
-        return "flow_prediction"
-    kind = config.get("prediction_type")
-    if kind not in ("epsilon", "sample", "v_prediction") or not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(
-            f"{name} trains by another noise ({kind}) than alphas_cumprod or flow matching: give the pipe a DDIMScheduler or a "
-            "FlowMatchEulerDiscreteScheduler of its configuration"
-        )
-    return kind
-
-
 # Latents
 
 
@@ -225,60 +163,6 @@ def packed(pipe: Any, latents: Tensor) -> Tensor:
 
 
 # Conditions
-
-
-class Asked(Exception):  # it carries an answer out of the pipe, and is no error
-    """A denoiser's first call in a pipe: its arguments by name, the latents first, at this timestep of the scheduler."""
-
-    def __init__(self, arguments: Mapping[str, Any], timestep: float):
-        super().__init__()
-        self.stream = next(iter(arguments))
-        self.shape = arguments[self.stream].shape
-        found = {name: value for name, value in arguments.items() if name not in (self.stream, *NO_CONDITIONS)}
-        self.conditions = tree_map_only(Tensor, lambda x: x.detach().cpu(), found)
-        # A power of ten, for half precision blurs the quotient.
-        first = float(arguments["timestep"].flatten()[0])
-        self.timestep_scale = 10.0 ** round(math.log10(first / timestep)) if timestep else 1.0
-
-
-def asked_for(pipe: DiffusionPipeline, conditions: Sequence[Any], *, call: Mapping[str, Any]) -> list[Asked]:
-    """What the pipe asks its denoiser first for each condition, without guidance; equal prompts and labels are run once."""
-    call = {**call, **unguided(pipe)}
-    generating.check(pipe, conditions[:1], seeds=range(len(conditions[:1])), batch_size=1, call=call)
-    keys = [c if isinstance(c, (str, Integral)) else id(c) for c in conditions]
-    different = dict(zip(keys, conditions, strict=True))
-    with generating.quiet(pipe):
-        found = {key: first_call(pipe, condition, call=call) for key, condition in different.items()}
-    return [found[key] for key in keys]
-
-
-def unguided(pipe: Any) -> dict[str, Any]:
-    """The argument that turns guidance off, for denoisers that do not take its scale themselves."""
-    denoiser: Any = bare(component(pipe))
-    told = denoiser.config.get("guidance_embeds") or denoiser.config.get("time_cond_proj_dim")
-    return {} if told or "guidance_scale" not in signature(type(pipe).__call__).parameters else {"guidance_scale": 1.0}
-
-
-@torch.no_grad()
-def first_call(pipe: Any, condition: Any, *, call: Mapping[str, Any]) -> Asked:
-    """What the pipe asks its denoiser first for one condition; it goes no further than that."""
-
-    def forward(original, *args, **kwargs):
-        raise Asked(signature(original).bind(*args, **kwargs).arguments, float(pipe.scheduler.timesteps[0]))
-
-    handle = intercept(bare(component(pipe)), "forward", forward)
-    try:
-        pipe(**generating.arguments([condition], seeds=[0], call=call))
-    except Asked as asked:
-        if asked.shape[0] != 1:
-            raise ValueError(
-                f"{type(pipe).__name__} asks for {asked.shape[0]} at once though there is one condition: turn guidance off"
-            ) from None
-        return asked
-    finally:
-        handle.remove()
-        pipe.maybe_free_model_hooks()  # as its own __call__ ends: parts that are offloaded go back
-    raise ValueError(f"{type(pipe).__name__} drew without asking its {type(component(pipe)).__name__}: give another pipe")
 
 
 def together(latents: Tensor, asked: Sequence[Asked]) -> Examples:

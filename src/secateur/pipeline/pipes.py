@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from secateur import zoo
-from secateur.pipeline.solvers import DPM, FIRST_ORDER, PLAIN, UNIPC, begun
-from secateur.schedule.apply import DENOISERS
-from secateur.schedule.schedule import Schedule, scheduler_signature
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-
-LINSPACE, TRAILING = {"timestep_spacing": "linspace"}, {"timestep_spacing": "trailing"}
-SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {  # at their stock spacings: class of diffusers, options
-    "DDIM": ("DDIMScheduler", TRAILING),
-    "DDIM leading": ("DDIMScheduler", {"timestep_spacing": "leading"}),
-    "DPM-Solver++": (DPM, LINSPACE),
-    "DPM-Solver++ trailing": (DPM, TRAILING),
-    "DPM-Solver++ Karras": (DPM, LINSPACE | {"use_karras_sigmas": True}),
-    "UniPC": (UNIPC, LINSPACE),
-    "UniPC trailing": (UNIPC, TRAILING),
-    "UniPC Karras": (UNIPC, LINSPACE | {"use_karras_sigmas": True}),
-}
+DENOISERS = ("unet", "transformer")
 
 
 def load(source: str, *, dtype: str = "float32") -> DiffusionPipeline:
@@ -99,14 +86,14 @@ def denoiser_config(source: str) -> dict[str, Any]:
     if source in macs.denoiser_names():
         return macs.denoiser_config(source)
     folder = locate(source)
-    index = json.loads(_file(source, folder, "model_index.json").read_text())
+    index = json.loads(file_of(source, folder, "model_index.json").read_text())
     found = [name for name in DENOISERS if index.get(name, [None])[0] is not None]
     if not found:
         raise ValueError(f"{source} has neither a unet nor a transformer among its components: give a diffusion pipeline")
-    return json.loads(_file(source, folder, f"{found[0]}/config.json").read_text())
+    return json.loads(file_of(source, folder, f"{found[0]}/config.json").read_text())
 
 
-def _file(source: str, folder: Path | None, name: str) -> Path:
+def file_of(source: str, folder: Path | None, name: str) -> Path:
     if folder is not None:
         return folder / name
     from huggingface_hub import hf_hub_download
@@ -114,53 +101,12 @@ def _file(source: str, folder: Path | None, name: str) -> Path:
     return Path(hf_hub_download(source, name))
 
 
-def calls(pipe: DiffusionPipeline, steps: int) -> int:
-    """How often `steps` steps of the pipe's scheduler call its denoiser: PNDM makes one more, Heun about twice as many."""
-    return len(begun(pipe.scheduler, steps).timesteps)
-
-
-def scheduler_of(source: str) -> Any:
-    """A pipeline's scheduler, read without loading any weights."""
-    folder = locate(source)
-    name = json.loads(_file(source, folder, "model_index.json").read_text())["scheduler"][1]
-    return scheduler_class(name).from_config(json.loads(_file(source, folder, "scheduler/scheduler_config.json").read_text()))
-
-
-def scheduler_class(name: str) -> Any:
-    """The class of diffusers' scheduler of this name; ValueError where there is none."""
-    import diffusers
-
-    kind = getattr(diffusers, name, None)
-    if kind is None or not hasattr(kind, "set_timesteps"):
-        raise ValueError(f"diffusers has no scheduler {name!r}: give a class such as DPMSolverMultistepScheduler")
-    return kind
-
-
-def scheduler_like(scheduler: Any, name: str | None, options: Mapping[str, Any]) -> Any:
-    """A scheduler of the class `name`, configured like another one but for `options`; see `scheduled`."""
-    kind = scheduler_class(name) if name else type(scheduler)
-    return kind.from_config(scheduler.config, **{**PLAIN.get(name or "", {}), **options})
-
-
-def scheduler_for(scheduler: Any, schedule: Schedule | None) -> tuple[str | None, Mapping[str, Any]]:
-    """Class and options that `scheduled` makes a schedule's scheduler of, also a folded one's; None for the one at hand."""
-    if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(scheduler):
-        return None, {}
-    name, wanted = schedule.scheduler, schedule.scheduler_hash
-    known = FIRST_ORDER.values() if name == DPM else ()
-    fits = (options for options in known if scheduler_signature(scheduler_like(scheduler, name, options))[1] == wanted)
-    return name, next(fits, {})
-
-
-@contextmanager
-def scheduled(pipe: DiffusionPipeline, name: str | None, options: Mapping[str, Any]) -> Iterator[None]:
-    """`pipe` with diffusers' scheduler class `name`, configured like its own but for `options`; its own again afterwards.
-
-    DPM-Solver++ and UniPC by their names begin as `PLAIN` has them, however the pipe's own is set.
-    """
-    before = pipe.scheduler
-    pipe.scheduler = scheduler_like(before, name, options)
-    try:
-        yield
-    finally:
-        pipe.scheduler = before
+def component(pipe: DiffusionPipeline, name: str | None = None) -> nn.Module:
+    """The denoiser of a pipe; ValueError where there is none, or more than one."""
+    found = [n for n in ((name,) if name else (*DENOISERS, "transformer_2")) if pipe.components.get(n) is not None]
+    if len(found) != 1:
+        raise ValueError(
+            f"{type(pipe).__name__} has {', '.join(found) or 'none'} where one denoiser ({name or ' or '.join(DENOISERS)}) is "
+            "wanted: a schedule is for one"
+        )
+    return pipe.components[found[0]]

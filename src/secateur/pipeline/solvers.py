@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
-DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
-_PLAIN = {
-    "solver_order": 2,
-    "final_sigmas_type": "zero",
-    "thresholding": False,
-    "use_karras_sigmas": False,
-    "use_exponential_sigmas": False,
-    "use_beta_sigmas": False,
-    "use_flow_sigmas": False,
-}
-PLAIN: dict[str, dict[str, Any]] = {  # solvers whose timesteps may be chosen, configured as the search knows them
-    # DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2)
-    DPM: _PLAIN | {"algorithm_type": "dpmsolver++", "solver_type": "midpoint", "use_lu_lambdas": False},
-    # UniPC-2 (arXiv 2302.04867)
-    UNIPC: _PLAIN | {"predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None},
-}
-FIRST_ORDER = {  # in what DPM-Solver++ differs from `PLAIN` where it makes the steps of DDIM, by where the last one ends
-    final: {"solver_order": 1, "final_sigmas_type": final} for final in ("zero", "sigma_min")
-}
+from secateur.pipeline.schedulers import PLAIN, UNIPC, begun
+
 TRIED_STEPS = 10  # to see what a scheduler does
 SEARCHED = "search for DDIM or Euler, whose calls can be held, or for DPM-Solver++ 2M or UniPC, whose timesteps can be chosen"
 
@@ -89,16 +73,51 @@ def draws_noise(scheduler: Any) -> bool:
     return not torch.equal(stepped(scheduler, seed=0), stepped(scheduler, seed=1))
 
 
-def begun(scheduler: Any, steps: int) -> Any:
-    """A scheduler like this one, before the first of so many steps."""
-    made = type(scheduler).from_config(scheduler.config)
-    made.set_timesteps(steps, **({"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}))
-    return made
-
-
 def stepped(scheduler: Any, *, seed: int) -> Tensor:
     """What the first step makes of the same latents and prediction, its own noise drawn by this seed."""
     made, x = begun(scheduler, TRIED_STEPS), torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
     drawn = {"generator": torch.Generator().manual_seed(seed)} if "generator" in signature(made.step).parameters else {}
     x = made.scale_model_input(x, made.timesteps[0]) if hasattr(made, "scale_model_input") else x
     return made.step(x.flip(-1), made.timesteps[0], x, return_dict=False, **drawn)[0]
+
+
+WHOLE, SHIFTED = "UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"
+BY_SIGMAS = (WHOLE, SHIFTED)  # diffusers takes no timesteps for the one and shifts the other's, but their steps read the sigmas
+REPLACED = {"num_inference_steps", "timesteps", "sigmas"}
+
+
+def takes_timesteps(scheduler: Any) -> bool:
+    """Whether timesteps can be chosen for a scheduler."""
+    return type(scheduler).__name__ in BY_SIGMAS or "timesteps" in signature(scheduler.set_timesteps).parameters
+
+
+def place(scheduler: Any, set_timesteps: Callable[..., None], timesteps: Sequence[float], *, asked: Mapping[str, Any]) -> None:
+    """Set a scheduler, by its own `set_timesteps` with what else was `asked`, to these timesteps, noisiest first.
+
+    Of UniPC they are rounded to whole ones; of flow matching they are those after any shift.
+    """
+    kept = {name: value for name, value in asked.items() if name not in REPLACED}
+    if type(scheduler).__name__ not in BY_SIGMAS:
+        return set_timesteps(**kept, timesteps=list(timesteps))
+    placed = [round(t) if type(scheduler).__name__ == WHOLE else t for t in timesteps]
+    set_timesteps(len(placed), **kept)
+    scheduler.timesteps = torch.tensor(placed).to(scheduler.timesteps)
+    scheduler.sigmas = torch.cat((sigmas_at(scheduler, placed).to(scheduler.sigmas), scheduler.sigmas[-1:]))
+
+
+def sigmas_at(scheduler: Any, timesteps: Sequence[float]) -> Tensor:
+    """σ/α of x = α·data + σ·noise at these timesteps, (T,), float64; of flow matching, σ itself."""
+    t = torch.tensor(timesteps, dtype=torch.float64)
+    if scheduler.config.get("use_flow_sigmas") or not hasattr(scheduler, "alphas_cumprod"):
+        return t / scheduler.config.num_train_timesteps
+    kept = scheduler.alphas_cumprod.double().cpu()
+    table = ((1 - kept) / kept).sqrt()
+    low = t.floor().long().clamp(max=len(table) - 1)
+    return torch.lerp(table[low], table[t.ceil().long().clamp(max=len(table) - 1)], t - low)
+
+
+def shifts(scheduler: Any) -> bool:
+    """Whether a scheduler of flow matching would put chosen timesteps elsewhere, and nobody here can tell it not to."""
+    if type(scheduler).__name__ in BY_SIGMAS:
+        return False
+    return bool(scheduler.config.get("use_dynamic_shifting")) or scheduler.config.get("shift", 1.0) not in (None, 1.0)

@@ -12,7 +12,8 @@ from secateur.denoiser.families import bare, family
 from secateur.denoiser.patch import Patch, find_modules
 from secateur.denoiser.streams import Stream, continued, streams_of
 from secateur.pruning.plan import Plan
-from secateur.pruning.surgery import check_fits, replacement
+from secateur.pruning.student import replacement
+from secateur.pruning.surgery import check_fits
 
 
 def bypassed(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | None = None) -> Patch:

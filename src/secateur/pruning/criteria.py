@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from secateur.denoiser.families import bare, class_name
 from secateur.denoiser.patch import Patch
-from secateur.pipeline.examples import Examples, Question, answer, question, tensors, timesteps_at
+from secateur.pipeline.examples import Examples, Question, answer, question, tensors
+from secateur.pipeline.noise import timesteps_at
 from secateur.pruning.bypass import bypassed, stand_ins
 from secateur.pruning.plan import KEEP_SHORTCUT, Plan
 from secateur.pruning.surgery import cuttable

@@ -8,14 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from secateur.denoiser import macs
+from secateur.artifact import are_whole
+from secateur.denoiser import macs, times
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.families import bare, class_name
 from secateur.denoiser.macs import Macs
-from secateur.measuring import timing
 from secateur.pruning.plan import KEEP_SHORTCUT
 from secateur.pruning.surgery import freed, parameters, removals, within
-from secateur.schedule.scores import are_whole
 
 Wholes = Mapping[str, tuple[str, ...]]  # transformer of a U-Net → all of its blocks, where each is a layer of its own
 
@@ -62,7 +61,7 @@ def counted(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes) -> d
 
 def timed(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes, *, run: Callable[[], Any]) -> Costs:
     """Costs in nanoseconds on this device, medians over the calls of the denoiser that `run()` makes."""
-    found = timing.block_times(bare(denoiser), parts(denoiser, layers, wholes), run)
+    found = times.block_times(bare(denoiser), parts(denoiser, layers, wholes), run)
     return from_macs(found, layers, wholes, attention=False)
 
 

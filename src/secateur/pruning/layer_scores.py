@@ -13,10 +13,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from secateur.artifact import TEXT, Form, check, frozen, signed, write_bytes
+from secateur.artifact import TEXT, Form, check, digest, frozen, signed, write_bytes
 from secateur.pruning.layer_costs import Costs, Wholes
 from secateur.pruning.plan import REMOVALS
-from secateur.schedule.scores import digest
 
 ENTRY, TENSORS = "secateur", ("losses", "timesteps", "weights")
 FORM = Form(

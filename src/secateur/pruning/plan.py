@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secateur.artifact import TEXT, Form, check, frozen, read, signed, write
+
+if TYPE_CHECKING:
+    from secateur.denoiser.macs import Macs
 
 # A layer that goes leaves its input; or of it the hidden stream alone, where a skip was joined to that; or its 1×1 shortcut.
 IDENTITY, DROP_SKIP, KEEP_SHORTCUT = REMOVALS = ("identity", "drop_skip", "keep_shortcut")
@@ -108,39 +111,12 @@ def is_plan(path: str | Path) -> bool:
 
 # The handcrafted rivals, for U-Nets of the shape of Stable Diffusion 1 and 2.
 
-BASE = (
-    *(f"down_blocks.{i}.{kind}.1" for i in range(3) for kind in ("resnets", "attentions")),
-    "down_blocks.3.resnets.1",
-    "up_blocks.0.resnets.1",
-    *(f"up_blocks.{i}.{kind}.1" for i in range(1, 4) for kind in ("resnets", "attentions")),
-)
-MIDDLE = ("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1")
-INNERMOST = (
-    "down_blocks.2.downsamplers.0",
-    "down_blocks.3.resnets.0",
-    "up_blocks.0.resnets.0",
-    "up_blocks.0.resnets.2",
-    "up_blocks.0.upsamplers.0",
-)
 
+def of_teacher(pipe: str, counted: Macs) -> float | None:
+    """The fraction of its teacher's MACs that a student's call takes, by the plan in its folder; None without one."""
+    from secateur.pipeline import pipes
 
-def bk_sdm_base() -> Plan:
-    """BK-SDM Base (arXiv 2305.15798): the second pair of a stage goes; 579,384,964 of SD-1.5's 859,520,964 weights stay."""
-    return bk_sdm("Base", BASE)
-
-
-def bk_sdm_small() -> Plan:
-    """BK-SDM Small (arXiv 2305.15798): Base without the middle; 482,346,884 of SD-1.5's weights stay."""
-    return bk_sdm("Small", BASE + MIDDLE)
-
-
-def bk_sdm_tiny() -> Plan:
-    """BK-SDM Tiny (arXiv 2305.15798): Small without the innermost stages; 323,384,964 of SD-1.5's weights stay."""
-    return bk_sdm("Tiny", BASE + MIDDLE + INNERMOST)
-
-
-def bk_sdm(size: str, layers: tuple[str, ...]) -> Plan:
-    up = [layer.startswith("up_blocks") and ".resnets." in layer for layer in layers]
-    removals = tuple(DROP_SKIP if joined else IDENTITY for joined in up)
-    made = {"method": f"BK-SDM {size}", "of": "Stable Diffusion 1 or 2", "source": "arXiv 2305.15798"}
-    return Plan(layers, removals, "UNet2DConditionModel", made=made)
+    folder = pipes.locate(pipe)
+    path = folder / "plan.json" if folder else None
+    teacher = load(path).made.get("teacher") if path and path.is_file() else None
+    return counted.call() / teacher["macs_linear"] if teacher else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from secateur.pruning.plan import DROP_SKIP, IDENTITY, MIDDLE, Plan, bk_sdm_base, bk_sdm_small, bk_sdm_tiny
+from secateur.pruning.plan import DROP_SKIP, IDENTITY, Plan
 
 DEPTHS = {"down_blocks.1": 2, "down_blocks.2": 10, "mid_block": 10, "up_blocks.0": 10, "up_blocks.1": 2}  # SDXL's
 ONE_RESNET = ("mid_block.attentions.0", "mid_block.resnets.1")  # what goes of the middle
@@ -18,6 +18,43 @@ PAIRS = (  # the second pair of every stage
     *(f"up_blocks.{i}.resnets.1" for i in range(3)),
     *(f"up_blocks.{i}.attentions.1" for i in range(2)),
 )
+# The handcrafted plans for U-Nets of the shape of Stable Diffusion 1 and 2.
+BASE = (
+    *(f"down_blocks.{i}.{kind}.1" for i in range(3) for kind in ("resnets", "attentions")),
+    "down_blocks.3.resnets.1",
+    "up_blocks.0.resnets.1",
+    *(f"up_blocks.{i}.{kind}.1" for i in range(1, 4) for kind in ("resnets", "attentions")),
+)
+MIDDLE = ("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1")
+INNERMOST = (
+    "down_blocks.2.downsamplers.0",
+    "down_blocks.3.resnets.0",
+    "up_blocks.0.resnets.0",
+    "up_blocks.0.resnets.2",
+    "up_blocks.0.upsamplers.0",
+)
+
+
+def bk_sdm_base() -> Plan:
+    """BK-SDM Base (arXiv 2305.15798): the second pair of a stage goes; 579,384,964 of SD-1.5's 859,520,964 weights stay."""
+    return bk_sdm("Base", BASE)
+
+
+def bk_sdm_small() -> Plan:
+    """BK-SDM Small (arXiv 2305.15798): Base without the middle; 482,346,884 of SD-1.5's weights stay."""
+    return bk_sdm("Small", BASE + MIDDLE)
+
+
+def bk_sdm_tiny() -> Plan:
+    """BK-SDM Tiny (arXiv 2305.15798): Small without the innermost stages; 323,384,964 of SD-1.5's weights stay."""
+    return bk_sdm("Tiny", BASE + MIDDLE + INNERMOST)
+
+
+def bk_sdm(size: str, layers: tuple[str, ...]) -> Plan:
+    up = [layer.startswith("up_blocks") and ".resnets." in layer for layer in layers]
+    removals = tuple(DROP_SKIP if joined else IDENTITY for joined in up)
+    made = {"method": f"BK-SDM {size}", "of": "Stable Diffusion 1 or 2", "source": "arXiv 2305.15798"}
+    return Plan(layers, removals, "UNet2DConditionModel", made=made)
 
 
 def ssd_1b() -> Plan:

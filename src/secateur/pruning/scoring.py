@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from secateur.denoiser import fingerprint
 from secateur.denoiser.families import bare, class_name
 from secateur.pipeline.examples import Examples
+from secateur.pipeline.schedulers import scheduler_signature
 from secateur.pruning.criteria import CRITERIA, Criterion, Losses, Tuples, draw, output_losses, score_losses
 from secateur.pruning.layer_costs import counted, wholes
 from secateur.pruning.layer_scores import LayerScores
 from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import candidates, check_known
-from secateur.schedule.schedule import scheduler_signature
 
 Weighting = Callable[[Tensor], Tensor]  # timesteps (K,) -> weights (K,), 0 or more
 

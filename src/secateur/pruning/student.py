@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from secateur.denoiser.families import FAMILIES
+from secateur.pruning.plan import DROP_SKIP, KEEP_SHORTCUT
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -18,15 +25,38 @@ if TYPE_CHECKING:
 STUDENT = "StudentUNet"
 
 
-def __getattr__(name: str) -> Any:
-    """StudentUNet, and what diffusers looks for beside it to know how to load it."""
-    if name == STUDENT:
-        return student_class()
-    if name == "ModelMixin":
-        from diffusers import ModelMixin
+class Passage(nn.Module):
+    """What stands where a layer was: gives the first `width` channels of its input, or all. nested: in a tuple."""
 
-        return ModelMixin
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __init__(self, width: int | None = None, *, nested: bool = False):
+        super().__init__()
+        self.width, self.nested = width, nested
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
+        y = x if self.width is None else x[:, : self.width]
+        return (y,) if self.nested else y
+
+
+class Shortcut(nn.Module):
+    """What stands where a resnet was that changes the width: its 1×1 convolution. scale: what resnets divide their sum by."""
+
+    def __init__(self, conv_shortcut: nn.Module, *, out_channels: int, scale: float):
+        super().__init__()
+        self.conv_shortcut, self.out_channels, self.scale = conv_shortcut, out_channels, scale
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        return self.conv_shortcut(x) / self.scale
+
+
+def replacement(module: Any, how: str) -> nn.Module:
+    """What stands in a U-Net where this module was."""
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+    if how == KEEP_SHORTCUT:
+        shortcut = deepcopy(module.conv_shortcut)
+        return Shortcut(shortcut, out_channels=module.out_channels, scale=module.output_scale_factor)
+    # The blocks of a U-Net ask a Transformer2DModel for return_dict=False.
+    return Passage(module.out_channels if how == DROP_SKIP else None, nested=isinstance(module, Transformer2DModel))
 
 
 @cache
@@ -64,14 +94,12 @@ def student_class() -> type[UNet2DConditionModel]:
     wanted = list(inspect.signature(UNet2DConditionModel.__init__).parameters.values())
     ours = inspect.Parameter("removed", inspect.Parameter.KEYWORD_ONLY, default=None)
     init.__signature__ = inspect.Signature([*wanted, ours])  # type: ignore[attr-defined]  # diffusers reads its keys here
-    own = {"__init__": init, "forward": forward, "_load_ip_adapter_weights": load_ip_adapter, "__module__": __name__}
+    own = {"__init__": init, "forward": forward, "_load_ip_adapter_weights": load_ip_adapter, "__module__": "secateur"}
     return type(STUDENT, (UNet2DConditionModel,), own | {"__doc__": student_class.__doc__})
 
 
 def cut(unet: UNet2DConditionModel, removed: Mapping[str, str]) -> None:
     """A dense U-Net that was just built loses these layers."""
-    from secateur.pruning.surgery import replacement
-
     for layer, how in removed.items():
         parent, _, name = layer.rpartition(".")
         setattr(unet.get_submodule(parent), name, replacement(unet.get_submodule(layer), how))
@@ -85,3 +113,17 @@ def as_student(unet: Any, removed: Mapping[str, str]) -> UNet2DConditionModel:
     unet.__class__ = student_class()  # the same attributes: it differs in how it is built
     unet.register_to_config(removed={**outer, **removed})
     return unet
+
+
+def exported(name: str) -> Any:
+    """StudentUNet, and ModelMixin, by which diffusers knows how to load it; both take an import of diffusers."""
+    if name == STUDENT:
+        return student_class()
+    if name == "ModelMixin":
+        from diffusers import ModelMixin
+
+        return ModelMixin
+    raise AttributeError(f"module 'secateur' has no attribute {name!r}")
+
+
+FAMILIES[STUDENT] = replace(FAMILIES["UNet2DConditionModel"], cls=student_class)

@@ -12,35 +12,12 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.denoiser.blocks import find_blocks
 from secateur.denoiser.families import architecture, bare, class_name, family
 from secateur.pruning.plan import DROP_SKIP, IDENTITY, KEEP_SHORTCUT, Plan
-from secateur.pruning.student import as_student
-
-
-class Passage(nn.Module):
-    """What stands where a layer was: gives the first `width` channels of its input, or all. nested: in a tuple."""
-
-    def __init__(self, width: int | None = None, *, nested: bool = False):
-        super().__init__()
-        self.width, self.nested = width, nested
-
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
-        y = x if self.width is None else x[:, : self.width]
-        return (y,) if self.nested else y
-
-
-class Shortcut(nn.Module):
-    """What stands where a resnet was that changes the width: its 1×1 convolution. scale: what resnets divide their sum by."""
-
-    def __init__(self, conv_shortcut: nn.Module, *, out_channels: int, scale: float):
-        super().__init__()
-        self.conv_shortcut, self.out_channels, self.scale = conv_shortcut, out_channels, scale
-
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
-        return self.conv_shortcut(x) / self.scale
+from secateur.pruning.student import Passage, Shortcut, as_student, replacement
 
 
 def drop_layers(denoiser: nn.Module, plan: Plan) -> nn.Module:
@@ -206,17 +183,6 @@ def with_passages(denoiser: nn.Module, plan: Plan) -> nn.Module:
     # deepcopy takes what is in its memo for copied already.
     student = deepcopy(denoiser, {id(module): replacement(module, how).train(module.training) for module, how in found})
     return as_student(student, dict(plan.items()))
-
-
-def replacement(module: Any, how: str) -> nn.Module:
-    """What stands in a U-Net where this module was."""
-    from diffusers.models.transformers.transformer_2d import Transformer2DModel
-
-    if how == KEEP_SHORTCUT:
-        shortcut = deepcopy(module.conv_shortcut)
-        return Shortcut(shortcut, out_channels=module.out_channels, scale=module.output_scale_factor)
-    # The blocks of a U-Net ask a Transformer2DModel for return_dict=False.
-    return Passage(module.out_channels if how == DROP_SKIP else None, nested=isinstance(module, Transformer2DModel))
 
 
 # Transformers

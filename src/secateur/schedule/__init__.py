@@ -5,8 +5,10 @@ baselines  schedules that need no search: evenly held calls, DeepCache, FORA, Δ
 scores     a value for each cell, as an artifact
 allocate   from scores to the schedule of any budget
 fit        whether a schedule fits a denoiser and a scheduler
-apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`: the runtime
+acts       what each cell does with the cache
 cache      what is kept from call to call
+lines      the line through the last two outputs, which held calls follow
+apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`: the runtime
 fold       held calls left out: fewer steps, the same images
 retime     a schedule for another number of calls, or another scheduler
 long_steps  what several steps of a sampler make of one held prediction

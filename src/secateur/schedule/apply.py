@@ -14,16 +14,18 @@ from torch import Size, nn
 from secateur.denoiser.blocks import Blocks, matching
 from secateur.denoiser.families import bare
 from secateur.denoiser.patch import Inputs, Patch, Run, intercept, patch_of
-from secateur.denoiser.streams import along, leads, line, minus, plus, streams
-from secateur.pipeline.placement import place
-from secateur.schedule.cache import Act, Cache, Key, acts, ghost
+from secateur.denoiser.streams import minus, plus, streams
+from secateur.pipeline.pipes import DENOISERS, component
+from secateur.pipeline.solvers import place
+from secateur.schedule.acts import Act, acts
+from secateur.schedule.cache import Cache, Key, ghost
 from secateur.schedule.fit import check_fit, check_offload, check_scheduler
+from secateur.schedule.lines import along, leads, line
 from secateur.schedule.schedule import LINES, Schedule
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-DENOISERS = ("unet", "transformer")
 MOST_BRANCHES = 8  # guidance makes one to three denoiser calls a step; more means that nobody steps the scheduler
 
 
@@ -237,17 +239,6 @@ def remove(pipe: DiffusionPipeline) -> None:
         patch = patch_of(bare(module)) if module is not None else None
         if patch is not None and isinstance(patch.owner, SubNet):
             patch.remove()
-
-
-def component(pipe: DiffusionPipeline, name: str | None = None) -> nn.Module:
-    """The denoiser of a pipe; ValueError where there is none, or more than one."""
-    found = [n for n in ((name,) if name else (*DENOISERS, "transformer_2")) if pipe.components.get(n) is not None]
-    if len(found) != 1:
-        raise ValueError(
-            f"{type(pipe).__name__} has {', '.join(found) or 'none'} where one denoiser ({name or ' or '.join(DENOISERS)}) is "
-            "wanted: a schedule is for one"
-        )
-    return pipe.components[found[0]]
 
 
 def blocks_for(denoiser: nn.Module, schedule: Schedule, blocks: Blocks | None = None) -> Blocks:

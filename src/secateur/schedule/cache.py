@@ -4,76 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from secateur.denoiser.blocks import Blocks, needed
+from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.patch import Patch
+from secateur.schedule.acts import Act, acts
 from secateur.schedule.schedule import LINES, Schedule
 
 Key = tuple[int, int]  # branch, block
-
-
-class Act(Enum):
-    """What a cell does: computes, computes for later, gives what was kept, does so for the last time, or is never looked at."""
-
-    RUN = "run"
-    KEEP = "run and keep"
-    AHEAD = "run, read ahead along the line from what was kept, and drop that"
-    REUSE = "reuse"
-    LAST = "reuse and drop"
-    DEAD = "dead"
-
-
-def acts(schedule: Schedule, blocks: Blocks, *, start: int = 0) -> tuple[tuple[Act, ...], ...]:
-    """T − start rows of L + 1 acts, the last one the denoiser's own; call `start`, the first of an image, runs everything."""
-    first = (Act.RUN,) * (len(blocks) + 1)
-    rows = [first, *(reads(schedule.runs(t), blocks) for t in range(start + 1, schedule.calls))]
-    kinds = (*blocks.reuse, schedule.hold)
-    columns = [with_cache(column, pairs=kind in LINES) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
-    if schedule.ahead is not None:
-        columns[-1] = [act_ahead(schedule.ahead[t:]) for t in range(start, schedule.calls)]
-    return tuple(zip(*columns, strict=True))
-
-
-def act_ahead(ahead: Sequence[float]) -> Act:
-    """What the denoiser does at the first of these calls, each of which reads a line through two outputs so far ahead."""
-    if any(ahead[1:2]):
-        return Act.KEEP
-    return Act.AHEAD if ahead[0] else Act.RUN
-
-
-def reads(run: Sequence[bool], blocks: Blocks) -> tuple[Act, ...]:
-    """RUN, REUSE or DEAD for each block and for the denoiser, (L + 1,), at one call."""
-    if not any(run):
-        return (*[Act.DEAD] * len(blocks), Act.REUSE)
-    read = needed(run, blocks)
-    cells = (Act.DEAD if not n else Act.RUN if r else Act.REUSE for r, n in zip(run, read, strict=True))
-    return (*cells, Act.RUN)
-
-
-def with_cache(column: Sequence[Act], *, pairs: bool = False) -> list[Act]:
-    """One block's acts over the calls, now saying where to keep (somebody reuses it before it runs again) and where to drop.
-
-    pairs: what is reused is made of the last two runs, so that each is read until the run after the next.
-    """
-    later = next_later = False  # reused before it runs again, and after that before it runs once more
-    found = []
-    for act in reversed(column):
-        wanted = later or (pairs and next_later)
-        if act is Act.RUN:
-            found.append(Act.KEEP if wanted else Act.RUN)
-            later, next_later = False, later
-        elif act is Act.REUSE:
-            found.append(Act.REUSE if wanted else Act.LAST)
-            later = True
-        else:
-            found.append(act)
-    return found[::-1]
 
 
 class Cache:

@@ -10,8 +10,9 @@ from torch import nn
 
 from secateur.denoiser.families import class_name
 from secateur.denoiser.patch import find_modules
-from secateur.pipeline.placement import BY_SIGMAS, takes_timesteps
-from secateur.schedule.schedule import Schedule, scheduler_signature
+from secateur.pipeline.schedulers import DPM, FIRST_ORDER, scheduler_like, scheduler_signature
+from secateur.pipeline.solvers import shifts, takes_timesteps
+from secateur.schedule.schedule import Schedule
 
 
 def check_fit(denoiser: nn.Module, schedule: Schedule) -> None:
@@ -24,12 +25,6 @@ def check_denoiser(denoiser: nn.Module | Mapping[str, Any], schedule: Schedule) 
     """Nothing; ValueError where a schedule is for another class than that of a denoiser, or of its configuration."""
     if (found := class_name(denoiser)) != schedule.denoiser:
         raise ValueError(f"the schedule is for a {schedule.denoiser} and the pipe has a {found}: make one for it")
-
-
-def check_start(schedule: Schedule) -> None:
-    """Nothing; ValueError where no search can begin at a schedule: what its calls read ahead fits no other calls."""
-    if schedule.ahead is not None:
-        raise ValueError("the schedule was folded, and no search can begin there: begin at the one that it was folded from")
 
 
 def check_offload(denoiser: nn.Module) -> None:
@@ -61,8 +56,11 @@ def check_scheduler(scheduler: Any, schedule: Schedule, *, strict: bool) -> None
         warnings.warn(says, stacklevel=3)
 
 
-def shifts(scheduler: Any) -> bool:
-    """Whether a scheduler of flow matching would put chosen timesteps elsewhere, and nobody here can tell it not to."""
-    if type(scheduler).__name__ in BY_SIGMAS:
-        return False
-    return bool(scheduler.config.get("use_dynamic_shifting")) or scheduler.config.get("shift", 1.0) not in (None, 1.0)
+def scheduler_for(scheduler: Any, schedule: Schedule | None) -> tuple[str | None, Mapping[str, Any]]:
+    """Class and options that `scheduled` makes a schedule's scheduler of, also a folded one's; None for the one at hand."""
+    if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(scheduler):
+        return None, {}
+    name, wanted = schedule.scheduler, schedule.scheduler_hash
+    known = FIRST_ORDER.values() if name == DPM else ()
+    fits = (options for options in known if scheduler_signature(scheduler_like(scheduler, name, options))[1] == wanted)
+    return name, next(fits, {})

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from secateur.denoiser.families import FAMILIES
-from secateur.pipeline.placement import place
-from secateur.pipeline.solvers import DPM, FIRST_ORDER, PLAIN, nonlinear, remembers
-from secateur.schedule.fit import check_scheduler, shifts
+from secateur.pipeline.schedulers import DPM, FIRST_ORDER, PLAIN, scheduler_signature
+from secateur.pipeline.solvers import nonlinear, place, remembers, shifts
+from secateur.schedule.fit import check_scheduler
 from secateur.schedule.long_steps import Spans, linear_steps
-from secateur.schedule.schedule import LINES, Schedule, scheduler_signature
+from secateur.schedule.schedule import LINES, Schedule
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from secateur.denoiser.streams import lead
 from secateur.pipeline.solvers import check_linear
+from secateur.schedule.lines import lead
 
 GRID = {"timesteps", "sigmas", "num_inference_steps"}  # what set_timesteps leaves in a scheduler
 

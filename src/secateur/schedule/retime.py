@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from secateur.pipeline.solvers import begun, draws_noise, remembers
-from secateur.schedule.schedule import REUSE, Schedule, scheduler_signature
+from secateur.pipeline.schedulers import begun, scheduler_signature
+from secateur.pipeline.solvers import draws_noise, remembers
+from secateur.schedule.schedule import REUSE, Schedule
 
 
 def retime(schedule: Schedule, old: Any, new: Any, *, calls: int) -> Schedule:

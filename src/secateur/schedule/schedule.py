@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -11,10 +9,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from secateur.artifact import HASH_DIGITS, TEXT, TEXT_OR_NONE, Form, check, frozen, read, signed, write
+from secateur.artifact import TEXT, TEXT_OR_NONE, Form, check, frozen, read, signed, write
+from secateur.denoiser.blocks import KINDS
+from secateur.pipeline.schedulers import scheduler_signature
 
 RUN, REUSE = "#", "."
-KINDS = ("output", "residual", "extrapolate")
 HOLDS = ("output", "extrapolate", "adams_bashforth")
 LINES = HOLDS[1:]  # what is made of the last two outputs
 BAND_CALLS = 84  # so many calls across still fit beside the names of SD-1.5's layers in 120 columns
@@ -184,13 +183,6 @@ def save(schedule: Schedule, path: str | Path) -> None:
 def load(path: str | Path, *, edited: bool = False) -> Schedule:
     """The schedule in a file; edited=True takes one changed by hand. ValueError, FileNotFoundError: one sentence each."""
     return read(path, FORM, partial(from_document, edited=edited))
-
-
-def scheduler_signature(scheduler: Any) -> tuple[str, str]:
-    """Class name of a diffusers scheduler and the start of the SHA-256 of its configuration, private keys left out."""
-    config = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
-    text = json.dumps(config, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
-    return type(scheduler).__name__, hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 
 def drawn(schedule: Schedule) -> Iterator[str]:

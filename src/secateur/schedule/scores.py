@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from secateur.artifact import TEXT, TEXT_OR_NONE, Form, check, frozen, signed, write_bytes
+from secateur.artifact import TEXT, TEXT_OR_NONE, Form, are_whole, check, digest, frozen, signed, write_bytes
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.macs import Macs
 
@@ -116,11 +115,6 @@ def check_counts(macs: Macs) -> None:
         raise ValueError(f"found MACs {list(found[:3])} and so on: give whole numbers, 0 or more, not all of them 0")
 
 
-def are_whole(numbers: Sequence[Any], *, below: int | None = None) -> bool:
-    """Whether these are whole numbers from 0 on, and less than `below` where that is given."""
-    return all(type(n) is int and n >= 0 and (below is None or n < below) for n in numbers)
-
-
 def document(scores: Scores) -> dict[str, Any]:
     """The JSON document of scores: everything but the values, of which it has the SHA-256."""
     macs, blocks = scores.macs, scores.macs.blocks
@@ -151,12 +145,6 @@ def from_document(found: Any, values: np.ndarray) -> Scores:
     rests, unit = (found["rest_linear"], found["rest_attention"]), found.get("unit", FORM.defaults["unit"])
     macs = Macs(blocks, tuple(found["linear"]), tuple(found["attention"]), *rests, unit=unit)
     return Scores(values, macs, found["scheduler"], found["scheduler_hash"], found["made"])
-
-
-def digest(values: np.ndarray) -> str:
-    """SHA-256 of an array's shape and little-endian float32 content."""
-    content = np.ascontiguousarray(values, dtype="<f4").tobytes()
-    return hashlib.sha256(str(values.shape).encode() + content).hexdigest()
 
 
 def save(scores: Scores, path: str | Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from secateur.denoiser.blocks import Blocks, live
 from secateur.denoiser.macs import Macs
+from secateur.knapsack import budget
 from secateur.schedule.schedule import REUSE, RUN, Schedule
-from secateur.searching.objective import budget_macs
 
 Row = tuple[bool, ...]  # (L,) which blocks run
 
@@ -137,3 +137,11 @@ def rows_of(schedule: Schedule) -> list[Row]:
 def with_rows(schedule: Schedule, rows: Sequence[Row], **changes: Any) -> Schedule:
     """A schedule with other rows, and with these changes of what else it says."""
     return replace(schedule, grid=tuple("".join(RUN if cell else REUSE for cell in row) for row in rows), **changes)
+
+
+def budget_macs(macs: Macs, calls: int, *, keep: float, attention: bool = False) -> int:
+    """MACs that a schedule may take: the fraction `keep` of `calls` dense calls, as it is written (0.2 of 50 is 10).
+
+    Compare with `Macs.of(schedule)`: a schedule that chooses its timesteps has as many calls as it likes.
+    """
+    return budget([macs.call(attention=attention)] * calls, keep=keep, rest=0)

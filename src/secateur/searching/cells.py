@@ -14,11 +14,12 @@ from torch import Tensor
 
 from secateur.denoiser.blocks import Blocks, kinds, live, needed
 from secateur.denoiser.macs import Macs
-from secateur.pipeline.generate import Trajectory, replay
+from secateur.pipeline.schedulers import scheduler_signature
+from secateur.pipeline.trajectory import Trajectory, replay
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
 from secateur.schedule.baselines import closed
-from secateur.schedule.schedule import Schedule, scheduler_signature
+from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
 
 

@@ -13,19 +13,21 @@ import torch
 
 from secateur.denoiser.blocks import kinds
 from secateur.denoiser.macs import Macs
-from secateur.pipeline.generate import Trajectory, generate
+from secateur.pipeline.generate import generate
 from secateur.pipeline.solvers import check_solver
+from secateur.pipeline.trajectory import Trajectory, first
 from secateur.schedule import baselines
 from secateur.schedule.schedule import HOLDS, Schedule
 from secateur.schedule.scores import Scores
 from secateur.searching import additive, paths, refresh
+from secateur.searching import ladder as ladders
+from secateur.searching.budget import budget_macs
 from secateur.searching.cells import choices, kind_losses
 from secateur.searching.dip_go.search import search
 from secateur.searching.dip_go.unrolled import check_pipe
 from secateur.searching.dip_go.updates import Settings
 from secateur.searching.local import local_search
-from secateur.searching.objective import Objective, Surely, budget_macs, converged, elsewhere, to_converged, to_dense
-from secateur.searching.sensitivity import first
+from secateur.searching.objective import Objective, Surely, converged, elsewhere, to_converged, to_dense
 from secateur.searching.task import Learning, Model, Task
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ def most(task: Task, stage: str) -> int:
     few = {
         "cells": len(kinds(task.macs.blocks)) + 1,
         "gradient": task.learning.updates,
-        "stock": len(additive.SPACINGS) if task.free else len(HOLDS),
+        "stock": len(ladders.SPACINGS) if task.free else len(HOLDS),
         "additive": 6 if task.free else 6 * len(HOLDS),
         "refresh": 2 * len(refresh.SHARES),
     }
@@ -189,8 +191,8 @@ def stock_schedules(task: Task) -> Iterator[Schedule]:
         held = baselines.chosen(blocks, task.calls, run=even)
         yield from (replace(held, hold=hold, made={"method": "stock", "hold": hold}) for hold in HOLDS)
         return
-    for name, options in additive.SPACINGS.items():
-        steps = additive.spaced(task.pipe.scheduler, count, options)
+    for name, options in ladders.SPACINGS.items():
+        steps = ladders.spaced(task.pipe.scheduler, count, options)
         made = {"method": "stock", "spacing": name}
         yield replace(baselines.dense(blocks, len(steps)), timesteps=steps, made=made)
 
@@ -226,7 +228,7 @@ def refreshed_schedules(task: Task, best: Found | None) -> Iterator[Schedule]:
     """For each row that partial calls may run, the best schedule that makes any; none where whole calls alone are better."""
     pipe, macs, model = task.pipe, task.macs, task.model_of(best.schedule if best else None)
     some = first(task.fine, FEW)
-    ladder = additive.few(model.ladder, some.latents[0].numel())
+    ladder = ladders.few(model.ladder, some.latents[0].numel())
     reach = min(MOST_REACH, len(ladder) - 1)
     steps = ladder.timesteps if task.free else None
     limit = budget_macs(macs, task.calls, keep=task.keep)

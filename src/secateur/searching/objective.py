@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.denoiser.blocks import Blocks
-from secateur.denoiser.macs import Macs
-from secateur.knapsack import budget
 from secateur.measuring import quality
-from secateur.pipeline import pipes
-from secateur.pipeline.generate import Trajectory, generate
+from secateur.measuring.quality import NotFiniteError, check_finite
+from secateur.pipeline import schedulers
+from secateur.pipeline.generate import generate
+from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
 
@@ -28,10 +28,6 @@ FEW = 8  # images at least from which a gain's spread is told (ours)
 NOWHERE_DB = -100.0  # ours: of images that are not finite, where others are
 CAP_DB = 100.0  # ours: an image equal to its target is infinitely near, and no mean survives that
 STEPS = ("num_inference_steps", "timesteps", "sigmas")  # how a pipe is told them
-
-
-class NotFiniteError(ValueError):
-    """Images with a pixel that is NaN or infinite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +181,7 @@ def converged(
 ) -> np.ndarray:
     """`generate` with `steps` steps of the scheduler that many steps of converge, whatever `call` says of steps."""
     asked = {k: v for k, v in call.items() if k not in STEPS} | {"num_inference_steps": steps}
-    with pipes.scheduled(pipe, *converging(pipe)):
+    with schedulers.scheduled(pipe, *converging(pipe)):
         return generate(pipe, conditions, seeds=seeds, **asked)
 
 
@@ -211,19 +207,4 @@ def converging(pipe: DiffusionPipeline) -> tuple[str | None, Mapping[str, Any]]:
 
     DPM-Solver++ 2M from the noisiest training timestep on, where the denoiser predicts noise.
     """
-    return pipes.SOLVERS["DPM-Solver++"] if "beta_schedule" in pipe.scheduler.config else (None, {})
-
-
-def check_finite(images: np.ndarray, what: str) -> None:
-    """Nothing; NotFiniteError where a pixel is NaN or infinite."""
-    wrong = sum(not np.isfinite(image).all() for image in images)
-    if wrong:
-        raise NotFiniteError(f"{wrong} of {len(images)} of {what} are not finite, so use a wider dtype or another schedule")
-
-
-def budget_macs(macs: Macs, calls: int, *, keep: float, attention: bool = False) -> int:
-    """MACs that a schedule may take: the fraction `keep` of `calls` dense calls, as it is written (0.2 of 50 is 10).
-
-    Compare with `Macs.of(schedule)`: a schedule that chooses its timesteps has as many calls as it likes.
-    """
-    return budget([macs.call(attention=attention)] * calls, keep=keep, rest=0)
+    return schedulers.SOLVERS["DPM-Solver++"] if "beta_schedule" in pipe.scheduler.config else (None, {})

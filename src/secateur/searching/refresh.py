@@ -17,13 +17,14 @@ from torch import Tensor
 
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.macs import Macs
-from secateur.pipeline.generate import Trajectory, replay
+from secateur.pipeline.trajectory import Trajectory, replay
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
 from secateur.schedule.baselines import closed
 from secateur.schedule.schedule import Schedule
-from secateur.searching.additive import Ladder, squares
+from secateur.searching.additive import squares
 from secateur.searching.cells import ablations, cell_scores
+from secateur.searching.ladder import Ladder
 from secateur.searching.paths import Path, Updates, climbed, states
 
 Row = tuple[bool, ...]  # (L,) which blocks run

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.patch import intercept
-from secateur.pipeline.generate import Trajectory, generate
+from secateur.pipeline.generate import generate
+from secateur.pipeline.trajectory import Trajectory, first
 from secateur.schedule.apply import apply
 from secateur.schedule.baselines import chosen
-from secateur.searching.additive import Ladder
+from secateur.searching.ladder import Ladder
 
 PROBES = 8
 
@@ -31,18 +32,6 @@ def response(
     probed = sorted({max(1, round(2 + k * (G - 2) / (PROBES - 1))) for k in range(PROBES)})
     logs = [np.log(probe(pipe, some, ladder, k, blocks=blocks, gap=gap, batch_size=batch_size)) for k in probed]
     return np.exp(np.interp(np.arange(G + 1), probed, logs))
-
-
-def first(trajectory: Trajectory, samples: int) -> Trajectory:
-    """The trajectory of its first samples."""
-    return replace(
-        trajectory,
-        conditions=trajectory.conditions[:samples],
-        seeds=trajectory.seeds[:samples],
-        latents=trajectory.latents[:, :samples],
-        outputs=trajectory.outputs[:, :samples],
-        images=trajectory.images[:samples],
-    )
 
 
 def probe(pipe, trajectory: Trajectory, ladder: Ladder, k: int, *, blocks: Blocks, gap: int, batch_size: int) -> float:

@@ -12,13 +12,13 @@ from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from secateur.denoiser.macs import Macs
-from secateur.pipeline import pipes
-from secateur.pipeline.generate import Trajectory, record
+from secateur.pipeline import schedulers
 from secateur.pipeline.solvers import corrects, is_free
+from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import HOLDS
-from secateur.searching import additive
+from secateur.searching import ladder as ladders
 from secateur.searching.objective import Surely
 from secateur.searching.sensitivity import response
 
@@ -39,7 +39,7 @@ class Model(NamedTuple):
 
     hold: str
     name: str
-    ladder: additive.Ladder
+    ladder: ladders.Ladder
     weights: np.ndarray
 
 
@@ -117,18 +117,18 @@ def check_calls(calls: int, *, keep: float) -> None:
 def models(task: Task) -> Iterator[Model]:
     """Every way of holding, with every weighting."""
     pipe, trajectory, blocks = task.pipe, task.fine, task.macs.blocks
-    ladders = (
-        {"output": additive.free(trajectory, pipe.scheduler)}
+    by_hold = (
+        {"output": ladders.free(trajectory, pipe.scheduler)}
         if task.free
-        else {hold: additive.held(trajectory, pipe.scheduler, hold=hold) for hold in HOLDS}
+        else {hold: ladders.held(trajectory, pipe.scheduler, hold=hold) for hold in HOLDS}
     )
-    any_ladder = ladders["output"]
+    any_ladder = by_hold["output"]
     gap = max(2, len(any_ladder) // task.whole_calls)
     with predicting(pipe):
         shown = response(pipe, trajectory, any_ladder, blocks=blocks, gap=gap, batch_size=task.batch_size)
-    plain = additive.in_latents(any_ladder)
+    plain = ladders.in_latents(any_ladder)
     weightings = {"latents": plain, "images": shown, "between": (plain * shown) ** 0.5}
-    for (hold, ladder), (name, weights) in product(ladders.items(), weightings.items()):
+    for (hold, ladder), (name, weights) in product(by_hold.items(), weightings.items()):
         yield Model(hold, name, ladder, weights)
 
 
@@ -137,7 +137,7 @@ def fine(task: Task) -> Trajectory:
     if not task.free:
         return task.trajectory
     made, pipe = task.trajectory, task.pipe
-    steps = additive.levels(pipe.scheduler, LEVELS)
+    steps = ladders.levels(pipe.scheduler, LEVELS)
     dense = replace(baselines.dense(task.macs.blocks, len(steps)), timesteps=steps)
     with predicting(pipe), apply(pipe, dense, blocks=task.macs.blocks):
         return record(pipe, made.conditions, seeds=made.seeds, batch_size=task.batch_size, **made.options)
@@ -145,4 +145,4 @@ def fine(task: Task) -> Trajectory:
 
 def predicting(pipe: DiffusionPipeline) -> AbstractContextManager[None]:
     """The pipe with DPM-Solver++ for UniPC, whose predictor it is: no later call mends its latents."""
-    return pipes.scheduled(pipe, pipes.DPM, {}) if corrects(pipe.scheduler) else nullcontext()
+    return schedulers.scheduled(pipe, schedulers.DPM, {}) if corrects(pipe.scheduler) else nullcontext()

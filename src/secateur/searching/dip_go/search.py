@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.denoiser.macs import Macs, count
 from secateur.knapsack import budget
-from secateur.pipeline.generate import Trajectory
 from secateur.pipeline.generate import check as check_conditions
+from secateur.pipeline.pipes import component
+from secateur.pipeline.schedulers import scheduler_signature
+from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule.allocate import allocate
-from secateur.schedule.apply import component
 from secateur.schedule.baselines import check_keep
-from secateur.schedule.fit import check_start
-from secateur.schedule.schedule import Schedule, scheduler_signature
+from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
 from secateur.searching.dip_go import progress
 from secateur.searching.dip_go.progress import Progress
 from secateur.searching.dip_go.unrolled import check_pipe
 from secateur.searching.dip_go.updates import Settings, Task, begun, denoiser_branches, kept, update
+from secateur.searching.local import check_start
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

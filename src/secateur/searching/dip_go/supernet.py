@@ -15,8 +15,9 @@ from torch.utils.checkpoint import checkpoint as checkpointed
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.families import bare, class_name
 from secateur.denoiser.patch import Inputs, Patch, Run
-from secateur.denoiser.streams import Stream, leads, minus, plus, streams
+from secateur.denoiser.streams import Stream, minus, plus, streams
 from secateur.schedule.cache import versions
+from secateur.schedule.lines import leads
 from secateur.schedule.schedule import LINES
 
 ROUNDING = 1e-3  # a straight-through gate, hard − soft + soft, misses 0 and 1 by the rounding of its dtype

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_map_only
 from secateur.denoiser.families import bare
 from secateur.denoiser.patch import intercept
 from secateur.pipeline import generate as generating
-from secateur.pipeline import pipes
-from secateur.schedule.apply import component
+from secateur.pipeline import schedulers
+from secateur.pipeline.pipes import component
 from secateur.schedule.fit import check_offload
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def decoded(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Sequen
     asked = generating.arguments(conditions, seeds=seeds, call=call)
     with ExitStack() as stack:
         stack.enter_context(generating.quiet(pipe))
-        stack.enter_context(pipes.scheduled(pipe, None, {}))  # multistep schedulers hold on to what they saw, graph and all
+        stack.enter_context(
+            schedulers.scheduled(pipe, None, {})
+        )  # multistep schedulers hold on to what they saw, graph and all
         stack.enter_context(torch.random.fork_rng([pipe.device] if pipe.device.type == "cuda" else []))
         stack.callback(intercept(pipe.vae, "decode", decode).remove)
         torch.manual_seed(int(seeds[0]))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from secateur.denoiser.macs import Macs
-from secateur.pipeline.generate import Trajectory
+from secateur.pipeline.pipes import component
+from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule import baselines
-from secateur.schedule.apply import component
 from secateur.schedule.schedule import Schedule
 from secateur.searching.dip_go import losses
 from secateur.searching.dip_go.progress import OPTIMIZERS, Progress

@@ -1,0 +1,105 @@
+"""diffusers' schedulers: by name, with options, and as a pipe's own for a while."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from secateur.artifact import HASH_DIGITS
+from secateur.pipeline.pipes import file_of, locate
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def scheduler_signature(scheduler: Any) -> tuple[str, str]:
+    """Class name of a diffusers scheduler and the start of the SHA-256 of its configuration, private keys left out."""
+    config = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
+    text = json.dumps(config, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
+    return type(scheduler).__name__, hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
+_PLAIN = {
+    "solver_order": 2,
+    "final_sigmas_type": "zero",
+    "thresholding": False,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_flow_sigmas": False,
+}
+PLAIN: dict[str, dict[str, Any]] = {  # solvers whose timesteps may be chosen, configured as the search knows them
+    # DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2)
+    DPM: _PLAIN | {"algorithm_type": "dpmsolver++", "solver_type": "midpoint", "use_lu_lambdas": False},
+    # UniPC-2 (arXiv 2302.04867)
+    UNIPC: _PLAIN | {"predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None},
+}
+FIRST_ORDER = {  # in what DPM-Solver++ differs from `PLAIN` where it makes the steps of DDIM, by where the last one ends
+    final: {"solver_order": 1, "final_sigmas_type": final} for final in ("zero", "sigma_min")
+}
+
+
+def begun(scheduler: Any, steps: int) -> Any:
+    """A scheduler like this one, before the first of so many steps."""
+    made = type(scheduler).from_config(scheduler.config)
+    made.set_timesteps(steps, **({"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}))
+    return made
+
+
+LINSPACE, TRAILING = {"timestep_spacing": "linspace"}, {"timestep_spacing": "trailing"}
+SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {  # at their stock spacings: class of diffusers, options
+    "DDIM": ("DDIMScheduler", TRAILING),
+    "DDIM leading": ("DDIMScheduler", {"timestep_spacing": "leading"}),
+    "DPM-Solver++": (DPM, LINSPACE),
+    "DPM-Solver++ trailing": (DPM, TRAILING),
+    "DPM-Solver++ Karras": (DPM, LINSPACE | {"use_karras_sigmas": True}),
+    "UniPC": (UNIPC, LINSPACE),
+    "UniPC trailing": (UNIPC, TRAILING),
+    "UniPC Karras": (UNIPC, LINSPACE | {"use_karras_sigmas": True}),
+}
+
+
+def calls(pipe: DiffusionPipeline, steps: int) -> int:
+    """How often `steps` steps of the pipe's scheduler call its denoiser: PNDM makes one more, Heun about twice as many."""
+    return len(begun(pipe.scheduler, steps).timesteps)
+
+
+def scheduler_of(source: str) -> Any:
+    """A pipeline's scheduler, read without loading any weights."""
+    folder = locate(source)
+    name = json.loads(file_of(source, folder, "model_index.json").read_text())["scheduler"][1]
+    return scheduler_class(name).from_config(json.loads(file_of(source, folder, "scheduler/scheduler_config.json").read_text()))
+
+
+def scheduler_class(name: str) -> Any:
+    """The class of diffusers' scheduler of this name; ValueError where there is none."""
+    import diffusers
+
+    kind = getattr(diffusers, name, None)
+    if kind is None or not hasattr(kind, "set_timesteps"):
+        raise ValueError(f"diffusers has no scheduler {name!r}: give a class such as DPMSolverMultistepScheduler")
+    return kind
+
+
+def scheduler_like(scheduler: Any, name: str | None, options: Mapping[str, Any]) -> Any:
+    """A scheduler of the class `name`, configured like another one but for `options`; see `scheduled`."""
+    kind = scheduler_class(name) if name else type(scheduler)
+    return kind.from_config(scheduler.config, **{**PLAIN.get(name or "", {}), **options})
+
+
+@contextmanager
+def scheduled(pipe: DiffusionPipeline, name: str | None, options: Mapping[str, Any]) -> Iterator[None]:
+    """`pipe` with diffusers' scheduler class `name`, configured like its own but for `options`; its own again afterwards.
+
+    DPM-Solver++ and UniPC by their names begin as `PLAIN` has them, however the pipe's own is set.
+    """
+    before = pipe.scheduler
+    pipe.scheduler = scheduler_like(before, name, options)
+    try:
+        yield
+    finally:
+        pipe.scheduler = before
