@@ -32,7 +32,7 @@ from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
 from secateur.searching import find, objective
-from secateur.searching.dip_go.search import search
+from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.updates import Settings
 from secateur.searching.rivals import genetic_search, random_search
 from secateur.zoo import judge

@@ -39,7 +39,7 @@ from secateur.schedule.fold import fold
 from secateur.schedule.schedule import Schedule, load
 from secateur.schedule.scores import Scores
 from secateur.searching import find, objective
-from secateur.searching.dip_go.search import search
+from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.updates import Settings
 from secateur.searching.rivals import genetic_search, random_search
 from secateur.zoo import judge

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from torch import nn
 
+from grids import blocks_of, scattered
+from nets import executed, traces
 from secateur.denoiser import macs
-from secateur.denoiser.blocks import Blocks, find_blocks
+from secateur.denoiser.blocks import find_blocks
 from secateur.pipeline.pipes import component
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule, load
-from test_patch import traces
-from test_subnet import blocks_of, scattered
 from tiny_pipes import PIPES, STEPS, draw, noise, stable_diffusion
 
 GOLDEN = Path(__file__).parent / "golden" / "schedule-format-1.json"
@@ -92,23 +91,6 @@ def test_law_7_the_macs_that_executed_are_the_macs_that_were_counted(name, granu
     for schedule in (scattered(blocks), baselines.fora(blocks, STEPS, interval=4)):
         assert counted.keep(schedule) < 1
         assert executed(pipe, call, schedule, blocks) == 2 * counted.of(schedule)  # guidance: two samples, or two calls
-
-
-def executed(pipe, call, schedule: Schedule, blocks: Blocks) -> int:
-    """Convolution and linear MACs that the CPU really did inside the denoiser, in one image: by the layers called."""
-    total = [0]
-
-    def add(layer, args, out):
-        each = layer.in_features if isinstance(layer, nn.Linear) else layer.weight[0].numel()
-        total[0] += out.numel() * each
-
-    layers = [m for m in component(pipe).modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.Conv3d))]
-    handles = [layer.register_forward_hook(add) for layer in layers]
-    with apply(pipe, schedule, blocks=blocks):
-        draw(pipe, call)
-    for handle in handles:
-        handle.remove()
-    return total[0]
 
 
 def test_law_9_two_pipes_do_not_see_each_other():

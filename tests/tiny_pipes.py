@@ -6,8 +6,11 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers import (
+    AutoencoderKL,
+)
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from tiny import tiny
 
@@ -191,3 +194,14 @@ def ip_adapter(unet) -> dict[str, dict[str, torch.Tensor]]:
     norm = {"norm.weight": torch.ones(8), "norm.bias": torch.zeros(8)}
     proj = {"proj.weight": torch.randn(4 * 8, 6), "proj.bias": torch.zeros(32), **norm}
     return {"image_proj": proj, "ip_adapter": weights}
+
+
+def tokenizer() -> CLIPTokenizer:
+    letters = [c + end for c in "abcdefghijklmnopqrstuvwxyz" for end in ("", "</w>")]
+    vocab = {token: k for k, token in enumerate(["<|startoftext|>", "<|endoftext|>", *letters])}
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=8)
+
+
+def autoencoder() -> AutoencoderKL:
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    return AutoencoderKL(block_out_channels=(4, 8), norm_num_groups=2, latent_channels=4, sample_size=16, **blocks)

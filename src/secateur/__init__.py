@@ -27,7 +27,7 @@ from secateur.schedule.fold import fold
 from secateur.schedule.retime import retime
 from secateur.schedule.schedule import Schedule, load, save
 from secateur.schedule.scores import Scores
-from secateur.searching.dip_go.search import SearchStep, search
+from secateur.searching.dip_go.gradient import SearchStep, search
 from secateur.searching.dip_go.supernet import SuperNet, supernet
 from secateur.searching.dip_go.updates import Settings
 

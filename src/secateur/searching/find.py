@@ -23,7 +23,7 @@ from secateur.searching import additive, paths, refresh
 from secateur.searching import ladder as ladders
 from secateur.searching.budget import budget_macs
 from secateur.searching.cells import choices, kind_losses
-from secateur.searching.dip_go.search import search
+from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.unrolled import check_pipe
 from secateur.searching.dip_go.updates import Settings
 from secateur.searching.local import local_search

@@ -6,5 +6,5 @@ pruner     the network that makes the gates
 losses     what the gates should give: nearness to the dense images, and a cost
 updates    one update, and the settings of all
 progress   checkpoints that a rerun resumes
-search     `search(pipe, trajectory, keep=...)`: an update a step
+gradient   `search(pipe, trajectory, keep=...)`: an update a step
 """

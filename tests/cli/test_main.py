@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from commands import last_json, refused
 from secateur import save
-from secateur.cli import main
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
 from secateur.measuring.variants import EVEN
 from secateur.schedule import baselines
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """run(*words) → (exit code, stdout, stderr), in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secateur", *words])
-        with pytest.raises(SystemExit) as stopped:
-            main.main()
-        code = stopped.value.code or 0
-        return code, *capsys.readouterr()
-
-    return command
-
-
-def last_json(out: str) -> dict:
-    return json.loads(out.splitlines()[-1])
 
 
 def written(run, *options: str) -> Path:
@@ -205,12 +185,3 @@ def test_another_number_of_steps_ends_in_one_sentence(run):
 def test_bad_input_ends_in_one_sentence(run, words, says):
     refused(run(*words), says)
     assert list(Path().iterdir()) == []
-
-
-def refused(result: tuple[int, str, str], says: str) -> None:
-    code, _, error = result
-    line = error.strip().splitlines()[-1]
-    assert code != 0
-    assert line.startswith("secateur: ")
-    assert says in line
-    assert "Traceback" not in error

@@ -21,7 +21,6 @@ from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
 from secateur.searching import find, objective
 from secateur.searching.task import Learning
-from test_calibration import dit, sd  # noqa: F401, the fixtures
 from tiny_pipes import PIPES
 
 CALLS, KEEP = 8, 0.4
@@ -95,13 +94,13 @@ def test_few_calls_are_searched_for_partial_ones_too():
     assert find.stages_for(50, free=False) == find.stages_for(10, free=True) == find.STAGES == ("stock", "additive", "local")
 
 
-def test_the_same_seed_finds_the_same(sd):  # noqa: F811
+def test_the_same_seed_finds_the_same(sd):
     first, again = (looked(sd, seed=3) for _ in range(2))
     assert [part.value_db for part in first] == [part.value_db for part in again]
     assert first[-1].schedule == again[-1].schedule
 
 
-def test_single_cells_and_gradients_are_stages_too(sd):  # noqa: F811
+def test_single_cells_and_gradients_are_stages_too(sd):
     found = looked(sd, stages=("stock", "cells", "gradient"), updates=2)
     assert list(dict.fromkeys(part.stage for part in found)) == ["stock", "cells", "gradient"]
     assert all(part.measured <= part.most for part in found)
@@ -127,14 +126,14 @@ def test_the_additive_stage_beats_even_holding_on_a_trained_pipeline():
 
 
 @pytest.mark.parametrize("target", ["dense", "converged"])
-def test_images_drawn_in_doubt_have_the_same_kind_of_target(sd, target):  # noqa: F811
+def test_images_drawn_in_doubt_have_the_same_kind_of_target(sd, target):
     told = record(sd, ["a fox", "blue"], seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
     value = find.objective_for(sd, told, target=target)
     [again] = find.more_for(value, told.conditions, told.seeds, target=target)
     assert np.array_equal(again().target, value.target)
 
 
-def test_a_search_draws_further_images_where_it_is_in_doubt(sd, monkeypatch):  # noqa: F811
+def test_a_search_draws_further_images_where_it_is_in_doubt(sd, monkeypatch):
     """Nothing is sure of a gain, and everything is worth another look: every set is drawn, once."""
     monkeypatch.setattr(objective, "surely_more", lambda gains, *, doubt=objective.DOUBT: doubt < objective.DOUBT)
     asked = []
@@ -150,7 +149,7 @@ def test_a_search_draws_further_images_where_it_is_in_doubt(sd, monkeypatch):  #
     assert last.schedule.hold == "output"  # the first one stays
 
 
-def test_images_that_are_not_finite_end_no_search_that_has_something(sd, monkeypatch):  # noqa: F811
+def test_images_that_are_not_finite_end_no_search_that_has_something(sd, monkeypatch):
     """Extrapolation may overflow in float16; what was found before stays the best."""
     each = objective.Objective.each
 
@@ -170,7 +169,7 @@ def test_images_that_are_not_finite_end_no_search_that_has_something(sd, monkeyp
         looked(sd)
 
 
-def test_converged_is_another_target(sd):  # noqa: F811
+def test_converged_is_another_target(sd):
     near, far = (looked(sd, stages=("stock",), target=target)[-1].value_db for target in ("dense", "converged"))
     assert np.isfinite([near, far]).all()
     assert near != far
@@ -184,7 +183,7 @@ def test_converged_is_another_target(sd):  # noqa: F811
         ({"target": "nice"}, "there is no target 'nice'"),
     ],
 )
-def test_bad_arguments_are_refused(sd, how, says):  # noqa: F811
+def test_bad_arguments_are_refused(sd, how, says):
     with pytest.raises(ValueError, match=says):
         looked(sd, **how)
 
@@ -199,7 +198,7 @@ def test_bad_arguments_are_refused(sd, how, says):  # noqa: F811
         ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "has algorithm_type='sde-dpmsolver++'"),
     ],
 )
-def test_a_solver_that_can_neither_hold_nor_choose_is_refused(sd, scheduler, options, says):  # noqa: F811
+def test_a_solver_that_can_neither_hold_nor_choose_is_refused(sd, scheduler, options, says):
     before = sd.scheduler
     sd.scheduler = getattr(diffusers, scheduler).from_config(before.config, **{"clip_sample": False, **options})
     try:

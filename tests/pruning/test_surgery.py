@@ -8,8 +8,9 @@ import diffusers
 import pytest
 import torch
 
+from nets import inputs_of, output, same_embeddings, some
 from secateur.denoiser.blocks import find_blocks
-from secateur.denoiser.families import dummy_inputs, family
+from secateur.denoiser.families import family
 from secateur.denoiser.macs import meta_denoiser
 from secateur.denoiser.patch import Patch
 from secateur.knapsack import achieved, knapsack
@@ -17,26 +18,10 @@ from secateur.pruning import presets
 from secateur.pruning.plan import Plan
 from secateur.pruning.presets import ssd_1b
 from secateur.pruning.surgery import candidates, drop_layers, freed, parameters, plan_without, removals
-from tiny import SIZE, TINY, TOKENS, tiny
+from tiny import TINY, tiny
 
 PRESETS = {"base": presets.bk_sdm_base, "small": presets.bk_sdm_small, "tiny": presets.bk_sdm_tiny}
 TRANSFORMERS = ["dit", "pixart", "sd3", "flux", "wan"]
-
-
-def inputs_of(denoiser) -> dict:
-    """Random inputs of one forward, the same for the same kind of denoiser."""
-    generator = torch.Generator().manual_seed(1)
-    size = (2, SIZE, SIZE) if "Wan" in type(denoiser).__name__ else SIZE
-    found = dummy_inputs(denoiser, batch=2, size=size, tokens=TOKENS)
-    noisy = torch.utils._pytree.tree_map_only(
-        torch.Tensor, lambda x: torch.randn(x.shape, generator=generator) if x.is_floating_point() else x, found
-    )
-    return noisy | {"timestep": torch.full((2,), 500, dtype=found["timestep"].dtype)}
-
-
-def output(denoiser) -> torch.Tensor:
-    with torch.no_grad():
-        return denoiser(**inputs_of(denoiser), return_dict=False)[0]
 
 
 def bypassed(denoiser, plan: Plan) -> torch.Tensor:
@@ -62,19 +47,6 @@ def through(block, args, kwargs, streams):
     names = list(type(block).forward.__code__.co_varnames)[1:]
     given = dict(zip(names, args, strict=False)) | kwargs
     return tuple(given[s] for s in streams) if len(streams) > 1 else given[streams[0]]
-
-
-def same_embeddings(dit):
-    """A DiT like the published one, whose blocks all embed time and class by the same weights."""
-    first = dit.transformer_blocks[0].norm1.emb.state_dict()
-    for block in dit.transformer_blocks[1:]:
-        block.norm1.emb.load_state_dict(first)
-    return dit
-
-
-def some(names, *, seed: int, share: float = 0.5) -> list[str]:
-    chosen = [name for name in names if random.Random(f"{seed}{name}").random() < share]
-    return chosen or list(names)[:1]
 
 
 @pytest.mark.parametrize("seed", range(4))

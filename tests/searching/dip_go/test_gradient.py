@@ -16,6 +16,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
+from nets import traces
 from reference import random_rows
 from secateur.denoiser import macs
 from secateur.denoiser.patch import patch_of
@@ -27,10 +28,9 @@ from secateur.schedule import baselines
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
 from secateur.searching.dip_go import losses, updates
+from secateur.searching.dip_go.gradient import SearchStep, search
 from secateur.searching.dip_go.progress import FILE
-from secateur.searching.dip_go.search import SearchStep, search
 from secateur.searching.dip_go.updates import SLACK, Settings, place, presses
-from test_patch import traces
 from tiny_pipes import PIPES, dit, noise, said, stable_diffusion
 
 STEPS = 4  # denoising steps, T
@@ -365,7 +365,7 @@ def kwargs(folder) -> dict:
 
 SCRIPT = """
 import sys
-from test_search import kwargs, made, search
+from test_gradient import kwargs, made, search
 pipe, told, counted = made()
 for step in search(pipe, told, macs=counted, **kwargs(sys.argv[1])):
     print(step.number, flush=True)
@@ -422,7 +422,7 @@ def test_a_folder_of_another_search_or_a_damaged_one_is_refused(tmp_path):
 TOGETHER = """
 import sys
 from accelerate import Accelerator
-from test_search import Settings, made, scattered, search
+from test_gradient import Settings, made, scattered, search
 accelerator = Accelerator(cpu=True)
 pipe, told, counted = made()
 settings = Settings(steps=4, width=8, batch_size=3, accumulation=2)

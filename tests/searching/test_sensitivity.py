@@ -13,7 +13,6 @@ from secateur.pipeline.pipes import component
 from secateur.pipeline.trajectory import record
 from secateur.searching import ladder as ladders
 from secateur.searching import sensitivity
-from test_calibration import dit, sd  # noqa: F401, the fixtures
 
 CALLS = 6
 

@@ -29,7 +29,6 @@ from secateur.pruning.plan import Plan
 from secateur.pruning.planning import planned
 from secateur.pruning.presets import bk_sdm_base
 from secateur.pruning.surgery import cuttable, parameters, plan_without
-from test_calibration import dit, sd  # noqa: F401, the fixtures
 
 
 @pytest.fixture(params=["sd", "dit"])
@@ -200,7 +199,7 @@ def test_show_lists_scores_of_layers_with_their_errors(tmp_path, saved):
         (("--keep", 0.001), "out of reach"),
     ],
 )
-def test_bad_input_ends_in_one_sentence_and_leaves_nothing(sd, tmp_path, words, told):  # noqa: F811
+def test_bad_input_ends_in_one_sentence_and_leaves_nothing(sd, tmp_path, words, told):
     sd.save_pretrained(tmp_path / "teacher")
     (tmp_path / "prompts.txt").write_text("a fox\n")
     code, said = run(*small(tmp_path, *words))
@@ -209,7 +208,7 @@ def test_bad_input_ends_in_one_sentence_and_leaves_nothing(sd, tmp_path, words, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "teacher"]
 
 
-def test_layers_are_scored_by_how_a_score_of_the_images_falls(sd, tmp_path, monkeypatch):  # noqa: F811
+def test_layers_are_scored_by_how_a_score_of_the_images_falls(sd, tmp_path, monkeypatch):
     def redness(*, device: str):
         return lambda images, prompts: images[..., 0].mean(axis=(1, 2)) + len(prompts[0])
 
@@ -230,7 +229,7 @@ def test_layers_are_scored_by_how_a_score_of_the_images_falls(sd, tmp_path, monk
     assert np.abs(scores.losses).max() > 0
 
 
-def test_class_labels_are_not_compared_with_images(dit, tmp_path):  # noqa: F811
+def test_class_labels_are_not_compared_with_images(dit, tmp_path):
     dit.save_pretrained(tmp_path / "teacher")
     (tmp_path / "prompts.txt").write_text("1\n2\n")
     code, said = run(*small(tmp_path, "--keep", 0.8, "--criterion", "pick"))
@@ -334,7 +333,7 @@ def test_the_layers_that_go_first_are_shown_while_there_is_scoring():
     assert score.leading(scores) == "first to go: a.2 (1), a.0 (2)"
 
 
-def test_a_plan_for_another_denoiser_is_refused(dit, tmp_path):  # noqa: F811
+def test_a_plan_for_another_denoiser_is_refused(dit, tmp_path):
     dit.save_pretrained(tmp_path / "teacher")
     bk_sdm_base().save(tmp_path / "plan.json")
     code, said = run(tmp_path / "teacher", "--plan", tmp_path / "plan.json", "-o", tmp_path / "student")

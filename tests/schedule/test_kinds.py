@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
+from grids import chain, counted
+from nets import executed, outputs
 from reference import random_rows, reference
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import Blocks, find_blocks, kinds, live
@@ -27,10 +29,6 @@ from secateur.searching.budget import Space, rows_of
 from secateur.searching.cells import Ablation, Choice, choices, kind_losses, least
 from secateur.searching.local import local_search
 from secateur.searching.moves import another_kind
-from test_calibration import sd  # noqa: F401, the fixture
-from test_laws import executed
-from test_supernet import outputs
-from test_trials import chain, counted
 from tiny import tiny
 from tiny_pipes import PIPES, STEPS
 
@@ -82,7 +80,7 @@ LINEAR, JUMPING = "mid_block", "down_blocks.0"
 
 
 @pytest.fixture
-def planted(sd):  # noqa: F811
+def planted(sd):
     """A U-Net in which one block's output grows evenly over the calls, and another's has no direction."""
     net, now = sd.unet, {}
     hook = net.register_forward_pre_hook(lambda net, args, kwargs: now.update(t=float(args[1])), with_kwargs=True)

@@ -8,21 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from nets import NAMES, Net, traces
 from secateur.denoiser.patch import Patch, compile_blocks, intercept, patch_of
 
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
-
-    def forward(self, x, *, scale: float = 1.0):
-        for layer in self.layers:
-            x = layer(x) * scale
-        return x
-
-
-NAMES = ("layers.0", "layers.1", "layers.2")
 X = torch.ones(2, 4)
 
 
@@ -34,10 +22,6 @@ def net() -> Net:
 
 def just_run(t, i, run, inputs):
     return run()
-
-
-def traces(net: nn.Module) -> list[str]:
-    return [name for name, m in net.named_modules() for slot in ("forward", "_old_forward") if slot in vars(m)]
 
 
 def test_call_sees_every_block_and_what_it_was_given(net):

@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    DiTPipeline,
-    DiTTransformer2DModel,
     HeunDiscreteScheduler,
     LCMScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
-    UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from secateur.denoiser.blocks import find_blocks
 from secateur.pipeline.generate import generate, generate_batches, generators
@@ -27,46 +21,6 @@ from secateur.schedule.baselines import chosen
 
 PROMPTS = ["a fox", "a cat on red", "blue", "a red fox on a blue cat", "on"]
 SEEDS = [3, 1, 4, 1, 5]
-
-
-def tokenizer() -> CLIPTokenizer:
-    letters = [c + end for c in "abcdefghijklmnopqrstuvwxyz" for end in ("", "</w>")]
-    vocab = {token: k for k, token in enumerate(["<|startoftext|>", "<|endoftext|>", *letters])}
-    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=8)
-
-
-def autoencoder() -> AutoencoderKL:
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    return AutoencoderKL(block_out_channels=(4, 8), norm_num_groups=2, latent_channels=4, sample_size=16, **blocks)
-
-
-@pytest.fixture(scope="module")
-def sd() -> StableDiffusionPipeline:
-    torch.manual_seed(0)
-    text = CLIPTextConfig(
-        vocab_size=54, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=8, projection_dim=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
-    unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, cross_attention_dim=8,
-        attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
-    return StableDiffusionPipeline(
-        vae=autoencoder().eval(), text_encoder=CLIPTextModel(text).eval(), tokenizer=tokenizer(), unet=unet.eval(),
-        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def dit() -> DiTPipeline:
-    torch.manual_seed(0)
-    transformer = DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=4, in_channels=4, num_layers=2, sample_size=8, patch_size=2,
-        norm_num_groups=2, num_embeds_ada_norm=1000, out_channels=4,
-    )  # fmt: skip
-    return DiTPipeline(transformer.eval(), autoencoder().eval(), DDIMScheduler())
 
 
 def with_scheduler(pipe: StableDiffusionPipeline, scheduler) -> StableDiffusionPipeline:

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from commands import last_json, refused
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import Blocks, live
 from secateur.denoiser.macs import Macs
@@ -16,7 +17,6 @@ from secateur.schedule import baselines
 from secateur.schedule.allocate import METHODS, allocate, closure
 from secateur.schedule.schedule import RUN, Schedule
 from secateur.schedule.scores import Scores
-from test_cli import last_json, refused, run  # noqa: F401
 from tiny import tiny
 
 allocating = import_module("secateur.schedule.allocate")  # the package has a function of that name
@@ -206,7 +206,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(options, says):
     assert "\n" not in str(caught.value)
 
 
-def test_retarget_writes_the_schedule_of_another_budget(run, real):  # noqa: F811
+def test_retarget_writes_the_schedule_of_another_budget(run, real):
     random_scores(real["sd15 stage"], 6).save("s.safetensors")
     for words in ((), ("--method", "greedy"), ("--attention",)):
         code, out, error = run("retarget", "s.safetensors", "--keep", "0.5", *words, "-o", "s.json", "--json")
@@ -227,7 +227,7 @@ def test_retarget_writes_the_schedule_of_another_budget(run, real):  # noqa: F81
         (("cut.safetensors", "--keep", "0.5"), "cut.safetensors is no whole file of scores"),
     ],
 )
-def test_retarget_refuses_in_one_sentence(run, real, tmp_path, words, says):  # noqa: F811
+def test_retarget_refuses_in_one_sentence(run, real, tmp_path, words, says):
     random_scores(real["sd15 stage"], 4).save("s.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "s.safetensors").read_bytes()[:-9])
     refused(run("retarget", *words), says)

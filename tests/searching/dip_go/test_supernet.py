@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from nets import inputs, outputs, traces
 from reference import lined_rows, random_rows, reference
 from secateur.denoiser.blocks import Blocks, find_blocks, live, needed
-from secateur.denoiser.families import dummy_inputs, family
+from secateur.denoiser.families import family
 from secateur.denoiser.patch import patch_of
 from secateur.schedule.apply import follow
 from secateur.schedule.schedule import LINES, Schedule
 from secateur.searching.dip_go.supernet import cell_gates, closed, entered, supernet
-from test_patch import traces
-from tiny import SIZE, TOKENS, tiny
+from tiny import tiny
 from tiny_pipes import STEPS, noise, stable_diffusion
 
 CALLS = 6
@@ -28,22 +28,6 @@ NETS = [("sd15", "stage"), ("sd15", "layer"), ("dit", "layer"), ("sd3", "layer")
 def blocks_of(name: str, granularity: str, reuse: str | None = None) -> Blocks:
     blocks = find_blocks(tiny(name), granularity)
     return replace(blocks, reuse=(reuse,) * len(blocks)) if reuse else blocks
-
-
-def inputs(net, n: int, *, batch: int = 1) -> dict:
-    """Call n of a loop: dummy inputs, every float in them at random."""
-    found = dummy_inputs(net, batch=batch, size=SIZE, tokens=TOKENS)
-    drawn = {
-        key: noise(100 * n + k, *x.shape).to(next(net.parameters()).dtype) if x.is_floating_point() else x
-        for k, (key, x) in enumerate(found.items())
-        if torch.is_tensor(x)
-    }
-    return found | drawn | {"timestep": found["timestep"] * 0 + 900 - 100 * n}
-
-
-def outputs(net, calls: int = CALLS, *, start: int = 0) -> list[Tensor]:
-    """What the denoiser gives in a loop of so many calls."""
-    return [net(**inputs(net, start + n)).sample for n in range(calls)]
 
 
 def schedule_of(blocks: Blocks, rows: list[list[bool]]) -> Schedule:

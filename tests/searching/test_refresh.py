@@ -18,10 +18,8 @@ from secateur.schedule.baselines import closed
 from secateur.schedule.schedule import HOLDS
 from secateur.searching import additive, paths, refresh
 from secateur.searching import ladder as ladders
-from test_ablation import conditions_of, told  # noqa: F401, the fixture
-from test_additive import after, recorded
-from test_calibration import dit, sd  # noqa: F401, the fixtures
 from tiny_pipes import stable_diffusion
+from trajectories import after, conditions_of, recorded
 
 T = 8
 
@@ -32,7 +30,7 @@ def half(blocks) -> tuple[bool, ...]:
     return closed(blocks, [None, wanted], made={}).runs(1)
 
 
-def test_a_partial_call_says_what_a_loop_by_hand_says(told):  # noqa: F811
+def test_a_partial_call_says_what_a_loop_by_hand_says(told):
     pipe, trajectory = told
     net = component(pipe)
     blocks = find_blocks(net)
@@ -111,7 +109,7 @@ def test_a_polished_path_is_one_that_no_small_move_betters(hold):
     assert found.error <= min(by_hand(ladder, path, weights) for path in around) * (1 + 1e-5)
 
 
-def test_rows_of_partial_calls_are_closed_and_within_their_share(told):  # noqa: F811
+def test_rows_of_partial_calls_are_closed_and_within_their_share(told):
     pipe, trajectory = told
     counted = macs.count(component(pipe))
     found = refresh.partial_rows(pipe, trajectory, counted)
@@ -121,7 +119,7 @@ def test_rows_of_partial_calls_are_closed_and_within_their_share(told):  # noqa:
         assert refresh.row_macs(counted, row) <= max(refresh.SHARES) * counted.call()
 
 
-def test_law_8_a_block_that_does_nothing_is_left_out_of_partial_calls(told):  # noqa: F811
+def test_law_8_a_block_that_does_nothing_is_left_out_of_partial_calls(told):
     pipe, trajectory = told
     net, asked = component(pipe), trajectory.conditions
     blocks = find_blocks(net)

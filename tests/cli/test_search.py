@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import tiny_pipes
+from commands import last_json
 from secateur import load, zoo
 from secateur.denoiser import blocks
 from secateur.measuring.variants import EVEN
@@ -28,7 +29,6 @@ from secateur.schedule import baselines
 from secateur.schedule.schedule import document
 from secateur.schedule.scores import Scores
 from secateur.searching import find
-from test_cli import last_json, run  # noqa: F401, the fixture
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ QUICK = ("--steps", "8", "--images", "1", "--keep", "0.4", "--trials", "3")
 @pytest.mark.parametrize(
     ("scheduler", "stages"), [("DDIMScheduler", "stock,additive,local"), ("DPMSolverMultistepScheduler", "stock,local")]
 )
-def test_search_saves_a_schedule_that_generate_takes(run, scheduler, stages):  # noqa: F811
+def test_search_saves_a_schedule_that_generate_takes(run, scheduler, stages):
     words = ("--scheduler", scheduler, "--stages", stages, "-o", "s.json", "--json")
     code, out, error = run("search", "emoji-sd", *QUICK, *words)
     assert code == 0, error
@@ -67,7 +67,7 @@ def test_search_saves_a_schedule_that_generate_takes(run, scheduler, stages):  #
     ("pipe", "asked", "scheduler"),
     [("emoji-dit", "3", "DDIMScheduler"), ("emoji-sd", "a fox on a blue background", "EulerDiscreteScheduler")],
 )
-def test_a_folded_schedule_draws_the_same_pictures_in_fewer_steps(run, pipe, asked, scheduler):  # noqa: F811
+def test_a_folded_schedule_draws_the_same_pictures_in_fewer_steps(run, pipe, asked, scheduler):
     """Both come with DDIM, whose timesteps nobody can choose; the file says which scheduler makes its steps."""
     kind = schedulers.scheduler_like(schedulers.scheduler_of(pipe), scheduler, {})
     held = baselines.chosen(blocks.find_blocks(pipes.denoiser_config(pipe)), 8, run=[0, 1, 4])
@@ -84,14 +84,14 @@ def test_a_folded_schedule_draws_the_same_pictures_in_fewer_steps(run, pipe, ask
     assert np.abs(held - folded).max() <= 1
 
 
-def test_a_schedule_is_folded_for_a_pipe_of_its_own_denoiser(run):  # noqa: F811
+def test_a_schedule_is_folded_for_a_pipe_of_its_own_denoiser(run):
     baselines.chosen(blocks.find_blocks(pipes.denoiser_config("emoji-dit")), 8, run=[0, 4]).save("held.json")
     code, _, error = run("fold", "emoji-sd", "held.json")
     assert (code, Path("folded.json").exists()) == (1, False)
     assert "the schedule is for a DiTTransformer2DModel and the pipe has a UNet2DConditionModel" in sentence(error)
 
 
-def test_compare_shows_schedules_beside_every_rival_at_equal_macs(run):  # noqa: F811
+def test_compare_shows_schedules_beside_every_rival_at_equal_macs(run):
     budgets, words = {"less": (0.25, 1), "more": (0.5, 2)}, ("--steps", "4", "--images", "1")
     for name, (_, calls) in budgets.items():
         baselines.chosen(blocks.find_blocks(pipes.denoiser_config("emoji-dit")), 4, run=range(calls)).save(f"{name}.json")
@@ -107,7 +107,7 @@ def test_compare_shows_schedules_beside_every_rival_at_equal_macs(run):  # noqa:
     assert Path("secateur-compare/report.html").is_file()
 
 
-def test_a_schedule_for_another_solver_s_plain_configuration_is_measured(run):  # noqa: F811
+def test_a_schedule_for_another_solver_s_plain_configuration_is_measured(run):
     """The pipe comes with DPM-Solver++ at Karras spacing; the search knows it plain."""
     pipe = pipes.load("emoji-dit")
     kind = diffusers.DPMSolverMultistepScheduler
@@ -129,7 +129,7 @@ def test_a_schedule_for_another_solver_s_plain_configuration_is_measured(run):  
 @pytest.mark.parametrize(
     ("scheduler", "says"), [("HeunDiscreteScheduler", "makes 19 calls in 10"), ("EulerAncestralDiscreteScheduler", "draws new")]
 )
-def test_a_scheduler_that_cannot_be_searched_for_leaves_what_was_there(run, scheduler, says):  # noqa: F811
+def test_a_scheduler_that_cannot_be_searched_for_leaves_what_was_there(run, scheduler, says):
     Path("s.json").write_text("mine")
     quick = ("--steps", "4", "--images", "1", "--keep", "0.5")
     code, _, error = run("search", "emoji-sd", *quick, "--scheduler", scheduler, "-o", "s.json")
@@ -138,7 +138,7 @@ def test_a_scheduler_that_cannot_be_searched_for_leaves_what_was_there(run, sche
     assert Path("s.json").read_text() == "mine"
 
 
-def test_scores_say_where_they_are_from_and_schedules_of_them_too(run):  # noqa: F811
+def test_scores_say_where_they_are_from_and_schedules_of_them_too(run):
     quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", " cells")
     assert run("search", "emoji-sd", *quick, "-o", "s.json")[0] == 0
     assert run("retarget", "s.scores.safetensors", "--keep", "0.6", "-o", "other.json")[0] == 0
@@ -147,7 +147,7 @@ def test_scores_say_where_they_are_from_and_schedules_of_them_too(run):  # noqa:
     assert {"conditions_sha256", "seeds", "secateur", "torch", "diffusers"} <= told.keys()
 
 
-def test_the_gradient_stage_goes_on_from_its_folder(run):  # noqa: F811
+def test_the_gradient_stage_goes_on_from_its_folder(run):
     words = ("--steps", "3", "--images", "1", "--keep", "0.7", "--stages", "gradient", "--updates", "2")
     again = ("search", "emoji-sd", *words, "--checkpoints", "kept", "-o", "s.json")
     assert run(*again)[0] == 0
@@ -178,7 +178,7 @@ def assert_alike(one: str, other: str, *, rtol: float) -> None:
     np.testing.assert_allclose(*values, rtol=rtol)
 
 
-def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(run):  # noqa: F811
+def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(run):
     path = Path("kept/search.safetensors")
     words = ("--checkpoints", "kept", "--save-every", "1", "-o", "s.json")
     killed = started(*words)
@@ -195,7 +195,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(run):  
     assert_alike("s", "whole", rtol=1e-5)
 
 
-def test_two_launched_processes_write_what_one_writes(run):  # noqa: F811
+def test_two_launched_processes_write_what_one_writes(run):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     assert started("-o", "two.json", launcher=launcher).wait(timeout=600) == 0
     code, _, error = run("search", "emoji-sd", *LEARNT, "-o", "one.json")
@@ -203,7 +203,7 @@ def test_two_launched_processes_write_what_one_writes(run):  # noqa: F811
     assert_alike("two", "one", rtol=1e-3)
 
 
-def test_further_images_have_seeds_that_follow(run):  # noqa: F811
+def test_further_images_have_seeds_that_follow(run):
     quick = ("--steps", "4", "--images", "2", "--keep", "0.5", "--stages", "stock", "--seed", "7")
     for more, seeds in (("4", (9, 10, 11, 12)), ("0", ())):
         assert run("search", "emoji-sd", *quick, "--more-images", more, "-o", "s.json")[0] == 0
@@ -211,7 +211,7 @@ def test_further_images_have_seeds_that_follow(run):  # noqa: F811
         assert [*made["seeds"], *made["more_seeds"]] == [7, 8, *seeds]
 
 
-def test_prompts_come_from_a_file_and_are_hashed(run):  # noqa: F811
+def test_prompts_come_from_a_file_and_are_hashed(run):
     Path("p.txt").write_text("a fox on a red background\n\na cat on a blue background\n", encoding="utf-8")
     quick = ("--steps", "6", "--images", "1", "--keep", "0.5", "--stages", "stock")
     hashes = set()
@@ -222,7 +222,7 @@ def test_prompts_come_from_a_file_and_are_hashed(run):  # noqa: F811
     assert len(hashes) == 2
 
 
-def test_an_interrupt_leaves_the_best_so_far(run, monkeypatch):  # noqa: F811
+def test_an_interrupt_leaves_the_best_so_far(run, monkeypatch):
     whole = find.find
 
     def interrupted(*args, **kwargs):
@@ -236,7 +236,7 @@ def test_an_interrupt_leaves_the_best_so_far(run, monkeypatch):  # noqa: F811
     assert load("s.json").made["stage"] == "stock"
 
 
-def test_a_budget_in_milliseconds(run):  # noqa: F811
+def test_a_budget_in_milliseconds(run):
     quick = ("--steps", "8", "--images", "1", "--keep", "0.5", "--stages", "stock,local", "--trials", "3", "--budget", "ms")
     code, out, error = run("search", "emoji-sd", *quick, "--json")
     assert code == 0, error
@@ -248,7 +248,7 @@ def test_a_budget_in_milliseconds(run):  # noqa: F811
     assert "choose macs or ms" in sentence(error)
 
 
-def test_scores_found_on_the_way_serve_other_budgets(run):  # noqa: F811
+def test_scores_found_on_the_way_serve_other_budgets(run):
     quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", "cells,gradient", "--updates", "1")
     code, _, error = run("search", "emoji-sd", *quick, "-o", "s.json")
     assert code == 0, error
@@ -258,7 +258,7 @@ def test_scores_found_on_the_way_serve_other_budgets(run):  # noqa: F811
         assert load(f"{method}.json").scheduler == "DDIMScheduler"
 
 
-def test_scores_in_milliseconds_say_so_and_are_not_mixed_with_macs(run):  # noqa: F811
+def test_scores_in_milliseconds_say_so_and_are_not_mixed_with_macs(run):
     quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", "cells", "--budget", "ms")
     code, _, error = run("search", "emoji-sd", *quick, "-o", "s.json")
     assert code == 0, error
@@ -302,7 +302,7 @@ def sentence(error: str) -> str:
         (("--keep", "0.5", "--device", "abacus"), "there is no device 'abacus' here"),
     ],
 )
-def test_bad_input_ends_in_one_sentence_and_leaves_nothing(run, words, says):  # noqa: F811
+def test_bad_input_ends_in_one_sentence_and_leaves_nothing(run, words, says):
     Path("empty.txt").write_text("\n \n")
     Path("long.txt").write_text("a fox on a blue background " * 40)
     Path("latin.txt").write_bytes("une forêt\n".encode("latin-1"))
@@ -313,7 +313,7 @@ def test_bad_input_ends_in_one_sentence_and_leaves_nothing(run, words, says):  #
 
 
 @pytest.mark.parametrize("labels", ["3\n9999\n", "-3\n4\n"])
-def test_a_class_that_is_none_is_named(run, labels):  # noqa: F811
+def test_a_class_that_is_none_is_named(run, labels):
     Path("labels.txt").write_text(labels)
     code, _, error = run("search", "emoji-dit", *QUICK, "--prompts", "labels.txt", "--images", "2")
     assert code == 1
@@ -322,7 +322,7 @@ def test_a_class_that_is_none_is_named(run, labels):  # noqa: F811
 
 
 @pytest.mark.parametrize("command", ["compare", "measure"])
-def test_what_cannot_be_measured_is_refused_before_any_image(run, command):  # noqa: F811
+def test_what_cannot_be_measured_is_refused_before_any_image(run, command):
     assert run("schedule", "emoji-sd", "--keep", "0.5", "--calls", "4", "-o", "s.json")[0] == 0
     given = ("s.json",) if command == "compare" else ("--schedule", "s.json")
     Path("long.txt").write_text("a fox on a blue background " * 40)
@@ -333,7 +333,7 @@ def test_what_cannot_be_measured_is_refused_before_any_image(run, command):  # n
     assert not Path(f"secateur-{command}").exists()
 
 
-def test_sdxl_with_two_text_encoders_is_searched_by_prompts(run):  # noqa: F811
+def test_sdxl_with_two_text_encoders_is_searched_by_prompts(run):
     tiny_pipes.sdxl_with_encoders(zoo.load("emoji-sd").tokenizer).save_pretrained("pipe")
     Path("prompts.txt").write_text("a fox on a blue background\nan owl on a red background\n")
     words = ("--prompts", "prompts.txt", "--steps", "6", "--keep", "0.5", "--images", "2", "--trials", "2")
@@ -349,7 +349,7 @@ def test_sdxl_with_two_text_encoders_is_searched_by_prompts(run):  # noqa: F811
 
 
 @pytest.mark.parametrize("command", ["search", "generate", "measure", "compare"])
-def test_a_denoiser_that_gives_nan_ends_in_one_sentence(run, monkeypatch, command):  # noqa: F811
+def test_a_denoiser_that_gives_nan_ends_in_one_sentence(run, monkeypatch, command):
     from secateur.pipeline import pipes
 
     asked = {
@@ -375,7 +375,7 @@ def test_a_denoiser_that_gives_nan_ends_in_one_sentence(run, monkeypatch, comman
     assert list(Path().iterdir()) == there
 
 
-def test_generate_refuses_prompts_whose_end_would_not_be_heard(run):  # noqa: F811
+def test_generate_refuses_prompts_whose_end_would_not_be_heard(run):
     code, _, error = run("generate", "emoji-sd", "--prompt", "a fox on a blue background " * 40)
     assert code == 1
     assert "the tokenizer reads" in sentence(error)
@@ -399,7 +399,7 @@ def test_prompts_are_no_longer_than_the_pipes_call_reads_them():
         prompts.check_tokens(Pipe(), ("a b c d",))
 
 
-def test_a_budget_out_of_reach_is_refused_before_anything_is_recorded(run, monkeypatch):  # noqa: F811
+def test_a_budget_out_of_reach_is_refused_before_anything_is_recorded(run, monkeypatch):
     from secateur.pipeline import generate as generating
 
     monkeypatch.setattr(generating, "record", lambda *args, **kwargs: pytest.fail("recorded"))
@@ -408,7 +408,7 @@ def test_a_budget_out_of_reach_is_refused_before_anything_is_recorded(run, monke
     assert "keep=0.1 is out of reach: ask for 0.125" in sentence(error)
 
 
-def test_milliseconds_of_one_run_are_not_those_of_the_next(run):  # noqa: F811
+def test_milliseconds_of_one_run_are_not_those_of_the_next(run):
     words = ("--stages", "stock,gradient", "--budget", "ms", "--checkpoints", "kept")
     code, _, error = run("search", "emoji-sd", *QUICK, *words)
     assert code == 1
@@ -416,11 +416,11 @@ def test_milliseconds_of_one_run_are_not_those_of_the_next(run):  # noqa: F811
     assert not list(Path().iterdir())
 
 
-def test_a_tracker_alone_shares_no_milliseconds(run):  # noqa: F811
+def test_a_tracker_alone_shares_no_milliseconds(run):
     assert started("--budget", "ms", "--updates", "1", "--log-with", "tensorboard", "-o", "s.json").wait(timeout=600) == 0
 
 
-def test_an_error_on_the_way_says_where_the_best_so_far_is(run, monkeypatch):  # noqa: F811
+def test_an_error_on_the_way_says_where_the_best_so_far_is(run, monkeypatch):
     def full(task, best):
         raise MemoryError
         yield
@@ -434,7 +434,7 @@ def test_an_error_on_the_way_says_where_the_best_so_far_is(run, monkeypatch):  #
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_refused_before_any_work(run):  # noqa: F811
+def test_a_folder_without_permission_is_refused_before_any_work(run):
     Path("shut").mkdir(mode=0o500)
     code, _, error = run("search", "emoji-sd", *QUICK, "-o", "shut/s.json")
     assert code == 1
@@ -442,7 +442,7 @@ def test_a_folder_without_permission_is_refused_before_any_work(run):  # noqa: F
 
 
 @pytest.mark.parametrize("kind", [None, MemoryError, torch.OutOfMemoryError])
-def test_memory_that_runs_out_ends_in_one_sentence(run, monkeypatch, kind):  # noqa: F811
+def test_memory_that_runs_out_ends_in_one_sentence(run, monkeypatch, kind):
     from secateur.pipeline import generate as generating
 
     def full(*args, **kwargs):

@@ -12,16 +12,9 @@ from secateur.pipeline.pipes import component
 from secateur.pipeline.trajectory import record
 from secateur.schedule.apply import follow
 from secateur.searching import cells
-from test_calibration import dit, sd  # noqa: F401, the fixtures
+from trajectories import conditions_of
 
 CALLS = 5
-
-
-@pytest.fixture(params=["sd", "dit"])
-def told(request):
-    pipe = request.getfixturevalue(request.param)
-    asked = ["a fox", "blue"] if request.param == "sd" else [1, 2]
-    return pipe, record(pipe, asked, seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=1.0)
 
 
 def test_a_cell_costs_what_a_loop_by_hand_says(told):
@@ -47,14 +40,6 @@ def by_hand(net, pipe, trajectory, blocks, i, t):
             step = torch.full((len(trajectory.seeds),), int(trajectory.timesteps[k]))
             out = net(trajectory.latents[k], timestep=step, **conditions, return_dict=False)[0]
     return out[:, : trajectory.outputs.shape[2]]
-
-
-def conditions_of(pipe, trajectory):
-    """What the denoiser is told beside latents and timestep."""
-    if not isinstance(trajectory.conditions[0], str):
-        return {"class_labels": torch.tensor(trajectory.conditions)}
-    tokens = pipe.tokenizer(list(trajectory.conditions), padding="max_length", max_length=8, return_tensors="pt").input_ids
-    return {"encoder_hidden_states": pipe.text_encoder(tokens)[0]}
 
 
 def test_scores_make_every_closure_cost_what_its_head_does(told):

@@ -23,6 +23,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteSchedu
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
+from nets import apart, traces
 from secateur import checkpoint
 from secateur.denoiser.families import dummy_inputs
 from secateur.distilling import update as updating
@@ -35,7 +36,6 @@ from secateur.distilling.update import learning_rate
 from secateur.pipeline.examples import Examples, answer
 from secateur.pruning.presets import bk_sdm_base, bk_sdm_tiny
 from secateur.pruning.surgery import drop_layers, plan_without
-from test_patch import traces
 from tiny import tiny
 from tiny_pipes import noise
 
@@ -82,11 +82,6 @@ def ran(kind: str = "sd15", settings: DistilSettings = QUICK, **options) -> tupl
 
 def equal(one, other, **tolerance) -> bool:
     return all(torch.allclose(one[k], other[k], **tolerance) if tolerance else torch.equal(one[k], other[k]) for k in one)
-
-
-def apart(one, other) -> float:
-    """The distance of two students' weights. Adam makes steps of rounding errors too, so that some weight always differs."""
-    return sum(float((one[k] - other[k]).double().square().sum()) for k in one) ** 0.5
 
 
 # What is minimised
@@ -572,7 +567,7 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):
 
 @pytest.mark.parametrize(("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp", "FSDP"), ("deepspeed", "DEEPSPEED")])
 def test_the_configurations_that_docs_name_are_accelerate_s(name, kind):
-    path = Path(__file__).parents[1] / "docs" / "accelerate" / f"{name}.yaml"
+    path = Path(__file__).parents[2] / "docs" / "accelerate" / f"{name}.yaml"
     found = load_config_from_file(str(path))  # which refuses keys that it does not know
     assert found.distributed_type == DistributedType[kind]
 

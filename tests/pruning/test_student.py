@@ -13,6 +13,7 @@ import torch
 from peft.utils import get_peft_model_state_dict
 
 import secateur
+from nets import inputs_of, output, same_embeddings, some
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
 from secateur.denoiser.families import FAMILIES
@@ -22,7 +23,6 @@ from secateur.pruning.student import STUDENT
 from secateur.pruning.surgery import candidates, drop_layers, parameters, plan_without
 from secateur.schedule.apply import apply
 from secateur.schedule.baselines import uniform
-from test_surgery import inputs_of, output, same_embeddings, some
 from tiny import tiny
 from tiny_pipes import controlnet, draw, ip_adapter, noise, stable_diffusion
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import sys
 import tarfile
@@ -18,29 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
+from commands import folder, labelled
 from secateur import zoo
 from secateur.distilling import encoded, pictures, store
 from secateur.pipeline.examples import from_images
 from secateur.zoo import judge
 from tiny_pipes import dit, noise, sdxl
-
-
-def folder(path, *, count: int = 3, size=(20, 12), text: str = "text"):
-    """A folder of random pictures with captions."""
-    rng = np.random.default_rng(0)
-    lines = []
-    for k in range(count):
-        Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(path / f"{k}.png")
-        lines.append(json.dumps({"file_name": f"{k}.png", text: f"caption {k}"}))
-    (path / pictures.METADATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def labelled(path, labels):
-    lines = [json.dumps({"file_name": f"{k}.png", "label": label}) for k, label in enumerate(labels)]
-    (folder(path, count=len(labels)) / pictures.METADATA).write_text("\n".join(lines))
-    return path
-
 
 # Pictures
 

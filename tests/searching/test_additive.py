@@ -15,13 +15,12 @@ from secateur.pipeline.pipes import component
 from secateur.pipeline.solvers import check_linear
 from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule import baselines
-from secateur.schedule.apply import apply
 from secateur.schedule.schedule import HOLDS
 from secateur.searching import additive, paths, refresh
 from secateur.searching import ladder as ladders
-from tiny_pipes import draw, sd3, stable_diffusion
+from tiny_pipes import sd3, stable_diffusion
+from trajectories import T, after, recorded
 
-T = 8
 ONE_STEP = {
     "ddim": lambda: diffusers.DDIMScheduler(steps_offset=1, clip_sample=False, set_alpha_to_one=False),
     "ddim v": lambda: diffusers.DDIMScheduler(steps_offset=1, clip_sample=False, prediction_type="v_prediction"),
@@ -31,32 +30,6 @@ ONE_STEP = {
 
 def dpm_solver(**options) -> diffusers.DPMSolverMultistepScheduler:
     return diffusers.DPMSolverMultistepScheduler(**({"timestep_spacing": "linspace", "steps_offset": 1} | options))
-
-
-def recorded(pipe, call, calls: int = T) -> Trajectory:
-    """The dense trajectory of a pipeline that takes embeddings, read off its scheduler."""
-    from secateur.denoiser.patch import intercept
-
-    tape = []
-
-    def step(original, output, t, sample, *args, **kwargs):
-        out = original(output, t, sample, *args, **kwargs)
-        tape.append((float(t), output.clone(), sample.clone(), out[0].clone()))
-        return out
-
-    handle = intercept(pipe.scheduler, "step", step)
-    draw(pipe, call | {"num_inference_steps": calls})
-    handle.remove()
-    times, outputs, before, after = zip(*tape, strict=True)
-    batch = len(after[-1])
-    latents = torch.stack([*before, after[-1]])
-    return Trajectory(("",) * batch, tuple(range(batch)), times, latents, torch.stack(outputs), np.zeros((batch, 1, 1, 3)), {})
-
-
-def after(pipe, call, schedule, calls: int = T) -> list[torch.Tensor]:
-    """The latents after each of the scheduler's steps under a schedule."""
-    with apply(pipe, schedule):
-        return list(recorded(pipe, call, calls).latents[1:])
 
 
 @pytest.mark.parametrize("hold", HOLDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 
 import diffusers
 import pytest
@@ -14,6 +14,8 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny_pipes
+from grids import KNOWN, blocks_of, scattered
+from nets import NAMES, Net, traces
 from reference import lined_rows, random_rows, reference
 from secateur.denoiser.blocks import Blocks, find_blocks
 from secateur.denoiser.families import family
@@ -23,7 +25,6 @@ from secateur.schedule import baselines
 from secateur.schedule.apply import apply, follow, remove
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
 from secateur.schedule.schedule import LINES, Schedule
-from test_patch import NAMES, Net, traces
 from tiny import tiny
 from tiny_pipes import PIPES, STEPS, ddim, draw, ip_adapter, noise, stable_diffusion
 
@@ -38,20 +39,6 @@ SCHEDULERS = {
     "lcm": lambda: diffusers.LCMScheduler(**OFFSET),
 }
 CALLS = {"pndm": STEPS + 1, "heun": 2 * STEPS - 1}
-
-
-@cache
-def blocks_of(name: str, granularity: str | None = None) -> Blocks:
-    return find_blocks(tiny(name), granularity)
-
-
-KNOWN: dict[tuple[str, ...], Blocks] = {}  # by names: tracing once is enough
-
-
-def scattered(blocks: Blocks, calls: int = STEPS, *, seed: int = 0) -> Schedule:
-    """A grid at random, closed, with a call held whole."""
-    KNOWN[blocks.names] = blocks
-    return baselines.closed(blocks, random_rows(len(blocks), calls, seed=seed), made={})
 
 
 def expected(pipe, call, schedule: Schedule, **how):

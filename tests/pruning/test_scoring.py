@@ -273,8 +273,11 @@ LAYERS = ["mid_block.resnets.0", "up_blocks.1.resnets.1"]
 
 def test_two_processes_find_what_one_does(tmp_path):
     path = tmp_path / "scores.safetensors"
-    code = f"from accelerate import debug_launcher as go; from test_score import in_a_process as f; go(f, ({str(path)!r},))"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    code = f"from accelerate import debug_launcher as go; from test_scoring import in_a_process as f; go(f, ({str(path)!r},))"
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1]))),
+    }
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=200)  # no fork of a process with threads
     np.testing.assert_allclose(LayerScores.load(path).losses, scores_of(unet(), layers=LAYERS).losses, rtol=1e-4)
 

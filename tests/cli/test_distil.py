@@ -16,6 +16,8 @@ import torch
 from diffusers import DiTPipeline, UNet2DConditionModel
 from PIL import Image
 
+from commands import labelled, last_json
+from nets import apart
 from secateur import drop_layers
 from secateur.cli import terminal
 from secateur.cli.distil import EXAMPLES
@@ -27,10 +29,6 @@ from secateur.distilling.sources import Data, call_of, pairs, source_of
 from secateur.pipeline import pipes
 from secateur.pruning.plan import load
 from secateur.pruning.surgery import plan_without
-from test_calibration import sd  # noqa: F401, the fixture
-from test_cli import last_json, run  # noqa: F401, the fixture
-from test_dataset import labelled
-from test_distil import apart
 from tiny_pipes import dit, flux, noise, sdxl
 
 QUICK = ("--teacher", "teacher", "--updates", "4", "--batch-size", "2", "--save-every", "2", "--lr", "1e-3")
@@ -38,7 +36,7 @@ DATA = Data("teacher", None, None, 1, None, None, 1, None, 0)
 
 
 @pytest.fixture
-def command(run):  # noqa: F811
+def command(run):
     """command(*words) distils a student of two blocks from a teacher of three; both lie in folders, with pictures in `data`."""
     pipe, _ = dit()
     plan = plan_without(pipe.transformer, ["transformer_blocks.1"])
@@ -271,7 +269,7 @@ def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words,
         assert not Path("student-distilled-checkpoints").exists()
 
 
-def test_a_teacher_that_reads_texts_of_another_width_is_refused_and_nothing_written(run, sd, tmp_path):  # noqa: F811
+def test_a_teacher_that_reads_texts_of_another_width_is_refused_and_nothing_written(run, sd, tmp_path):
     sd.save_pretrained("student")
     shutil.copytree("student", "teacher")
     UNet2DConditionModel.from_config({**sd.unet.config, "cross_attention_dim": 16}).save_pretrained("teacher/unet")
@@ -283,7 +281,7 @@ def test_a_teacher_that_reads_texts_of_another_width_is_refused_and_nothing_writ
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_prompts_that_are_cut_short_are_noted_and_a_teacher_may_be_in_half_precision(run, sd):  # noqa: F811
+def test_prompts_that_are_cut_short_are_noted_and_a_teacher_may_be_in_half_precision(run, sd):
     sd.save_pretrained("teacher")
     student = deepcopy(sd)
     student.unet = drop_layers(sd.unet, plan_without(sd.unet, ["mid_block.resnets.1"]))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import tiny_pipes
+from grids import chain, counted
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import Blocks, live
 from secateur.denoiser.macs import Macs
@@ -24,26 +25,11 @@ from secateur.searching.moves import exchange, insert, refresh, shift, slide, st
 from secateur.searching.objective import to_dense
 from secateur.searching.rivals import genetic_search, random_search
 
-REST = 3
-
-
-def chain(length: int, reuse: str = "output") -> Blocks:
-    """Each block reads the one before."""
-    names = tuple(f"blocks.{i}" for i in range(length))
-    producers = tuple((i - 1,) if i else () for i in range(length))
-    return Blocks("Chain", "layer", names, (reuse,) * length, producers, (length - 1,))
-
 
 def u_net() -> Blocks:
     """Two levels down, a middle, two levels up with their skips."""
     names = ("down.0", "down.1", "mid", "up.0", "up.1")
     return Blocks("Net", "stage", names, ("output",) * 5, ((), (0,), (1,), (2, 1), (3, 0)), (4,))
-
-
-def counted(blocks: Blocks) -> Macs:
-    """Costs 2, 3, 4, … and twice that with attention."""
-    costs = tuple(range(2, 2 + len(blocks)))
-    return Macs(blocks, costs, costs, REST, REST)
 
 
 def even(macs: Macs, calls: int, keep: float) -> Schedule:
