@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint types tables zoo results clean
+.PHONY: demo test check lint types prose tables zoo results clean
 
 demo: .venv/installed  ## the main job, on the zoo: a table here, a page in secateur-demo/
 	$(BIN)/secateur demo --out secateur-demo
@@ -10,7 +10,7 @@ demo: .venv/installed  ## the main job, on the zoo: a table here, a page in seca
 test: .venv/installed  ## every test that needs no GPU and no network, in two processes of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-check: lint types tables test  ## what .ci/run runs
+check: lint types prose tables test  ## what .ci/run runs
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -18,6 +18,9 @@ lint: .venv/installed
 
 types: .venv/installed
 	$(BIN)/pyright
+
+prose: .venv/installed  ## how long the sentences of README and docs are
+	$(BIN)/python checks/sentences.py
 
 tables: .venv/installed  ## whether README and docs say what results/ does
 	$(BIN)/python benchmarks/readme.py --check
