@@ -21,7 +21,7 @@ from nets import apart
 from secateur import drop_layers
 from secateur.cli import terminal
 from secateur.cli.distil import EXAMPLES
-from secateur.distilling import encoded, pictures, store
+from secateur.distilling import encoded, store
 from secateur.distilling import update as updating
 from secateur.distilling.checkpoints import FILE
 from secateur.distilling.features import named_sites
@@ -91,7 +91,7 @@ def test_all_conditions_are_of_the_size_and_guidance_of_the_examples(monkeypatch
     pipe.encode_prompt = lambda prompt, **_: (noise(1, 1, 5, 8), noise(2, 1, 5, 8), noise(3, 1, 8), noise(4, 1, 8))
     call = call_of(replace(DATA, source="data", size=32), pipe)
     [pictured, unpictured] = (
-        pictures.from_images(pipe, torch.zeros(1, 32, 32, 3), ["a"]),
+        encoded.from_images(pipe, torch.zeros(1, 32, 32, 3), ["a"]),
         *encoded.unpictured(pipe, ["a"], **call),
     )
     ids = [
@@ -108,8 +108,8 @@ def test_all_conditions_are_of_the_size_and_guidance_of_the_examples(monkeypatch
 def test_how_the_teacher_is_called_for_its_conditions(command, monkeypatch):
     calls = []
     for name in ("null", "unpictured"):
-        whole = getattr(pictures, name)
-        monkeypatch.setattr(pictures, name, lambda *a, whole=whole, **call: calls.append(call) or whole(*a, **call))
+        whole = getattr(encoded, name)
+        monkeypatch.setattr(encoded, name, lambda *a, whole=whole, **call: calls.append(call) or whole(*a, **call))
     Path("more.txt").write_text("8\n")
     drawn = ("--prompts", "more.txt", "--limit", "2", "--steps", "2", "--guidance-scale", "1.5")
     code, _, error = command(*drawn, "--swap-prompts", "more.txt", "--swap-rate", "1")
@@ -333,7 +333,7 @@ def edit(what: str) -> None:
 
 def test_a_broken_picture_is_found_before_the_first_is_encoded(command, monkeypatch):
     Path("data/4.png").write_bytes(Path("data/4.png").read_bytes()[:100])
-    monkeypatch.setattr(pictures, "from_images", None)
+    monkeypatch.setattr(encoded, "from_images", None)
     code, _, error = command("--data", "data", "--batch-size", "1")
     assert (code, "data/4.png is no whole picture" in error) == (1, True)
     assert not Path("student-distilled").exists()
@@ -356,7 +356,7 @@ def test_examples_of_edited_data_are_made_again_unless_a_checkpoint_learnt_from_
 
 
 def test_stopped_while_it_makes_examples_it_goes_on_with_the_rest(command, monkeypatch):
-    made, encode = [], pictures.from_images
+    made, encode = [], encoded.from_images
 
     def stopping(pipe, images, told, **more):
         if len(made) == 4 and told[0] == 5:
@@ -365,11 +365,11 @@ def test_stopped_while_it_makes_examples_it_goes_on_with_the_rest(command, monke
         return encode(pipe, images, told, **more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pictures, "from_images", stopping)
+        patched.setattr(encoded, "from_images", stopping)
         code, out, _ = command("--data", "data")
         assert (code, "stopped after 4 examples; the same command goes on" in out) == (130, True)
     made.append(None)
-    monkeypatch.setattr(pictures, "from_images", stopping)
+    monkeypatch.setattr(encoded, "from_images", stopping)
     assert command("--data", "data")[0] == 0
     assert made == [3, 1, 4, 1, None, 5]
     assert sorted(path.name for path in Path("student-distilled-checkpoints").iterdir()) == sorted([EXAMPLES, FILE])

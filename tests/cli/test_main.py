@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import secateur
 from commands import last_json, refused
 from secateur import save
 from secateur.denoiser import macs
@@ -185,3 +188,9 @@ def test_another_number_of_steps_ends_in_one_sentence(run):
 def test_bad_input_ends_in_one_sentence(run, words, says):
     refused(run(*words), says)
     assert list(Path().iterdir()) == []
+
+
+def test_it_says_its_version_by_either_name(run):
+    assert run("--version")[:2] == (0, f"{secateur.__version__}\n")
+    done = subprocess.run([sys.executable, "-m", "secateur", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{secateur.__version__}\n"

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from secateur.cli import score
 from secateur.cli.main import app
 from secateur.denoiser import macs
-from secateur.distilling import pictures
+from secateur.distilling import encoded
 from secateur.measuring import learned_scores
 from secateur.pipeline import pipes
 from secateur.pipeline.generate import generate
@@ -239,7 +239,7 @@ def test_class_labels_are_not_compared_with_images(dit, tmp_path):
 
 @pytest.mark.parametrize("cost", ["parameters", "ms"])
 def test_what_is_out_of_reach_is_refused_before_anything_is_drawn(saved, monkeypatch, cost):
-    monkeypatch.setattr(pictures, "drawn", lambda *_, **__: pytest.fail("drew"))
+    monkeypatch.setattr(encoded, "drawn", lambda *_, **__: pytest.fail("drew"))
     code, said = run(*small(saved, "--keep", 0.001, "--cost", cost))
     assert code != 0
     assert "stays whatever is removed, so keep=0.001 is out of reach: ask for more" in said
@@ -305,7 +305,7 @@ def test_scores_that_were_saved_are_cut_by_at_another_keep_without_scoring(saved
     told = json.loads(said.splitlines()[-1])["stability"]
     assert -1 <= told["spearman_low"] <= told["spearman"] <= 1
     file = saved / "student" / "layer_scores.safetensors"
-    monkeypatch.setattr(pictures, "drawn", lambda *_, **__: pytest.fail("drew"))
+    monkeypatch.setattr(encoded, "drawn", lambda *_, **__: pytest.fail("drew"))
     code, said = run(saved / "teacher", "--scores", file, "--keep", 0.7, "-o", saved / "less")
     assert code == 0, said
     plan = planned(LayerScores.load(file), keep=0.7)

@@ -400,9 +400,9 @@ def test_prompts_are_no_longer_than_the_pipes_call_reads_them():
 
 
 def test_a_budget_out_of_reach_is_refused_before_anything_is_recorded(run, monkeypatch):
-    from secateur.pipeline import generate as generating
+    from secateur.pipeline import trajectory as trajectories
 
-    monkeypatch.setattr(generating, "record", lambda *args, **kwargs: pytest.fail("recorded"))
+    monkeypatch.setattr(trajectories, "record", lambda *args, **kwargs: pytest.fail("recorded"))
     code, _, error = run("search", "emoji-sd", "--steps", "8", "--keep", "0.1")
     assert code == 1
     assert "keep=0.1 is out of reach: ask for 0.125" in sentence(error)
@@ -443,14 +443,14 @@ def test_a_folder_without_permission_is_refused_before_any_work(run):
 
 @pytest.mark.parametrize("kind", [None, MemoryError, torch.OutOfMemoryError])
 def test_memory_that_runs_out_ends_in_one_sentence(run, monkeypatch, kind):
-    from secateur.pipeline import generate as generating
+    from secateur.pipeline import trajectory as trajectories
 
     def full(*args, **kwargs):
         if kind:
             raise kind("CUDA out of memory. Tried to allocate 2.00 GiB")
         torch.empty(2**60)  # what the CPU says
 
-    monkeypatch.setattr(generating, "record", full)
+    monkeypatch.setattr(trajectories, "record", full)
     code, _, error = run("search", "emoji-sd", *QUICK)
     assert code == 1
     assert "out of memory" in sentence(error)

@@ -160,7 +160,7 @@ sys.exit("torch" in sys.modules)
 """
 
 
-@pytest.mark.parametrize("module", ["schedule.schedule", "pruning.plan", "knapsack"])
+@pytest.mark.parametrize("module", ["artifact", "pruning.plan", "knapsack"])
 def test_it_needs_no_torch(module):
     folder = str(Path(secateur.__file__).parent)
     assert subprocess.run([sys.executable, "-c", ALONE, folder, module], check=False).returncode == 0

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from secateur.cli.terminal import (
+    AUTO,
     AsJson,
     BatchSize,
     Device,
@@ -70,8 +71,8 @@ def measure(
     guidance_scale: Guidance = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
+    dtype: Dtype = AUTO,
+    device: Device = AUTO,
     json: AsJson = False,
 ) -> None:
     """Latency, fidelity and cost of schedules beside the dense pipe and fewer steps; writes a record and a page."""
@@ -110,8 +111,8 @@ def compare_command(
     guidance_scale: Guidance = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
+    dtype: Dtype = AUTO,
+    device: Device = AUTO,
     json: AsJson = False,
 ) -> None:
     """The front: schedules of several budgets beside every rival that needs no search; a record and a page."""
@@ -180,8 +181,8 @@ def generate(
     guidance_scale: Guidance = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
+    dtype: Dtype = AUTO,
+    device: Device = AUTO,
     json: AsJson = False,
 ) -> None:
     """Make pictures with a pipe, following a schedule where one is given, with the scheduler that it is for."""

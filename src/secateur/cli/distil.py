@@ -15,6 +15,7 @@ from rich.table import Table, box
 
 from secateur.cli.data import check_prompts, examples_of, unpictured_of
 from secateur.cli.terminal import (
+    AUTO,
     AsJson,
     Device,
     Dtype,
@@ -89,8 +90,8 @@ def distil(
     steps: Steps = 25,
     guidance_scale: Guidance = None,
     seed: Annotated[int, typer.Option(help="of the order, noise and conditions of samples")] = 0,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
+    dtype: Dtype = AUTO,
+    device: Device = AUTO,
     json: AsJson = False,
 ) -> None:
     """Teach a student what its teacher says. Stopped, it goes on from its last checkpoint by the same command.

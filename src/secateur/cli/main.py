@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from importlib import metadata
+from typing import Annotated, NoReturn
 
 import typer
 
 from secateur.cli import compare, distil, prune, search, show
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Secateur: pruning shears for diffusion models.")
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 INTERRUPTED = 130
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        print(metadata.version("secateur"))
+        raise typer.Exit
+
+
+@app.callback()
+def secateur(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    """Pruning shears for diffusion models: fewer calls of the denoiser, or fewer layers in it."""
 
 
 def main() -> None:

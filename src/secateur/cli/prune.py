@@ -9,6 +9,7 @@ import typer
 from rich.table import Table, box
 
 from secateur.cli.terminal import (
+    AUTO,
     AsJson,
     BatchSize,
     Device,
@@ -60,8 +61,8 @@ def prune(
     guidance_scale: Guidance = None,
     seed: Seed = 40_000,
     batch_size: BatchSize = 8,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
+    dtype: Dtype = AUTO,
+    device: Device = AUTO,
     json: AsJson = False,
 ) -> None:
     """Cut the layers out of a pipe's denoiser that it needs least, and save the student's pipe.
@@ -248,7 +249,7 @@ def cut_and_save(loaded: Any, teacher: Any, plan: Plan, out: Path, *, scores: La
 
 def imported(student: Any) -> str:
     """What has to come before loading a student: nothing where its class is diffusers' own."""
-    return " after `import secateur`" if type(student).__module__.startswith("secateur.") else ""
+    return " after `import secateur`" if type(student).__module__ == "secateur" else ""
 
 
 def figures(denoiser: Any) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secateur.cli.terminal import (
+    AUTO,
     AsJson,
     Attention,
     BatchSize,
@@ -70,8 +71,8 @@ def search(
     guidance_scale: Guidance = None,
     seed: Seed = 40_000,
     batch_size: BatchSize = 8,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
+    dtype: Dtype = AUTO,
+    device: Device = AUTO,
     json: AsJson = False,
 ) -> None:
     """Find settings for a pipe: at which noise levels it calls its denoiser, and what each call refreshes."""

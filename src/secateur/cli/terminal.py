@@ -9,14 +9,17 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-DTYPES = ("float32", "bfloat16", "float16")
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 console = Console()
+AUTO = "auto"
 
 Pipe = Annotated[str, typer.Argument(metavar="PIPE", help="emoji-sd, emoji-dit, a local folder, or a Hub id owner/name")]
 Denoiser = Annotated[str, typer.Argument(metavar="PIPE", help="as elsewhere, or a full-size name such as sd15 or sdxl")]
@@ -26,8 +29,8 @@ Steps = Annotated[int, typer.Option(min=1, help="steps of the dense pipeline")]
 Guidance = Annotated[float | None, typer.Option(help="guidance scale; default: the pipe's own")]
 Seed = Annotated[int, typer.Option(help="seed of the first image; the others count on")]
 BatchSize = Annotated[int, typer.Option(min=1, help="images made at once; does not change them")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: as the pipe's weights are stored")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …; auto: the accelerator if there is one")]
 Keep = Annotated[float, typer.Option(help="fraction of the dense MACs to keep, in (0, 1]")]
 Keeps = Annotated[list[float], typer.Option(help="fraction of the dense MACs to keep, in (0, 1]; may be repeated")]
 Attention = Annotated[bool, typer.Option("--attention", help="count the attention products too")]
@@ -53,25 +56,31 @@ def progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def load_pipe(pipe: str, *, dtype: str = "float32", device: str = "cpu"):
-    """The pipe, without the libraries' own bars and remarks on the way; ValueError for a dtype or device that is none here."""
-    import torch
+def load_pipe(pipe: str, *, dtype: str = AUTO, device: str = AUTO) -> DiffusionPipeline:
+    """The pipe on a device, without the libraries' own bars and remarks. Raises ValueError for an unknown dtype or device."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     from secateur.pipeline import pipes
 
-    if dtype not in DTYPES:
-        raise ValueError(f"found dtype {dtype!r}: choose {', '.join(DTYPES)}")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device.partition(":")[0]):
-        raise ValueError(
-            f"there is no device {device!r} here: choose {', '.join(name for name, found in there.items() if found)}"
-        )
+    where = device_of(device)
     for logging in (diffusers_logging, transformers_logging):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-    return pipes.load(pipe, dtype=dtype).to(device)
+    return pipes.load(pipe, dtype=dtype, device=where)
+
+
+def device_of(name: str) -> str:
+    """The device of this name; "auto" is the accelerator if there is one. Raises ValueError for a device that is not here."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    there = ["cpu", *([accelerator.type] if accelerator else [])]
+    if name == AUTO:
+        return there[-1]
+    if name.partition(":")[0] not in there:
+        raise ValueError(f"there is no device {name!r} here: choose {' or '.join(there)}")
+    return name
 
 
 def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *, device: str, project: str):
@@ -86,7 +95,11 @@ def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *,
         mixed_precision = "no"  # by which DeepSpeed would round weights; see `zero`
     patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # the others wait while one encodes all pictures
     made = Accelerator(
-        cpu=device == "cpu", mixed_precision=mixed_precision, log_with=log_with, project_dir=folder, kwargs_handlers=[patient]
+        cpu=device_of(device) == "cpu",
+        mixed_precision=mixed_precision,
+        log_with=log_with,
+        project_dir=folder,
+        kwargs_handlers=[patient],
     )
     if log_with is not None:
         made.init_trackers(project)

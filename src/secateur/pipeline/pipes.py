@@ -16,18 +16,40 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 DENOISERS = ("unet", "transformer")
+STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # by the names of safetensors
+DTYPES = tuple(STORED.values())
 
 
-def load(source: str, *, dtype: str = "float32") -> DiffusionPipeline:
+def load(source: str, *, dtype: str = "auto", device: str = "cpu") -> DiffusionPipeline:
     """The pipeline `source`: a name of the zoo, a local folder in diffusers' format, or a Hub id such as "owner/name".
 
-    dtype: "float32", "bfloat16" or "float16". FileNotFoundError or ValueError, in a sentence, where there is none.
+    dtype: "float32", "bfloat16", "float16", or "auto", which is that of the stored weights. The CPU takes float32 for
+    float16, in which it cannot run a pipeline. Raises FileNotFoundError or ValueError if there is no such pipeline.
     """
     import torch
     from diffusers import DiffusionPipeline
 
-    folder = locate(source)
-    return DiffusionPipeline.from_pretrained(folder or source, dtype=getattr(torch, dtype))
+    if dtype not in ("auto", *DTYPES):
+        raise ValueError(f"found dtype {dtype!r}: choose auto, {', '.join(DTYPES)}")
+    folder = locate(source) or Path(DiffusionPipeline.download(source))
+    if dtype == "auto":
+        stored = "float32" if source in zoo.NAMES else stored_dtype(folder)  # the zoo is kept small on disk alone
+        dtype = "float32" if (device, stored) == ("cpu", "float16") else stored
+    return DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+
+
+def stored_dtype(folder: Path) -> str:
+    """The dtype of the denoiser's weights in a pipeline's folder; "float32" if they are not safetensors.
+
+    diffusers itself loads everything in float32 unless it is told.
+    """
+    from safetensors import safe_open
+
+    for path in sorted(path for name in DENOISERS for path in (folder / name).glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            stored = (file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118  # no dict
+            return next((known for dtype in stored if (known := STORED.get(dtype))), "float32")
+    return "float32"
 
 
 def locate(source: str) -> Path | None:

@@ -1,0 +1,45 @@
+"""Pipelines by name: in which dtype they are loaded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from secateur import zoo
+from secateur.cli.terminal import device_of
+from secateur.pipeline import pipes
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "loaded"),
+    [
+        (torch.bfloat16, "auto", torch.bfloat16),
+        (torch.float16, "auto", torch.float32),  # the CPU runs no pipeline in float16
+        (torch.float32, "auto", torch.float32),
+        (torch.bfloat16, "float32", torch.float32),
+    ],
+)
+def test_a_folder_is_loaded_as_its_weights_are_stored(dit, tmp_path, stored, asked, loaded):
+    whole = dit.transformer.dtype
+    dit.to(stored).save_pretrained(tmp_path / "pipe")
+    dit.to(whole)
+    assert pipes.stored_dtype(tmp_path / "pipe") == str(stored).removeprefix("torch.")
+    assert pipes.load(str(tmp_path / "pipe"), dtype=asked).transformer.dtype == loaded
+
+
+def test_the_zoo_is_float32_however_small_its_files_are():
+    assert pipes.stored_dtype(zoo.folder("emoji-dit")) == "float16"
+    assert pipes.load("emoji-dit").transformer.dtype == torch.float32
+
+
+def test_a_dtype_that_is_none_is_refused_before_anything_is_read():
+    with pytest.raises(ValueError, match="found dtype 'int8': choose auto, float32, bfloat16, float16"):
+        pipes.load("nowhere/at-all", dtype="int8")
+
+
+@pytest.mark.parametrize(("accelerator", "device"), [(None, "cpu"), (torch.device("cuda"), "cuda")])
+def test_auto_is_the_accelerator_if_there_is_one(monkeypatch, accelerator, device):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: accelerator)
+    assert (device_of("auto"), device_of("cpu")) == (device, "cpu")
+    with pytest.raises(ValueError, match=f"there is no device 'abacus' here: choose cpu{' or cuda' if accelerator else ''}$"):
+        device_of("abacus")
