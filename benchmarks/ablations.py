@@ -154,9 +154,9 @@ def tried(bench: Bench, seed: int, number: int, keep: float, look: Callable) -> 
 def solved(bench: Bench, seed: int, number: int, keep: float) -> Iterator[Shot]:
     """The additive solution among schedules that give the last output at held calls, like the paper's."""
     value = bench.objective(seed)
-    told, sure = first(bench.trajectory(seed), CALIBRATION), objective.Surely(value)
+    told, sure = first(bench.trajectory(seed), CALIBRATION), objective.PairedGain(value)
     task = find.Task(bench.pipe, told, bench.macs, keep, sure, 0, find.Learning(0), number, BATCH)
-    held = [schedule for schedule in find.solved_schedules(task) if schedule.hold == "output"]
+    held = [schedule for schedule in find.additive_schedules(task) if schedule.hold == "output"]
     yield Shot(max(held, key=value), keep, len(held))
 
 

@@ -37,7 +37,7 @@ from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.searching import additive, paths, refresh
 from secateur.searching import ladder as ladders
-from secateur.searching.sensitivity import response
+from secateur.searching.sensitivity import sensitivity
 
 RESULTS = Path(__file__).parents[1] / "results"
 STEPS, SEED, CALLS = 50, 40_000, (5, 10, 17)
@@ -62,7 +62,7 @@ def study(pipe, name: str, kind: tuple, *, sets: int, images: int) -> list[dict[
         with apply(pipe, grid, blocks=blocks):
             told = record(pipe, asked, seeds=seeds, **call)
         ladder = ladders.free(told, pipe.scheduler) if steps else ladders.held(told, pipe.scheduler, hold=hold)
-        shown = response(pipe, told, ladder, blocks=blocks, gap=len(ladder) // 10)
+        shown = sensitivity(pipe, told, ladder, blocks=blocks, gap=len(ladder) // 10)
         weighted = {"latents": additive.local_errors(ladder), "images": additive.local_errors(ladder, weights=shown)}
         rows, cpu = [], hardware()["cpu"]
         for calls in CALLS:

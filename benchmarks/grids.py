@@ -28,7 +28,7 @@ from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import HOLDS, Schedule
 from secateur.searching import find
-from secateur.searching.objective import Objective, Surely, to_converged
+from secateur.searching.objective import Objective, PairedGain, to_converged
 from secateur.searching.task import Learning, Task
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -95,7 +95,7 @@ def name_of(steps: int, calls: int, hold: str) -> str:
 def best(task: Task, value: Objective) -> dict[str, tuple[float, Schedule]]:
     """The solution nearest to the target of every way of holding, and how near it is."""
     found: dict[str, tuple[float, Schedule]] = {}
-    for schedule in find.solved_schedules(task):
+    for schedule in find.additive_schedules(task):
         bound = schedule.bound_to(task.pipe.scheduler)
         near = value(bound)
         if near > found.get(bound.hold, (-np.inf, bound))[0]:
@@ -113,7 +113,7 @@ def measured(bench: Bench, document: dict[str, Any], path: Path) -> None:
         value = to_converged(bench.pipe, told, blocks=bench.macs.blocks)
         for calls in missing:
             bench.pipe.scheduler.set_timesteps(steps)
-            task = Task(bench.pipe, told, bench.macs, calls / steps, Surely(value), 0, Learning(0), 0, BATCH)
+            task = Task(bench.pipe, told, bench.macs, calls / steps, PairedGain(value), 0, Learning(0), 0, BATCH)
             for hold, (near, schedule) in best(task, value).items():
                 if name_of(steps, calls, hold) in names(document):
                     continue

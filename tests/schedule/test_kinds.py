@@ -26,7 +26,7 @@ from secateur.schedule.lines import leads
 from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
 from secateur.searching.budget import Space, rows_of
-from secateur.searching.cells import Ablation, Choice, choices, kind_losses, least
+from secateur.searching.cells import Choice, ReuseLoss, choices, kind_losses, least
 from secateur.searching.local import local_search
 from secateur.searching.moves import another_kind
 from tiny import tiny
@@ -126,8 +126,8 @@ def test_what_counts_is_what_is_reused_and_read():
     schedule = baselines.closed(blocks, [None, [False, False], [True, True]], made={})
     choice = Choice(Scores(np.zeros((3, 2)), counted(blocks)), schedule, 0.0)
     losses = {
-        "output": [Ablation("a", (0.0, 9.0, 9.0)), Ablation("b", (0.0, 2.0, 0.0))],
-        "extrapolate": [Ablation("a", (0.0, 1.0, 1.0)), Ablation("b", (0.0, 1.0, 8.0))],
+        "output": [ReuseLoss("a", (0.0, 9.0, 9.0)), ReuseLoss("b", (0.0, 2.0, 0.0))],
+        "extrapolate": [ReuseLoss("a", (0.0, 1.0, 1.0)), ReuseLoss("b", (0.0, 1.0, 8.0))],
     }
     assert least(losses, choice) == ("output", "extrapolate")
 

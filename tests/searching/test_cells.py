@@ -21,7 +21,7 @@ def test_a_cell_costs_what_a_loop_by_hand_says(told):
     pipe, trajectory = told
     net = component(pipe)
     blocks = find_blocks(net)
-    found = list(cells.ablations(pipe, trajectory, blocks))
+    found = list(cells.reuse_losses(pipe, trajectory, blocks))
     assert [part.block for part in found] == list(blocks.names)
     assert all(part.loss[0] == 0 for part in found)
     i, t = len(blocks) // 2, 3
@@ -45,7 +45,7 @@ def by_hand(net, pipe, trajectory, blocks, i, t):
 def test_scores_make_every_closure_cost_what_its_head_does(told):
     pipe, trajectory = told
     counted = macs.count(component(pipe))
-    losses = list(cells.ablations(pipe, trajectory, counted.blocks))
+    losses = list(cells.reuse_losses(pipe, trajectory, counted.blocks))
     scores = cells.cell_scores(pipe, trajectory, counted, losses=losses)
     assert scores.values.shape == (CALLS, len(counted.blocks))
     for i, part in enumerate(losses):
@@ -63,7 +63,7 @@ def test_law_8_a_block_that_says_the_same_at_every_call_costs_nothing(told):
     planted.forward = lambda *args, **kwargs: still(before(*args, **kwargs), args if "residual" in blocks.reuse else ())
     try:
         again = record(pipe, trajectory.conditions, seeds=trajectory.seeds, **trajectory.options)
-        parts = list(cells.ablations(pipe, again, blocks))
+        parts = list(cells.reuse_losses(pipe, again, blocks))
         counted, kinds = macs.count(net), cells.kind_losses(pipe, again, blocks)
         without = 1 - (CALLS - 1) / CALLS * counted.linear[1] / counted.call() + 1e-6
         [made, *_] = cells.choices(pipe, again, counted, losses=kinds, keep=without)

@@ -135,7 +135,7 @@ def test_images_drawn_in_doubt_have_the_same_kind_of_target(sd, target):
 
 def test_a_search_draws_further_images_where_it_is_in_doubt(sd, monkeypatch):
     """Nothing is sure of a gain, and everything is worth another look: every set is drawn, once."""
-    monkeypatch.setattr(objective, "surely_more", lambda gains, *, doubt=objective.DOUBT: doubt < objective.DOUBT)
+    monkeypatch.setattr(objective, "is_significant", lambda gains, *, doubt=objective.DOUBT: doubt < objective.DOUBT)
     asked = []
 
     def more():
@@ -215,5 +215,5 @@ def test_fewer_gradient_updates_than_the_papers_take_larger_steps(monkeypatch, u
     monkeypatch.setattr(find, "search", lambda *_, **how: iter(asked.update(how) or ()))
     task = SimpleNamespace(pipe=SimpleNamespace(device=torch.device("cpu")), trajectory=None, macs=None, keep=0.2, seed=0,
                            learning=Learning(updates, None, 50, None))  # fmt: skip
-    assert list(find.gradient(cast(Any, task), None)) == []
+    assert list(find.gradient_stage(cast(Any, task), None)) == []
     assert (asked["settings"].steps, asked["settings"].lr) == (updates, pytest.approx(lr))

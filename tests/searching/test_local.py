@@ -21,7 +21,7 @@ from secateur.schedule import baselines
 from secateur.schedule.schedule import Schedule
 from secateur.searching.budget import Space, budget_macs, rows_of
 from secateur.searching.local import Trial, local_search
-from secateur.searching.moves import exchange, insert, refresh, shift, slide, stretch, swap_cells
+from secateur.searching.moves import exchange, insert, rerun_block, shift, slide, stretch, swap_cells
 from secateur.searching.objective import to_dense
 from secateur.searching.rivals import genetic_search, random_search
 
@@ -300,7 +300,7 @@ def test_moves_of_cells_stay_within_the_budget():
     space, rng = Space.of(counted(blocks), 8, keep=0.5), Random(0)
     rows = [None, *[[True, True, False, True], [True, False, True, False]] * 2, *[[False] * 4] * 3]
     start = baselines.closed(blocks, rows, made={})
-    for move in (swap_cells, refresh):
+    for move in (swap_cells, rerun_block):
         found = {new.grid for _ in range(300) if (new := move(start, space, rng, 1.0)) and space.room(rows_of(new)) >= 0}
         assert len(found) > 20
         assert start.grid not in found
@@ -314,7 +314,7 @@ def test_moves_that_helped_are_made_more_often():
         return sum(t for t in range(40) if all(schedule.runs(t)))
 
     how = {"macs": macs, "calls": 40, "keep": 0.25, "objective": objective, "trials": 60, "seed": 0}
-    found = [trial.schedule for trial in local_search(start, moves=[exchange, refresh], **how)]
+    found = [trial.schedule for trial in local_search(start, moves=[exchange, rerun_block], **how)]
     exchanged = sum(sorted(schedule.grid) == sorted(start.grid) for schedule in found)
     assert exchanged > 2 * (60 - exchanged)
 

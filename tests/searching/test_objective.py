@@ -18,7 +18,7 @@ from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.searching.budget import budget_macs
-from secateur.searching.objective import CAP_DB, Objective, Surely, converged, converging, elsewhere, to_converged, to_dense
+from secateur.searching.objective import CAP_DB, Objective, PairedGain, converged, converging, elsewhere, to_converged, to_dense
 
 LABELS, SEEDS, STEPS = [1, 2, 7], [3, 1, 4], 6
 CALL = {"guidance_scale": 3.0, "num_inference_steps": STEPS}
@@ -124,11 +124,11 @@ def test_a_budget_is_in_macs_and_exact(blocks, dit):
 def test_a_gain_counts_where_it_is_beyond_doubt():
     """Two images better and two worse is chance; all of them a little better is not."""
     worth = {"start": [30.0, 31.0, 32.0, 33.0], "chance": [33.0, 30.0, 34.0, 32.5], "sure": [30.5, 31.4, 32.6, 33.5]}
-    surely = Surely(Told(worth))
-    assert surely("start") == 31.5
-    assert surely("chance") <= 31.5
-    assert surely("sure") == pytest.approx(32.0)
-    assert surely("start") < 32.0
+    gain = PairedGain(Told(worth))
+    assert gain("start") == 31.5
+    assert gain("chance") <= 31.5
+    assert gain("sure") == pytest.approx(32.0)
+    assert gain("start") < 32.0
 
 
 def test_a_schedule_that_is_surely_worse_on_some_images_is_not_measured_on_the_others():
@@ -138,10 +138,10 @@ def test_a_schedule_that_is_surely_worse_on_some_images_is_not_measured_on_the_o
         "behind": [29.0, 31.0, 29.5, 30.0] + [31.0] * 4,
     }
     cuts = tuple(Told({name: values[k : k + 4] for name, values in worth.items()}) for k in (0, 4))
-    surely = Surely(Told(worth, cuts=cuts))
-    assert surely("start") == 30.0
-    assert surely("worse") == pytest.approx(28.95)
-    assert surely("behind") == 30.0  # 0.44 dB nearer, which is not beyond doubt
+    gain = PairedGain(Told(worth, cuts=cuts))
+    assert gain("start") == 30.0
+    assert gain("worse") == pytest.approx(28.95)
+    assert gain("behind") == 30.0  # 0.44 dB nearer, which is not beyond doubt
     assert [part.seen for part in cuts] == [["start", "worse", "behind"], ["start", "behind"]]
 
 
@@ -166,8 +166,8 @@ def test_more_images_are_drawn_where_a_gain_is_in_doubt_and_nowhere_else():
     }
     verdicts, sets = {}, {}
     for name in gains:
-        surely, drawn = Surely(*(told := parts(gains))), told[1]
-        start, value = surely("start"), surely(name)
+        gain, drawn = PairedGain(*(told := parts(gains))), told[1]
+        start, value = gain("start"), gain(name)
         verdicts[name], sets[name] = value > start, 1 + sum(part.asked for part in drawn)
         assert value <= start or value == pytest.approx(np.mean(gains[name][:4]))  # of the first images, whatever was drawn
     assert verdicts == {"start": False, "sure": True, "worse": False, "doubtful": True, "chance": False}
@@ -178,8 +178,8 @@ def test_a_set_of_images_is_made_once_and_the_best_is_measured_on_it_once():
     doubtful, none = [2.0, -1.0, 1.5, 0.5], [0.0] * 4
     gains = {"start": none * 4, "a": doubtful + none * 3, "b": doubtful[::-1] + none * 3}
     objective, more = parts(gains)
-    surely = Surely(objective, more)
-    assert surely("start") == surely("a") == surely("b") == 0.0
+    gain = PairedGain(objective, more)
+    assert gain("start") == gain("a") == gain("b") == 0.0
     assert more[0].asked == 1
     assert [part.seen for part in (objective, more[0].told)] == [["start", "a", "b"], ["a", "start", "b"]]
 

@@ -48,7 +48,7 @@ def test_weights_say_how_much_the_images_move(told):
     free = isinstance(pipe.scheduler, diffusers.DPMSolverMultistepScheduler)
     ladder = ladders.free(trajectory, pipe.scheduler) if free else ladders.held(trajectory, pipe.scheduler)
     blocks = find_blocks(component(pipe))
-    weights = sensitivity.response(pipe, trajectory, ladder, blocks=blocks, gap=2, samples=2)
+    weights = sensitivity.sensitivity(pipe, trajectory, ladder, blocks=blocks, gap=2, samples=2)
     assert weights.shape == (CALLS + 1,)
     assert (weights > 0).all()
     one = sensitivity.probe(pipe, trajectories.first(trajectory, 2), ladder, 4, blocks=blocks, gap=2, batch_size=8)

@@ -24,7 +24,7 @@ from secateur.schedule.scores import Scores
 
 
 @dataclass(frozen=True)
-class Ablation:
+class ReuseLoss:
     """One block, and what reusing it alone costs at each call: mean square of how far the prediction moves, (T,)."""
 
     block: str
@@ -39,7 +39,7 @@ class Choice(NamedTuple):
     loss: float
 
 
-def ablations(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> Iterator[Ablation]:
+def reuse_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> Iterator[ReuseLoss]:
     """Block by block, two replays of the trajectory each: in one the block reuses at odd calls, in the other at even ones.
 
     Every call gets the dense latents and what it reuses was dense one call before (for a line, three calls before too), so that
@@ -54,7 +54,7 @@ def ablations(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int =
             with apply(pipe, without(blocks, i, calls=T, cells=cells), blocks=blocks):
                 said = replay(pipe, trajectory, batch_size=batch_size)
             loss[cells] = mean_square(said - whole)[list(cells)]
-        yield Ablation(name, tuple(loss))
+        yield ReuseLoss(name, tuple(loss))
 
 
 def without(blocks: Blocks, i: int, *, calls: int, cells: range) -> Schedule:
@@ -75,8 +75,8 @@ def closure(blocks: Blocks, i: int) -> tuple[bool, ...]:
     return tuple(not runs for runs in running)
 
 
-def cell_scores(pipe, trajectory: Trajectory, macs: Macs, *, losses: Sequence[Ablation]) -> Scores:
-    """Scores of what `ablations` yielded, (T, L): marginal, so that the cells of a closure sum to what reusing its head costs.
+def cell_scores(pipe, trajectory: Trajectory, macs: Macs, *, losses: Sequence[ReuseLoss]) -> Scores:
+    """Scores (T, L) from `reuse_losses`: marginal, so that the cells of a closure sum to what reusing its head costs.
 
     A reused block takes its closure with it (DiP-GO's cascade), and the loss of both was measured at once.
     """
@@ -89,14 +89,14 @@ def cell_scores(pipe, trajectory: Trajectory, macs: Macs, *, losses: Sequence[Ab
     return Scores(values, macs, name, digest, made)
 
 
-def kind_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> dict[str, tuple[Ablation, ...]]:
-    """What `ablations` yields where all blocks reuse by one kind, for each kind that they can have."""
+def kind_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> dict[str, tuple[ReuseLoss, ...]]:
+    """What `reuse_losses` yields where all blocks reuse by one kind, for each kind that they can have."""
     alike = {kind: replace(blocks, reuse=(kind,) * len(blocks)) for kind in kinds(blocks)}
-    return {kind: tuple(ablations(pipe, trajectory, some, batch_size=batch_size)) for kind, some in alike.items()}
+    return {kind: tuple(reuse_losses(pipe, trajectory, some, batch_size=batch_size)) for kind, some in alike.items()}
 
 
 def choices(
-    pipe, trajectory: Trajectory, macs: Macs, *, losses: Mapping[str, Sequence[Ablation]], keep: float
+    pipe, trajectory: Trajectory, macs: Macs, *, losses: Mapping[str, Sequence[ReuseLoss]], keep: float
 ) -> Iterator[Choice]:
     """The best schedules in which all blocks reuse alike, one a kind; then, if it loses less, one of a kind for each block.
 
@@ -123,7 +123,7 @@ def choices(
         yield best
 
 
-def least(losses: Mapping[str, Sequence[Ablation]], choice: Choice) -> tuple[str, ...]:
+def least(losses: Mapping[str, Sequence[ReuseLoss]], choice: Choice) -> tuple[str, ...]:
     """The kind of each block that loses least at the calls where it is reused and read, (L,); nowhere: its own."""
     blocks, schedule = choice.scores.macs.blocks, choice.schedule
     rows = [schedule.runs(t) for t in range(schedule.calls)]

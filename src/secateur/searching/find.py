@@ -27,7 +27,7 @@ from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.unrolled import check_pipe
 from secateur.searching.dip_go.updates import Settings
 from secateur.searching.local import local_search
-from secateur.searching.objective import Objective, Surely, converged, elsewhere, to_converged, to_dense
+from secateur.searching.objective import Objective, PairedGain, converged, elsewhere, to_converged, to_dense
 from secateur.searching.task import Learning, Model, Task
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def find(
     save_every: int = 50,
     accelerator: Accelerator | None = None,
 ) -> Iterator[Found]:
-    """The best schedule after every one that was measured; what comes later is kept only where it is surely better (`Surely`).
+    """The best schedule after every one that was measured; a later one replaces it only if its `PairedGain` is significant.
 
     trajectory: dense, recorded with the pipe's scheduler as it is. macs: at the granularity that the schedule shall have.
     stages: in this order, of METHODS; by default `stages_for` the trajectory. trials: schedules that the local search
@@ -99,7 +99,7 @@ def find(
     Raises ValueError for an unknown stage, for keep outside (0, 1] or below one call, and for a scheduler whose calls can
     neither be placed nor held, before anything is measured.
     """
-    sure = Surely(objective, more)
+    sure = PairedGain(objective, more)
     learning = Learning(updates, folder, save_every, accelerator)
     task = Task(pipe, trajectory, macs, baselines.check_keep(keep), sure, trials, learning, seed, batch_size, patience)
     check_solver(pipe.scheduler)
@@ -108,7 +108,7 @@ def find(
         check_pipe(pipe)
     best: Found | None = None
     for stage in stages:
-        for found in settled(task, stage, best):
+        for found in run_stage(task, stage, best):
             best = found
             yield found
 
@@ -159,7 +159,7 @@ def check_target(target: str) -> str:
     return target
 
 
-def settled(task: Task, stage: str, best: Found | None) -> Iterator[Found]:
+def run_stage(task: Task, stage: str, best: Found | None) -> Iterator[Found]:
     """What is best after each schedule that one stage measures."""
     start = time.perf_counter()
     for number, (schedule, value, scores, losses) in enumerate(METHODS[stage](task, best), start=1):
@@ -172,16 +172,16 @@ def settled(task: Task, stage: str, best: Found | None) -> Iterator[Found]:
 Candidates = Iterator[Candidate]
 
 
-def measured(task: Task, schedules: Iterable[Schedule], scores: Scores | None = None) -> Candidates:
+def measure_each(task: Task, schedules: Iterable[Schedule], scores: Scores | None = None) -> Candidates:
     """Each schedule, bound to the pipe's scheduler, and its value."""
     for schedule in schedules:
         bound = schedule.bound_to(task.pipe.scheduler)
         yield Candidate(bound, task.objective(bound), scores)
 
 
-def stock(task: Task, best: Found | None) -> Candidates:
+def stock_stage(task: Task, best: Found | None) -> Candidates:
     """What needs no search: evenly held calls, or stock spacings where timesteps are chosen."""
-    yield from measured(task, stock_schedules(task))
+    yield from measure_each(task, stock_schedules(task))
 
 
 def stock_schedules(task: Task) -> Iterator[Schedule]:
@@ -197,12 +197,12 @@ def stock_schedules(task: Task) -> Iterator[Schedule]:
         yield replace(baselines.dense(blocks, len(steps)), timesteps=steps, made=made)
 
 
-def solved(task: Task, best: Found | None) -> Candidates:
+def additive_stage(task: Task, best: Found | None) -> Candidates:
     """The exact solution of the additive model, for every way of holding."""
-    yield from measured(task, solved_schedules(task))
+    yield from measure_each(task, additive_schedules(task))
 
 
-def solved_schedules(task: Task) -> Iterator[Schedule]:
+def additive_schedules(task: Task) -> Iterator[Schedule]:
     """The exact solutions with errors weighted by the latents they are in, by how much they show in the images, and between."""
     for model in task.models:
         solution = additive.solve(additive.local_errors(model.ladder, weights=model.weights), calls=task.whole_calls)[-1]
@@ -219,12 +219,12 @@ def scheduled(task: Task, model: Model, path: paths.Path, *, row: refresh.Row = 
     return refresh.schedule_of(path, model.ladder, blocks, row, hold=model.hold, made=made)
 
 
-def refreshed(task: Task, best: Found | None) -> Candidates:
+def refresh_stage(task: Task, best: Found | None) -> Candidates:
     """The exact solution with partial calls, of the model that the best so far is from."""
-    yield from measured(task, refreshed_schedules(task, best))
+    yield from measure_each(task, refresh_schedules(task, best))
 
 
-def refreshed_schedules(task: Task, best: Found | None) -> Iterator[Schedule]:
+def refresh_schedules(task: Task, best: Found | None) -> Iterator[Schedule]:
     """For each row that partial calls may run, the best schedule that makes any; none where whole calls alone are better."""
     pipe, macs, model = task.pipe, task.macs, task.model_of(best.schedule if best else None)
     some = first(task.fine, FEW)
@@ -246,7 +246,7 @@ def refreshed_schedules(task: Task, best: Found | None) -> Iterator[Schedule]:
             yield scheduled(task, model, better, row=row, polished=True)
 
 
-def local(task: Task, best: Found | None) -> Candidates:
+def local_stage(task: Task, best: Found | None) -> Candidates:
     """A local search on measured error from the best so far."""
     start = best.schedule if best else next(stock_schedules(task))
     found = local_search(start.bound_to(task.pipe.scheduler), macs=task.macs, calls=task.calls, keep=task.keep,
@@ -256,14 +256,14 @@ def local(task: Task, best: Found | None) -> Candidates:
         yield Candidate(trial.schedule, trial.value)
 
 
-def cells(task: Task, best: Found | None) -> Candidates:
+def cells_stage(task: Task, best: Found | None) -> Candidates:
     """Single cells reused where, and by the kind with which, that costs least by `ablation`; on the scheduler's own grid."""
     losses = kind_losses(task.pipe, task.trajectory, task.macs.blocks, batch_size=task.batch_size)
     for choice in choices(task.pipe, task.trajectory, task.macs, losses=losses, keep=task.keep):
-        yield from measured(task, [choice.schedule], choice.scores)
+        yield from measure_each(task, [choice.schedule], choice.scores)
 
 
-def gradient(task: Task, best: Found | None) -> Candidates:
+def gradient_stage(task: Task, best: Found | None) -> Candidates:
     """DiP-GO's few updates, on the sampler's own grid; from the best so far, where that is on it."""
     start = best.schedule if best and best.schedule.timesteps is None else None
     updates, folder, save_every, accelerator = task.learning
@@ -291,10 +291,10 @@ def with_hold(scores: Scores, hold: str) -> Scores:
 
 
 METHODS: dict[str, Callable[[Task, Found | None], Candidates]] = {
-    "stock": stock,
-    "additive": solved,
-    "refresh": refreshed,
-    "cells": cells,
-    "local": local,
-    "gradient": gradient,
+    "stock": stock_stage,
+    "additive": additive_stage,
+    "refresh": refresh_stage,
+    "cells": cells_stage,
+    "local": local_stage,
+    "gradient": gradient_stage,
 }

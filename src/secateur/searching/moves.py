@@ -50,7 +50,7 @@ def swap_cells(schedule: Schedule, space: Space, rng: Random, reach: float) -> S
     return changed(schedule, space, rng, new)
 
 
-def refresh(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
+def rerun_block(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
     """A block no longer runs, or runs again, at some of the calls; the other calls take what that frees, or pay for it."""
     rows, i, run = rows_of(schedule), rng.randrange(len(space.blocks)), rng.random() < 0.5
     calls = [t for t, row in enumerate(rows) if t and any(row) and row[i] is not run]
@@ -106,7 +106,7 @@ def insert(schedule: Schedule, space: Space, rng: Random, reach: float) -> Sched
     return with_rows(schedule, [paid[t] for t in stay], timesteps=tuple(times[t] for t in stay))
 
 
-MOVES: tuple[Move, ...] = (exchange, slide, swap_cells, refresh, shift, stretch, insert)
+MOVES: tuple[Move, ...] = (exchange, slide, swap_cells, rerun_block, shift, stretch, insert)
 
 
 def nearer(times: Sequence[float], k: int, space: Space, rng: Random, reach: float) -> float:

@@ -75,7 +75,7 @@ class Objective:
 
 
 @dataclass(eq=False)
-class Seen:
+class Measurement:
     """A schedule, and the dB of each image under it on the sets of images that it was measured on so far."""
 
     schedule: Schedule
@@ -83,7 +83,7 @@ class Seen:
 
 
 @dataclass(eq=False)
-class Surely:
+class PairedGain:
     """An objective that rises only where the images get nearer beyond doubt, for searches that try many schedules on few.
 
     The first schedule is worth its mean dB, and must give finite images. A later one is worth more than the best only where its
@@ -95,19 +95,19 @@ class Surely:
 
     objective: Objective
     more: Sequence[Callable[[], Objective]] = ()
-    best: Seen | None = None
+    best: Measurement | None = None
 
     def __post_init__(self):
         self.drawn = list(self.objective.parts())
         self.parts = len(self.drawn)  # the others are sets of `more`
 
     def __call__(self, schedule: Schedule) -> float:
-        found = Seen(schedule)
+        found = Measurement(schedule)
         try:
             if self.best is None:
                 self.on(self.parts - 1, found)
                 self.best = found
-            elif self.surely_better(found, self.best):
+            elif self.is_better(found, self.best):
                 self.best = found
         except NotFiniteError:
             if self.best is None:
@@ -116,25 +116,25 @@ class Surely:
         lost = self.gains(found, self.best, min(len(found.sets), self.parts)).mean()
         return float(np.concatenate(self.best.sets[: self.parts]).mean() + min(0.0, lost))
 
-    def surely_better(self, found: Seen, best: Seen) -> bool:
+    def is_better(self, found: Measurement, best: Measurement) -> bool:
         """Whether a schedule is better than the best beyond doubt, on as many images as it takes and there are."""
         for count in range(1, self.parts):
-            if surely_more(-self.gains(found, best, count)):
+            if is_significant(-self.gains(found, best, count)):
                 return False
         most = 1 + len(self.more)
         for sets in range(1, most + 1):
             known = self.gains(found, best, self.parts + sets - 1)
-            if surely_more(known):
+            if is_significant(known):
                 return True
-            if not surely_more(known, doubt=DOUBT * math.sqrt(sets / most)):
+            if not is_significant(known, doubt=DOUBT * math.sqrt(sets / most)):
                 return False
         return False
 
-    def gains(self, found: Seen, best: Seen, count: int) -> np.ndarray:
+    def gains(self, found: Measurement, best: Measurement, count: int) -> np.ndarray:
         """By how many dB a schedule is better than the best, image by image, on so many parts and sets of the images."""
         return np.concatenate([self.on(number, found) - self.on(number, best) for number in range(count)])
 
-    def on(self, number: int, seen: Seen) -> np.ndarray:
+    def on(self, number: int, seen: Measurement) -> np.ndarray:
         """dB of each image of one part or set, measured when first asked for."""
         while number >= len(seen.sets):
             place = len(seen.sets)
@@ -144,7 +144,7 @@ class Surely:
         return seen.sets[number]
 
 
-def surely_more(gains: np.ndarray, *, doubt: float = DOUBT) -> bool:
+def is_significant(gains: np.ndarray, *, doubt: float = DOUBT) -> bool:
     """Whether the mean of paired gains, (B,), is above 0 by `doubt` standard errors; of one image, whether it is above 0."""
     error = gains.std(ddof=1) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
     return bool(gains.mean() > doubt * error)
@@ -188,7 +188,7 @@ def converged(
 def elsewhere(
     objective: Objective, conditions: Sequence[Any], seeds: Sequence[int], *, draw: Callable[..., np.ndarray] = generate
 ) -> list[Callable[[], Objective]]:
-    """Makers of the same objective on other images, in sets of as many as it has, for `Surely`; a rest is left out.
+    """Makers of the same objective on other images, in sets of as many as it has, for `PairedGain`; a rest is left out.
 
     draw: makes the target images, `generate` or `converged`.
     """

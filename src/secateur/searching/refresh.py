@@ -23,7 +23,7 @@ from secateur.schedule.apply import apply
 from secateur.schedule.baselines import closed
 from secateur.schedule.schedule import Schedule
 from secateur.searching.additive import squares
-from secateur.searching.cells import ablations, cell_scores
+from secateur.searching.cells import cell_scores, reuse_losses
 from secateur.searching.ladder import Ladder
 from secateur.searching.paths import Path, Updates, climbed, states
 
@@ -39,7 +39,7 @@ def partial_rows(pipe, trajectory: Trajectory, macs: Macs, *, batch_size: int = 
     By what reusing each block for one call costs, averaged over the calls, and the exact allocation of a single row. Takes
     two replays of the trajectory a block.
     """
-    losses = list(ablations(pipe, trajectory, macs.blocks, batch_size=batch_size))
+    losses = list(reuse_losses(pipe, trajectory, macs.blocks, batch_size=batch_size))
     scores = cell_scores(pipe, trajectory, macs, losses=losses)
     cells = np.array(macs.cells()) / macs.call()
     mean = scores.values[1:].mean(axis=0)

@@ -1,4 +1,4 @@
-"""response(pipe, trajectory, ladder, ...): how much an error made at each noise level shows in the final images."""
+"""sensitivity(pipe, trajectory, ladder, ...): how much an error made at each noise level shows in the final images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from secateur.searching.ladder import Ladder
 PROBES = 8
 
 
-def response(
+def sensitivity(
     pipe, trajectory: Trajectory, ladder: Ladder, *, blocks: Blocks, gap: int, samples: int = 4, batch_size: int = 8
 ) -> np.ndarray:
     """Mean square change of the final images by that of the latents, (G + 1,): the weights of `additive.local_errors`.

@@ -19,8 +19,8 @@ from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import HOLDS
 from secateur.searching import ladder as ladders
-from secateur.searching.objective import Surely
-from secateur.searching.sensitivity import response
+from secateur.searching.objective import PairedGain
+from secateur.searching.sensitivity import sensitivity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ class Task:
     trajectory: Trajectory
     macs: Macs
     keep: float
-    objective: Surely
+    objective: PairedGain
     trials: int
     learning: Learning
     seed: int
@@ -125,7 +125,7 @@ def models(task: Task) -> Iterator[Model]:
     any_ladder = by_hold["output"]
     gap = max(2, len(any_ladder) // task.whole_calls)
     with predicting(pipe):
-        shown = response(pipe, trajectory, any_ladder, blocks=blocks, gap=gap, batch_size=task.batch_size)
+        shown = sensitivity(pipe, trajectory, any_ladder, blocks=blocks, gap=gap, batch_size=task.batch_size)
     plain = ladders.in_latents(any_ladder)
     weightings = {"latents": plain, "images": shown, "between": (plain * shown) ** 0.5}
     for (hold, ladder), (name, weights) in product(by_hold.items(), weightings.items()):

@@ -25,7 +25,7 @@ from secateur.schedule.scores import Scores
 from secateur.searching.dip_go import progress
 from secateur.searching.dip_go.progress import Progress
 from secateur.searching.dip_go.unrolled import check_pipe
-from secateur.searching.dip_go.updates import Settings, Task, begun, denoiser_branches, kept, update
+from secateur.searching.dip_go.updates import GradientSearch, Settings, begun, denoiser_branches, kept, update
 from secateur.searching.local import check_start
 
 if TYPE_CHECKING:
@@ -78,65 +78,65 @@ def search(
         check_start(start)
         macs.check(start)
         macs = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
-    task = Task(pipe, trajectory, check_keep(keep), macs, settings, start, accelerator)
-    check(task)
+    looking = GradientSearch(pipe, trajectory, check_keep(keep), macs, settings, start, accelerator)
+    check(looking)
     if save_every < 1:
         raise ValueError(f"found save_every={save_every}, wanted the updates from one saving to the next: give 1 or more")
-    return steps(task, None if folder is None else Path(folder), save_every)
+    return steps(looking, None if folder is None else Path(folder), save_every)
 
 
-def check(task: Task) -> None:
+def check(search: GradientSearch) -> None:
     """Nothing; ValueError or TypeError where a search could not be made."""
-    trajectory, start, whole = task.trajectory, task.start, task.macs.call(attention=task.settings.attention)
-    check_pipe(task.pipe)
-    task.macs.check_convention(attention=task.settings.attention)
-    check_conditions(task.pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=1, call=trajectory.options)
-    if task.calls < 2:
-        raise ValueError(f"the trajectory has {task.calls} denoiser calls, and the first one runs whole: record more steps")
-    budget([whole] * (task.calls - 1), keep=task.keep, rest=whole)
+    trajectory, start, whole = search.trajectory, search.start, search.macs.call(attention=search.settings.attention)
+    check_pipe(search.pipe)
+    search.macs.check_convention(attention=search.settings.attention)
+    check_conditions(search.pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=1, call=trajectory.options)
+    if search.calls < 2:
+        raise ValueError(f"the trajectory has {search.calls} denoiser calls, and the first one runs whole: record more steps")
+    budget([whole] * (search.calls - 1), keep=search.keep, rest=whole)
     if start is not None and start.timesteps not in (None, trajectory.timesteps):
         raise ValueError("the schedule to start at chooses other timesteps than the trajectory has: record one by it")
 
 
-def steps(task: Task, folder: Path | None, save_every: int) -> Iterator[SearchStep]:
-    """The SearchSteps of a task that has been checked."""
-    now, last, known = begun(task), task.settings.steps, arguments(task)
+def steps(search: GradientSearch, folder: Path | None, save_every: int) -> Iterator[SearchStep]:
+    """The SearchSteps of a search that has been checked."""
+    now, last, known = begun(search), search.settings.steps, arguments(search)
     now = progress.load(now, folder, arguments=known) if folder else now
     if now.number:
-        yield step_of(task, now)
-    chains = denoiser_branches(task) if now.number < last else 1
+        yield step_of(search, now)
+    chains = denoiser_branches(search) if now.number < last else 1
     while now.number < last:
-        update(task, now, chains)
-        if folder and is_main(task) and (now.number % save_every == 0 or now.number == last):
+        update(search, now, chains)
+        if folder and is_main(search) and (now.number % save_every == 0 or now.number == last):
             progress.save(now, folder, arguments=known)
-        step = step_of(task, now)
-        if task.accelerator is not None:
+        step = step_of(search, now)
+        if search.accelerator is not None:
             shares = {"kept_linear": step.kept_linear, "kept_attention": step.kept_attention}
-            task.accelerator.log({**now.losses, **shares}, step=now.number)
+            search.accelerator.log({**now.losses, **shares}, step=now.number)
         yield step
 
 
-def step_of(task: Task, now: Progress) -> SearchStep:
+def step_of(search: GradientSearch, now: Progress) -> SearchStep:
     """The record of a search as it stands."""
-    made = {"method": "dip-go", "keep": float(task.keep), "updates": now.number, **asdict(task.settings)}
-    values, signature = now.pruner.importance().cpu().numpy(), scheduler_signature(task.pipe.scheduler)
-    scores = Scores(values, task.macs, *signature, made)
-    schedule = allocate(scores, keep=task.keep, method="bisection", attention=task.settings.attention)
-    if task.start is not None:
-        schedule = replace(schedule, timesteps=task.start.timesteps, hold=task.start.hold)
-    return SearchStep(now.number, dict(now.losses), *kept(task, now.pruner), schedule, scores)
+    made = {"method": "dip-go", "keep": float(search.keep), "updates": now.number, **asdict(search.settings)}
+    values, signature = now.pruner.importance().cpu().numpy(), scheduler_signature(search.pipe.scheduler)
+    scores = Scores(values, search.macs, *signature, made)
+    schedule = allocate(scores, keep=search.keep, method="bisection", attention=search.settings.attention)
+    if search.start is not None:
+        schedule = replace(schedule, timesteps=search.start.timesteps, hold=search.start.hold)
+    return SearchStep(now.number, dict(now.losses), *kept(search, now.pruner), schedule, scores)
 
 
-def arguments(task: Task) -> dict[str, Any]:
+def arguments(search: GradientSearch) -> dict[str, Any]:
     """What must be the same for a search to go on, as JSON."""
-    t, blocks = task.trajectory, task.macs.blocks
+    t, blocks = search.trajectory, search.macs.blocks
     return {
-        "keep": float(task.keep),
-        **asdict(task.settings),
+        "keep": float(search.keep),
+        **asdict(search.settings),
         "denoiser": [blocks.denoiser, blocks.granularity, *blocks.reuse],
-        "macs": [*task.macs.linear, *task.macs.attention],
-        "scheduler": list(scheduler_signature(task.pipe.scheduler)),
-        "start": [*task.start.grid, task.hold] if task.start else None,
+        "macs": [*search.macs.linear, *search.macs.attention],
+        "scheduler": list(scheduler_signature(search.pipe.scheduler)),
+        "start": [*search.start.grid, search.hold] if search.start else None,
         "conditions": digest(repr(t.conditions).encode()),
         "trajectory": digest(repr((t.seeds, t.timesteps, sorted(t.options.items()))).encode()),  # images vary by rounding
     }
@@ -147,6 +147,6 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def is_main(task: Task) -> bool:
+def is_main(search: GradientSearch) -> bool:
     """Whether this process writes the files."""
-    return task.accelerator is None or task.accelerator.is_main_process
+    return search.accelerator is None or search.accelerator.is_main_process

@@ -72,7 +72,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class GradientSearch:
     """What one search works on."""
 
     pipe: DiffusionPipeline
@@ -94,26 +94,28 @@ class Task:
         return self.start.hold if self.start else "output"
 
 
-def begun(task: Task) -> Progress:
+def begun(search: GradientSearch) -> Progress:
     """The progress of a search before its first update."""
-    s, size = task.settings, len(task.macs.blocks)
-    pruner = Pruner(task.calls, size, encoder=s.encoder, width=s.width, start=task.start, seed=s.seed).to(task.pipe.device)
-    pressing = presses(True, kept(task, pruner)[s.attention], task.keep)
+    s, size = search.settings, len(search.macs.blocks)
+    pruner = Pruner(search.calls, size, encoder=s.encoder, width=s.width, start=search.start, seed=s.seed).to(
+        search.pipe.device
+    )
+    pressing = presses(True, kept(search, pruner)[s.attention], search.keep)
     return Progress(pruner, OPTIMIZERS[s.optimizer](pruner.parameters(), lr=s.lr), pressing)
 
 
-def denoiser_branches(task: Task) -> int:
+def denoiser_branches(search: GradientSearch) -> int:
     """Denoiser calls a step; see `loops.branches`."""
-    t = task.trajectory
-    with frozen(task.pipe), precision(task):
-        return branches(task.pipe, t.conditions[:1], seeds=t.seeds[:1], calls=task.calls, **t.options)
+    t = search.trajectory
+    with frozen(search.pipe), precision(search):
+        return branches(search.pipe, t.conditions[:1], seeds=t.seeds[:1], calls=search.calls, **t.options)
 
 
-def update(task: Task, now: Progress, chains: int) -> None:
+def update(search: GradientSearch, now: Progress, chains: int) -> None:
     """Minimise L_c + α L_s once, or L_c alone where the sparsity loss does not press."""
-    s, gates = task.settings, now.pruner.gates()
-    grad, consistency = consistency_gradient(task, gates.detach(), first=now.number * s.samples, chains=chains)
-    sparsity = losses.sparsity(gates, shares(task))
+    s, gates = search.settings, now.pruner.gates()
+    grad, consistency = consistency_gradient(search, gates.detach(), first=now.number * s.samples, chains=chains)
+    sparsity = losses.sparsity(gates, shares(search))
     press = s.alpha * now.pressing
     now.optimizer.zero_grad()
     torch.autograd.backward([gates, press * sparsity], [grad, None])
@@ -123,7 +125,7 @@ def update(task: Task, now: Progress, chains: int) -> None:
         group["lr"] = s.lr * (1 + math.cos(math.pi * now.number / s.steps)) / 2
     now.optimizer.step()
     now.number += 1
-    now.pressing = presses(now.pressing, kept(task, now.pruner)[s.attention], task.keep)
+    now.pressing = presses(now.pressing, kept(search, now.pruner)[s.attention], search.keep)
     now.losses = {
         "consistency": consistency,
         "sparsity": sparsity.item(),
@@ -131,19 +133,19 @@ def update(task: Task, now: Progress, chains: int) -> None:
     }
 
 
-def consistency_gradient(task: Task, gates: Tensor, *, first: int, chains: int) -> tuple[Tensor, float]:
+def consistency_gradient(search: GradientSearch, gates: Tensor, *, first: int, chains: int) -> tuple[Tensor, float]:
     """dL_c/dg (T, L) and L_c over the samples of one update, of all processes; `first` is the number of the first one.
 
     The Pruner comes before the gates and is the same everywhere, so this is all that processes tell one another. ValueError
     for NaN, in all of them.
     """
-    s, leaf, consistency = task.settings, gates.clone().requires_grad_(), 0.0
-    with frozen(task.pipe):
+    s, leaf, consistency = search.settings, gates.clone().requires_grad_(), 0.0
+    with frozen(search.pipe):
         for start in range(first, first + s.samples, s.batch_size):
-            if mine := own(task, range(start, start + s.batch_size)):
-                consistency += backward(task, leaf, mine, chains)
+            if mine := own(search, range(start, start + s.batch_size)):
+                consistency += backward(search, leaf, mine, chains)
     grad = torch.zeros_like(gates) if leaf.grad is None else leaf.grad
-    packed = summed(task, torch.cat((grad.flatten(), grad.new_tensor([consistency]))))
+    packed = summed(search, torch.cat((grad.flatten(), grad.new_tensor([consistency]))))
     if not packed.isfinite().all():
         raise ValueError(
             f"samples {first} to {first + s.samples - 1} gave NaN or infinity, in their images or on the way back: check the "
@@ -152,17 +154,17 @@ def consistency_gradient(task: Task, gates: Tensor, *, first: int, chains: int) 
     return packed[:-1].view_as(gates), packed[-1].item()
 
 
-def backward(task: Task, leaf: Tensor, numbers: Sequence[int], chains: int) -> float:
+def backward(search: GradientSearch, leaf: Tensor, numbers: Sequence[int], chains: int) -> float:
     """The share of some samples in L_c, whose gradient is added to the leaf's."""
-    s, call = task.settings, task.trajectory.options
-    conditions, seeds, target = drawn(task, numbers)
-    with precision(task):
+    s, call = search.settings, search.trajectory.options
+    conditions, seeds, target = drawn(search, numbers)
+    with precision(search):
         if target is None:
             with torch.no_grad():
-                target = decoded(task.pipe, conditions, seeds=seeds, **call)
-        gated = supernet(component(task.pipe), leaf, task.macs.blocks, branches=chains, checkpoint=True, hold=task.hold)
+                target = decoded(search.pipe, conditions, seeds=seeds, **call)
+        gated = supernet(component(search.pipe), leaf, search.macs.blocks, branches=chains, checkpoint=True, hold=search.hold)
         with gated:
-            images = decoded(task.pipe, conditions, seeds=seeds, **call)
+            images = decoded(search.pipe, conditions, seeds=seeds, **call)
             check_comparable(images, target)
             loss = losses.consistency(images, target.to(images), kind=s.loss).sum() / s.samples
             loss.backward()
@@ -180,12 +182,12 @@ def check_comparable(images: Tensor, target: Tensor) -> None:
         raise ValueError("no gradient comes from the images to the gates: the pipe's loop, or its VAE, turns gradients off")
 
 
-def drawn(task: Task, numbers: Sequence[int]) -> tuple[list[Any], list[int], Tensor | None]:
+def drawn(search: GradientSearch, numbers: Sequence[int]) -> tuple[list[Any], list[int], Tensor | None]:
     """Conditions, seeds and, unless they are fresh, dense images (B, 3, H, W) in [−1, 1] of samples by number.
 
     The number and the settings' seed say everything, so neither processes, nor batches, nor an interruption change them.
     """
-    t, s = task.trajectory, task.settings
+    t, s = search.trajectory, search.settings
     places = [place(number, len(t.conditions), seed=s.seed) for number in numbers]
     conditions = [t.conditions[p] for p in places]
     if s.fresh:
@@ -200,15 +202,15 @@ def place(number: int, size: int, *, seed: int) -> int:
     return int(np.random.default_rng([seed, 0, epoch]).permutation(size)[position])
 
 
-def precision(task: Task) -> torch.autocast:
+def precision(search: GradientSearch) -> torch.autocast:
     """Autocast to bfloat16 where the settings ask for it."""
-    return torch.autocast(task.pipe.device.type, torch.bfloat16, enabled=task.settings.bf16)
+    return torch.autocast(search.pipe.device.type, torch.bfloat16, enabled=search.settings.bf16)
 
 
-def shares(task: Task) -> tuple[float, ...]:
+def shares(search: GradientSearch) -> tuple[float, ...]:
     """γ (L,); without weights all of them 1/L (ours), so that a dense grid costs 1."""
-    size, s = len(task.macs.blocks), task.settings
-    return losses.closure_shares(task.macs, attention=s.attention) if s.weighted else (1 / size,) * size
+    size, s = len(search.macs.blocks), search.settings
+    return losses.closure_shares(search.macs, attention=s.attention) if s.weighted else (1 / size,) * size
 
 
 def presses(before: bool, share: float, keep: float) -> bool:
@@ -220,19 +222,21 @@ def presses(before: bool, share: float, keep: float) -> bool:
     return share > (keep if before else SLACK * keep)
 
 
-def kept(task: Task, pruner: Pruner) -> tuple[float, float]:
+def kept(search: GradientSearch, pruner: Pruner) -> tuple[float, float]:
     """Fraction of the dense MACs that the pruner's own gates keep: convolutions and linear layers, and with attention."""
     with torch.no_grad():
         rows = (pruner.gates() > 0.5).tolist()
-    grid = baselines.closed(task.macs.blocks, rows, made={})
-    return task.macs.keep(grid), task.macs.keep(grid, attention=True)
+    grid = baselines.closed(search.macs.blocks, rows, made={})
+    return search.macs.keep(grid), search.macs.keep(grid, attention=True)
 
 
-def own(task: Task, numbers: range) -> range:
+def own(search: GradientSearch, numbers: range) -> range:
     """The samples of a batch that are this process's."""
-    return numbers if task.accelerator is None else numbers[task.accelerator.process_index :: task.accelerator.num_processes]
+    return (
+        numbers if search.accelerator is None else numbers[search.accelerator.process_index :: search.accelerator.num_processes]
+    )
 
 
-def summed(task: Task, x: Tensor) -> Tensor:
+def summed(search: GradientSearch, x: Tensor) -> Tensor:
     """The sum over all processes, the same in each."""
-    return x if task.accelerator is None else task.accelerator.reduce(x, reduction="sum")  # pyright: ignore[reportReturnType]
+    return x if search.accelerator is None else search.accelerator.reduce(x, reduction="sum")  # pyright: ignore[reportReturnType]
