@@ -330,7 +330,7 @@ def row(bench: Bench, job: Job) -> dict[str, Any]:
         "macs_attention": 2 * spent[True],
         "keep_linear": spent[False] / (STEPS * counted.call()),
         "keep_attention": spent[True] / (STEPS * counted.call(attention=True)),
-        "latency_s": timing.Timing(job.name, seconds).record(),
+        "latency_s": timing.Timing(job.name, seconds).as_json(),
         "cpu": hardware()["cpu"],
         **nearness(images, bench.dense, ""),
         **nearness(images, bench.converged, "converged_"),

@@ -69,7 +69,7 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
                 "keep_timed": timed,
                 "keep_timed_quartiles": [low, high],
                 "keep_macs": macs.count(student).call() / macs.count(teacher).call(),
-                "latency_s": times["teacher"].record(),
+                "latency_s": times["teacher"].as_json(),
                 "removed": len(plan.layers),
             }
 

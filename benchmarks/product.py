@@ -163,7 +163,7 @@ def timed(bench: Bench, ways: list[Way]) -> list[dict[str, Any]]:
     for way in ways:
         median, low, high = timing.speedup(times[ways[0].name], times[way.name])
         speedup = {"median": median, "low": low, "high": high, "repeats": REPEATS}
-        found.append({"load_s": loads[str(way.folder)].record(), "latency_s": times[way.name].record(), "speedup": speedup})
+        found.append({"load_s": loads[str(way.folder)].as_json(), "latency_s": times[way.name].as_json(), "speedup": speedup})
     return found
 
 

@@ -102,7 +102,7 @@ def row(name: str, counted: macs.Macs, plan: Schedule, timings: dict[str, timing
         "macs_attention": 2 * counted.of(plan, attention=True),
         "keep_linear": counted.keep(plan),
         "keep_attention": counted.keep(plan, attention=True),
-        "latency_s": timings[name].record(),
+        "latency_s": timings[name].as_json(),
         "speedup": {"median": median, "low": low, "high": high},
         "efficiency": median * counted.keep(plan, attention=True),
     }

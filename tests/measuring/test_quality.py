@@ -256,3 +256,23 @@ def test_inception_frechet_is_frechet_of_the_features() -> None:
     a, b = np.round(rng.random((2, 12, 8, 8, 3)) * 255) / 255
     wanted = quality.frechet(255 * a.mean((1, 2)), 255 * b.mean((1, 2)))
     assert learned_scores.inception_frechet(a, b, features=Features(), batch_size=5) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_measured_is_the_figures_of_a_row() -> None:
+    a, b = np.random.default_rng(0).random((2, 3, 64, 64, 3), dtype=np.float32)
+    captions = ["a fox on a blue background", "a cat to the left of a car on a red background", "a fox on a blue background"]
+    figures = quality.measured(a, b, converged=a, captions=captions)
+    assert list(figures) == ["psnr_db", "ssim", "converged_psnr_db", "converged_ssim", "accuracy"]
+    assert figures["psnr_db"] == {"mean": quality.psnr(a, b).mean(), "ci95": list(quality.mean_interval(quality.psnr(a, b)))}
+    assert figures["converged_psnr_db"] is None  # infinite
+    assert figures["converged_ssim"]["mean"] == pytest.approx(1)
+    assert quality.measured(a, None) == {"psnr_db": None, "ssim": None}
+    assert quality.measured(a[:1], b[:1])["psnr_db"]["ci95"] is None
+    renders = b.repeat(2, axis=0)
+    from secateur.zoo import judge
+
+    assert quality.measured(a, None, renders=renders)["frechet"] == quality.judge_frechet(a, renders, judge)
+
+
+def test_a_rate_has_wilson_s_interval() -> None:
+    assert quality.rate_of([True, True, False]) == {"mean": 2 / 3, "ci95": list(quality.wilson(2, 3))}

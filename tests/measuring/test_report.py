@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from rich.console import Console
 
-from secateur.measuring import report
+from secateur.measuring import columns, records, report
 from secateur.measuring.svg import Axis, Point, plot_svg
 
 STAGES = [f"down_blocks.{i}" for i in range(4)] + ["mid_block"] + [f"up_blocks.{i}" for i in range(4)]
@@ -228,6 +228,14 @@ def test_unreadable_files_are_refused_in_one_sentence(record, tmp_path):
         report.load(tmp_path / "r.json")
 
 
+def test_a_blank_record_has_what_it_is_given():
+    head = records.blank("Costs", "python costs.py", pipe="emoji-sd", seeds=range(3), options={"steps": 50})
+    assert list(head) == ["format", "title", "command", "pipe", "made", "hardware", "seeds", "options", "rows"]
+    assert (head["seeds"], head["rows"]) == ([0, 1, 2], [])
+    report.check(head | {"rows": [{"name": "dense"}]})
+    assert "pipe" not in records.blank("Costs", "python costs.py")
+
+
 # the finding
 
 
@@ -291,6 +299,16 @@ def test_table_drops_columns_rather_than_figures(record, width):
         assert f"{made['psnr_db']['mean']:.1f}" in text
         assert f"{made['accuracy']['mean']:.2f}" in text
     assert ("Fréchet" in text) == (width == 120)
+
+
+def test_markdown_has_shares_intervals_and_the_best_in_bold(record):
+    rows = record["rows"][:3]
+    figures = [c for c in columns.columns(record) if c.title in ("MACs", "PSNR")]
+    lines = columns.markdown(rows, [columns.NAME, *figures]).splitlines()
+    assert lines[:2] == ["|  | MACs, G | PSNR, dB |", "|---|---:|---:|"]
+    assert lines[2] == "| dense, DDIM 50 steps | 54.0 (100 %) | – |"
+    assert re.fullmatch(r"\| uniform hold, every 2 \| 27\.0 \(50 %\) \| [\d.]+ \([\d.–]+\) \|", lines[3])
+    assert re.fullmatch(r"\| DeepCache, interval 3 \| 27\.0 \(50 %\) \| \*\*[\d.]+\*\* \([\d.–]+\) \|", lines[4])
 
 
 def test_table_leaves_out_what_no_row_has():

@@ -73,7 +73,7 @@ def test_work_on_a_gpu_is_waited_for_before_each_reading(monkeypatch) -> None:
 def test_median_quartiles_and_spread() -> None:
     timing = Timing("A", (4.0, 1.0, 2.0, 3.0, 10.0))
     assert (timing.median_s, timing.quartiles_s, timing.spread) == (3.0, (2.0, 4.0), 2 / 3)
-    assert json.loads(json.dumps(timing.record())) == {"median": 3.0, "low": 2.0, "high": 4.0, "repeats": 5}
+    assert json.loads(json.dumps(timing.as_json())) == {"median": 3.0, "low": 2.0, "high": 4.0, "repeats": 5}
 
 
 def test_speedup_pairs_neighbours_in_time() -> None:

@@ -158,7 +158,7 @@ def _measure(pipe, source, variants, conditions, *, captions, seed, batch_size, 
         for batch in compare.run(pipe, variants, conditions, seeds=seeds, batch_size=batch_size, guidance_scale=guidance):
             batches.append(batch)
             bar.update(task, advance=1, description=batch.variant.name)
-    found = compare.record(pipe, batches, conditions, seeds=seeds, title=f"Secateur on {source}", command=command_line(),
+    found = compare.document(pipe, batches, conditions, seeds=seeds, title=f"Secateur on {source}", command=command_line(),
                            source=source, captions=captions, options={"guidance_scale": guidance})  # fmt: skip
     if not any(variant.pipe for variant in variants) and (share := of_teacher(source, counting.count(component(pipe)))):
         found["rows"] = [{**row, "macs_of_teacher": row["keep_linear"] * share} for row in found["rows"]]

@@ -34,6 +34,36 @@ class Column:
     text: bool = False
 
 
+NAME = Column("", "", lambda row: Cell(row["name"]), text=True)  # the rows' own names
+
+
+def markdown(rows: Sequence[Row], figures: Sequence[Column]) -> str:
+    """A Markdown table: a line per row, a cell per column; its share or interval in brackets, the best of a column bold."""
+    heads = (", ".join(filter(None, (column.title, column.unit))) for column in figures)
+    top = best(rows, figures)
+    lines = ([_marked(c.cell(row), bold=(row["name"], k) in top) for k, c in enumerate(figures)] for row in rows)
+    align = "|".join("---" if column.text else "---:" for column in figures)
+    return "\n".join([f"| {' | '.join(heads)} |", f"|{align}|", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def _marked(cell: Cell | None, *, bold: bool) -> str:
+    if cell is None:
+        return "–"
+    beside = cell.share or cell.detail
+    return (f"**{cell.text}**" if bold else cell.text) + (f" ({beside})" if beside else "")
+
+
+def best(rows: Sequence[Row], figures: Sequence[Column]) -> set[tuple[str, int]]:
+    """(row name, column number) of the best figures of each ranked column, as printed; none if all print the same."""
+    found = set()
+    for number, column in enumerate(figures):
+        cells = {row["name"]: cell for row in rows if (cell := column.cell(row)) and cell.value is not None}
+        if column.better and len({cell.text for cell in cells.values()}) > 1:
+            top = max(cells.values(), key=lambda cell: column.better * (cell.value or 0.0))
+            found |= {(name, number) for name, cell in cells.items() if cell.text == top.text}
+    return found
+
+
 def headline(record: dict[str, Any]) -> str:
     """The finding in one sentence, computed from the rows; empty where they hold nothing that can be compared."""
     rows = [row for row in record["rows"] if not is_dense(row) and row.get("keep_linear")]

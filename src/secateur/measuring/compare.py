@@ -7,8 +7,6 @@ Batches are the outer loop, so that the machine's mood falls on all variants ali
 from __future__ import annotations
 
 import base64
-import datetime
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -21,14 +19,14 @@ import numpy as np
 from secateur import zoo
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import matching
-from secateur.measuring import quality, timing
-from secateur.measuring.hardware import hardware
+from secateur.measuring import quality, records, timing
 from secateur.measuring.memory import Peak, peak_memory
 from secateur.measuring.quality import check_finite
 from secateur.measuring.variants import Variant
 from secateur.pipeline import schedulers
 from secateur.pipeline.generate import generate
 from secateur.pipeline.pipes import component
+from secateur.pipeline.pixels import png
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
 
@@ -52,7 +50,7 @@ class Batch:
 
 
 def draw(pipe: DiffusionPipeline, schedule: Schedule | None, conditions: Sequence[Any], **call: Any) -> np.ndarray:
-    """Images (B, H, W, 3) of a pipe, following a schedule where one is given; arguments as for `calibration.generate`.
+    """Images (B, H, W, 3) of a pipe, following a schedule where one is given; arguments as for `generate`.
 
     NotFiniteError where a pixel is NaN or infinite, here and in `run`.
     """
@@ -100,7 +98,7 @@ def _timed(make: Callable[[], np.ndarray], clock: Callable[[], float]) -> tuple[
     return make(), clock() - start
 
 
-def record(
+def document(
     pipe: DiffusionPipeline,
     batches: Sequence[Batch],
     conditions: Sequence[Any],
@@ -111,7 +109,6 @@ def record(
     source: str,
     captions: Sequence[str] | None = None,
     options: Mapping[str, Any],
-    size: int | None = None,
 ) -> dict[str, Any]:
     """The record, format 1, of what `run` yielded; the first variant is the reference.
 
@@ -125,21 +122,14 @@ def record(
     counted = counted or {(): macs.count(denoiser)}
     costs = {id(group[0].variant): _costs(group[0].variant, counted) for group in groups}
     samples = 2 if options.get("guidance_scale", 1) > 1 else 1
-    return {
-        "format": 1,
-        "title": title,
-        "command": command,
-        "pipe": source,
-        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(),
-        "seeds": list(seeds),
+    settings = {
+        **options,
+        "samples_an_image": samples,
+        "batch_size": len(batches[0].images),
+        "peak_memory_of_a_batch": batches[0].peak_memory.how,
+    }
+    return records.blank(title, command, pipe=source, seeds=seeds, options=settings) | {
         "conditions": list(captions or conditions),
-        "options": {
-            **options,
-            "samples_an_image": samples,
-            "batch_size": len(batches[0].images),
-            "peak_memory_of_a_batch": batches[0].peak_memory.how,
-        },
         "blocks": list(next(reversed(counted))),
         "rows": [_row(group, groups[0], costs, samples, captions, drawn=list(counted)[-1]) for group in groups],
     }
@@ -172,6 +162,7 @@ def _row(
     whole = {a: reference[0].calls * dense.call(attention=a) for a in (False, True)}
     spent = {a: counted.of(schedule, attention=a) if schedule else calls * counted.call(attention=a) for a in whole}
     images = np.concatenate([b.images for b in group])
+    dense_images = None if group is reference else np.concatenate([b.images for b in reference])
     return {
         "name": variant.name,
         "group": variant.group,
@@ -184,8 +175,7 @@ def _row(
         "keep_linear": spent[False] / whole[False],
         "keep_attention": spent[True] / whole[True],
         **_times(group, reference),
-        **_fidelity(images, np.concatenate([b.images for b in reference]), same=group is reference),
-        **(_judged(images, captions) if captions else {}),
+        **quality.measured(images, dense_images, captions=captions, renders=_renders(captions)),
         "peak_cached_bytes": max(b.peak_cached_bytes for b in group) // len(group[0].images),
         "peak_memory_bytes": max(b.peak_memory.peak_bytes for b in group),
         "grid": list(schedule.grid) if schedule and schedule.blocks == drawn else None,
@@ -199,40 +189,14 @@ def _times(group: list[Batch], reference: list[Batch]) -> dict[str, Any]:
     slow = timing.Timing("reference", tuple(r.seconds / size for r, _ in pairs))
     fast = timing.Timing("variant", tuple(b.seconds / size for _, b in pairs))
     median, low, high = timing.speedup(slow, fast)
-    return {"latency_s": fast.record(), "speedup": {"median": median, "low": low, "high": high}}
+    return {"latency_s": fast.as_json(), "speedup": {"median": median, "low": low, "high": high}}
 
 
-def _fidelity(images: np.ndarray, reference: np.ndarray, *, same: bool) -> dict[str, Any]:
-    if same:
-        return {"psnr_db": None, "ssim": None}
-    return {
-        "psnr_db": _mean(quality.psnr(images, reference)),
-        "ssim": _mean(quality.ssim(images, reference)),
-    }
-
-
-def _mean(values: np.ndarray) -> dict[str, Any] | None:
-    """Mean and 95 % interval; None where an image equals its reference and its PSNR is infinite."""
-    if not np.isfinite(values).all():
-        return None
-    return {"mean": float(np.mean(values)), "ci95": list(quality.mean_interval(values)) if len(values) > 1 else None}
-
-
-def _judged(images: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
-    from secateur.zoo import judge
-
-    right = quality.prompt_accuracy(images, captions, judge)
-    low, high = quality.wilson(int(right.sum()), len(right))
-    found: dict[str, Any] = {"accuracy": {"mean": float(right.mean()), "ci95": [low, high]}}
-    if len(images) >= FRECHET_IMAGES:
-        found["frechet"] = quality.judge_frechet(images, zoo.renders(captions), judge)
-    return found
+def _renders(captions: Sequence[str] | None) -> np.ndarray | None:
+    """True pictures for a Fréchet distance, if there are images enough for one."""
+    return zoo.renders(captions) if captions and len(captions) >= FRECHET_IMAGES else None
 
 
 def data_uri(image: np.ndarray) -> str:
     """`image` (H, W, 3) in [0, 1] as a PNG in a data URI."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray((image * 255).round().clip(0, 255).astype(np.uint8)).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png(image, optimize=True)).decode()

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.measuring.quality import Images, _bytes, _pair, check_prompts
+from secateur.measuring.quality import check_prompts, paired
+from secateur.pipeline.pixels import Images, as_bytes, as_tensor
 
 Score: TypeAlias = Callable[[Images, Sequence[str]], np.ndarray]  # (images, prompts) -> (B,), higher is better
 Distance: TypeAlias = Callable[[Images, Images], np.ndarray]  # (images, reference) -> (B,), lower is better
@@ -107,7 +108,7 @@ def lpips(net: nn.Module | None = None, *, device: str = "cpu") -> Distance:
         return net or LearnedPerceptualImagePatchSimilarity("alex").net.to(device)
 
     def distance(images: Images, reference: Images) -> Tensor:
-        a, b = _pair(images, reference)
+        a, b = paired(images, reference)
         return load()(a.to(device), b.to(device), normalize=True).flatten()
 
     return _batched(distance)
@@ -124,8 +125,8 @@ def inception_frechet(
     from torchmetrics.image.fid import FrechetInceptionDistance  # extra: quality
 
     metric = FrechetInceptionDistance(feature=features).to(device)
-    for batches, real in ((_bytes(images).split(batch_size), False), (_bytes(reference).split(batch_size), True)):
-        for batch in batches:
+    for pictures, real in ((images, False), (reference, True)):
+        for batch in torch.from_numpy(_bytes(pictures)).permute(0, 3, 1, 2).split(batch_size):
             metric.update(batch.to(device), real=real)
     return float(metric.compute())
 
@@ -145,4 +146,9 @@ def _batched(score: Callable[[Any, Any], Tensor], *, batch_size: int = 32) -> Ca
 def _pictures(images: Images) -> list:
     from PIL import Image
 
-    return [Image.fromarray(p) for p in _bytes(images).permute(0, 2, 3, 1).numpy()]
+    return [Image.fromarray(p) for p in _bytes(images)]
+
+
+def _bytes(images: Images) -> np.ndarray:
+    """uint8 (B, H, W, 3). Raises ValueError if these are no images."""
+    return as_bytes(as_tensor(images).permute(0, 2, 3, 1).numpy())

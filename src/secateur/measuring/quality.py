@@ -1,6 +1,6 @@
 """How good images are: against the dense ones, against their prompts, and as a set.
 
-Images are float (B, H, W, 3) in [0, 1], numpy or torch, as `calibration.generate` makes them. A score is per image, (B,),
+Images are float (B, H, W, 3) in [0, 1], numpy or torch, as `generate` makes them. A score is per image, (B,),
 unless it is one of a whole set (Fréchet distances). Functions named after a published metric return a Score, whose
 weights are loaded on its first use; each also takes what is loaded already.
 """
@@ -8,21 +8,21 @@ weights are loaded on its first use; each also takes what is loaded already.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Images: TypeAlias = np.ndarray | Tensor
+from secateur.pipeline.pixels import Images, as_tensor
 
 SSIM_WINDOW_PX, SSIM_SIGMA_PX = 11, 1.5
 
 
 def psnr(images: Images, reference: Images) -> np.ndarray:
     """Peak signal-to-noise ratio in dB (B,), for a peak of 1; infinite where an image equals its reference."""
-    a, b = _pair(images, reference)
+    a, b = paired(images, reference)
     error = (a - b).square().mean(dim=(1, 2, 3))
     return (-10 * error.log10()).numpy()
 
@@ -33,7 +33,7 @@ def ssim(images: Images, reference: Images) -> np.ndarray:
     Gaussian window of 11 × 11 px, σ = 1.5 px, K = (0.01, 0.03): Wang et al. 2004 (10.1109/TIP.2003.819861), Eq. 13.
     torchmetrics also counts windows that hang over the edge, mirrored, and so differs on small images.
     """
-    a, b = _pair(images, reference)
+    a, b = paired(images, reference)
     return structural_similarity(a, b).numpy()
 
 
@@ -118,25 +118,58 @@ def judge_frechet(images: Images, reference: Images, judge) -> float:
     return frechet(judge.features(images), judge.features(reference))
 
 
-def _tensor(images: Images) -> Tensor:
-    """float32 (B, 3, H, W) on the CPU, after a check of shape and range."""
-    x = torch.as_tensor(images).detach().cpu()
-    if x.ndim != 4 or x.shape[-1] != 3 or not x.is_floating_point():
-        raise ValueError(f"images are float (B, H, W, 3); got {x.dtype} of shape {tuple(x.shape)}: divide bytes by 255")
-    if x.min() < 0 or x.max() > 1:
-        raise ValueError(f"images lie in [0, 1]; got [{x.min():.3g}, {x.max():.3g}]: scale them first")
-    return x.float().permute(0, 3, 1, 2)
-
-
-def _pair(images: Images, reference: Images) -> tuple[Tensor, Tensor]:
-    a, b = _tensor(images), _tensor(reference)
+def paired(images: Images, reference: Images) -> tuple[Tensor, Tensor]:
+    """Both as float32 (B, 3, H, W). Raises ValueError if their shapes differ."""
+    a, b = as_tensor(images), as_tensor(reference)
     if a.shape != b.shape:
         raise ValueError(f"images are compared one to one; got shapes {tuple(a.shape)} and {tuple(b.shape)}")
     return a, b
 
 
-def _bytes(images: Images) -> Tensor:
-    return (_tensor(images) * 255).round().to(torch.uint8)
+def measured(
+    images: np.ndarray,
+    dense: np.ndarray | None,
+    *,
+    converged: np.ndarray | None = None,
+    captions: Sequence[str] | None = None,
+    renders: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """The figures of a row: "psnr_db" and "ssim" to the dense images, None for the dense images themselves.
+
+    converged: also "converged_psnr_db" and "converged_ssim", to these images. captions: also "accuracy", as the zoo's judge
+    reads the images. renders: also "frechet", the distance to these true pictures in the judge's features.
+    """
+    from secateur.zoo import judge
+
+    figures = nearness(images, dense)
+    if converged is not None:
+        figures |= nearness(images, converged, prefix="converged_")
+    if captions is not None:
+        figures["accuracy"] = rate_of(prompt_accuracy(images, captions, judge))
+    if renders is not None:
+        figures["frechet"] = judge_frechet(images, renders, judge)
+    return figures
+
+
+def nearness(images: np.ndarray, target: np.ndarray | None, *, prefix: str = "") -> dict[str, Any]:
+    """{"psnr_db", "ssim"} to a target, each with its interval; None if there is no target or an image equals its own."""
+    names = {f"{prefix}psnr_db": psnr, f"{prefix}ssim": ssim}
+    return {name: None if target is None else mean_of(score(images, target)) for name, score in names.items()}
+
+
+def mean_of(scores: Sequence[float] | np.ndarray) -> dict[str, Any] | None:
+    """{"mean", "ci95"}: the mean and its 95 % interval by Student's t, None for a single score.
+
+    None instead of both if a score is infinite, as the PSNR is when an image equals its reference.
+    """
+    if not np.isfinite(scores).all():
+        return None
+    return {"mean": float(np.mean(scores)), "ci95": list(mean_interval(scores)) if len(scores) > 1 else None}
+
+
+def rate_of(successes: Sequence[bool] | np.ndarray) -> dict[str, Any]:
+    """{"mean", "ci95"}: the rate of successes and its 95 % interval by Wilson."""
+    return {"mean": float(np.mean(successes)), "ci95": list(wilson(int(np.sum(successes)), len(successes)))}
 
 
 class NotFiniteError(ValueError):

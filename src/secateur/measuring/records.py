@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,30 @@ WORDS = ("group", "scheduler")
 DRAWN = ("grid", "images")
 ROW_KEYS = ("name", *WORDS, *COUNTS, *NUMBERS, *SPREADS, *DRAWN)
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+
+
+def blank(
+    title: str,
+    command: str,
+    *,
+    pipe: str | None = None,
+    seeds: Sequence[int] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A record without rows: its title, the command that makes it, the time, and the hardware.
+
+    pipe, seeds, options: what is measured, and how; a record has none of those that are left out.
+    """
+    from secateur.measuring.hardware import hardware
+
+    head = {"format": FORMAT, "title": title, "command": command, "pipe": pipe, "made": now(), "hardware": hardware()}
+    head |= {"seeds": None if seeds is None else list(seeds), "options": None if options is None else dict(options), "rows": []}
+    return {key: value for key, value in head.items() if value is not None}
+
+
+def now() -> str:
+    """The time in UTC, to the second, as records have it under `made`."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def check(record: Any) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.measuring.columns import Cell, Column, Row, centre, columns, dense_row, headline, is_dense, percent
+from secateur.measuring.columns import Cell, Column, Row, best, centre, columns, dense_row, headline, is_dense, percent
 from secateur.measuring.records import check, interval, load, save, write_whole
 from secateur.measuring.svg import Axis, Point, grid_svg, plot_svg, swatch_svg
 
@@ -116,7 +116,7 @@ def _drawings(record: dict[str, Any]) -> dict[str, Any]:
 
 def _figures(record: dict[str, Any]) -> dict[str, Any]:
     figures = columns(record)
-    sections = [(title, rows, _best(rows, figures)) for title, rows in _by_keep(record["rows"])]
+    sections = [(title, rows, best(rows, figures)) for title, rows in _by_keep(record["rows"])]
     return {"columns": figures, "sections": sections, "facts": _facts(record)}
 
 
@@ -190,17 +190,6 @@ def _note(row: Row) -> tuple[str, ...]:
     ]
     # no-break spaces: a narrow column may break between figures, never inside one
     return tuple(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
-
-
-def _best(rows: Sequence[Row], figures: Sequence[Column]) -> set[tuple[str, int]]:
-    """(row name, column) of the best figures of each ranked column, as printed; none where all print the same."""
-    best = set()
-    for number, column in enumerate(figures):
-        cells = {row["name"]: cell for row in rows if (cell := column.cell(row)) and cell.value is not None}
-        if column.better and len({cell.text for cell in cells.values()}) > 1:
-            top = max(cells.values(), key=lambda cell: column.better * (cell.value or 0.0))
-            best |= {(name, number) for name, cell in cells.items() if cell.text == top.text}
-    return best
 
 
 def _facts(record: dict[str, Any]) -> list[tuple[str, str]]:

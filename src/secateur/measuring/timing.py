@@ -38,7 +38,7 @@ class Timing:
         low, high = self.quartiles_s
         return (high - low) / self.median_s
 
-    def record(self) -> dict[str, float]:
+    def as_json(self) -> dict[str, float]:
         """Median and quartiles in seconds, and how many repeats: one entry of a results file."""
         low, high = self.quartiles_s
         return {"median": self.median_s, "low": low, "high": high, "repeats": len(self.seconds)}

@@ -5,6 +5,7 @@ prompts    prompts and class labels, checked against a pipe
 schedulers  diffusers' schedulers by name, and as a pipe's own for a while
 solvers    what a scheduler can do: place its calls, or hold them
 generate   prompts and seeds in, images out
+pixels     images as tensors, as bytes and as PNG files
 trajectory  the dense trajectory: recorded, and replayed
 asked      the arguments with which a pipeline calls its denoiser
 noise      latents with noise, and what should be predicted from them

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from secateur.pipeline.asked import Asked, asked_for, sized
 from secateur.pipeline.noise import corrupted
+from secateur.pipeline.pixels import as_tensor
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -85,10 +86,10 @@ def from_images(
 ) -> Examples:
     """Examples of pictures: latents by the pipe's VAE, of each the mean of what it may be (ours: no seed needed).
 
-    images: (N, H, W, 3), float in [0, 1]. conditions: one for each, as for `calibration.generate`. call: further arguments of
+    images: (N, H, W, 3), float in [0, 1]. conditions: one for each, as for `generate.generate`. call: further arguments of
     the pipe. ValueError where there are not as many, or the denoiser takes no such latents.
     """
-    pixels = as_pixels(images)
+    pixels = as_tensor(images) * 2 - 1  # (N, 3, H, W), as a VAE takes them
     height, width = pixels.shape[-2:]
     asked = asked_for(pipe, conditions, call=sized(pipe, height, width) | call)
     latents = torch.cat([encoded(pipe.vae, part) for part in pixels.split(batch_size)])
@@ -132,16 +133,6 @@ def answer(denoiser: Callable[..., Any], question: Question) -> Tensor:
 
 
 # Latents
-
-
-def as_pixels(images: np.ndarray | Tensor) -> Tensor:
-    """Images (N, H, W, 3) in [0, 1] as float32 (N, 3, H, W) in [−1, 1]; ValueError for others."""
-    x = torch.as_tensor(images)
-    if x.ndim != 4 or x.shape[-1] != 3 or not x.is_floating_point() or not len(x):
-        raise ValueError(f"images are float (N, H, W, 3); got {x.dtype} of shape {tuple(x.shape)}: divide bytes by 255")
-    if x.min() < 0 or x.max() > 1:
-        raise ValueError(f"images lie in [0, 1]; got [{x.min():.3g}, {x.max():.3g}]: scale them first")
-    return x.float().permute(0, 3, 1, 2) * 2 - 1
 
 
 @torch.no_grad()

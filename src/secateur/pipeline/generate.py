@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from secateur.artifact import write_bytes
+from secateur.pipeline.pixels import png
+
 CONDITIONS = {"prompt": "prompts", "class_labels": "class labels, as whole numbers"}  # argument of a pipe → what it takes
 OURS = frozenset({"prompt", "class_labels", "generator", "latents", "num_images_per_prompt", "output_type", "return_dict"})
 
@@ -108,10 +111,8 @@ def _named(conditions: Sequence[Any]) -> dict[str, Any]:
 
 def save_images(images: np.ndarray, folder: Path, *, first: int) -> list[Path]:
     """The PNG files written: `folder`/NNNN.png for each image (B, H, W, 3) in [0, 1], numbered by seed from `first`."""
-    from PIL import Image
-
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{first + k:04d}.png" for k in range(len(images))]
     for image, file in zip(images, files, strict=True):
-        Image.fromarray((image * 255).round().clip(0, 255).astype(np.uint8)).save(file)
+        write_bytes(png(image), file)
     return files

@@ -66,7 +66,7 @@ def search(
 ) -> Iterator[SearchStep]:
     """SearchSteps, one an update, each with a Schedule whose MACs are at most `keep` of the dense ones.
 
-    trajectory: prompts or labels, and how the pipe is called; see `calibration.record`. macs: of the denoiser, with the blocks
+    trajectory: prompts or labels, and how the pipe is called; see `trajectory.record`. macs: of the denoiser, with the blocks
     to choose among; by default `macs.count(denoiser)`. start: a Schedule that the gates begin at, reusing as it says. folder:
     where the search is saved every so many updates and at the end; made again with the same arguments it goes on from there,
     and first yields the step that was saved. accelerator: each batch is spread over its processes, which changes no result;

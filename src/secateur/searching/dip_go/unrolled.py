@@ -26,7 +26,7 @@ def decoded(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Sequen
     """Images (B, 3, H, W) as the pipe's VAE decodes them, float32, about [−1, 1], with gradients where those are enabled.
 
     The loop is diffusers' own, `type(pipe).__call__` without its no_grad; conditions, seeds and call are as for
-    `calibration.generate`. Ours: the global generator is seeded too and put back, for DiTPipeline hands its scheduler none.
+    `generate.generate`. Ours: the global generator is seeded too and put back, for DiTPipeline hands its scheduler none.
     ValueError where the pipe decodes nothing.
     """
     taken: list[Tensor] = []
