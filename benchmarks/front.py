@@ -198,8 +198,7 @@ def static(bench: Bench, budget: float) -> Iterator[Job]:
 def evenly_held(bench: Bench, budget: float) -> dict[str, Schedule]:
     """As many evenly spaced calls as fit, held in every way."""
     count = int(budget)
-    even = baselines.chosen(bench.macs.blocks, STEPS, run=[k * STEPS // count for k in range(count)])
-    return {group: replace(even, hold=hold) for group, hold in EVEN.items()}
+    return {group: baselines.evenly(bench.macs.blocks, STEPS, count, hold=hold) for group, hold in EVEN.items()}
 
 
 def held(name: str, group: str, budget: float, schedule: Schedule) -> Job:

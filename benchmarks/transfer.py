@@ -11,8 +11,8 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +122,8 @@ def jobs(bench: Bench) -> Iterator[Job]:
 def rivals(bench: Bench, target: Target, title: str, made: Schedule) -> Iterator[Job]:
     """A schedule retimed to a target, and what else makes as many calls."""
     count, moved = entered(made), bench.retimed(made, target)
-    even = baselines.chosen(bench.macs.blocks, target.steps, run=[k * target.steps // count for k in range(count)])
-    held = {"retimed": moved, **{group: replace(even, hold=hold) for group, hold in EVEN.items()}}
+    evenly = partial(baselines.evenly, bench.macs.blocks, target.steps, count)
+    held = {"retimed": moved, **{group: evenly(hold=hold) for group, hold in EVEN.items()}}
     for group, shown in held.items():
         yield Job(f"{title}, {group}", group, target, count, lambda shown=shown: bench.drawn(target, shown), shown)
     spacings = {f"{target.name}, {s}": (target.scheduler, {"timestep_spacing": s}) for s in ("leading", "trailing")}

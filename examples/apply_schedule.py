@@ -4,7 +4,6 @@ Every fifth call of fifty runs; the others go on along the line through the last
 """
 
 import time
-from dataclasses import replace
 
 import torch
 
@@ -12,7 +11,7 @@ import secateur
 
 pipe = secateur.zoo.load("emoji-sd")  # or any DiffusionPipeline.from_pretrained(...)
 blocks = secateur.find_blocks(pipe.unet)
-schedule = replace(secateur.uniform(blocks, calls=50, every=5), hold="extrapolate")
+schedule = secateur.uniform(blocks, calls=50, every=5, hold="extrapolate")
 print(schedule)
 
 

@@ -157,6 +157,17 @@ def test_a_schedule_costs_its_live_cells_and_the_rest_of_calls_that_run(attentio
     assert macs.of(outer, attention=attention) == dense + cells[0] + cells[8] + rest
 
 
+@pytest.mark.parametrize("attention", [False, True])
+def test_what_an_image_takes_is_both_conventions_times_its_samples_and_a_fraction_of_the_dense_calls(attention):
+    macs, other = counted("sd15"), counted("dit-xl-2")
+    word, half = ("attention" if attention else "linear"), schedule(macs, "#" * 9, "." * 9)
+    pruned, fewer = macs.spent(half, 2, samples=2), macs.spent(None, 5, whole=(other, 20))
+    assert pruned[f"macs_{word}"] == 2 * macs.of(half, attention=attention)
+    assert pruned[f"keep_{word}"] == macs.keep(half, attention=attention)
+    assert fewer[f"macs_{word}"] == 5 * macs.call(attention=attention)
+    assert fewer[f"keep_{word}"] == 5 * macs.call(attention=attention) / (20 * other.call(attention=attention))
+
+
 def test_cells_that_nobody_reads_cost_nothing_unless_they_feed_a_residual():
     macs = counted("sd15")
     grid = ("#" * 9, "#######.#")  # up_blocks.2 reused: what feeds only it goes too

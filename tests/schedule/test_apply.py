@@ -111,7 +111,7 @@ def test_a_line_is_read_ahead_in_an_image_that_starts_part_of_the_way_down():
     """It starts at call 5, which runs whole for want of another, so that from call 8 on there is a line."""
     pipe, call = stable_diffusion("StableDiffusionImg2ImgPipeline")
     blocks, call = blocks_of("sd15", "stage"), call | {"num_inference_steps": 12}
-    schedule = replace(baselines.chosen(blocks, 12, run=[0, 1, 8]), hold="adams_bashforth")
+    schedule = baselines.chosen(blocks, 12, run=[0, 1, 8], hold="adams_bashforth")
     wanted = expected(pipe, call, schedule, offset=5)
     torch.testing.assert_close(pruned(pipe, call, schedule), wanted, rtol=1e-4, atol=1e-5)
     extrapolated = expected(pipe, call, replace(schedule, hold="extrapolate"), offset=5)

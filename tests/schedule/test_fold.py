@@ -73,7 +73,7 @@ def test_a_folded_schedule_is_one_of_its_own_timesteps():
 def test_law_10_of_flow_matching_however_it_shifts_its_timesteps(hold, shift):
     pipe, call = sd3()
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
-    schedule = replace(baselines.chosen(find_blocks(pipe.transformer), T, run=RUN), hold=hold).bound_to(pipe.scheduler)
+    schedule = baselines.chosen(find_blocks(pipe.transformer), T, run=RUN, hold=hold).bound_to(pipe.scheduler)
     wanted = images(pipe, call, schedule, T)
     folded, pipe.scheduler = fold(schedule, pipe.scheduler)
     torch.testing.assert_close(images(pipe, call, folded, len(RUN)), wanted, rtol=1e-4, atol=1e-4)
@@ -81,7 +81,7 @@ def test_law_10_of_flow_matching_however_it_shifts_its_timesteps(hold, shift):
 
 def test_a_line_folded_is_the_two_step_adams_bashforth_method():
     """Flow matching of even steps, every second call made: each answers half a call ahead, which is 3/2 new − 1/2 old."""
-    schedule = replace(baselines.chosen(find_blocks(stable_diffusion()[0].unet), T, run=range(0, T, 2)), hold="adams_bashforth")
+    schedule = baselines.chosen(find_blocks(stable_diffusion()[0].unet), T, run=range(0, T, 2), hold="adams_bashforth")
     folded, _ = fold(schedule, diffusers.FlowMatchEulerDiscreteScheduler())
     assert folded.ahead[:-1] == pytest.approx((0.0, 0.5, 0.5, 0.5), abs=1e-6)
     assert folded.ahead[-1] < 0.02  # the last of diffusers' steps goes by one timestep of a thousand, so little is made up for

@@ -17,7 +17,7 @@ import secateur
 from secateur.denoiser.blocks import Blocks, find_blocks, live
 from secateur.pipeline.schedulers import scheduler_signature
 from secateur.schedule import baselines
-from secateur.schedule.schedule import Schedule, document, from_document, load, save
+from secateur.schedule.schedule import HOLDS, Schedule, document, from_document, load, save
 from tiny import tiny
 
 CHAIN = Blocks("Chain", "layer", ("a.0", "a.1", "a.2"), ("residual",) * 3, ((), (0,), (1,)), (2,))
@@ -203,6 +203,14 @@ def test_uniform_by_keep_runs_that_fraction_evenly(stages, calls, keep, running)
     assert max(gaps) - min(gaps) <= 1
 
 
+@pytest.mark.parametrize("hold", HOLDS)
+def test_evenly_held_calls_are_those_of_uniform_by_keep_and_of_chosen(stages, hold):
+    held = baselines.evenly(stages, 7, 3, hold=hold)
+    assert (held.hold, [t for t in range(7) if not held.held(t)]) == (hold, [0, 2, 4])
+    others = (baselines.uniform(stages, 7, keep=3 / 7, hold=hold), baselines.chosen(stages, 7, run=[0, 2, 4], hold=hold))
+    assert {replace(other, made=held.made) for other in others} == {held}
+
+
 def test_deepcache_on_stages_runs_the_outermost_pair(stages):
     assert baselines.deepcache(stages, 3, interval=3).grid[1] == "#.......#"
     assert baselines.deepcache(stages, 3, interval=3, depth=2).grid[1] == "##.....##"
@@ -243,6 +251,8 @@ def test_the_published_schedule(stages, layers):
         (lambda b: baselines.uniform(b, 5), "give one of the two"),
         (lambda b: baselines.uniform(b, 5, every=2, keep=0.5), "give one of the two"),
         (lambda b: baselines.uniform(b, 5, every=0), "interval 0: give 1 or more"),
+        (lambda b: baselines.evenly(b, 5, 0), "found 0 calls that run of 5: give 1 … 5"),
+        (lambda b: baselines.evenly(b, 5, 6), "found 6 calls"),
         (lambda b: baselines.fora(b, 5, interval=-1), "interval -1"),
         (lambda b: baselines.chosen(b, 5, run=[1]), "call 0 is missing"),
         (lambda b: baselines.chosen(b, 5, run=[0, 5]), "found call 5: choose among 0 … 4"),

@@ -34,8 +34,7 @@ def u_net() -> Blocks:
 
 def even(macs: Macs, calls: int, keep: float) -> Schedule:
     """As many whole calls as the budget pays for, evenly spread."""
-    count = int(keep * calls)
-    return baselines.chosen(macs.blocks, calls, run=[k * calls // count for k in range(count)])
+    return baselines.evenly(macs.blocks, calls, int(keep * calls))
 
 
 SEARCHES: dict[str, Callable[..., Iterator[Trial]]] = {

@@ -1,6 +1,7 @@
 """The model as Secateur sees it: its blocks, and what each costs.
 
 families   one row of data for each class of denoiser: the only place where architectures differ
+reuse      the kinds of reuse: what a block can give when it does not run
 blocks     names of the blocks in execution order, and the edges between them, traced on the meta device
 streams    which of a block's inputs its outputs continue
 patch      replaces the forward of each block, reversibly: the only file that touches a model's attributes

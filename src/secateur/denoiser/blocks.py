@@ -13,8 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from secateur.denoiser.families import Family, architecture, bare, class_name, dummy_inputs, family
 from secateur.denoiser.patch import Patch
-
-KINDS = ("output", "residual", "extrapolate")
+from secateur.denoiser.reuse import KINDS
 
 
 @dataclass(frozen=True)

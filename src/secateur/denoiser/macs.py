@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import torch
 from torch import nn
@@ -38,6 +38,15 @@ class Grid(Protocol):
     def calls(self) -> int: ...
     def runs(self, t: int) -> tuple[bool, ...]: ...
     def held(self, t: int) -> bool: ...
+
+
+class Spent(TypedDict):
+    """What an image takes: MACs of all its calls, and as fractions of the dense ones; without and with attention products."""
+
+    macs_linear: int
+    macs_attention: int
+    keep_linear: float
+    keep_attention: float
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,22 @@ class Macs:
     def keep(self, schedule: Grid, *, attention: bool = False) -> float:
         """Fraction of the dense MACs that a schedule keeps, in (0, 1]."""
         return self.of(schedule, attention=attention) / (schedule.calls * self.call(attention=attention))
+
+    def spent(self, schedule: Grid | None, calls: int, *, samples: int = 1, whole: tuple[Macs, int] | None = None) -> Spent:
+        """What an image takes, in both conventions: the four fields of a record's row.
+
+        schedule: None for `calls` dense calls. samples: that one call makes for an image, 2 with guidance. whole: Macs and
+        number of the dense calls that `keep_…` are fractions of; these Macs and `calls` if not given.
+        """
+        dense, dense_calls = whole or (self, calls)
+        amounts = {a: self.of(schedule, attention=a) if schedule else calls * self.call(attention=a) for a in (False, True)}
+        keeps = {a: amount / (dense_calls * dense.call(attention=a)) for a, amount in amounts.items()}
+        return Spent(
+            macs_linear=samples * amounts[False],
+            macs_attention=samples * amounts[True],
+            keep_linear=keeps[False],
+            keep_attention=keeps[True],
+        )
 
     def check(self, schedule: Grid) -> None:
         """Nothing; ValueError where a schedule is for another denoiser or other blocks than were counted."""

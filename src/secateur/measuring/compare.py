@@ -159,8 +159,6 @@ def _row(
 ) -> dict[str, Any]:
     variant, calls = group[0].variant, group[0].calls
     schedule, counted, dense = variant.schedule, costs[id(variant)], costs[id(reference[0].variant)]
-    whole = {a: reference[0].calls * dense.call(attention=a) for a in (False, True)}
-    spent = {a: counted.of(schedule, attention=a) if schedule else calls * counted.call(attention=a) for a in whole}
     images = np.concatenate([b.images for b in group])
     dense_images = None if group is reference else np.concatenate([b.images for b in reference])
     return {
@@ -170,10 +168,7 @@ def _row(
         "calls": calls,
         "steps": variant.steps,
         "scheduler": variant.scheduler,
-        "macs_linear": spent[False] * samples,
-        "macs_attention": spent[True] * samples,
-        "keep_linear": spent[False] / whole[False],
-        "keep_attention": spent[True] / whole[True],
+        **counted.spent(schedule, calls, samples=samples, whole=(dense, reference[0].calls)),
         **_times(group, reference),
         **quality.measured(images, dense_images, captions=captions, renders=_renders(captions)),
         "peak_cached_bytes": max(b.peak_cached_bytes for b in group) // len(group[0].images),

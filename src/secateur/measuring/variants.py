@@ -71,9 +71,9 @@ def _rivals(
 ) -> Iterator[Variant]:
     calls = schedulers.calls(pipe, steps)
     count = max(1, int(keep * calls + 0.5))
-    held = baselines.chosen(counted.blocks, calls, run=[k * calls // count for k in range(count)])
     for name, hold in EVEN.items():
-        yield Variant(f"{name}, {count} calls", name, steps, replace(held, hold=hold), keep=keep)
+        held = baselines.evenly(counted.blocks, calls, count, hold=hold)
+        yield Variant(f"{name}, {count} calls", name, steps, held, keep=keep)
     cache = "fora" if "residual" in counted.blocks.reuse else "deepcache"
     cached = baselines.make(cache, counted, calls=calls, keep=keep)
     name = {"fora": "FORA", "deepcache": "DeepCache"}[cache]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from secateur.denoiser.patch import intercept
-from secateur.pipeline.generate import generate, generate_batches
-
-Step = tuple[Any, Tensor, Tensor, Tensor]  # timestep, what the denoiser said, latents before and after
+from secateur.pipeline.generate import generate_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,66 +41,107 @@ class Trajectory:
             raise ValueError(f"{len(self.timesteps)} timesteps go with one more latents and as many outputs; got {found}")
 
 
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step of the scheduler for one batch: what goes into it, (b, C, H, W) each.
+
+    t: index of the step in its image, from 0. samples: which of all samples the batch is. prediction: what the denoiser gave,
+    after guidance. latents: before the step.
+    """
+
+    t: int
+    samples: slice
+    timestep: Any
+    prediction: Tensor
+    latents: Tensor
+
+
+OnStep = Callable[[Step, Callable[[Tensor], Tensor]], Tensor]
+
+
+def stepping(
+    pipe, conditions: Sequence[Any], on_step: OnStep, *, seeds: Sequence[int], batch_size: int, **call: Any
+) -> Iterator[np.ndarray]:
+    """The images of `generate_batches`, while each step's latents are what `on_step(step, advance)` returns.
+
+    advance(prediction): the latents after the scheduler's own step. DiTPipeline steps both halves of the guidance batch; they
+    are equal, and `on_step` sees the first.
+    """
+    t, part = 0, slice(0, batch_size)
+
+    def step(original, model_output, timestep, sample, *args, **kwargs):
+        nonlocal t
+        size, outs = len(seeds[part]), []
+
+        def advance(prediction: Tensor) -> Tensor:
+            outs.append(original(like(prediction, model_output), timestep, sample, *args, **kwargs))
+            return outs[-1][0][:size]
+
+        latents = on_step(Step(t, part, timestep, model_output[:size], sample[:size]), advance)
+        t += 1
+        [out] = outs
+        latents = like(latents, out[0])
+        return (latents, *out[1:]) if isinstance(out, tuple) else type(out)(**{**out, "prev_sample": latents})
+
+    handle = intercept(pipe.scheduler, "step", step)
+    try:
+        for images in generate_batches(pipe, conditions, seeds=seeds, batch_size=batch_size, **call):
+            yield images
+            t, part = 0, slice(part.stop, part.stop + batch_size)
+    finally:
+        handle.remove()
+
+
+def like(x: Tensor, other: Tensor) -> Tensor:
+    """`x` in the dtype and on the device of another, repeated until it has as many samples."""
+    return x.to(other).repeat(len(other) // len(x), *[1] * (x.ndim - 1))
+
+
 def record(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int = 8, **call: Any) -> Trajectory:
     """The Trajectory of generating these images; arguments and errors as for `generate`.
 
     Read off `scheduler.step` for every pipe: DiTPipeline has no callback, and no pipe's callback sees the first noise.
     """
-    tape: list[Step] = []
+    timesteps, predictions, latents = [], [], []  # of one batch; the latents before each step, and after the last
 
-    def step(original, model_output, timestep, sample, *args, **kwargs):
-        out = original(model_output, timestep, sample, *args, **kwargs)
-        tape.append((timestep, _copy(model_output), _copy(sample), _copy(out[0])))
-        return out
+    def on_step(step: Step, advance: Callable[[Tensor], Tensor]) -> Tensor:
+        after = advance(step.prediction)
+        timesteps.append(float(step.timestep))
+        predictions.append(copied(step.prediction))
+        latents[step.t :] = copied(step.latents), copied(after)
+        return after
 
-    images, latents, outputs, timesteps = [], [], [], ()
-    handle = intercept(pipe.scheduler, "step", step)
-    try:
-        for batch in generate_batches(pipe, conditions, seeds=seeds, batch_size=batch_size, **call):
-            images.append(batch)
-            latents.append(_unroll(tape, len(batch)))
-            outputs.append(torch.stack([output[: len(batch)] for _, output, _, _ in tape]))
-            timesteps = tuple(float(step[0]) for step in tape)
+    batches, images = [], []
+    for batch in stepping(pipe, conditions, on_step, seeds=seeds, batch_size=batch_size, **call):
+        images.append(batch)
+        batches.append((tuple(timesteps), torch.stack(latents), torch.stack(predictions)))
+        for tape in (timesteps, predictions, latents):
             tape.clear()
-    finally:
-        handle.remove()
-    stacked = torch.cat(latents, dim=1), torch.cat(outputs, dim=1), np.concatenate(images)
-    return Trajectory(tuple(conditions), tuple(seeds), timesteps, *stacked, MappingProxyType(dict(call)))
+    times, all_latents, outputs = zip(*batches, strict=True)
+    joined = torch.cat(all_latents, dim=1), torch.cat(outputs, dim=1), np.concatenate(images)
+    return Trajectory(tuple(conditions), tuple(seeds), times[-1], *joined, MappingProxyType(dict(call)))
 
 
-def replay(pipe, trajectory: Trajectory, *, batch_size: int = 8) -> Tensor:
-    """What the denoiser says along a trajectory, (T, B, C, H, W): at every step it is given the trajectory's own latents.
-
-    With a schedule applied this is what each of its calls would say if those before had cost nothing.
-    """
-    said: list[Tensor] = []
-
-    def step(original, model_output, timestep, sample, *args, **kwargs):
-        out = original(model_output, timestep, sample, *args, **kwargs)
-        said.append(_copy(model_output))
-        batch, k = divmod(len(said) - 1, len(trajectory.timesteps))
-        recorded = trajectory.latents[k + 1, batch * batch_size : (batch + 1) * batch_size].to(sample)
-        recorded = recorded.repeat(len(sample) // len(recorded), *[1] * (sample.ndim - 1))  # DiTPipeline steps both halves
-        return (recorded,) if isinstance(out, tuple) else type(out)(prev_sample=recorded)
-
-    handle = intercept(pipe.scheduler, "step", step)
-    try:
-        generate(pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=batch_size, **trajectory.options)
-    finally:
-        handle.remove()
-    T, B = trajectory.outputs.shape[:2]
-    sizes = [min(batch_size, B - start) for start in range(0, B, batch_size)]
-    parts = [torch.stack([x[:size] for x in said[n * T : (n + 1) * T]]) for n, size in enumerate(sizes)]
-    return torch.cat(parts, dim=1)
-
-
-def _copy(x: Tensor) -> Tensor:
+def copied(x: Tensor) -> Tensor:
     return x.detach().to("cpu", copy=True)
 
 
-def _unroll(tape: list[Step], batch: int) -> Tensor:
-    """Latents (T + 1, B, ...). DiTPipeline steps both halves of the guidance batch; the first one is the samples'."""
-    return torch.stack([before[:batch] for _, _, before, _ in tape] + [tape[-1][3][:batch]])
+def replay(pipe, trajectory: Trajectory, *, batch_size: int = 8) -> Tensor:
+    """The denoiser's predictions along a trajectory, (T, B, C, H, W): each call gets the trajectory's own latents.
+
+    With a schedule applied, these are the predictions of its calls as if the calls before had made no error.
+    """
+    predictions = torch.empty_like(trajectory.outputs)
+
+    def on_step(step: Step, advance: Callable[[Tensor], Tensor]) -> Tensor:
+        advance(step.prediction)
+        predictions[step.t, step.samples] = step.prediction
+        return trajectory.latents[step.t + 1, step.samples]
+
+    told = {"seeds": trajectory.seeds, "batch_size": batch_size, **trajectory.options}
+    for _ in stepping(pipe, trajectory.conditions, on_step, **told):
+        pass
+    return predictions
 
 
 def called(pipe, condition: Any, **call: Any) -> tuple[float, ...]:

@@ -58,11 +58,10 @@ def allocate(scores: Scores, *, keep: float, method: str = "exact", attention: b
     rows, remarks = METHODS[method](Problem(scores.values[1:], macs.blocks, cells, rest, room))
     how = {"method": method, "keep": float(keep), "unit": macs.unit, "attention": attention}
     made = {**how, **remarks, "scores": scores.made}
-    schedule = closed(macs.blocks, [None, *rows], made=made)
+    schedule = closed(macs.blocks, [None, *rows], made=made, hold=scores.made.get("hold", "output"))
     if (cost := macs.of(schedule, attention=attention)) > call + room:
         raise RuntimeError(f"{method} chose cells of {cost} MACs where {call + room} were left: report this with the scores")
-    hold = scores.made.get("hold", "output")
-    return replace(schedule, scheduler=scores.scheduler, scheduler_hash=scores.scheduler_hash, hold=hold)
+    return replace(schedule, scheduler=scores.scheduler, scheduler_hash=scores.scheduler_hash)
 
 
 def bisection(problem: Problem) -> tuple[list[Row], dict[str, Any]]:

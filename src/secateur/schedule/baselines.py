@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -22,23 +23,36 @@ def dense(blocks: Blocks, calls: int) -> Schedule:
     return whole_calls(blocks, calls, run=range(calls), made={"method": "dense"})
 
 
-def uniform(blocks: Blocks, calls: int, *, every: int | None = None, keep: float | None = None) -> Schedule:
-    """Whole calls run, evenly spread, and the others are held: every so many calls, or so that `keep` of the calls run."""
+def uniform(
+    blocks: Blocks, calls: int, *, every: int | None = None, keep: float | None = None, hold: str = "output"
+) -> Schedule:
+    """Evenly spread calls run whole and the others are held: one call in `every` runs, or a fraction `keep` of the calls.
+
+    hold: what a held call gives, see `Schedule`.
+    """
     if (every is None) == (keep is None):
         raise ValueError(f"found every={every} and keep={keep}: give one of the two")
     if every is not None:
-        return whole_calls(blocks, calls, run=range(0, calls, interval_of(every)), made={"method": "uniform", "every": every})
-    keep = check_keep(keep)
-    count = max(1, round(keep * calls))
-    return whole_calls(blocks, calls, run=[k * calls // count for k in range(count)], made={"method": "uniform", "keep": keep})
+        made = {"method": "uniform", "every": every}
+        return whole_calls(blocks, calls, run=range(0, calls, interval_of(every)), made=made, hold=hold)
+    count = max(1, round(check_keep(keep) * calls))
+    return replace(evenly(blocks, calls, count, hold=hold), made={"method": "uniform", "keep": keep})
 
 
-def chosen(blocks: Blocks, calls: int, *, run: Collection[int]) -> Schedule:
+def evenly(blocks: Blocks, calls: int, count: int, *, hold: str = "output") -> Schedule:
+    """`count` of the calls run whole, as evenly spread as whole numbers are, and the others are held."""
+    if not 1 <= count <= calls:
+        raise ValueError(f"found {count} calls that run of {calls}: give 1 … {calls}")
+    made = {"method": "evenly", "count": count}
+    return whole_calls(blocks, calls, run=[k * calls // count for k in range(count)], made=made, hold=hold)
+
+
+def chosen(blocks: Blocks, calls: int, *, run: Collection[int], hold: str = "output") -> Schedule:
     """Exactly these calls run, whole, and the others are held."""
     if 0 not in run or (wrong := [t for t in run if not 0 <= t < calls]):
         found = "call 0 is missing" if 0 not in run else f"found call {wrong[0]}"
         raise ValueError(f"{found}: choose among 0 … {calls - 1}, with call 0, which has nothing to reuse")
-    return whole_calls(blocks, calls, run=run, made={"method": "chosen", "run": sorted(set(run))})
+    return whole_calls(blocks, calls, run=run, made={"method": "chosen", "run": sorted(set(run))}, hold=hold)
 
 
 def deepcache(blocks: Blocks, calls: int, *, interval: int, depth: int = 1) -> Schedule:
@@ -109,9 +123,10 @@ def interval_of(interval: int) -> int:
     return interval
 
 
-def whole_calls(blocks: Blocks, calls: int, *, run: Collection[int], made: dict[str, Any]) -> Schedule:
+def whole_calls(blocks: Blocks, calls: int, *, run: Collection[int], made: dict[str, Any], hold: str = "output") -> Schedule:
     """These calls run everything, the others nothing."""
-    return closed(blocks, [None if t in run else [False] * len(blocks) for t in range(calls)], made=made)
+    rows = [None if t in run else [False] * len(blocks) for t in range(calls)]
+    return closed(blocks, rows, made=made, hold=hold)
 
 
 def periodic(blocks: Blocks, calls: int, interval: int, partial: Sequence[bool], *, made: dict[str, Any]) -> Schedule:
@@ -120,11 +135,11 @@ def periodic(blocks: Blocks, calls: int, interval: int, partial: Sequence[bool],
     return closed(blocks, [partial if t % every else None for t in range(calls)], made=made)
 
 
-def closed(blocks: Blocks, rows: Iterable[Sequence[bool] | None], *, made: dict[str, Any]) -> Schedule:
+def closed(blocks: Blocks, rows: Iterable[Sequence[bool] | None], *, made: dict[str, Any], hold: str = "output") -> Schedule:
     """The Schedule of rows of what should run, None for everything; a cell that nobody reads does not run."""
     texts = ((True,) * len(blocks) if row is None else live(row, blocks) for row in rows)
     grid = tuple("".join(RUN if cell else REUSE for cell in row) for row in texts)
-    return Schedule(blocks.names, grid, blocks.reuse, blocks.denoiser, made=made)
+    return Schedule(blocks.names, grid, blocks.reuse, blocks.denoiser, made=made, hold=hold)
 
 
 INTERVAL_METHODS: dict[str, Callable[[Blocks, int, int], Schedule]] = {

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.artifact import TEXT, TEXT_OR_NONE, Form, check, frozen, read, signed, write
-from secateur.denoiser.blocks import KINDS
-from secateur.pipeline.schedulers import scheduler_signature
+from secateur.denoiser.reuse import KINDS
 
 RUN, REUSE = "#", "."
 HOLDS = ("output", "extrapolate", "adams_bashforth")
@@ -87,6 +86,8 @@ class Schedule:
 
     def bound_to(self, scheduler: Any) -> Schedule:
         """The same schedule, good for this scheduler's class and configuration alone."""
+        from secateur.pipeline.schedulers import scheduler_signature  # which imports torch
+
         name, digest = scheduler_signature(scheduler)
         return replace(self, scheduler=name, scheduler_hash=digest)
 

@@ -187,9 +187,8 @@ def stock_stage(task: Task, best: Found | None) -> Candidates:
 def stock_schedules(task: Task) -> Iterator[Schedule]:
     blocks, count = task.macs.blocks, task.whole_calls
     if not task.free:
-        even = [k * task.calls // count for k in range(count)]
-        held = baselines.chosen(blocks, task.calls, run=even)
-        yield from (replace(held, hold=hold, made={"method": "stock", "hold": hold}) for hold in HOLDS)
+        held = (baselines.evenly(blocks, task.calls, count, hold=hold) for hold in HOLDS)
+        yield from (replace(schedule, made={"method": "stock", "hold": schedule.hold}) for schedule in held)
         return
     for name, options in ladders.SPACINGS.items():
         steps = ladders.spaced(task.pipe.scheduler, count, options)

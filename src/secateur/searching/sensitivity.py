@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
 
 from secateur.denoiser.blocks import Blocks
-from secateur.denoiser.patch import intercept
-from secateur.pipeline.generate import generate
-from secateur.pipeline.trajectory import Trajectory, first
+from secateur.pipeline.trajectory import Step, Trajectory, first, stepping
 from secateur.schedule.apply import apply
 from secateur.schedule.baselines import chosen
 from secateur.searching.ladder import Ladder
@@ -59,29 +58,13 @@ def rerun(
     Before it the denoiser is not entered: the scheduler is told what was said on the trajectory. timesteps: the trajectory's,
     where they are not the scheduler's own.
     """
-    T, count = len(trajectory.timesteps), -1
 
-    def step(original, model_output, timestep, sample, *args, **kwargs):
-        nonlocal count
-        count += 1
-        batch, j = divmod(count, T)
-        part = slice(batch * batch_size, (batch + 1) * batch_size)
-        said = like(trajectory.outputs[j, part], model_output) if j < k else model_output
-        out = original(said, timestep, sample, *args, **kwargs)
-        if j != k - 1:
-            return out
-        moved = out[0] + like(shift[part], out[0])
-        return (moved,) if isinstance(out, tuple) else type(out)(prev_sample=moved)
+    def on_step(step: Step, advance: Callable[[Tensor], Tensor]) -> Tensor:
+        after = advance(trajectory.outputs[step.t, step.samples] if step.t < k else step.prediction)
+        return after + shift[step.samples].to(after) if step.t == k - 1 else after
 
+    T = len(trajectory.timesteps)
     schedule = replace(chosen(blocks, T, run=[0, *range(max(k, 1), T)]), timesteps=timesteps)
+    told = {"seeds": trajectory.seeds, "batch_size": batch_size, **trajectory.options}
     with apply(pipe, schedule, blocks=blocks):
-        handle = intercept(pipe.scheduler, "step", step)
-        try:
-            return generate(pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=batch_size, **trajectory.options)
-        finally:
-            handle.remove()
-
-
-def like(x: Tensor, other: Tensor) -> Tensor:
-    """`x` in the dtype and on the device of another, and as often as that has its samples: DiTPipeline steps both halves."""
-    return x.to(other).repeat(len(other) // len(x), *[1] * (x.ndim - 1))
+        return np.concatenate(list(stepping(pipe, trajectory.conditions, on_step, **told)))
