@@ -23,7 +23,7 @@ prose: .venv/installed  ## how long the sentences of README and docs are
 	$(BIN)/python checks/sentences.py
 
 tables: .venv/installed  ## whether README and docs say what results/ does
-	$(BIN)/python benchmarks/readme.py --check
+	$(BIN)/python benchmarks/pages.py --check
 
 .venv/installed: pyproject.toml install_torch.py
 	$(PYTHON) -m venv .venv
@@ -66,7 +66,7 @@ results: .venv/installed  ## measure every number of the README again
 	done
 	$(BIN)/python benchmarks/fullsize_depth.py sd15
 	$(BIN)/python benchmarks/fullsize_depth.py sdxl
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python benchmarks/pages.py
 
 clean:
 	rm -rf .venv secateur-demo

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ablations_paper import PAPER, orders
-from front import nearness
 
+from front import nearness
+from paper import PAPER, orders
 from secateur import zoo
 from secateur.denoiser import macs
 from secateur.measuring import quality, records, report

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from depth_figure import draw
 from rich.progress import track
 from scipy.stats import pearsonr, spearmanr
 
+from depth_figure import draw
 from secateur import zoo
 from secateur.artifact import write
 from secateur.measuring import quality, records

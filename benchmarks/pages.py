@@ -1,36 +1,52 @@
-"""What all tables of the pages share: records by name, tables, and where numbers come from."""
+"""Write the tables of README.md and of the pages in docs/ from results/*.json, between their markers.
+
+python benchmarks/pages.py            rewrites them, on whichever page a marker stands
+python benchmarks/pages.py --check    exit code 1 if a page says other numbers than the results do
+"""
 
 from __future__ import annotations
 
-import json
+import re
+import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results"
+import tables_costs
+import tables_depth
+import tables_front
+import tables_search
+from tables import ROOT, texts
+
+MARKED = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
-def load(name: str) -> dict:
-    return json.loads((RESULTS / f"{name}.json").read_text())
+def sections() -> dict[str, str]:
+    """The text between each pair of markers."""
+    return tables_costs.sections() | texts(tables_front.TABLES | tables_search.TABLES | tables_depth.TABLES)
 
 
-def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    align = "|" + "|".join(["---"] + ["---:"] * (len(heads) - 1)) + "|"
-    return "\n".join(["| " + " | ".join(heads) + " |", align, *("| " + " | ".join(row) + " |" for row in rows)])
+def written(page: str, sections: dict[str, str]) -> str:
+    """The page with each text between the markers of its name; raises KeyError if a marker has no text."""
+    return MARKED.sub(lambda match: f"{match[1]}{sections[match[2]]}\n{match[3]}", page)
 
 
-def percent(spread: dict) -> str:
-    low, high = spread["ci95"]
-    return f"{100 * spread['mean']:.1f} % ({100 * low:.0f}–{100 * high:.0f})"
+def stale(root: Path, *, rewrite: bool) -> list[str]:
+    """The pages that say something else than the results, rewritten if wanted."""
+    found, current = [], sections()
+    for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        before = path.read_text(encoding="utf-8")
+        if (after := written(before, current)) != before:
+            found.append(path.name)
+            if rewrite:
+                path.write_text(after, encoding="utf-8")
+    return found
 
 
-def provenance(record: dict) -> str:
-    cpu = record["hardware"]
-    on = cpu["gpu"] or f"{cpu['cores']} cores of {' and '.join(processors(record))}"
-    count = f"{len(record['conditions'])} images a row, " if record.get("conditions") else ""
-    return f"{count}`{record['command']}`, {on}, torch {cpu['torch']}, diffusers {cpu['diffusers']}, {record['made'][:10]}."
+def main() -> None:
+    check = "--check" in sys.argv
+    found = stale(ROOT, rewrite=not check)
+    if found and check:
+        raise SystemExit(f"found other numbers in {' and '.join(found)} than in results/: run python benchmarks/pages.py")
 
 
-def processors(record: dict) -> list[str]:
-    """The processors that a record was measured on: the first one's, and those that rows and timings name as theirs."""
-    later = [found for row in record.get("rows", ()) for found in (row, *row.values()) if isinstance(found, dict)]
-    return list(dict.fromkeys([record["hardware"]["cpu"], *(found["cpu"] for found in later if "cpu" in found)]))
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,6 @@ from random import Random
 from typing import Any
 
 import recovery_figure
-
 from secateur import drop_layers, zoo
 from secateur.denoiser import macs
 from secateur.distilling import encoded, features, pictures, store

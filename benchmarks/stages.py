@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from front import nearness
 
+from front import nearness
 from secateur import zoo
 from secateur.denoiser import macs
 from secateur.measuring import quality, records, report
