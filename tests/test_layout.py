@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import secateur
+from house import circles, house, imported, package
 
 SRC = Path(secateur.__file__).parent
 GROUND = ("artifact", "checkpoint", "knapsack", "zoo")  # what everything else may import
@@ -29,30 +29,8 @@ MAY_IMPORT = {
 }
 
 
-def module_of(path: Path) -> str:
-    parts = path.relative_to(SRC).with_suffix("").parts
-    return ".".join(("secateur", *(parts[:-1] if parts[-1] == "__init__" else parts)))
-
-
-MODULES = {module_of(path): path for path in sorted(SRC.rglob("*.py"))}
-
-
-def imported(source: str) -> Iterator[str]:
-    """The modules of the package that a source imports, at its head, in its functions, or for types alone."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "secateur":
-            submodules = [name for alias in node.names if (name := f"{node.module}.{alias.name}") in MODULES]
-            yield from submodules or [node.module]
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "secateur")
-
-
-def arrows() -> dict[str, set[str]]:
-    return {name: set(imported(path.read_text())) - {name} for name, path in MODULES.items()}
-
-
-def package(module: str) -> str:
-    return module.split(".")[1] if "." in module else ""
+HOUSE = house(SRC.parent.parent)
+MODULES, ARROWS = HOUSE.modules, HOUSE.arrows
 
 
 def wrong(name: str, targets: set[str]) -> list[str]:
@@ -63,30 +41,12 @@ def wrong(name: str, targets: set[str]) -> list[str]:
     return [target for target in sorted(targets) if package(target) not in (home, *MAY_IMPORT[home])]
 
 
-def circle(graph: dict[str, set[str]]) -> list[str]:
-    """Modules that import each other in a circle, in order; empty if there is none."""
-    done: set[str] = set()
-
-    def walk(name: str, path: list[str]) -> list[str]:
-        if name in path:
-            return path[path.index(name) :]
-        if name in done:
-            return []
-        for target in sorted(graph.get(name, ())):
-            if found := walk(target, [*path, name]):
-                return found
-        done.add(name)
-        return []
-
-    return next((found for name in graph if (found := walk(name, []))), [])
-
-
 def test_imports_point_one_way():
-    assert {name: bad for name, targets in arrows().items() if (bad := wrong(name, targets))} == {}
+    assert {name: bad for name, targets in ARROWS.items() if (bad := wrong(name, targets))} == {}
 
 
 def test_no_circle():
-    assert circle(arrows()) == []
+    assert circles(ARROWS) == []
 
 
 def test_every_module_lives_in_a_package_of_the_house():
@@ -113,8 +73,8 @@ def test_a_package_says_what_lives_in_it():
     ],
 )
 def test_an_import_that_points_the_wrong_way_is_seen(name, source):
-    assert wrong(name, set(imported(source)))
+    assert wrong(name, set(imported(source, MODULES)))
 
 
 def test_a_circle_is_seen():
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [["b", "c"]]
