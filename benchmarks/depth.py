@@ -232,7 +232,7 @@ def chosen(scored: dict[str, LayerScores], keep: float) -> Iterator[tuple[str, P
     """What each method and each criterion chooses."""
     for method in METHODS:
         yield f"output, {method.replace('_', ' by ')}", planned(scored["output"], keep=keep, method=method)
-    yield "output, exact, stages spared", planned(scored["output"], keep=keep, spare_stages=True)
+    yield "output, exact, stages spared", planned(scored["output"], keep=keep, keep_every_stage=True)
     for name, scores in scored.items():
         if name not in ("output", "output, root"):
             yield f"{name}, exact", planned(scores, keep=keep)

@@ -25,8 +25,8 @@ from rich.console import Console
 
 from secateur.denoiser import macs
 from secateur.denoiser.families import dummy_inputs
-from secateur.distilling.distil import distil
 from secateur.distilling.settings import DistilSettings
+from secateur.distilling.training import distil_steps
 from secateur.measuring import records, report
 from secateur.measuring.hardware import hardware
 from secateur.measuring.memory import peak_memory
@@ -38,7 +38,7 @@ from secateur.pruning.surgery import drop_layers, parameters
 RESULTS = Path(__file__).parents[1] / "results"
 KEEPS = {"sd15": 0.5, "sdxl": 0.3}  # AdamW takes 16 bytes a parameter: of SDXL's half that is 20 GB beside a teacher of 5
 SIDES, TUPLES = {"sd15": 64, "sdxl": 32}, {"sd15": 1, "sdxl": 1}
-ONE_UPDATE = DistilSettings(steps=1, batch_size=1, mixed_precision="bf16", checkpointing=True, ema=None)
+ONE_UPDATE = DistilSettings(updates=1, batch_size=1, mixed_precision="bf16", checkpointing=True, ema=None)
 
 
 def teacher_of(name: str) -> UNet2DConditionModel:
@@ -89,7 +89,7 @@ def phases(name: str, side: int, tuples: int) -> list[dict[str, Any]]:
     student = clock.phase("cut", lambda: drop_layers(teacher, plan), removed=len(plan.layers))
     clock.rows[-1]["keep"] = parameters(student) / parameters(teacher)
     student = from_disk(clock, student)
-    steps = distil(teacher, student.train(), examples, scheduler, settings=ONE_UPDATE)
+    steps = distil_steps(teacher, student.train(), examples, scheduler, settings=ONE_UPDATE)
     clock.phase("one update", lambda: [step.total for step in steps], batch_size=1, **options)
     return clock.rows
 

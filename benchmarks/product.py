@@ -72,7 +72,7 @@ def made(name: str, updates: int, work: Path) -> Iterator[Way]:
         secateur("prune", teacher, *DEPTH[name], "--prompts", prompts, *guidance, "-o", student)
     if not taught.exists():
         secateur("distil", student, "--teacher", name, "--data", "scenes", "--updates", updates, "--batch-size", 16, "--lr",
-                 5e-4, "--warmup", 50, "--schedule", "cosine", "--ema", 0.995, "-o", taught)  # fmt: skip
+                 5e-4, "--warmup", 50, "--lr-schedule", "cosine", "--ema", 0.995, "-o", taught)  # fmt: skip
     for label, folder in (("teacher", teacher), ("student", taught)):
         found = work / f"{folder.name}.json"
         if not found.exists():

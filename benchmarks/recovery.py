@@ -33,11 +33,11 @@ import recovery_figure
 from secateur import drop_layers, zoo
 from secateur.denoiser import macs
 from secateur.distilling import encoded, features, pictures, store
-from secateur.distilling.distil import DistilStep, distil, holding
 from secateur.distilling.settings import DistilSettings
+from secateur.distilling.training import DistilStep, distil_steps, holding
 from secateur.measuring import quality, records
 from secateur.measuring.hardware import hardware
-from secateur.pipeline.examples import Examples
+from secateur.pipeline.examples import Examples, concatenate, draw_examples
 from secateur.pipeline.generate import generate
 from secateur.pipeline.pipes import component
 from secateur.pruning import planning, scoring
@@ -56,7 +56,7 @@ CLASSES, HALF = 256, 128  # of emoji-dit, eight for each object; those that are 
 SHARES = (0.1, 0.3, 1.0)  # of the updates, where students are judged; before training once for each plan
 WATCHED, SHOWN = 200, 40  # records of the terms in a run, and those that the results keep
 NORMALIZED = DistilSettings(
-    batch_size=16, lr=5e-4, warmup=50, schedule="cosine", timesteps="stratified", null_rate=0.1, ema=0.995
+    batch_size=16, lr=5e-4, warmup=50, lr_schedule="cosine", timesteps="stratified", null_rate=0.1, ema=0.995
 )
 WAYS = {
     "normalized": NORMALIZED,
@@ -150,7 +150,7 @@ class Bench:
         half = replace(
             drawn, latents=drawn.latents[places], conditions={"class_labels": drawn.conditions["class_labels"][places]}
         )
-        others = store.joined(encoded.unpictured(self.pipe, range(HALF, CLASSES)))
+        others = concatenate(encoded.unpictured(self.pipe, range(HALF, CLASSES)))
         return half, others if way.endswith("swapped") else None
 
     def drawn(self) -> Examples:
@@ -160,7 +160,7 @@ class Bench:
         call = {"num_inference_steps": STEPS, "guidance_scale": zoo.GUIDANCE[self.name], "batch_size": BATCH}
 
         def parts(first: int) -> Iterator[Examples]:
-            return encoded.drawn(self.pipe, asked, first=first, count=DRAWN, seed=DRAWN_SEED, **call)
+            return draw_examples(self.pipe, asked, first=first, count=DRAWN, seed=DRAWN_SEED, **call)
 
         return examples_in(path, parts, made=made)
 
@@ -260,8 +260,8 @@ def run(shared: Bench, arm: tuple[str, str], seed: int, updates: int, *, done: s
     known = {"plan": name, "way": way, "seed": seed, **shared.kept(student)}
     marks = sorted({round(share * updates) for share in SHARES} - {0})
     folder = folder_of(shared.folder, arm, seed)
-    settings, (examples, others) = replace(WAYS[way], steps=updates, seed=seed), shared.taught_with(way)
-    steps = distil(teacher, student, examples, shared.pipe.scheduler, settings=settings, null=shared.null, others=others,
+    settings, (examples, others) = replace(WAYS[way], updates=updates, seed=seed), shared.taught_with(way)
+    steps = distil_steps(teacher, student, examples, shared.pipe.scheduler, settings=settings, null=shared.null, others=others,
                    folder=folder, save_every=marks[0], sites=features.sites(teacher, student, plan=plan))  # fmt: skip
     start = time.perf_counter()
     for step in steps:

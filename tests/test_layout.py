@@ -66,7 +66,7 @@ def test_a_package_says_what_lives_in_it():
     ("name", "source"),
     [
         ("secateur.schedule.fit", "from secateur.pruning.plan import Plan"),
-        ("secateur.distilling.distil", "from secateur.schedule import schedule"),
+        ("secateur.distilling.training", "from secateur.schedule import schedule"),
         ("secateur.denoiser.macs", "def f():\n    from secateur.pipeline import pipes"),
         ("secateur.pipeline.pipes", "import secateur.cli.main"),
         ("secateur.knapsack", "from secateur import artifact"),

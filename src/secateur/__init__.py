@@ -9,8 +9,8 @@ from secateur.denoiser.blocks import Blocks, find_blocks
 from secateur.denoiser.families import FAMILIES, Family
 from secateur.denoiser.macs import Macs, count
 from secateur.denoiser.patch import Patch, compile_blocks
-from secateur.distilling.distil import DistilStep, distil
 from secateur.distilling.settings import DistilSettings
+from secateur.distilling.training import DistilStep, distil_steps
 from secateur.knapsack import knapsack
 from secateur.pipeline.examples import Examples, from_images, from_trajectory
 from secateur.pipeline.trajectory import Trajectory, record
@@ -58,7 +58,7 @@ __all__ = [
     "deepcache",
     "delta_dit",
     "dense",
-    "distil",
+    "distil_steps",
     "drop_layers",
     "find_blocks",
     "fold",

@@ -21,8 +21,7 @@ from nets import apart
 from secateur import drop_layers
 from secateur.cli import terminal
 from secateur.cli.distil import EXAMPLES
-from secateur.distilling import encoded, store
-from secateur.distilling import update as updating
+from secateur.distilling import encoded, store, update
 from secateur.distilling.checkpoints import FILE
 from secateur.distilling.features import named_sites
 from secateur.distilling.sources import Data, call_of, pairs, source_of
@@ -77,13 +76,13 @@ def test_prompts_without_pictures_are_heard(command):
     Path("more.txt").write_text("8\n9\n6\n")
     words = ("--data", "data", "--swap-rate", "1")
     assert command(*words, "-o", "alone")[0] == 0
-    code, _, error = command(*words, "--swap-prompts", "more.txt", "-o", "heard")
+    code, _, error = command(*words, "--unpictured-prompts", "more.txt", "-o", "heard")
     assert code == 0, error
     assert store.load("heard-checkpoints/unpictured.safetensors").conditions["class_labels"].tolist() == [8, 9, 6]
     assert not equal(weights("alone"), weights("heard"))
     Path("more.txt").write_text("2\n")
-    code, _, error = command(*words, "--swap-prompts", "more.txt", "-o", "heard")
-    assert (code, "whose --swap-prompts is 'more.txt with text" in error) == (1, True)
+    code, _, error = command(*words, "--unpictured-prompts", "more.txt", "-o", "heard")
+    assert (code, "whose --unpictured-prompts is 'more.txt with text" in error) == (1, True)
 
 
 def test_all_conditions_are_of_the_size_and_guidance_of_the_examples(monkeypatch):
@@ -112,7 +111,7 @@ def test_how_the_teacher_is_called_for_its_conditions(command, monkeypatch):
         monkeypatch.setattr(encoded, name, lambda *a, whole=whole, **call: calls.append(call) or whole(*a, **call))
     Path("more.txt").write_text("8\n")
     drawn = ("--prompts", "more.txt", "--limit", "2", "--steps", "2", "--guidance-scale", "1.5")
-    code, _, error = command(*drawn, "--swap-prompts", "more.txt", "--swap-rate", "1")
+    code, _, error = command(*drawn, "--unpictured-prompts", "more.txt", "--swap-rate", "1")
     assert code == 0, error
     assert [(c["num_inference_steps"], c["guidance_scale"]) for c in calls] == [(2, 1.5)] * 2
 
@@ -120,9 +119,9 @@ def test_how_the_teacher_is_called_for_its_conditions(command, monkeypatch):
 @pytest.mark.parametrize("words", [("--data", "data"), ("--prompts", "labels.txt", "--limit", "2")])
 def test_only_the_timesteps_of_few_steps_are_taught(command, monkeypatch, words):
     Path("labels.txt").write_text("3\n")
-    seen, whole = [], updating.update
-    monkeypatch.setattr(updating, "update", lambda course, now: seen.append(course.settings) or whole(course, now))
-    code, _, error = command(*words, "--only-called", "--steps", "2")
+    seen, whole = [], update.update_student
+    monkeypatch.setattr(update, "update_student", lambda job, now: seen.append(job.settings) or whole(job, now))
+    code, _, error = command(*words, "--at-called-timesteps", "--steps", "2")
     assert code == 0, error
     scheduler = pipes.load("teacher").scheduler
     scheduler.set_timesteps(2)
@@ -133,7 +132,7 @@ def test_only_the_timesteps_of_few_steps_are_taught(command, monkeypatch, words)
 
 def test_weight_decay_and_clipping_are_as_asked(command, monkeypatch):
     seen = []
-    monkeypatch.setattr(updating, "update", lambda course, _: seen.append(course.settings) or sys.exit(9))
+    monkeypatch.setattr(update, "update_student", lambda job, _: seen.append(job.settings) or sys.exit(9))
     command("--data", "data", "--weight-decay", "0.2", "--clip", "0")
     command("--data", "data", "-o", "o")
     assert [(s.weight_decay, s.clip) for s in seen] == [(0.2, None), (0.01, 1.0)]
@@ -183,15 +182,15 @@ def test_features_are_compared_where_one_says(command):
 
 def test_an_interrupt_leaves_the_last_checkpoint_and_the_same_command_goes_on(command, monkeypatch):
     assert command("--data", "data", "--out", "whole")[0] == 0
-    update, numbers = updating.update, []
+    whole, numbers = update.update_student, []
 
-    def interrupted(course, now):
+    def interrupted(distillation, now):
         numbers.append(now.number)
         if len(numbers) == 4:
             raise KeyboardInterrupt
-        update(course, now)
+        whole(distillation, now)
 
-    monkeypatch.setattr(updating, "update", interrupted)
+    monkeypatch.setattr(update, "update_student", interrupted)
     code, out, _ = command("--data", "data", "--out", "o")
     assert (code, Path("o").exists()) == (130, False)
     assert "stopped after 3 updates; the same command goes on from the last checkpoint in o-checkpoints" in out
@@ -219,11 +218,14 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "student"), "student has no metadata.jsonl, so its pictures have no captions"),
         (("--data", "broken"), "broken/1.png is no whole picture"),
         (("--data", "scenes"), "the zoo's scenes are for emoji-dit and emoji-sd, not for teacher"),
-        (("--data", "data", "--swap-prompts", "p.txt"), "--swap-prompts are for noisy samples, and --swap-rate is 0"),
-        (("--data", "data", "--swap-prompts", "p.txt", "--swap-rate", "1"), "there is no file p.txt"),
-        (("--data", "data", "--swap-prompts", "empty.txt", "--swap-rate", "1"), "empty.txt holds no prompt"),
-        (("--data", "data", "--swap-prompts", "fox.txt", "--swap-rate", "1"), "DiTPipeline takes no prompt: got 'a fox'"),
-        (("--data", "data", "--swap-prompts", "far.txt", "--swap-rate", "1"), "there is no class 5000"),
+        (
+            ("--data", "data", "--unpictured-prompts", "p.txt"),
+            "--unpictured-prompts are for noisy samples, and --swap-rate is 0",
+        ),
+        (("--data", "data", "--unpictured-prompts", "p.txt", "--swap-rate", "1"), "there is no file p.txt"),
+        (("--data", "data", "--unpictured-prompts", "empty.txt", "--swap-rate", "1"), "empty.txt holds no prompt"),
+        (("--data", "data", "--unpictured-prompts", "fox.txt", "--swap-rate", "1"), "DiTPipeline takes no prompt: got 'a fox'"),
+        (("--data", "data", "--unpictured-prompts", "far.txt", "--swap-rate", "1"), "there is no class 5000"),
         (("--prompts", "fox.txt"), "DiTPipeline takes no prompt: got 'a fox'"),
         (("--data", "data", "--split", "test"), "--split is of a dataset: give --data hub:OWNER/NAME, or leave it out"),
         (("--data", "tars:x.tar", "--subset", "a"), "--subset is of a dataset of the Hub: give --data hub:OWNER/NAME, or"),
@@ -265,7 +267,7 @@ def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words,
     assert says in error
     assert len(error.strip().splitlines()) == 1
     assert not Path("student-distilled").exists()
-    if {"--prompts", "--swap-prompts"} & set(words):
+    if {"--prompts", "--unpictured-prompts"} & set(words):
         assert not Path("student-distilled-checkpoints").exists()
 
 
@@ -344,7 +346,7 @@ def test_examples_of_edited_data_are_made_again_unless_a_checkpoint_learnt_from_
     Path("labels.txt").write_text("3\n7\n")
     words = ("--prompts", "labels.txt", "--limit", "3", "--steps", "2") if what == "prompts" else ("--data", "data")
     with monkeypatch.context() as patched:
-        patched.setattr(updating, "update", interrupted)
+        patched.setattr(update, "update_student", interrupted)
         assert command(*words)[0] == 130
     kept = Path("student-distilled-checkpoints", EXAMPLES)
     before = kept.read_bytes()
@@ -395,7 +397,7 @@ def test_tar_files_are_known_by_their_sizes_and_times(tmp_path):
     assert before != source()
 
 
-def interrupted(course, now):
+def interrupted(distillation, now):
     raise KeyboardInterrupt
 
 

@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 from secateur.cli import score
 from secateur.cli.main import app
 from secateur.denoiser import macs
-from secateur.distilling import encoded
 from secateur.measuring import learned_scores
-from secateur.pipeline import pipes
+from secateur.pipeline import examples, pipes
 from secateur.pipeline.generate import generate
 from secateur.pipeline.pipes import component
 from secateur.pruning import criteria
@@ -129,24 +128,24 @@ def test_samples_are_weighted_by_their_timesteps_where_that_is_asked(saved):
 
 @pytest.mark.parametrize("saved", ["sd"], indirect=True)
 def test_layers_are_scored_at_the_timesteps_of_few_steps_where_that_is_asked(saved):
-    code, said = run(*small(saved, "--keep", 0.8, "--only-called", "--samples", "4", "--steps", "2"))
+    code, said = run(*small(saved, "--keep", 0.8, "--at-called-timesteps", "--samples", "4", "--steps", "2"))
     assert code == 0, said
     scores = LayerScores.load(saved / "student" / "layer_scores.safetensors")
     scheduler = pipes.load(str(saved / "teacher")).scheduler
     scheduler.set_timesteps(2)
     assert scores.timesteps.tolist() == sorted(scheduler.timesteps.tolist() * 2)
     for words, sentence in (
-        (("--keep", 0.8, "--criterion", "magnitude"), "magnitude looks at no noisy samples: leave --only-called out"),
-        (("--preset", "bk-sdm-base"), "found --only-called where no layer is scored"),
+        (("--keep", 0.8, "--criterion", "magnitude"), "magnitude looks at no noisy samples: leave --at-called-timesteps out"),
+        (("--preset", "bk-sdm-base"), "found --at-called-timesteps where no layer is scored"),
     ):
-        code, said = run(*small(saved, *words, "--only-called", "-o", saved / "another"))
+        code, said = run(*small(saved, *words, "--at-called-timesteps", "-o", saved / "another"))
         assert (code, sentence in said) == (1, True)
 
 
 @pytest.mark.parametrize("saved", ["sd"], indirect=True)
 def test_no_stage_is_emptied_where_that_is_asked(saved):
     emptied = []
-    for words in ((), ("--spare-stages",)):
+    for words in ((), ("--keep-every-stage",)):
         folder = saved / f"student{len(words)}"
         code, said = run(*small(saved, "--keep", 0.48, "-o", folder, *words))
         assert code == 0, said
@@ -239,7 +238,7 @@ def test_class_labels_are_not_compared_with_images(dit, tmp_path):
 
 @pytest.mark.parametrize("cost", ["parameters", "ms"])
 def test_what_is_out_of_reach_is_refused_before_anything_is_drawn(saved, monkeypatch, cost):
-    monkeypatch.setattr(encoded, "drawn", lambda *_, **__: pytest.fail("drew"))
+    monkeypatch.setattr(examples, "draw_examples", lambda *_, **__: pytest.fail("drew"))
     code, said = run(*small(saved, "--keep", 0.001, "--cost", cost))
     assert code != 0
     assert "stays whatever is removed, so keep=0.001 is out of reach: ask for more" in said
@@ -305,7 +304,7 @@ def test_scores_that_were_saved_are_cut_by_at_another_keep_without_scoring(saved
     told = json.loads(said.splitlines()[-1])["stability"]
     assert -1 <= told["spearman_low"] <= told["spearman"] <= 1
     file = saved / "student" / "layer_scores.safetensors"
-    monkeypatch.setattr(encoded, "drawn", lambda *_, **__: pytest.fail("drew"))
+    monkeypatch.setattr(examples, "draw_examples", lambda *_, **__: pytest.fail("drew"))
     code, said = run(saved / "teacher", "--scores", file, "--keep", 0.7, "-o", saved / "less")
     assert code == 0, said
     plan = planned(LayerScores.load(file), keep=0.7)

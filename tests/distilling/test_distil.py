@@ -26,12 +26,12 @@ from torch.utils._pytree import tree_map_only
 from nets import apart, traces
 from secateur import checkpoint
 from secateur.denoiser.families import dummy_inputs
-from secateur.distilling import update as updating
+from secateur.distilling import update
 from secateur.distilling.checkpoints import FILE
-from secateur.distilling.distil import DistilStep, distil, holding
 from secateur.distilling.features import captured, sites
-from secateur.distilling.samples import Course, lesson, level, place
+from secateur.distilling.samples import Distillation, draw_batch, draw_example, noise_level
 from secateur.distilling.settings import DistilSettings
+from secateur.distilling.training import DistilStep, distil_steps, holding
 from secateur.distilling.update import learning_rate
 from secateur.pipeline.examples import Examples, answer
 from secateur.pruning.presets import bk_sdm_base, bk_sdm_tiny
@@ -46,7 +46,7 @@ SITES = {
     + [f"up_blocks.{k}" for k in range(4)],
     "sdxl": ["down_blocks.0", "down_blocks.1", "down_blocks.2", "mid_block", "up_blocks.0", "up_blocks.1", "up_blocks.2"],
 }
-QUICK = DistilSettings(steps=3, batch_size=2, lr=1e-3, feature=1.0)
+QUICK = DistilSettings(updates=3, batch_size=2, lr=1e-3, feature=1.0)
 
 
 def plan_of(kind: str, teacher):
@@ -76,7 +76,7 @@ def made(kind: str = "sd15", **changes):
 def ran(kind: str = "sd15", settings: DistilSettings = QUICK, **options) -> tuple[dict[str, torch.Tensor], list[DistilStep]]:
     """The student's weights at the end, and the steps."""
     teacher, student, examples, scheduler, found = made(kind)
-    steps = list(distil(teacher, student, examples, scheduler, settings=settings, sites=found, **options))
+    steps = list(distil_steps(teacher, student, examples, scheduler, settings=settings, sites=found, **options))
     return student.state_dict(), steps
 
 
@@ -105,8 +105,8 @@ def test_the_terms_are_those_of_the_paper(kind):
     teacher, student, examples, scheduler, found = made(kind, **({"out_channels": 8} if kind == "dit" else {}))
     settings = replace(QUICK, batch_size=4, task=0.5, output=2.0, feature=3.0)
     copies = deepcopy(teacher), deepcopy(student)
-    step = next(distil(teacher, student, examples, scheduler, settings=settings, sites=found))
-    asked = lesson(Course(teacher, student, examples, scheduler, settings, found, None, None), range(4)).question
+    step = next(distil_steps(teacher, student, examples, scheduler, settings=settings, sites=found))
+    asked = draw_batch(Distillation(teacher, student, examples, scheduler, settings, found, None, None), range(4)).question
     with torch.no_grad():
         told, theirs = watched(copies[0], found.values(), asked)
         said, mine = watched(copies[1], found, asked)
@@ -139,20 +139,20 @@ def test_terms_of_no_weight_are_left_out_and_the_teacher_is_not_asked():
     teacher, student, examples, scheduler, _ = made()
     teacher.conv_in.bias.data.fill_(float("nan"))  # would show
     settings = replace(QUICK, output=0.0, feature=0.0)
-    for step in distil(teacher, student, examples, scheduler, settings=settings):
+    for step in distil_steps(teacher, student, examples, scheduler, settings=settings):
         assert set(step.raw) == {"task"}
         assert step.total == step.raw["task"]
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_but_the_task():
     teacher, _, examples, scheduler, _ = made()
-    step = next(distil(teacher, deepcopy(teacher), examples, scheduler, settings=QUICK))
+    step = next(distil_steps(teacher, deepcopy(teacher), examples, scheduler, settings=QUICK))
     assert {k for k, v in step.raw.items() if v} == {"task"}
 
 
 @pytest.mark.parametrize("kind", ["sd15", "dit"])
 def test_students_come_nearer_to_their_teachers(kind):
-    settings = replace(QUICK, steps=25, batch_size=6, lr=3e-3, timesteps="stratified", ema=None, task=0.0)
+    settings = replace(QUICK, updates=25, batch_size=6, lr=3e-3, timesteps="stratified", ema=None, task=0.0)
     _, steps = ran(kind, settings)
     early, late = (sum(step.total for step in part) for part in (steps[:5], steps[-5:]))
     assert late < 0.7 * early
@@ -184,14 +184,14 @@ def test_stages_between_samplers_that_went_are_not_compared():
     _, _, examples, scheduler, _ = made()
     found = sites(teacher, student)
     assert set(sites(teacher, teacher)) - set(found) == {"down_blocks.2", "down_blocks.3", "mid_block"}
-    [step] = distil(teacher, student, examples, scheduler, settings=replace(QUICK, steps=1))
+    [step] = distil_steps(teacher, student, examples, scheduler, settings=replace(QUICK, updates=1))
     assert {name.removeprefix("feature.") for name in step.raw} - {"task", "output"} == set(found)
 
 
 def test_a_site_of_a_passage_gives_what_the_teacher_would_without_those_layers():
     """The features of a student's block before training are those that the bypassed teacher has there."""
     teacher, student, examples, scheduler, found = made("dit", num_layers=4)
-    asked = lesson(Course(teacher, student, examples, scheduler, QUICK, found, None, None), range(2)).question
+    asked = draw_batch(Distillation(teacher, student, examples, scheduler, QUICK, found, None, None), range(2)).question
     bypassed = deepcopy(teacher)
     bypassed.transformer_blocks[1].forward = lambda x, *_, **__: x
     with torch.no_grad(), captured(student, list(found)) as mine:
@@ -222,26 +222,26 @@ def test_models_are_as_they_were_also_after_an_error():
         assert {name: set(vars(m)) for net in (teacher, student) for name, m in net.named_modules()} == attributes
         assert not any(m._forward_hooks or m._forward_pre_hooks for net in (teacher, student) for m in net.modules())
 
-    steps = distil(teacher, student, examples, scheduler, settings=replace(QUICK, checkpointing=True))
+    steps = distil_steps(teacher, student, examples, scheduler, settings=replace(QUICK, checkpointing=True))
     untouched()
     next(steps)
     assert not traces(student)
     assert not traces(teacher)
     steps.close()
     untouched()
-    list(distil(teacher, student, examples, scheduler, settings=QUICK))
+    list(distil_steps(teacher, student, examples, scheduler, settings=QUICK))
     untouched()
     broken = deepcopy(before)
     broken["conv_in.bias"].fill_(float("nan"))
     teacher.load_state_dict(broken)
     with pytest.raises(ValueError, match="samples 0 to 1 gave NaN"):
-        list(distil(teacher, student, examples, scheduler, settings=QUICK))
+        list(distil_steps(teacher, student, examples, scheduler, settings=QUICK))
     teacher.load_state_dict(before)
     untouched()
     assert all(p.isfinite().all() for p in student.parameters())
     wrong = replace(examples, conditions={"encoder_hidden_states": noise(1, N, 5, 7)})
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        list(distil(teacher, student, wrong, scheduler, settings=QUICK))
+        list(distil_steps(teacher, student, wrong, scheduler, settings=QUICK))
     untouched()
 
 
@@ -258,7 +258,7 @@ def test_checkpointing_changes_nothing(kind):
 
 def test_checkpointing_is_on_while_it_is_asked_for():
     teacher, student, examples, scheduler, found = made()
-    steps = distil(teacher, student, examples, scheduler, settings=replace(QUICK, checkpointing=True), sites=found)
+    steps = distil_steps(teacher, student, examples, scheduler, settings=replace(QUICK, checkpointing=True), sites=found)
     next(steps)
     assert student.is_gradient_checkpointing
     steps.close()
@@ -275,7 +275,7 @@ def test_gradients_are_clipped_as_they_are_without_the_scale_of_half_precision(p
         return step(optimizer, *args)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", stepped)
-    ran(settings=replace(QUICK, steps=8, mixed_precision=precision, clip=1e-3))  # fp16 leaves out steps that overflow
+    ran(settings=replace(QUICK, updates=8, mixed_precision=precision, clip=1e-3))  # fp16 leaves out steps that overflow
     assert len(lengths) > 1
     assert lengths == pytest.approx([1e-3] * len(lengths), rel=1e-3)
     lengths.clear()
@@ -285,7 +285,7 @@ def test_gradients_are_clipped_as_they_are_without_the_scale_of_half_precision(p
 
 def test_weights_decay():
     start = made()[1].state_dict()
-    left, gone = (ran(settings=replace(QUICK, steps=1, ema=None, weight_decay=decay))[0] for decay in (0.0, 10.0))
+    left, gone = (ran(settings=replace(QUICK, updates=1, ema=None, weight_decay=decay))[0] for decay in (0.0, 10.0))
     assert all(torch.allclose(gone[k], left[k] - 1e-3 * 10 * start[k], atol=1e-6) for k in start)
 
 
@@ -316,7 +316,7 @@ def test_half_precision(precision):
 
 def test_a_teacher_in_half_precision_teaches_a_student_in_full():
     teacher, student, examples, scheduler, _ = made()
-    step = next(distil(teacher.to(torch.bfloat16), student, examples, scheduler, settings=QUICK))
+    step = next(distil_steps(teacher.to(torch.bfloat16), student, examples, scheduler, settings=QUICK))
     assert step.total == pytest.approx(ran()[1][0].total, rel=0.05)
 
 
@@ -324,14 +324,16 @@ def test_a_student_learns_from_conditions_in_half_precision():
     teacher, student, examples, scheduler, found = made()
     half = tree_map_only(torch.Tensor, lambda x: x.to(torch.bfloat16), dict(examples.conditions))
     examples = replace(examples, conditions=half)  # as a teacher in half precision encodes them
-    step = next(distil(teacher.to(torch.bfloat16), student, examples, scheduler, settings=QUICK, sites=found, save_every=1))
+    step = next(
+        distil_steps(teacher.to(torch.bfloat16), student, examples, scheduler, settings=QUICK, sites=found, save_every=1)
+    )
     assert step.total == pytest.approx(ran()[1][0].total, rel=0.05)
 
 
 def test_weights_are_averaged_and_the_student_ends_with_them():
     teacher, student, examples, scheduler, _ = made()
     weights, wanted = [], None
-    for step in distil(teacher, student, examples, scheduler, settings=replace(QUICK, steps=5, ema=0.3, lr=1e-2)):
+    for step in distil_steps(teacher, student, examples, scheduler, settings=replace(QUICK, updates=5, ema=0.3, lr=1e-2)):
         now = student.conv_in.weight.detach().clone()
         weights.append(now)
         decay = min(0.3, step.number / (9 + step.number))
@@ -346,32 +348,32 @@ def test_weights_are_averaged_and_the_student_ends_with_them():
 
 
 def test_learning_rates():
-    settings = DistilSettings(steps=110, warmup=10, lr=1.0, schedule="cosine")
+    settings = DistilSettings(updates=110, warmup=10, lr=1.0, lr_schedule="cosine")
     assert [learning_rate(n, settings) for n in (0, 4, 9, 10, 60)] == pytest.approx([0.1, 0.5, 1, 1, 0.5])
     assert learning_rate(109, settings) < 1e-3
-    assert learning_rate(109, replace(settings, schedule="constant")) == 1
+    assert learning_rate(109, replace(settings, lr_schedule="constant")) == 1
 
 
 # What is asked
 
 
 def test_every_example_comes_once_in_each_round():
-    rounds = [[place(n, N, seed=0) for n in range(k * N, (k + 1) * N)] for k in range(4)]
+    rounds = [[draw_example(n, N, seed=0) for n in range(k * N, (k + 1) * N)] for k in range(4)]
     assert all(sorted(found) == list(range(N)) for found in rounds)
     assert len({tuple(found) for found in rounds}) > 1
 
 
 def test_stratified_timesteps_spread_and_uniform_ones_do_not():
     settings = DistilSettings(batch_size=4, accumulation=4, timesteps="stratified")
-    found = [sorted(int(16 * level(n, settings)) for n in range(k, k + 16)) for k in (0, 16, 32)]
+    found = [sorted(int(16 * noise_level(n, settings)) for n in range(k, k + 16)) for k in (0, 16, 32)]
     assert found == [list(range(16))] * 3
-    assert sorted(int(16 * level(n, replace(settings, timesteps="uniform"))) for n in range(16)) != found[0]
+    assert sorted(int(16 * noise_level(n, replace(settings, timesteps="uniform"))) for n in range(16)) != found[0]
 
 
 def test_a_student_of_few_steps_learns_at_their_timesteps_alone():
     teacher, student, examples, scheduler, found = made()
-    course = Course(teacher, student, examples, scheduler, replace(QUICK, called=(999.0, 499.0)), found, None, None)
-    times = lesson(course, range(200)).question.arguments["timestep"]
+    distillation = Distillation(teacher, student, examples, scheduler, replace(QUICK, called=(999.0, 499.0)), found, None, None)
+    times = draw_batch(distillation, range(200)).question.arguments["timestep"]
     assert set(times.tolist()) == {499, 999}
     assert 0.4 < (times == 499).float().mean() < 0.6
 
@@ -381,8 +383,8 @@ def test_conditions_are_dropped_and_swapped():
     null = {"encoder_hidden_states": torch.full((1, 5, 8), 7.0), "cross_attention_kwargs": None}  # as a pipe asks
 
     def asked(**changes):
-        course = Course(teacher, student, examples, scheduler, replace(QUICK, **changes), found, null, None)
-        return lesson(course, range(400))
+        distillation = Distillation(teacher, student, examples, scheduler, replace(QUICK, **changes), found, null, None)
+        return draw_batch(distillation, range(400))
 
     plain, dropped = asked(), asked(null_rate=0.25)
     is_null = (dropped.question.arguments["encoder_hidden_states"] == 7).flatten(1).all(1)
@@ -405,7 +407,7 @@ def test_swapped_samples_get_prompts_without_pictures_too():
     settings = replace(QUICK, swap_rate=1.0)
 
     def heard(others):
-        asked = lesson(Course(teacher, student, examples, scheduler, settings, found, None, None, others), range(400))
+        asked = draw_batch(Distillation(teacher, student, examples, scheduler, settings, found, None, None, others), range(400))
         return asked.question.arguments["encoder_hidden_states"], asked.own
 
     both = torch.cat([part.conditions["encoder_hidden_states"] for part in (examples, others)])
@@ -435,7 +437,9 @@ def test_other_prompts_that_do_not_fit_are_refused():
 def test_samples_with_the_condition_of_another_have_no_task():
     _, told = ran(settings=replace(QUICK, batch_size=4, swap_rate=1.0))
     teacher, student, examples, scheduler, found = made()
-    asked = lesson(Course(teacher, student, examples, scheduler, replace(QUICK, swap_rate=1.0), found, None, None), range(4))
+    asked = draw_batch(
+        Distillation(teacher, student, examples, scheduler, replace(QUICK, swap_rate=1.0), found, None, None), range(4)
+    )
     assert 0 < asked.own.sum() < 4
     with torch.no_grad():
         errors = (answer(student, asked.question) - asked.question.target).pow(2).mean((1, 2, 3))
@@ -447,7 +451,9 @@ def test_samples_with_the_condition_of_another_have_no_task():
 
 def lasting(folder) -> dict:
     """A distillation in a folder whose every state counts."""
-    settings = DistilSettings(steps=24, batch_size=2, lr=1e-3, normalize="running", mixed_precision="fp16", schedule="cosine")
+    settings = DistilSettings(
+        updates=24, batch_size=2, lr=1e-3, normalize="running", mixed_precision="fp16", lr_schedule="cosine"
+    )
     return {"settings": settings, "folder": folder, "save_every": 2}
 
 
@@ -455,7 +461,7 @@ SCRIPT = """
 import sys
 from test_distil import distil, lasting, made
 *parts, sites = made("dit")
-for step in distil(*parts, sites=sites, **lasting(sys.argv[1])):
+for step in distil_steps(*parts, sites=sites, **lasting(sys.argv[1])):
     print(step.number, flush=True)
 """
 
@@ -469,7 +475,7 @@ def script(*arguments: str, text: str = SCRIPT, **env: str) -> subprocess.Popen:
 
 def ended(folder) -> tuple[dict[str, torch.Tensor], list[DistilStep]]:
     teacher, student, examples, scheduler, found = made("dit")
-    steps = list(distil(teacher, student, examples, scheduler, sites=found, **lasting(folder)))
+    steps = list(distil_steps(teacher, student, examples, scheduler, sites=found, **lasting(folder)))
     return student.state_dict(), steps
 
 
@@ -494,9 +500,9 @@ def test_a_distillation_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(t
 
 def test_with_a_constant_rate_it_may_be_made_longer(tmp_path):
     ran(folder=tmp_path)
-    longer, steps = ran(settings=replace(QUICK, steps=5), folder=tmp_path)
+    longer, steps = ran(settings=replace(QUICK, updates=5), folder=tmp_path)
     assert [step.number for step in steps] == [3, 4, 5]
-    assert equal(longer, ran(settings=replace(QUICK, steps=5))[0])
+    assert equal(longer, ran(settings=replace(QUICK, updates=5))[0])
 
 
 def test_a_folder_of_another_distillation_or_a_damaged_one_is_refused(tmp_path):
@@ -505,7 +511,11 @@ def test_a_folder_of_another_distillation_or_a_damaged_one_is_refused(tmp_path):
         ran(settings=replace(QUICK, feature=2.0), folder=tmp_path)
     teacher, student, _, scheduler, found = made()
     with pytest.raises(ValueError, match="examples is"):
-        list(distil(teacher, student, examples_for(teacher, seed=9), scheduler, settings=QUICK, sites=found, folder=tmp_path))
+        list(
+            distil_steps(
+                teacher, student, examples_for(teacher, seed=9), scheduler, settings=QUICK, sites=found, folder=tmp_path
+            )
+        )
     whole = (tmp_path / FILE).read_bytes()
     for damage in (whole[: len(whole) // 2], b"", b"{}"):
         (tmp_path / FILE).write_bytes(damage)
@@ -520,15 +530,15 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path, who):
     with torch.no_grad():
         {"teacher": teacher, "student": student}[who].conv_in.weight[0, 0, 0, 0] += 1e-6
     with pytest.raises(ValueError, match=rf"whose {who} is '(StudentUNet|UNet2DConditionModel) with weights"):
-        list(distil(teacher, student, examples, scheduler, settings=QUICK, sites=found, folder=tmp_path))
+        list(distil_steps(teacher, student, examples, scheduler, settings=QUICK, sites=found, folder=tmp_path))
 
 
 def test_weights_past_all_bounds_are_not_saved_over_the_last_checkpoint(tmp_path, monkeypatch):
     steep = replace(QUICK, lr=1e30)
     with pytest.raises(ValueError, match="update 1 left a student that answers NaN or infinity, which is not saved"):
-        ran(settings=replace(steep, steps=1), folder=tmp_path)
+        ran(settings=replace(steep, updates=1), folder=tmp_path)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(updating, "learning_rate", lambda number, _: 1e30 if number == 2 else 1e-3)
+    monkeypatch.setattr(update, "learning_rate", lambda number, _: 1e30 if number == 2 else 1e-3)
     with pytest.raises(ValueError, match="update 3 left"):
         ran(folder=tmp_path, save_every=1)
     assert checkpoint.read(tmp_path / FILE, noun="distillation", arguments=None)[0]["number"] == 2
@@ -539,14 +549,14 @@ def test_weights_past_all_bounds_are_not_saved_over_the_last_checkpoint(tmp_path
 def test_one_weight_that_is_nan_is_not_saved(monkeypatch):
     teacher, student, examples, scheduler, found = made("dit")
 
-    def update(course, now):
+    def spoiled(distillation, now):
         now.number += 1
-        embedding = course.student.get_submodule("transformer_blocks.0.norm1.emb.class_embedder.embedding_table")
+        embedding = distillation.student.get_submodule("transformer_blocks.0.norm1.emb.class_embedder.embedding_table")
         embedding.weight.data[-2] = float("nan")  # of a label that no example has
 
-    monkeypatch.setattr(updating, "update", update)
+    monkeypatch.setattr(update, "update_student", spoiled)
     with pytest.raises(ValueError, match="update 1 left"):
-        list(distil(teacher, student, examples, scheduler, settings=replace(QUICK, steps=1), sites=found))
+        list(distil_steps(teacher, student, examples, scheduler, settings=replace(QUICK, updates=1), sites=found))
 
 
 def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):
@@ -555,7 +565,7 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
         with pytest.raises(OSError, match=r"distil.safetensors cannot be written .*, and is as it was: make room"):
-            ran(settings=replace(QUICK, steps=5), folder=tmp_path)
+            ran(settings=replace(QUICK, updates=5), folder=tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (tmp_path / FILE).read_bytes() == before
@@ -593,9 +603,9 @@ if zero:  # for GPUs alone too
     zero.set_mixed_precision("no")
     zero.select(_from_accelerator_state=True)
 teacher, student, examples, scheduler, found = made(sys.argv[3])
-settings = DistilSettings(steps=3, batch_size=4, accumulation=2, lr=1e-3)
+settings = DistilSettings(updates=3, batch_size=4, accumulation=2, lr=1e-3)
 options = {"sites": found, "settings": settings, "accelerator": accelerator, "folder": sys.argv[1], "save_every": 2}
-*_, last = distil(teacher, student, examples, scheduler, **options)
+*_, last = distil_steps(teacher, student, examples, scheduler, **options)
 numbers = [whole(p.detach()).double().sum().item() for p in student.parameters()]
 print(accelerator.num_processes, sum(map(is_spread, student.parameters())), *map(repr, last.raw.values()), *map(repr, numbers))
 """
@@ -627,7 +637,7 @@ def test_two_processes_make_the_student_of_one(tmp_path, way, kind):
     words = (str(tmp_path), way, kind)
     processes = [script(*words, text=TOGETHER, **env, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
     first, second = (process.communicate(timeout=300)[0].splitlines()[-1].split() for process in processes)
-    settings = DistilSettings(steps=3, batch_size=4, accumulation=2, lr=1e-3)
+    settings = DistilSettings(updates=3, batch_size=4, accumulation=2, lr=1e-3)
     alone, steps = ran(kind, settings, folder=tmp_path / "alone")
     names = [name for name, _ in made(kind)[1].named_parameters()]
     assert first == second
@@ -660,14 +670,14 @@ def test_accelerate_in_one_process_changes_nothing_and_its_trackers_get_the_term
     accelerator.init_trackers("distil")
     teacher, student, examples, scheduler, found = made()
     attributes = set(vars(student))
-    steps = list(distil(teacher, student, examples, scheduler, settings=settings, sites=found, accelerator=accelerator))
+    steps = list(distil_steps(teacher, student, examples, scheduler, settings=settings, sites=found, accelerator=accelerator))
     assert set(vars(student)) == attributes
     assert equal(alone, student.state_dict())
     assert [step.raw for step in steps] == [step.raw for step in told]
     assert [step for step, _ in Tape.lines] == [1, 2, 3]
     assert {"raw/task", "normalized/feature.mid_block", "total", "learning_rate"} <= Tape.lines[0][1]
     with pytest.raises(ValueError, match="mixed_precision is 'bf16' and the settings' 'no'"):
-        distil(teacher, student, examples, scheduler, settings=QUICK, accelerator=accelerator)
+        distil_steps(teacher, student, examples, scheduler, settings=QUICK, accelerator=accelerator)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -697,7 +707,7 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_done():
 
     def refused(match: str, *, by=student, noise_of=scheduler, **options):
         with pytest.raises(ValueError, match=match):
-            distil(teacher, by, examples, noise_of, **{"settings": QUICK, **options})
+            distil_steps(teacher, by, examples, noise_of, **{"settings": QUICK, **options})
 
     refused("share weights", by=teacher)
     refused("weights are bfloat16, in which small updates vanish", by=deepcopy(student).to(torch.bfloat16))
@@ -727,4 +737,4 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_done():
         "a batch of 3 samples cannot be spread evenly over 2", accelerator=deepspeed(), settings=replace(QUICK, batch_size=3)
     )
     with pytest.raises(ValueError, match=r"mid_block of the student gives \(2, 16, 1, 1\) and down_blocks.0 of the teacher"):
-        next(distil(teacher, student, examples, DDPMScheduler(), settings=QUICK, sites={"mid_block": "down_blocks.0"}))
+        next(distil_steps(teacher, student, examples, DDPMScheduler(), settings=QUICK, sites={"mid_block": "down_blocks.0"}))

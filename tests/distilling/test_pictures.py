@@ -19,8 +19,8 @@ from PIL import Image
 
 from commands import folder, labelled
 from secateur import zoo
-from secateur.distilling import encoded, pictures, store
-from secateur.pipeline.examples import from_images
+from secateur.distilling import encoded, pictures
+from secateur.pipeline.examples import concatenate, draw_examples, from_images
 from secateur.zoo import judge
 from tiny_pipes import dit, noise, sdxl
 
@@ -228,7 +228,7 @@ def test_scenes_of_the_zoo_show_what_they_say(name):
 def test_pictures_are_encoded_in_parts_as_at_once(tmp_path):
     pipe, _ = dit()
     pairs = list(pictures.from_folder(labelled(tmp_path, [5, 1, 5, 0, 2]), size=16))
-    found = store.joined(encoded.encoded(pipe, iter(pairs), batch_size=2, limit=4))
+    found = concatenate(encoded.encoded(pipe, iter(pairs), batch_size=2, limit=4))
     whole = from_images(pipe, np.stack([image for image, _ in pairs[:4]]), [5, 1, 5, 0])
     torch.testing.assert_close(found.latents, whole.latents)
     assert torch.equal(found.conditions["class_labels"], whole.conditions["class_labels"])
@@ -239,7 +239,7 @@ def test_pictures_are_encoded_in_parts_as_at_once(tmp_path):
 def test_prompts_alone_give_what_the_teacher_draws():
     pipe, _ = dit()
     call = {"num_inference_steps": 2, "guidance_scale": 1.0}
-    found = store.joined(encoded.drawn(pipe, [4, 7], count=3, seed=10, batch_size=2, **call))
+    found = concatenate(draw_examples(pipe, [4, 7], count=3, seed=10, batch_size=2, **call))
     assert found.conditions["class_labels"].tolist() == [4, 7, 4]
     generators = [torch.Generator().manual_seed(s) for s in (10, 11, 12)]
     drawn = pipe(class_labels=[4, 7, 4], generator=generators, output_type="pt", **call).images
@@ -249,7 +249,7 @@ def test_prompts_alone_give_what_the_teacher_draws():
 
 def test_prompts_without_pictures_have_the_conditions_of_those_with():
     pipe, _ = dit()
-    found = store.joined(encoded.unpictured(pipe, [4, 7, 1], first=1, batch_size=1))
+    found = concatenate(encoded.unpictured(pipe, [4, 7, 1], first=1, batch_size=1))
     assert found.conditions["class_labels"].tolist() == [7, 1]
     assert found.latents.shape == (2, 1, 1)
     assert not found.latents.any()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from secateur.distilling import store
-from secateur.pipeline.examples import Examples
+from secateur.pipeline.examples import Examples, concatenate
 from tiny_pipes import noise
 
 
@@ -127,4 +127,4 @@ def test_joining_that_finds_no_room_says_so_and_leaves_the_parts(tmp_path, monke
 def test_parts_of_other_shapes_are_refused():
     one, other = Examples(noise(1, 2, 4, 2, 2), {}), Examples(noise(1, 2, 4, 4, 4), {})
     with pytest.raises(ValueError, match="give pictures of one size"):
-        store.joined([one, other])
+        concatenate([one, other])

@@ -17,7 +17,7 @@ from secateur.denoiser.blocks import meta_twin
 from secateur.denoiser.families import class_name, dummy_inputs
 from secateur.denoiser.macs import meta_denoiser, tally
 from secateur.knapsack import achieved, knapsack
-from secateur.pruning.layer_costs import Costs, counted, wholes
+from secateur.pruning.layer_costs import LayerCosts, counted, wholes
 from secateur.pruning.layer_scores import LayerScores
 from secateur.pruning.planning import METHODS, check_reachable, groups, kept_share, planned, predicted, with_times
 from secateur.pruning.surgery import candidates, drop_layers, parameters, removals
@@ -169,7 +169,7 @@ def test_stages_can_be_spared(unet):
     scores = scores_of(unet, values=low)
     for method in METHODS:
         bare = planned(scores, keep=0.4, method=method)
-        spared = planned(scores, keep=0.6, method=method, spare_stages=True)
+        spared = planned(scores, keep=0.6, method=method, keep_every_stage=True)
         assert {n for n in scores.layers if n.startswith("mid_block")} <= set(bare.layers)
         for group in groups(scores):
             assert any(scores.layers[i] not in spared.layers for i in group)
@@ -244,8 +244,8 @@ def test_what_no_plan_can_be_made_of_is_refused_in_a_sentence(scores):
     assert "removes no layer" in message(planned, scores, keep=1.0)
     assert "stays whatever is removed" in message(planned, scores, keep=0.01)
     assert "stays whatever is removed" in message(planned, scores, keep=0.01, method="greedy")
-    assert "0.4737 stays whatever is removed" in message(planned, scores, keep=0.15, spare_stages=True)
+    assert "0.4737 stays whatever is removed" in message(planned, scores, keep=0.15, keep_every_stage=True)
     half = scores.losses.copy()
     half[0] = np.nan
     assert "let the scoring finish" in message(planned, replace(scores, losses=half), keep=0.5)
-    assert "give whole numbers" in message(Costs, (1, -1), (), 0)
+    assert "give whole numbers" in message(LayerCosts, (1, -1), (), 0)

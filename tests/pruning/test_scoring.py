@@ -21,7 +21,7 @@ from secateur.denoiser.families import dummy_inputs, family
 from secateur.denoiser.patch import intercept
 from secateur.pipeline.examples import Examples, answer
 from secateur.pruning.bypass import bypassed
-from secateur.pruning.criteria import CRITERIA, draw, freed_names
+from secateur.pruning.criteria import CRITERIA, draw_tuples, freed_names
 from secateur.pruning.layer_scores import LayerScores, stability
 from secateur.pruning.plan import Plan
 from secateur.pruning.planning import planned
@@ -70,7 +70,7 @@ def same_embeddings(dit):
 def test_law_6_a_bypassed_teacher_is_the_student_bit_for_bit_and_then_itself(name):
     teacher = same_embeddings(tiny(name)) if name == "dit" else tiny(name)
     examples, layers = examples_of(teacher), list(candidates(teacher))
-    asked = next(draw(examples, ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
+    asked = next(draw_tuples(examples, ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
     dense = answer(teacher, asked)
     for seed, share in enumerate((0.3,) if family(teacher).depths else (0.3, 1.0)):
         chosen = [n for n in layers if random.Random(f"{n}{seed}").random() < share] or layers[:1]
@@ -86,7 +86,7 @@ def test_law_6_a_bypassed_teacher_is_the_student_bit_for_bit_and_then_itself(nam
 def test_output_loss_is_what_the_student_of_each_layer_says_otherwise():
     teacher = unet()
     examples, scores = examples_of(teacher), scores_of(teacher, batch_size=3)
-    asked = next(draw(examples, ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
+    asked = next(draw_tuples(examples, ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
     assert dict(zip(scores.layers, scores.removals, strict=True)) == candidates(teacher)
     assert {*scores.removals} == {"identity", "drop_skip", "keep_shortcut"}
     for layer, how, losses in list(zip(scores.layers, scores.removals, scores.losses, strict=True))[::2]:
@@ -103,7 +103,7 @@ def test_the_joint_loss_of_many_layers_is_what_their_student_says_otherwise():
     plans = [plan_without(teacher, part) for part in (layers[:1], layers[::2], layers)]
     found = list(joint_loss(teacher, examples, ddim(), plans, samples=K))
     np.testing.assert_array_equal(found[0], scores_of(teacher).losses[0])
-    asked = next(draw(examples, ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
+    asked = next(draw_tuples(examples, ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
     for plan, losses in zip(plans, found, strict=True):
         said = answer(drop_layers(teacher, plan), asked)
         np.testing.assert_allclose(losses, (said - answer(teacher, asked)).square().mean(dim=(1, 2, 3)), rtol=1e-3)
@@ -132,10 +132,10 @@ def test_law_8_a_layer_that_does_nothing_goes_first():
 
 
 def test_timesteps_are_stratified_and_examples_taken_in_turn():
-    tuples = draw(examples_of(unet()), ddim(), samples=K, seed=3, batch_size=3)
+    tuples = draw_tuples(examples_of(unet()), ddim(), samples=K, seed=3, batch_size=3)
     assert [int(t) * K // 1000 for t in tuples.timesteps] == list(range(K))
     assert sorted(torch.bincount(tuples.places).tolist()) == [2, 3, 3]
-    other = draw(examples_of(unet()), ddim(), samples=K, seed=4, batch_size=3)
+    other = draw_tuples(examples_of(unet()), ddim(), samples=K, seed=4, batch_size=3)
     assert not torch.equal(other.timesteps, tuples.timesteps)
     assert not torch.equal(other.noise(0), tuples.noise(0))
     assert not torch.equal(tuples.noise(1), tuples.noise(0))
@@ -144,7 +144,7 @@ def test_timesteps_are_stratified_and_examples_taken_in_turn():
 def test_task_loss_is_by_how_much_training_loss_grows():
     teacher = unet()
     scores = last(scored(teacher, examples_of(teacher), ddim(), criterion="task", samples=K))
-    asked = next(draw(examples_of(teacher), ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
+    asked = next(draw_tuples(examples_of(teacher), ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
 
     def loss(net) -> Tensor:
         return (answer(net, asked) - asked.target).square().mean(dim=(1, 2, 3))
@@ -156,7 +156,7 @@ def test_task_loss_is_by_how_much_training_loss_grows():
 def test_taylor_is_the_slope_of_the_task_loss_towards_no_weights():
     teacher = unet().double()
     examples = examples_of(teacher)
-    tuples = draw(examples, ddim(), samples=2, seed=0, batch_size=2)
+    tuples = draw_tuples(examples, ddim(), samples=2, seed=0, batch_size=2)
     plans = [Plan((layer,), (how,), type(teacher).__name__) for layer, how in candidates(teacher).items()]
     asked = next(tuples.questions(teacher))
 
@@ -189,7 +189,7 @@ def test_magnitude_is_the_sum_over_the_weights_that_go():
 def test_cosine_is_of_what_a_layer_gives_and_what_is_left_of_it():
     teacher = unet()
     scores = last(scored(teacher, examples_of(teacher), ddim(), criterion="cosine", samples=K, batch_size=3))
-    tuples, seen = draw(examples_of(teacher), ddim(), samples=K, seed=0, batch_size=K), {}
+    tuples, seen = draw_tuples(examples_of(teacher), ddim(), samples=K, seed=0, batch_size=K), {}
     names = ["down_blocks.0.resnets.0", "up_blocks.1.resnets.1", "down_blocks.0.attentions.0"]
     for name in names:
         module: Any = teacher.get_submodule(name)
@@ -204,7 +204,7 @@ def test_cosine_is_of_what_a_layer_gives_and_what_is_left_of_it():
 
 def test_the_change_of_any_score_of_images():
     teacher = unet()
-    asked = next(draw(examples_of(teacher), ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
+    asked = next(draw_tuples(examples_of(teacher), ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
     score = lambda: answer(teacher, asked).abs().mean(dim=(1, 2, 3)).numpy()  # noqa: E731
     scores = last(score_change(teacher, score, name="size", samples=K, layers=["mid_block.resnets.0"]))
     student = drop_layers(teacher, plan_without(teacher, scores.layers))

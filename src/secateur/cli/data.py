@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.cli.terminal import console, progress
-from secateur.distilling.sources import HUB, SCENES, TARS, Data, call_of, made_of, parts, text_of
+from secateur.distilling.sources import HUB, SCENES, TARS, Data, call_of, made_of, make_examples, text_of
 from secateur.pipeline.prompts import check_tokens, read_prompts
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def examples_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator
 
     ValueError: they are others, and a distillation in the same folder goes on from a checkpoint that learnt from them.
     """
-    some = partial(parts, asked, pipe, batch_size=batch_size)
+    some = partial(make_examples, asked, pipe, batch_size=batch_size)
     return made_once(path, some, made=made_of(asked, pipe), limit=asked.limit, accelerator=accelerator,
                      before=partial(check_pictures, asked))  # fmt: skip
 
@@ -34,7 +34,7 @@ def unpictured_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerat
         return None
     prompts = read_prompts(Path(asked.unpictured))
     call = call_of(asked, pipe)
-    made = {"teacher": fingerprint.of_pipe(pipe), "--swap-prompts": text_of(asked.unpictured), "call": call}
+    made = {"teacher": fingerprint.of_pipe(pipe), "--unpictured-prompts": text_of(asked.unpictured), "call": call}
 
     def some(first: int) -> Iterator[Examples]:
         return encoded.unpictured(pipe, prompts, first=first, batch_size=batch_size, **call)

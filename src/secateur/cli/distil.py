@@ -32,8 +32,8 @@ from secateur.cli.terminal import (
 from secateur.distilling.sources import HUB, SCENES, TARS, Data, call_of, called_by, check_data
 
 if TYPE_CHECKING:
-    from secateur.distilling.distil import DistilStep
     from secateur.distilling.settings import DistilSettings
+    from secateur.distilling.training import DistilStep
     from secateur.pruning.plan import Plan
 
 app = typer.Typer()
@@ -49,7 +49,7 @@ def distil(
         str | None, DATA(help=f"a folder with metadata.jsonl, {HUB}OWNER/NAME, {TARS}FILES, or {SCENES} (the zoo's)")
     ] = None,
     prompts: Annotated[Path | None, DATA(help="without pictures: prompts by which the teacher draws, one a line")] = None,
-    swap_prompts: Annotated[
+    unpictured_prompts: Annotated[
         Path | None, DATA(help="prompts without pictures that --swap-rate hands round too, one a line")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the pipe; default: STUDENT-distilled")] = None,
@@ -67,7 +67,7 @@ def distil(
     accumulation: Annotated[int, LEARNING(min=1, help="batches for one update")] = 1,
     lr: Annotated[float, LEARNING(help="highest learning rate")] = 5e-5,
     warmup: Annotated[int, LEARNING(min=0, help="updates until it is reached")] = 0,
-    schedule: Annotated[str, LEARNING(help="of the learning rate: constant or cosine")] = "constant",
+    lr_schedule: Annotated[str, LEARNING(help="of the learning rate: constant or cosine")] = "constant",
     weight_decay: Annotated[float, LEARNING(help="of AdamW")] = 0.01,
     clip: Annotated[float, LEARNING(help="longest gradient; 0: any")] = 1.0,
     normalize: Annotated[str, TERMS(help="of features: mean_square, norm, running or none")] = "mean_square",
@@ -77,8 +77,8 @@ def distil(
     sites: Annotated[
         str | None, TERMS(help="where features are compared: STUDENT[=TEACHER],…; default: every stage or block")
     ] = None,
-    only_called: Annotated[
-        bool, DATA("--only-called", help="noise of the timesteps of the pipe's own --steps alone: for few-step models")
+    at_called_timesteps: Annotated[
+        bool, DATA("--at-called-timesteps", help="noise of the timesteps of the pipe's own --steps alone: for few-step models")
     ] = False,
     null_rate: Annotated[float, DATA(help="how often a sample has no prompt, for guidance")] = 0.1,
     swap_rate: Annotated[float, DATA(help="how often the noisiest samples get another's prompt")] = 0.0,
@@ -96,8 +96,8 @@ def distil(
 ) -> None:
     """Teach a student what its teacher says. Stopped, it goes on from its last checkpoint by the same command.
 
-    --steps, --guidance-scale: how the teacher draws by --prompts; --steps is --only-called's too. --dtype: of the teacher; the
-    student learns in float32.
+    --steps, --guidance-scale: how the teacher draws by --prompts; --steps also names the
+    timesteps of --at-called-timesteps. --dtype: of the teacher; the student learns in float32.
     """
     from secateur.distilling.features import named_sites
     from secateur.distilling.settings import DistilSettings
@@ -106,14 +106,15 @@ def distil(
     if named and not feature:
         raise ValueError("sites are where features are compared, and --feature is 0: leave one of the two out")
     settings = DistilSettings(
-        steps=updates, batch_size=batch_size, accumulation=accumulation, lr=lr, warmup=warmup, schedule=schedule,
+        updates=updates, batch_size=batch_size, accumulation=accumulation, lr=lr, warmup=warmup, lr_schedule=lr_schedule,
         weight_decay=weight_decay, clip=clip or None, task=task, output=output, feature=feature, normalize=normalize,
         timesteps="stratified", null_rate=null_rate, swap_rate=swap_rate, ema=ema or None, mixed_precision=mixed_precision,
         checkpointing=checkpointing, seed=seed)  # fmt: skip
     asked = Data(teacher, data, None if prompts is None else str(prompts), limit, size, caption, steps, guidance_scale, seed,
-                 subset, split, None if swap_prompts is None else str(swap_prompts), only_called)  # fmt: skip
-    if swap_prompts and not swap_rate:
-        raise ValueError("--swap-prompts are for noisy samples, and --swap-rate is 0: give both, such as --swap-rate 0.5")
+                 subset, split, None if unpictured_prompts is None else str(unpictured_prompts),
+                 at_called_timesteps)  # fmt: skip
+    if unpictured_prompts and not swap_rate:
+        raise ValueError("--unpictured-prompts are for noisy samples, and --swap-rate is 0: give both, such as --swap-rate 0.5")
     out = out or beside(student, "distilled")
     checkpoints = checkpoints or beside(out, "checkpoints")
     check_folders(student, teacher, out, checkpoints)
@@ -132,7 +133,7 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
     """The last step of teaching the student in a folder, whose pipeline is then saved. named: sites that were asked for."""
     from secateur.distilling import encoded, features
     from secateur.distilling.checkpoints import whole
-    from secateur.distilling.distil import copy, distil
+    from secateur.distilling.training import copy_weights, distil_steps
     from secateur.pipeline import pipes
     from secateur.pipeline.pipes import component
 
@@ -151,14 +152,14 @@ def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | No
     null = encoded.null(teacher, labels=labels, **call_of(asked, teacher)) if settings.null_rate else None
     settings = replace(settings, called=called_by(asked, teacher, labels=labels))
     others = unpictured_of(checkpoints / UNPICTURED, asked, teacher, settings.batch_size, accelerator)
-    steps = distil(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null, others=others,
+    steps = distil_steps(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null, others=others,
                    folder=checkpoints, save_every=save_every, accelerator=accelerator)  # fmt: skip
-    last = watched(steps, settings.steps, checkpoints)
+    last = watched(steps, settings.updates, checkpoints)
     weights = {name: whole(p.detach()) for name, p in pupil.named_parameters()}
     if accelerator is None or accelerator.is_main_process:
         # What processes have shared out between them cannot be saved as it is.
         fresh = pipe if accelerator is None else pipes.load(str(student))
-        copy(weights, component(fresh))
+        copy_weights(weights, component(fresh))
         pipes.save(fresh, out, beside={} if plan is None else {PLAN: plan})
     return last
 

@@ -49,11 +49,16 @@ def prune(
     cost: Annotated[str, typer.Option(help="what keep is a fraction of: parameters, macs, macs_attention, ms")] = "parameters",
     criterion: Annotated[str, typer.Option(help=f"of layers: {CRITERIA}")] = "output",
     weighting: Annotated[str | None, typer.Option(help="of samples by their timesteps: min_snr; default: all alike")] = None,
-    only_called: Annotated[
-        bool, typer.Option("--only-called", help="score at the timesteps of the pipe's own --steps alone: for few-step models")
+    at_called_timesteps: Annotated[
+        bool,
+        typer.Option(
+            "--at-called-timesteps", help="score at the timesteps of the pipe's own --steps alone: for few-step models"
+        ),
     ] = False,
     method: Annotated[str, typer.Option(help="exact, greedy or greedy_ratio")] = "exact",
-    spare_stages: Annotated[bool, typer.Option("--spare-stages", help="leave a layer in each stage of a U-Net")] = False,
+    keep_every_stage: Annotated[
+        bool, typer.Option("--keep-every-stage", help="leave a layer in each stage of a U-Net")
+    ] = False,
     prompts: Prompts = None,
     images: Annotated[int, typer.Option(min=1, help="images that the pipe draws to be scored on")] = 16,
     samples: Annotated[int, typer.Option(min=1, help="noisy samples of them, the same for every layer")] = 64,
@@ -75,17 +80,25 @@ def prune(
     from secateur.pipeline.pipes import component
     from secateur.schedule import baselines
 
-    check_asked(keep=keep, plan=plan, preset=preset, scores=scores, weighting=weighting, only_called=only_called, out=out)
+    check_asked(
+        keep=keep,
+        plan=plan,
+        preset=preset,
+        scores=scores,
+        weighting=weighting,
+        at_called_timesteps=at_called_timesteps,
+        out=out,
+    )
     pipes.locate(pipe)
     if keep is not None:
         baselines.check_keep(keep)
         if keep == 1:
             raise ValueError("--keep 1 would remove no layer: ask for less")
         check_choices(criterion=criterion, method=method, cost=cost, weighting=weighting)
-        check_noisy(criterion, weighting=weighting, only_called=only_called)
+        check_noisy(criterion, weighting=weighting, at_called_timesteps=at_called_timesteps)
     chosen, found = fixed_plan(plan, preset), None
     if scores is not None:
-        chosen, found = plan_from(scores, keep=keep or 0.0, cost=cost, method=method, spare_stages=spare_stages)
+        chosen, found = plan_from(scores, keep=keep or 0.0, cost=cost, method=method, keep_every_stage=keep_every_stage)
     conditions = () if chosen else calibration_conditions(pipe, prompts, images)
     accelerator = accelerator_for("no", None, out.parent, device=device, project="secateur-prune")
     score.check_shared(criterion, accelerator)
@@ -98,9 +111,10 @@ def prune(
     if chosen is None:
         call = {"num_inference_steps": steps, "guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
         asked = score.Scoring(
-            keep=keep or 0.0, cost=cost, criterion=criterion, weighting=weighting, method=method, spare_stages=spare_stages,
-            conditions=conditions, samples=samples, seed=seed, batch_size=batch_size, call=call, path=partial,
-            only_called=only_called, accelerator=accelerator)  # fmt: skip
+            keep=keep or 0.0, cost=cost, criterion=criterion, weighting=weighting, method=method,
+            keep_every_stage=keep_every_stage, conditions=conditions, samples=samples, seed=seed, batch_size=batch_size,
+            call=call, path=partial,
+            at_called_timesteps=at_called_timesteps, accelerator=accelerator)  # fmt: skip
         chosen, found = score.scored_plan(loaded, asked)
     if accelerator is not None and not accelerator.is_main_process:
         return
@@ -116,7 +130,7 @@ def check_asked(
     preset: str | None,
     scores: Path | None,
     weighting: str | None,
-    only_called: bool,
+    at_called_timesteps: bool,
     out: Path,
 ) -> None:
     """Nothing; ValueError, OSError for options that do not go together, or a folder that cannot be written."""
@@ -124,8 +138,8 @@ def check_asked(
         raise ValueError("give one of --keep, --plan and --preset: what to keep, or which layers go")
     if scores is not None and keep is None:
         raise ValueError("found --scores without --keep: say how much to keep, or leave the scores out")
-    if (weighting or only_called) and (keep is None or scores is not None):
-        option = "--weighting" if weighting else "--only-called"
+    if (weighting or at_called_timesteps) and (keep is None or scores is not None):
+        option = "--weighting" if weighting else "--at-called-timesteps"
         raise ValueError(f"found {option} where no layer is scored: give it with --keep alone, or leave it out")
     if out.exists():
         raise FileExistsError(f"{out} exists already: give another folder by --out, or remove it first")
@@ -146,12 +160,12 @@ def check_choices(**chosen: str | None) -> None:
             raise ValueError(f"there is no {name} {word!r}: choose {', '.join(words[name])}")
 
 
-def check_noisy(criterion: str, *, weighting: str | None, only_called: bool) -> None:
+def check_noisy(criterion: str, *, weighting: str | None, at_called_timesteps: bool) -> None:
     """Nothing; ValueError for options about noisy samples where the criterion looks at none."""
     from secateur.measuring.learned_scores import SCORES
 
-    if (weighting or only_called) and criterion in ("magnitude", *SCORES):
-        option = "--weighting" if weighting else "--only-called"
+    if (weighting or at_called_timesteps) and criterion in ("magnitude", *SCORES):
+        option = "--weighting" if weighting else "--at-called-timesteps"
         raise ValueError(f"{criterion} looks at no noisy samples: leave {option} out")
 
 

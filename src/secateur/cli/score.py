@@ -34,14 +34,14 @@ class Scoring:
     criterion: str
     weighting: str | None
     method: str
-    spare_stages: bool
+    keep_every_stage: bool
     conditions: tuple[Any, ...]
     samples: int
     seed: int
     batch_size: int
     call: dict[str, Any]
     path: Path
-    only_called: bool = False
+    at_called_timesteps: bool = False
     accelerator: Any = None
 
 
@@ -63,7 +63,7 @@ def scored_plan(loaded: Any, asked: Scoring) -> tuple[Plan, LayerScores]:
     from secateur.pruning import planning
 
     costs = costs_of(loaded, component(loaded), asked)
-    how = {"keep": asked.keep, "cost": asked.cost, "spare_stages": asked.spare_stages}
+    how = {"keep": asked.keep, "cost": asked.cost, "keep_every_stage": asked.keep_every_stage}
     planning.check_reachable(costs, **how)
     scores = replace(scored(loaded, component(loaded), asked), costs=costs.costs)
     return planning.planned(scores, method=asked.method, **how), scores
@@ -96,22 +96,22 @@ def scored(loaded: Any, denoiser: Any, asked: Scoring) -> LayerScores:
 def by_answers(loaded: Any, denoiser: Any, asked: Scoring) -> Iterator[ScoreStep]:
     """Layers scored by the denoiser's answers on noisy samples of what the pipe draws."""
     from secateur.denoiser import fingerprint
-    from secateur.distilling import encoded, store
+    from secateur.pipeline import examples
     from secateur.pipeline import trajectory as trajectories
     from secateur.pruning import scoring
 
-    called = trajectories.called(loaded, asked.conditions[0], **asked.call) if asked.only_called else None
+    called = trajectories.called(loaded, asked.conditions[0], **asked.call) if asked.at_called_timesteps else None
     count, parts = len(asked.conditions), []
     weighting = scoring.WEIGHTINGS[asked.weighting](loaded.scheduler) if asked.weighting else None
     with progress() as bar:
         drawing = bar.add_task("drawing what to score on", total=count)
-        for part in encoded.drawn(loaded, asked.conditions, count=count, seed=asked.seed,
+        for part in examples.draw_examples(loaded, asked.conditions, count=count, seed=asked.seed,
                                   batch_size=asked.batch_size, **asked.call):  # fmt: skip
             parts.append(part)
             bar.update(drawing, completed=min(count, len(parts) * asked.batch_size))
     # Images differ in their last bits by how many are drawn at a time, which may be changed to go on.
     source = fingerprint.of_values((fingerprint.of_pipe(loaded), asked.conditions, asked.seed, asked.call))
-    return scoring.scored(denoiser, store.joined(parts), loaded.scheduler, criterion=asked.criterion,
+    return scoring.scored(denoiser, examples.concatenate(parts), loaded.scheduler, criterion=asked.criterion,
                         samples=asked.samples, seed=asked.seed, batch_size=asked.batch_size, called=called, weighting=weighting,
                         path=asked.path, source=source, accelerator=asked.accelerator)  # fmt: skip
 

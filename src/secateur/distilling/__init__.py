@@ -11,5 +11,6 @@ terms      the terms of the loss
 update     one update
 checkpoints  what a training resumes from
 deepspeed  what DeepSpeed needs besides
-distil     `distil(teacher, student, ...)`: an update a step, resumable
+processes  what stands for accelerate in one process
+training   `distil_steps(teacher, student, ...)`: an update a step, resumable
 """

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from secateur import checkpoint
 from secateur.distilling import deepspeed
-from secateur.distilling.samples import Course, lesson
-from secateur.distilling.update import AFRESH, Training, precision
+from secateur.distilling.samples import Distillation, draw_batch
+from secateur.distilling.update import AFRESH, Training, autocast
 from secateur.pipeline.examples import answer
 
 if TYPE_CHECKING:
@@ -24,37 +24,37 @@ FILE, NOUN = "distil.safetensors", "distillation"
 STATED = ("number", "scales", "raw", "normalized", "total")
 
 
-def save(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
+def save_checkpoint(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
     """Write a training into its folder, see `progress.write`; every process calls this, and the main one writes."""
-    found = tensors(now, student)
+    found = gather_tensors(now, student)
     if now.accelerator.is_main_process:
         stated = {name: getattr(now, name) for name in STATED} | {"scaler": scaler_state(now)}
         checkpoint.write(found, folder / FILE, stated=stated, arguments=arguments)
 
 
 @torch.no_grad()
-def check(now: Training, course: Course) -> None:
+def check_student(now: Training, distillation: Distillation) -> None:
     """Nothing; ValueError, in all processes, where the last update left weights that are, or answer its samples with, NaN.
 
     An update too long leaves weights that are finite and say nothing; that shows when they are asked.
     """
-    s, device = course.settings, now.accelerator.device
+    s, device = distillation.settings, now.accelerator.device
     last = range(now.number * s.samples - s.batch_size, now.number * s.samples)
-    asked = lesson(course, last[now.accelerator.process_index :: now.accelerator.num_processes]).question
-    with precision(course):
+    asked = draw_batch(distillation, last[now.accelerator.process_index :: now.accelerator.num_processes]).question
+    with autocast(distillation):
         said = answer(now.model, asked.to(device, torch.float32))
     reshard(now.model)
-    sound = torch.stack([x.isfinite().all() for x in (said, *map(local, course.student.parameters()))]).all()
+    sound = torch.stack([x.isfinite().all() for x in (said, *map(local, distillation.student.parameters()))]).all()
     if now.accelerator.reduce(sound.float(), "mean").item() < 1:
         raise ValueError(f"update {now.number} left a student that answers NaN or infinity, which is not saved: {AFRESH}")
 
 
-def load(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
+def load_checkpoint(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
     """Put the training saved in a folder, if any, into this one. ValueError: damaged, or made by other arguments."""
     if not (folder / FILE).exists():
         return
     stated, found = checkpoint.read(folder / FILE, noun=NOUN, arguments=arguments)
-    put(now, student, found)
+    put_tensors(now, student, found)
     for name in STATED:
         setattr(now, name, stated[name])
     if stated["scaler"] and now.accelerator.scaler is not None:
@@ -67,17 +67,21 @@ def scaler_state(now: Training) -> dict[str, Any]:
     return scaler.state_dict() if scaler is not None else {}
 
 
-def tensors(now: Training, student: nn.Module) -> dict[str, Tensor]:
+def gather_tensors(now: Training, student: nn.Module) -> dict[str, Tensor]:
     """Every tensor of a training by name, whole also where processes hold parts of it."""
     names = [name for name, _ in student.named_parameters()]
-    state = deepspeed.state(now.optimizer, student) if deepspeed.used(now.accelerator) else now.optimizer.state_dict()["state"]
+    state = (
+        deepspeed.gather_state(now.optimizer, student)
+        if deepspeed.used(now.accelerator)
+        else now.optimizer.state_dict()["state"]
+    )
     kept = {f"optimizer.{part}.{names[i]}": x for i, parts in state.items() for part, x in parts.items()}
     weights = {f"student.{name}": p for name, p in student.named_parameters()}
     return {name: whole(x) for name, x in (weights | kept | {f"averaged.{n}": x for n, x in now.averaged.items()}).items()}
 
 
-def put(now: Training, student: nn.Module, found: Mapping[str, Tensor]) -> None:
-    """Put tensors where `tensors` took them from."""
+def put_tensors(now: Training, student: nn.Module, found: Mapping[str, Tensor]) -> None:
+    """Put tensors where `gather_tensors` took them from."""
     parameters, state = dict(student.named_parameters()), defaultdict(dict)
     places = {name: i for i, name in enumerate(parameters)}
     with torch.no_grad():
@@ -85,12 +89,12 @@ def put(now: Training, student: nn.Module, found: Mapping[str, Tensor]) -> None:
             kind, name = key.split(".", 1)
             if kind == "optimizer":
                 part, name = name.split(".", 1)
-                state[places[name]][part] = like(x, parameters[name])
+                state[places[name]][part] = spread_like(x, parameters[name])
             else:
                 target = parameters[name] if kind == "student" else now.averaged[name]
-                target.copy_(like(x, target))
+                target.copy_(spread_like(x, target))
     if deepspeed.used(now.accelerator):
-        return deepspeed.put(now.optimizer, student, state)
+        return deepspeed.put_state(now.optimizer, student, state)
     groups = now.optimizer.state_dict()["param_groups"]
     now.optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
 
@@ -121,7 +125,7 @@ def is_spread(x: Any) -> TypeGuard[DTensor]:
     return isinstance(x, DTensor)
 
 
-def like(x: Tensor, target: Tensor) -> Tensor:
+def spread_like(x: Tensor, target: Tensor) -> Tensor:
     """A whole tensor spread over processes as the target is; a count of steps stays as it is."""
     if is_spread(target) and x.ndim:
         from torch.distributed.tensor import distribute_tensor

@@ -23,7 +23,7 @@ def used(accelerator: Any) -> bool:
     return getattr(accelerator, "distributed_type", None) == "DEEPSPEED"
 
 
-def check(accelerator: Any, mixed_precision: str) -> None:
+def check_config(accelerator: Any, mixed_precision: str) -> None:
     """Nothing; ValueError for a configuration of DeepSpeed, or a precision of ours, that does not work here."""
     stage = accelerator.state.deepspeed_plugin.zero_stage
     if stage not in STAGES:
@@ -39,7 +39,7 @@ def check(accelerator: Any, mixed_precision: str) -> None:
         raise ValueError("DeepSpeed scales gradients of fp16 in a way that no checkpoint here holds: give bf16")
 
 
-def tell(accelerator: Any, settings: DistilSettings) -> None:
+def configure(accelerator: Any, settings: DistilSettings) -> None:
     """Put what the engine must know of the settings into its configuration, before anything is prepared."""
     dtype = PRECISIONS[settings.mixed_precision]
     accelerator.state.deepspeed_plugin.deepspeed_config |= {
@@ -50,7 +50,7 @@ def tell(accelerator: Any, settings: DistilSettings) -> None:
     }
 
 
-def state(optimizer: Any, student: nn.Module) -> dict[int, dict[str, Tensor]]:
+def gather_state(optimizer: Any, student: nn.Module) -> dict[int, dict[str, Tensor]]:
     """AdamW's state by the number of the parameter, whole, as `torch.optim.AdamW.state_dict` has it; empty before a step."""
     from deepspeed.utils import safe_get_full_optimizer_state as whole  # pyright: ignore[reportMissingImports]
 
@@ -60,7 +60,7 @@ def state(optimizer: Any, student: nn.Module) -> dict[int, dict[str, Tensor]]:
     return {i: {"step": step.clone()} | {m: whole(p, m) for m in MOMENTS} for i, p in enumerate(student.parameters())}
 
 
-def put(optimizer: Any, student: nn.Module, found: Mapping[int, Mapping[str, Tensor]]) -> None:
+def put_state(optimizer: Any, student: nn.Module, found: Mapping[int, Mapping[str, Tensor]]) -> None:
     """Put the student's weights, as they are, and AdamW's state by the number of the parameter into the engine's optimizer."""
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state  # pyright: ignore[reportMissingImports]
 
@@ -76,7 +76,7 @@ def put(optimizer: Any, student: nn.Module, found: Mapping[int, Mapping[str, Ten
             safe_set_full_optimizer_state(p, found[i][moment].to(p.device), moment)
 
 
-def forget(engine: Any, student: nn.Module) -> None:
+def release(engine: Any, student: nn.Module) -> None:
     """Take what the engine left on the student away; each parameter gets memory of its own again."""
     engine.destroy()
     for p in student.parameters():

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from secateur.distilling.pictures import Condition, Pair
-from secateur.pipeline import trajectory as trajectories
 from secateur.pipeline.asked import asked_for
-from secateur.pipeline.examples import Examples, from_images, from_prompts, from_trajectory
+from secateur.pipeline.examples import Examples, from_images, from_prompts
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -30,7 +29,7 @@ def encoded(
     batch_size: int = 8,
     **call: Any,
 ) -> Iterator[Examples]:
-    """Examples of pictures from number `first` to `limit`, `batch_size` at a time, for `store.making` or `store.joined`.
+    """Examples of pictures from number `first` to `limit`, `batch_size` at a time, for `store.making` or `concatenate`.
 
     ValueError where there is no picture at all.
     """
@@ -41,28 +40,6 @@ def encoded(
         yield from_images(pipe, np.stack(images), told, batch_size=batch_size, **call)
     if not number:
         raise ValueError("there is no picture in the data: give one or more")
-
-
-def drawn(
-    pipe: DiffusionPipeline,
-    prompts: Sequence[Condition],
-    *,
-    count: int,
-    first: int = 0,
-    seed: int = 0,
-    batch_size: int = 8,
-    **call: Any,
-) -> Iterator[Examples]:
-    """Examples without images: what the pipe itself draws by the prompts, in turn, `batch_size` at a time.
-
-    first, count: numbers of the first one and after the last. call: of the pipe, such as num_inference_steps.
-    """
-    for start in range(first, count, batch_size):
-        numbers = range(start, min(start + batch_size, count))
-        asked = [prompts[n % len(prompts)] for n in numbers]
-        seeds = [seed + n for n in numbers]
-        trajectory = trajectories.record(pipe, asked, seeds=seeds, batch_size=batch_size, **call)
-        yield from_trajectory(pipe, trajectory)
 
 
 def unpictured(

@@ -112,7 +112,7 @@ def hidden(out: Any, place: int) -> Tensor:
 def check_inputs(teacher: nn.Module, student: nn.Module) -> None:
     """Nothing; ValueError where teacher and student read different inputs, such as texts of another width."""
     with torch.device("meta"):
-        theirs, mine = (shapes(dummy_inputs(net, size=SIZE, tokens=TOKENS)) for net in (teacher, student))
+        theirs, mine = (input_shapes(dummy_inputs(net, size=SIZE, tokens=TOKENS)) for net in (teacher, student))
     if wrong := [name for name in theirs | mine if theirs.get(name) != mine.get(name)]:
         name = wrong[0]
         raise ValueError(
@@ -121,12 +121,12 @@ def check_inputs(teacher: nn.Module, student: nn.Module) -> None:
         )
 
 
-def shapes(inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def input_shapes(inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shapes of nested tensors by dotted names."""
     found = {}
     for name, x in inputs.items():
         if isinstance(x, Mapping):
-            found |= {f"{name}.{inner}": shape for inner, shape in shapes(x).items()}
+            found |= {f"{name}.{inner}": shape for inner, shape in input_shapes(x).items()}
         elif isinstance(x, Tensor):
             found[name] = tuple(x.shape)
     return found

@@ -9,15 +9,15 @@ import torch
 from secateur.distilling.terms import check_normalize
 
 PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by accelerate's names
-SCHEDULES, TIMESTEPS = ("constant", "cosine"), ("uniform", "stratified")
+LR_SCHEDULES, TIMESTEPS = ("constant", "cosine"), ("uniform", "stratified")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistilSettings:
     """How to distil; the paper leaves most of it open, so that the defaults are ours unless a source is named.
 
-    steps: updates. batch_size: samples at once, over all processes; accumulation: batches for one update.
-    lr: highest learning rate, after `warmup` updates of linear growth; schedule: "constant" (BK-SDM) or "cosine" to 0.
+    updates: of the student. batch_size: samples at once, over all processes; accumulation: batches for one update.
+    lr: highest learning rate, after `warmup` updates of linear growth; lr_schedule: "constant" (BK-SDM) or "cosine" to 0.
     weight_decay: AdamW's. clip: longest gradient, or None. ema: decay of the averaged weights, or None.
     task, output, feature: weights λ of the terms; a term of weight 0 is not computed. normalize: see `distil_loss.scales`.
     timesteps: "uniform", or "stratified" so that those of an update spread evenly. called: those of a pipe of few steps, the
@@ -28,12 +28,12 @@ class DistilSettings:
     seed: of the order of samples, timesteps, noise and conditions.
     """
 
-    steps: int = 1000
+    updates: int = 1000
     batch_size: int = 8
     accumulation: int = 1
     lr: float = 5e-5
     warmup: int = 0
-    schedule: str = "constant"
+    lr_schedule: str = "constant"
     weight_decay: float = 0.01
     clip: float | None = 1.0
     ema: float | None = 0.999
@@ -51,11 +51,11 @@ class DistilSettings:
 
     def __post_init__(self):
         check_normalize(self.normalize)
-        choices = {"schedule": SCHEDULES, "timesteps": TIMESTEPS, "mixed_precision": tuple(PRECISIONS)}
+        choices = {"lr_schedule": LR_SCHEDULES, "timesteps": TIMESTEPS, "mixed_precision": tuple(PRECISIONS)}
         for name, names in choices.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"found {name}={getattr(self, name)!r}: choose {' or '.join(map(repr, names))}")
-        least: dict[str, int] = dict.fromkeys(("steps", "batch_size", "accumulation"), 1)
+        least: dict[str, int] = dict.fromkeys(("updates", "batch_size", "accumulation"), 1)
         least |= dict.fromkeys(("lr", "warmup", "weight_decay", "task", "output", "feature", "seed"), 0)
         if wrong := [name for name, limit in least.items() if not getattr(self, name) >= limit]:
             raise ValueError(f"found {wrong[0]}={getattr(self, wrong[0])}, wanted {least[wrong[0]]} or more: change it")

@@ -21,7 +21,7 @@ class Data:
     """What examples are made of: the teacher with pictures from a source, or with prompts alone by which it draws.
 
     subset, split: of a dataset. Beside the examples, unpictured: file of prompts that are heard at noisy samples alone;
-    only_called: whether noise is of the timesteps of so many `steps` alone.
+    at_called_timesteps: whether noise is of the timesteps of so many `steps` alone.
     """
 
     teacher: str
@@ -36,7 +36,7 @@ class Data:
     subset: str | None = None
     split: str | None = None
     unpictured: str | None = None
-    only_called: bool = False
+    at_called_timesteps: bool = False
 
 
 def check_data(asked: Data) -> None:
@@ -96,7 +96,7 @@ def called_by(asked: Data, pipe: Any, *, labels: bool) -> tuple[float, ...] | No
     """The timesteps of the pipe's calls, where they are all that is taught; else None. labels: whether it takes classes."""
     from secateur.pipeline import trajectory as trajectories
 
-    if not asked.only_called:
+    if not asked.at_called_timesteps:
         return None
     call = {"num_inference_steps": asked.steps, **call_of(asked, pipe)}
     return trajectories.called(pipe, 0 if labels else "", **call)
@@ -107,7 +107,7 @@ def made_of(asked: Data, pipe: Any) -> dict[str, Any]:
     from secateur.denoiser import fingerprint
     from secateur.pipeline.schedulers import scheduler_signature
 
-    found = asdict(replace(asked, unpictured=None, only_called=False))
+    found = asdict(replace(asked, unpictured=None, at_called_timesteps=False))
     found |= {"teacher": fingerprint.of_pipe(pipe), "source": source_of(asked)}
     if asked.prompts is None:
         return found | {"steps": None, "guidance_scale": None}
@@ -143,15 +143,16 @@ def tar_files(source: str) -> list[Path]:
     return list(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
 
 
-def parts(asked: Data, pipe: Any, first: int, *, batch_size: int) -> Iterator[Examples]:
+def make_examples(asked: Data, pipe: Any, first: int, *, batch_size: int) -> Iterator[Examples]:
     """The examples from number `first` on, some at a time."""
     from secateur.distilling import encoded
+    from secateur.pipeline import examples
 
     if asked.prompts is None:
         found = pairs(asked, asked.size or default_side(pipe))
         return encoded.encoded(pipe, found, first=first, limit=asked.limit, batch_size=batch_size)
     prompts, call = read_prompts(Path(asked.prompts)), call_of(asked, pipe)
-    return encoded.drawn(pipe, prompts, first=first, count=asked.limit, seed=asked.seed, batch_size=batch_size, **call)
+    return examples.draw_examples(pipe, prompts, first=first, count=asked.limit, seed=asked.seed, batch_size=batch_size, **call)
 
 
 def pairs(asked: Data, size: int) -> Iterator[Pair]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from shutil import disk_usage, rmtree
@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from secateur import checkpoint
-from secateur.pipeline.examples import Examples
+from secateur.pipeline.examples import Examples, concatenate
 
 NOUN = "set of examples"
 PART = 128  # examples: few enough to lose when killed, and a million of them in fewer files than may be mapped
@@ -34,7 +33,7 @@ def making(parts: Callable[[int], Iterator[Examples]], path: Path, *, made: Mapp
 
     def keep() -> None:
         files.append(part_file(folder, number - sum(map(len, held))))
-        save(joined(held), files[-1], made=made)
+        save(concatenate(held), files[-1], made=made)
         held.clear()
 
     try:
@@ -82,22 +81,7 @@ def join(files: Sequence[Path], path: Path, *, made: Mapping[str, Any]) -> None:
             "same command goes on"
         )
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
-        save(joined(map(load, files), cat=mapped(Path(folder))), path, made=made)
-
-
-def joined(parts: Iterable[Examples], *, cat: Callable[[list[Tensor]], Tensor] = torch.cat) -> Examples:
-    """All parts as one. cat: how their tensors are put together. ValueError where they differ in shape."""
-    found = list(parts)
-    first = found[0]
-    if len(shapes := {part.latents.shape[1:] for part in found}) > 1:
-        raise ValueError(f"found latents of shapes {sorted(map(tuple, shapes))}: give pictures of one size")
-
-    def leaf(*values: Any) -> Any:
-        return cat(list(values)) if torch.is_tensor(values[0]) else values[0]
-
-    conditions = tree_map(leaf, *(dict(part.conditions) for part in found))
-    latents = cat([part.latents for part in found])
-    return Examples(latents, conditions, first.shared, first.stream, first.timestep_scale)
+        save(concatenate(map(load, files), cat=mapped(Path(folder))), path, made=made)
 
 
 def mapped(folder: Path) -> Callable[[list[Tensor]], Tensor]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from secateur.distilling import deepspeed
-from secateur.distilling import terms as distil_terms
+from secateur.distilling import deepspeed, terms
 from secateur.distilling.features import captured, stream_place
-from secateur.distilling.samples import Course, lesson
+from secateur.distilling.processes import SingleProcess
+from secateur.distilling.samples import Distillation, draw_batch
 from secateur.distilling.settings import PRECISIONS, DistilSettings
 from secateur.pipeline.examples import answer
 
@@ -23,33 +23,6 @@ AFRESH = (  # another learning rate does not go on from a checkpoint
     "begin again with a lower learning rate, or mixed_precision='bf16' instead of 'fp16', in another folder for checkpoints or "
     "after taking distil.safetensors out of this one"
 )
-
-
-class Alone:
-    """What `accelerate.Accelerator` does for training, under its names, in one process and without its global state."""
-
-    num_processes, process_index, is_main_process = 1, 0, True
-
-    def __init__(self, device: torch.device, mixed_precision: str, gradient_accumulation_steps: int):
-        self.device, self.mixed_precision = device, mixed_precision
-        self.gradient_accumulation_steps = gradient_accumulation_steps
-        self.scaler = torch.amp.GradScaler(device.type) if mixed_precision == "fp16" else None
-
-    def accumulate(self, model: nn.Module) -> nullcontext:
-        return nullcontext()
-
-    def backward(self, loss: Tensor) -> None:
-        loss = loss / self.gradient_accumulation_steps
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-
-    def clip_grad_norm_(self, parameters: Any, most: float) -> Tensor:
-        return nn.utils.clip_grad_norm_(parameters, most)
-
-    def reduce(self, x: Tensor, reduction: str) -> Tensor:
-        return x
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        pass
 
 
 @dataclass
@@ -74,42 +47,44 @@ class Training:
 
 
 @contextmanager
-def prepared(course: Course) -> Iterator[Training]:
-    """The training of a course before its first update; teacher and student have their own modes and flags again afterwards.
+def prepared(distillation: Distillation) -> Iterator[Training]:
+    """The training before its first update; afterwards teacher and student have their own modes and flags again.
 
     Both are in eval mode meanwhile: diffusers' denoisers differ there only in dropping labels and activations by themselves,
     by draws that no seed of ours decides.
     """
-    s, student = course.settings, course.student
-    accelerator = accelerator_of(course)
+    s, student = distillation.settings, distillation.student
+    accelerator = accelerator_of(distillation)
     with ExitStack() as undo:
-        for net in (student, course.teacher):
+        for net in (student, distillation.teacher):
             undo.callback(net.train, net.training)
             net.eval()
-        undo.callback(restore, student, [p.requires_grad for p in student.parameters()], set(vars(student)))
+        undo.callback(restore_student, student, [p.requires_grad for p in student.parameters()], set(vars(student)))
         student.requires_grad_(True)
         if s.checkpointing:
-            checkpoint(student, undo)
+            enable_checkpointing(student, undo)
         optimizer = torch.optim.AdamW(student.parameters(), lr=s.lr, weight_decay=s.weight_decay)
         if deepspeed.used(accelerator):
-            deepspeed.tell(accelerator, s)
-        model, optimizer = (student, optimizer) if isinstance(accelerator, Alone) else accelerator.prepare(student, optimizer)
+            deepspeed.configure(accelerator, s)
+        model, optimizer = (
+            (student, optimizer) if isinstance(accelerator, SingleProcess) else accelerator.prepare(student, optimizer)
+        )
         if deepspeed.used(accelerator):
-            undo.callback(deepspeed.forget, model, student)
+            undo.callback(deepspeed.release, model, student)
         averaged = {name: p.detach().clone() for name, p in student.named_parameters()} if s.ema is not None else {}
         yield Training(model, optimizer, accelerator, averaged)
 
 
-def accelerator_of(course: Course) -> Any:
-    """The course's accelerator, counting its batches from here, or one that works alone."""
-    s, accelerator = course.settings, course.accelerator
+def accelerator_of(distillation: Distillation) -> Any:
+    """The distillation's accelerator, counting its batches from here, or one that works alone."""
+    s, accelerator = distillation.settings, distillation.accelerator
     if accelerator is None:
-        return Alone(next(course.student.parameters()).device, s.mixed_precision, s.accumulation)
+        return SingleProcess(next(distillation.student.parameters()).device, s.mixed_precision, s.accumulation)
     accelerator.gradient_accumulation_steps, accelerator.step = s.accumulation, 0
     return accelerator
 
 
-def restore(student: nn.Module, flags: list[bool], attributes: set[str]) -> None:
+def restore_student(student: nn.Module, flags: list[bool], attributes: set[str]) -> None:
     """Put back what training asks of a student, and take away what accelerate sets on it."""
     for p, flag in zip(student.parameters(), flags, strict=True):
         p.requires_grad_(flag).grad = None
@@ -117,16 +92,16 @@ def restore(student: nn.Module, flags: list[bool], attributes: set[str]) -> None
         delattr(student, name)
 
 
-def checkpoint(student: Any, undo: ExitStack) -> None:
+def enable_checkpointing(student: Any, undo: ExitStack) -> None:
     """Turn diffusers' gradient checkpointing on, until `undo`. ValueError where the student has none."""
     if not getattr(student, "_supports_gradient_checkpointing", False):
         raise ValueError(f"{type(student).__name__} has no gradient checkpointing: set checkpointing=False")
     if not student.is_gradient_checkpointing:
-        undo.callback(plain, student, {id(module): set(vars(module)) for module in student.modules()})
+        undo.callback(disable_checkpointing, student, {id(module): set(vars(module)) for module in student.modules()})
         student.enable_gradient_checkpointing()
 
 
-def plain(student: Any, before: Mapping[int, set[str]]) -> None:
+def disable_checkpointing(student: Any, before: Mapping[int, set[str]]) -> None:
     """Turn gradient checkpointing off, and what diffusers leaves on modules away. before: attributes by id of module."""
     student.disable_gradient_checkpointing()
     for module in student.modules():
@@ -137,82 +112,86 @@ def plain(student: Any, before: Mapping[int, set[str]]) -> None:
 # One update
 
 
-def precision(course: Course) -> torch.autocast:
+def autocast(distillation: Distillation) -> torch.autocast:
     """torch's autocast to the precision of the settings."""
-    dtype = PRECISIONS[course.settings.mixed_precision]
-    return torch.autocast(next(course.student.parameters()).device.type, dtype, enabled=dtype is not torch.float32)
+    dtype = PRECISIONS[distillation.settings.mixed_precision]
+    return torch.autocast(next(distillation.student.parameters()).device.type, dtype, enabled=dtype is not torch.float32)
 
 
-def update(course: Course, now: Training) -> None:
+def update_student(distillation: Distillation, now: Training) -> None:
     """Minimise the sum of the terms once, over all processes. ValueError, in all of them, for NaN or infinity."""
-    s, first = course.settings, now.number * course.settings.samples
+    s, first = distillation.settings, now.number * distillation.settings.samples
     for group in now.optimizer.param_groups:
         group["lr"] = learning_rate(now.number, s)
     now.optimizer.zero_grad()
-    batches = [backward(course, now, range(k, k + s.batch_size)) for k in range(first, first + s.samples, s.batch_size)]
-    now.raw, now.normalized, now.total = means(now, batches)
+    batches = [
+        add_gradient(distillation, now, range(k, k + s.batch_size)) for k in range(first, first + s.samples, s.batch_size)
+    ]
+    now.raw, now.normalized, now.total = mean_terms(now, batches)
     if not math.isfinite(now.total):
         raise ValueError(f"samples {first} to {first + s.samples - 1} gave NaN or infinity: {AFRESH}")
-    advance(now, s.clip)
+    step_optimizer(now, s.clip)
     now.number += 1
     if s.ema is not None:
-        average(now, course.student, s.ema)
+        average_weights(now, distillation.student, s.ema)
 
 
-def backward(course: Course, now: Training, numbers: range) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+def add_gradient(
+    distillation: Distillation, now: Training, numbers: range
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
     """Terms raw and normalized and their weighted sum, of this process's samples; its gradient is added to the student's."""
     mine = numbers[now.accelerator.process_index :: now.accelerator.num_processes]
     with now.accelerator.accumulate(now.model):
-        raw, normalized = terms(course, now, mine)
-        total = sum(weight(course.settings, name) * term for name, term in normalized.items())
+        raw, normalized = compute_terms(distillation, now, mine)
+        total = sum(term_weight(distillation.settings, name) * term for name, term in normalized.items())
         now.accelerator.backward(total)
     detached = ({name: x.detach() for name, x in found.items()} for found in (raw, normalized))
     return *detached, total.detach()  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
 
 
-def terms(course: Course, now: Training, numbers: range) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def compute_terms(distillation: Distillation, now: Training, numbers: range) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Every term whose weight is not 0, raw and normalized, with its gradient: "task", "output", "feature.SITE"."""
-    s, sites = course.settings, course.sites if course.settings.feature else {}
-    asked = lesson(course, numbers)
+    s, sites = distillation.settings, distillation.sites if distillation.settings.feature else {}
+    asked = draw_batch(distillation, numbers)
     question = asked.question.to(now.accelerator.device, torch.float32)  # whatever the teacher encoded its conditions in
-    told, theirs = taught(course, now, question) if s.output or s.feature else (None, {})
-    with precision(course), captured(course.student, list(sites), place=stream_place(course.teacher)) as mine:
+    told, theirs = ask_teacher(distillation, now, question) if s.output or s.feature else (None, {})
+    with autocast(distillation), captured(distillation.student, list(sites), place=stream_place(distillation.teacher)) as mine:
         said = answer(now.model, question).float()  # once, so that gradients of the terms are summed in full precision
     raw: dict[str, Tensor] = {}
     if s.task:
-        raw["task"] = distil_terms.task(said, question.target, asked.own.to(said.device))
+        raw["task"] = terms.task(said, question.target, asked.own.to(said.device))
     if s.output and told is not None:
-        raw["output"] = distil_terms.output(said, told)
-    found = distil_terms.features(mine, theirs, sites)
-    scales = scaled(course, now, theirs, sites)
+        raw["output"] = terms.output(said, told)
+    found = terms.features(mine, theirs, sites)
+    scales = site_scales(distillation, now, theirs, sites)
     raw |= {f"feature.{name}": term for name, term in found.items()}
     return raw, raw | {f"feature.{name}": found[name] / scale for name, scale in zip(found, scales, strict=True)}
 
 
 @torch.no_grad()
-def taught(course: Course, now: Training, question: Any) -> tuple[Tensor, dict[str, Tensor]]:
+def ask_teacher(distillation: Distillation, now: Training, question: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """What the teacher says and the features at its sites."""
-    names = list(dict.fromkeys(course.sites.values())) if course.settings.feature else []
-    dtype = next(course.teacher.parameters()).dtype
-    with precision(course), captured(course.teacher, names, place=stream_place(course.teacher)) as found:
-        told = answer(course.teacher, question.to(now.accelerator.device, dtype))
+    names = list(dict.fromkeys(distillation.sites.values())) if distillation.settings.feature else []
+    dtype = next(distillation.teacher.parameters()).dtype
+    with autocast(distillation), captured(distillation.teacher, names, place=stream_place(distillation.teacher)) as found:
+        told = answer(distillation.teacher, question.to(now.accelerator.device, dtype))
     return told, dict(found)
 
 
-def scaled(course: Course, now: Training, theirs: Mapping[str, Tensor], sites: Mapping[str, str]) -> Tensor:
+def site_scales(distillation: Distillation, now: Training, theirs: Mapping[str, Tensor], sites: Mapping[str, str]) -> Tensor:
     """α of each site, of the batch over all processes."""
-    found = distil_terms.mean_squares(theirs, list(sites.values())).to(now.accelerator.device)
-    found = distil_terms.scales(now.accelerator.reduce(found, "mean"), now.scales, normalize=course.settings.normalize)
-    now.scales = found.tolist() if course.settings.normalize == "running" else []
+    found = terms.mean_squares(theirs, list(sites.values())).to(now.accelerator.device)
+    found = terms.scales(now.accelerator.reduce(found, "mean"), now.scales, normalize=distillation.settings.normalize)
+    now.scales = found.tolist() if distillation.settings.normalize == "running" else []
     return found
 
 
-def weight(settings: DistilSettings, name: str) -> float:
+def term_weight(settings: DistilSettings, name: str) -> float:
     """λ of a term."""
     return getattr(settings, name.partition(".")[0])
 
 
-def means(now: Training, batches: list[tuple[dict[str, Tensor], dict[str, Tensor], Tensor]]) -> tuple[Terms, Terms, float]:
+def mean_terms(now: Training, batches: list[tuple[dict[str, Tensor], dict[str, Tensor], Tensor]]) -> tuple[Terms, Terms, float]:
     """Terms and total of an update over its batches and all processes, in one exchange."""
     names = list(batches[0][0])
     rows = [torch.stack([*raw.values(), *(normalized[n] for n in names), total]) for raw, normalized, total in batches]
@@ -221,9 +200,9 @@ def means(now: Training, batches: list[tuple[dict[str, Tensor], dict[str, Tensor
     return dict(zip(names, found, strict=False)), dict(zip(names, found[size:], strict=False)), found[-1]
 
 
-def advance(now: Training, clip: float | None) -> None:
+def step_optimizer(now: Training, clip: float | None) -> None:
     """Clip the gradient and step; under fp16 by the scaler, which leaves a step out whose gradient overflowed."""
-    scaler = now.accelerator.scaler if isinstance(now.accelerator, Alone) else None
+    scaler = now.accelerator.scaler if isinstance(now.accelerator, SingleProcess) else None
     if scaler is not None:
         scaler.unscale_(now.optimizer)
     if clip is not None:
@@ -236,7 +215,7 @@ def advance(now: Training, clip: float | None) -> None:
 
 
 @torch.no_grad()
-def average(now: Training, student: nn.Module, decay: float) -> None:
+def average_weights(now: Training, student: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the student's; the first updates count less, as they are far off."""
     decay = min(decay, now.number / (9 + now.number))
     for name, p in student.named_parameters():
@@ -247,7 +226,7 @@ def learning_rate(number: int, settings: DistilSettings) -> float:
     """The learning rate of an update: linear growth, then constant, or half a cosine to 0."""
     if number < settings.warmup:
         return settings.lr * (number + 1) / settings.warmup
-    if settings.schedule == "constant":
+    if settings.lr_schedule == "constant":
         return settings.lr
-    share = (number - settings.warmup) / max(settings.steps - settings.warmup, 1)
+    share = (number - settings.warmup) / max(settings.updates - settings.warmup, 1)
     return settings.lr * (1 + math.cos(math.pi * share)) / 2

@@ -5,7 +5,7 @@ The conditions are taken out of the pipe's own __call__, where it asks its denoi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from secateur.pipeline.asked import Asked, asked_for, sized
 from secateur.pipeline.noise import corrupted
 from secateur.pipeline.pixels import as_tensor
+from secateur.pipeline.trajectory import Trajectory, record
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
-    from secateur.pipeline.trajectory import Trajectory
 
 AT_ONCE = 256  # samples: as many as are read from a file that is mapped into memory
 PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]  # arguments of Flux's and its kin's
@@ -104,6 +103,41 @@ def from_prompts(pipe: DiffusionPipeline, prompts: Sequence[Any], **call: Any) -
 def from_trajectory(pipe: DiffusionPipeline, trajectory: Trajectory) -> Examples:
     """Examples without images: what the teacher itself drew, with the conditions that it drew them by."""
     return together(trajectory.latents[-1].float(), asked_for(pipe, trajectory.conditions, call=trajectory.options))
+
+
+def draw_examples(
+    pipe: DiffusionPipeline,
+    prompts: Sequence[Any],
+    *,
+    count: int,
+    first: int = 0,
+    seed: int = 0,
+    batch_size: int = 8,
+    **call: Any,
+) -> Iterator[Examples]:
+    """Examples of what the pipe itself draws, `batch_size` at a time: example n has prompt n (in turn) and seed `seed` + n.
+
+    first, count: number of the first example, and after the last one. call: arguments of the pipe, as num_inference_steps.
+    """
+    for start in range(first, count, batch_size):
+        numbers = range(start, min(start + batch_size, count))
+        conditions = [prompts[n % len(prompts)] for n in numbers]
+        trajectory = record(pipe, conditions, seeds=[seed + n for n in numbers], batch_size=batch_size, **call)
+        yield from_trajectory(pipe, trajectory)
+
+
+def concatenate(parts: Iterable[Examples], *, cat: Callable[[list[Tensor]], Tensor] = torch.cat) -> Examples:
+    """All parts as one. cat: concatenates their tensors. Raises ValueError if their latents differ in shape."""
+    found = list(parts)
+    first = found[0]
+    if len(shapes := {part.latents.shape[1:] for part in found}) > 1:
+        raise ValueError(f"found latents of shapes {sorted(map(tuple, shapes))}: give pictures of one size")
+
+    def leaf(*values: Any) -> Any:
+        return cat(list(values)) if torch.is_tensor(values[0]) else values[0]
+
+    conditions = tree_map(leaf, *(dict(part.conditions) for part in found))
+    return Examples(cat([part.latents for part in found]), conditions, first.shared, first.stream, first.timestep_scale)
 
 
 def question(

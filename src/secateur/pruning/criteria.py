@@ -62,7 +62,7 @@ class Tuples:
         return torch.randn(self.examples.latents.shape[1:], generator=torch.Generator().manual_seed(entropy))
 
 
-def draw(
+def draw_tuples(
     examples: Examples, scheduler: Any, *, samples: int, seed: int, batch_size: int, called: Sequence[float] | None = None
 ) -> Tuples:
     """Tuples whose timesteps are stratified: one in each of `samples` equal parts of the scheduler's training (ours).
@@ -83,16 +83,16 @@ def output_losses(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> 
     """‖ε(without) − ε_ori‖² for each plan, mean over C, H, W: LAPTOP-Diff's output loss, of one layer or of many at once."""
     said = [answer(teacher, asked).float() for asked in tuples.questions(teacher)]
     for changed in answers_without(teacher, tuples, plans):
-        yield torch.cat([squares(a - b) for a, b in zip(said, changed, strict=True)])
+        yield torch.cat([mean_squares(a - b) for a, b in zip(said, changed, strict=True)])
 
 
 @torch.no_grad()
 def task_losses(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Losses:
     """By how much the training loss ‖ε(without) − ε‖² is above the teacher's, for each plan."""
     asked = list(tuples.questions(teacher))
-    own = torch.cat([squares(answer(teacher, one) - one.target) for one in asked])
+    own = torch.cat([mean_squares(answer(teacher, one) - one.target) for one in asked])
     for changed in answers_without(teacher, tuples, plans):
-        yield torch.cat([squares(said - one.target) for said, one in zip(changed, asked, strict=True)]) - own
+        yield torch.cat([mean_squares(said - one.target) for said, one in zip(changed, asked, strict=True)]) - own
 
 
 def answers_without(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Iterator[list[Tensor]]:
@@ -104,7 +104,7 @@ def answers_without(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -
         yield said
 
 
-def squares(x: Tensor) -> Tensor:
+def mean_squares(x: Tensor) -> Tensor:
     """Mean square of each sample, (n,) float32."""
     return x.float().square().flatten(1).mean(dim=1)
 
@@ -145,7 +145,7 @@ def taylor_losses(teacher: nn.Module, tuples: Tuples, plans: Sequence[Plan]) -> 
     for asked in replace(tuples, batch_size=1).questions(whole):
         with torch.enable_grad():
             said = answer(lambda **arguments: functional_call(whole, own, (), arguments), asked)
-            loss = squares(said - asked.target).sum()
+            loss = mean_squares(said - asked.target).sum()
         slopes = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
         change = {name: (0 if g is None else (g * p).sum().item()) for (name, p), g in zip(own.items(), slopes, strict=True)}
         rows.append([abs(sum(change[name] for name in part)) for part in names])

@@ -14,13 +14,13 @@ from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.families import bare, class_name
 from secateur.denoiser.macs import Macs
 from secateur.pruning.plan import KEEP_SHORTCUT
-from secateur.pruning.surgery import freed, parameters, removals, within
+from secateur.pruning.surgery import freed, names_within, parameters, removals
 
 Wholes = Mapping[str, tuple[str, ...]]  # transformer of a U-Net → all of its blocks, where each is a layer of its own
 
 
 @dataclass(frozen=True)
-class Costs:
+class LayerCosts:
     """Costs in one unit, whole numbers. layers: what each frees, (L,). wholes: what a transformer of a U-Net frees beside its
     blocks when all of them go, (W,). rest: what no removal frees.
     """
@@ -42,26 +42,26 @@ class Costs:
 def wholes(denoiser: nn.Module, layers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """The transformers that go with the last of their blocks, with those; layers: name → how it goes."""
     found = removals(denoiser)
-    inner = {outer: within(outer, found) for outer in found if outer not in layers}
+    inner = {outer: names_within(outer, found) for outer in found if outer not in layers}
     return {outer: tuple(n for n in layers if n in names) for outer, names in inner.items() if names and names <= set(layers)}
 
 
-def counted(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes) -> dict[str, Costs]:
+def counted(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes) -> dict[str, LayerCosts]:
     """Costs by unit: "parameters", "macs" (convolutions and linear layers) and "macs_attention" (with its products).
 
     MACs are those of the size that the denoiser was made for; its configuration says so, and nothing is run.
     """
     own = freed(denoiser, layers)
     around = tuple(outside(denoiser, outer, inner) for outer, inner in wholes.items())
-    weights = Costs(own, around, parameters(bare(denoiser)) - sum(own) - sum(around))
-    found = macs.count(bare(denoiser), parts(denoiser, layers, wholes))
+    weights = LayerCosts(own, around, parameters(bare(denoiser)) - sum(own) - sum(around))
+    found = macs.count(bare(denoiser), counted_parts(denoiser, layers, wholes))
     linear, attention = (from_macs(found, layers, wholes, attention=kind) for kind in (False, True))
     return {"parameters": weights, "macs": linear, "macs_attention": attention}
 
 
-def timed(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes, *, run: Callable[[], Any]) -> Costs:
+def timed(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes, *, run: Callable[[], Any]) -> LayerCosts:
     """Costs in nanoseconds on this device, medians over the calls of the denoiser that `run()` makes."""
-    found = times.block_times(bare(denoiser), parts(denoiser, layers, wholes), run)
+    found = times.block_times(bare(denoiser), counted_parts(denoiser, layers, wholes), run)
     return from_macs(found, layers, wholes, attention=False)
 
 
@@ -72,7 +72,7 @@ def outside(denoiser: nn.Module, outer: str, blocks: tuple[str, ...]) -> int:
     return whole - sum(inner)
 
 
-def parts(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes) -> Blocks:
+def counted_parts(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes) -> Blocks:
     """What must be counted: the layers, the shortcuts that stay, and what transformers have beside their blocks."""
     shortcuts = [shortcut(layer) for layer, how in layers.items() if how == KEEP_SHORTCUT]
     beside = [name for outer, inner in wholes.items() for name in siblings(denoiser, outer, inner)]
@@ -88,12 +88,12 @@ def siblings(denoiser: nn.Module, outer: str, blocks: tuple[str, ...]) -> list[s
     """Names of the modules with weights in a transformer that hold none of its blocks."""
     children = bare(denoiser).get_submodule(outer).named_children()
     found = [f"{outer}.{name}" for name, child in children if parameters(child)]
-    return [name for name in found if not within(name, blocks)]
+    return [name for name in found if not names_within(name, blocks)]
 
 
-def from_macs(found: Macs, layers: Mapping[str, str], wholes: Wholes, *, attention: bool) -> Costs:
-    """Costs out of the count of those `parts`."""
+def from_macs(found: Macs, layers: Mapping[str, str], wholes: Wholes, *, attention: bool) -> LayerCosts:
+    """Costs out of the count of those `counted_parts`."""
     cells = dict(zip(found.blocks.names, found.cells(attention=attention), strict=True))
     own = tuple(max(cells[layer] - cells.get(shortcut(layer), 0), 0) for layer in layers)
-    around = tuple(sum(cells[name] for name in within(outer, cells) - set(layers)) for outer in wholes)
-    return Costs(own, around, max(found.call(attention=attention) - sum(own) - sum(around), 0))
+    around = tuple(sum(cells[name] for name in names_within(outer, cells) - set(layers)) for outer in wholes)
+    return LayerCosts(own, around, max(found.call(attention=attention) - sum(own) - sum(around), 0))

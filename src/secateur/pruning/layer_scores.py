@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 from secateur.artifact import TEXT, Form, check, digest, frozen, signed, write_bytes
-from secateur.pruning.layer_costs import Costs, Wholes
+from secateur.pruning.layer_costs import LayerCosts, Wholes
 from secateur.pruning.plan import REMOVALS
 
 ENTRY, TENSORS = "secateur", ("losses", "timesteps", "weights")
@@ -33,7 +33,7 @@ class LayerScores:
 
     denoiser: the teacher's class. layers, removals: (L,) names in execution order and how each goes. losses: (L, K) float32;
     a row of NaN is not found yet. timesteps: (K,) of the tuples. weights: (K,) of the tuples in `values`. wholes:
-    transformer → its blocks, which go with it. costs: unit → Costs. made: how it was made, any JSON.
+    transformer → its blocks, which go with it. costs: unit → LayerCosts. made: how it was made, any JSON.
     """
 
     denoiser: str
@@ -43,7 +43,7 @@ class LayerScores:
     timesteps: np.ndarray
     weights: np.ndarray
     wholes: Wholes
-    costs: Mapping[str, Costs]
+    costs: Mapping[str, LayerCosts]
     made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -174,7 +174,7 @@ def from_document(found: Any, tensors: Mapping[str, np.ndarray]) -> LayerScores:
     if found["tensors_sha256"] != digests(tensors):
         raise ValueError("its losses are not those that it was signed with: take the original file")
     layers = found["layers"]
-    costs = {unit: Costs(tuple(c["layers"]), tuple(c["wholes"]), c["rest"]) for unit, c in found["costs"].items()}
+    costs = {unit: LayerCosts(tuple(c["layers"]), tuple(c["wholes"]), c["rest"]) for unit, c in found["costs"].items()}
     wholes = {name: tuple(inner) for name, inner in found["wholes"].items()}
     rest = {"wholes": wholes, "costs": costs, "made": found["made"]}
     return LayerScores(found["denoiser"], tuple(layers), tuple(layers.values()), **tensors, **rest)

@@ -12,7 +12,7 @@ from torch import nn
 from secateur.artifact import thawed
 from secateur.denoiser.families import family
 from secateur.knapsack import Whole, budget, knapsack, least_of
-from secateur.pruning.layer_costs import Costs, timed
+from secateur.pruning.layer_costs import LayerCosts, timed
 from secateur.pruning.layer_scores import LayerScores
 from secateur.pruning.plan import IDENTITY, Plan
 
@@ -21,20 +21,20 @@ STAGES = ("down_blocks", "up_blocks")
 
 
 def planned(
-    scores: LayerScores, *, keep: float, cost: str = "parameters", method: str = "exact", spare_stages: bool = False
+    scores: LayerScores, *, keep: float, cost: str = "parameters", method: str = "exact", keep_every_stage: bool = False
 ) -> Plan:
     """The Plan that keeps at most a fraction `keep` of the whole denoiser's cost at the least sum of losses.
 
     cost: "parameters", "macs" (convolutions and linear layers), "macs_attention" (with its products), or "ms" after
     `with_times`. method: "exact"; "greedy" lets the layers with the least loss go first, "greedy_ratio" those with the least
-    loss for what they free. spare_stages: of each stage of a U-Net one scored layer stays; of each list of a transformer's
+    loss for what they free. keep_every_stage: of each stage of a U-Net one scored layer stays; of each list of a transformer's
     blocks one always does, without which stock diffusers builds none. What a transformer of a U-Net has beside its blocks goes
     with the last of them (ours): the exact method counts on that, the greedy ones do not. `made` has the fraction kept in
     truth. ValueError where nothing would go, or keep is out of reach.
     """
-    check(scores, cost=cost, method=method)
-    check_reachable(scores, keep=keep, cost=cost, spare_stages=spare_stages)
-    costs, values, stages = scores.costs[cost], scores.values.tolist(), spared(scores, spare_stages=spare_stages)
+    check_scores(scores, cost=cost, method=method)
+    check_reachable(scores, keep=keep, cost=cost, keep_every_stage=keep_every_stage)
+    costs, values, stages = scores.costs[cost], scores.values.tolist(), spared(scores, keep_every_stage=keep_every_stage)
     if method == "exact":
         kept = knapsack(values, costs.layers, keep=keep, rest=costs.rest, groups=stages, wholes=around(scores, costs))
     else:
@@ -52,7 +52,7 @@ def with_times(scores: LayerScores, denoiser: nn.Module, *, run: Callable[[], An
     return replace(scores, costs={**scores.costs, "ms": timed(denoiser, layers, scores.wholes, run=run)})
 
 
-def check(scores: LayerScores, *, cost: str, method: str) -> None:
+def check_scores(scores: LayerScores, *, cost: str, method: str) -> None:
     """Nothing; ValueError where a Plan cannot be made of these scores so."""
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r}: choose {', '.join(METHODS)}")
@@ -68,27 +68,27 @@ def check_cost(scores: LayerScores, cost: str) -> None:
         raise ValueError(f"the scores have no costs in {cost!r}: choose {known}, or score anew in it (`with_times` in Python)")
 
 
-def check_reachable(scores: LayerScores, *, keep: float, cost: str = "parameters", spare_stages: bool = False) -> None:
+def check_reachable(scores: LayerScores, *, keep: float, cost: str = "parameters", keep_every_stage: bool = False) -> None:
     """Nothing; ValueError where no choice of layers comes down to this fraction, whatever their losses, found or not."""
     check_cost(scores, cost)
     costs = scores.costs[cost]
-    least = least_of(costs.layers, spared(scores, spare_stages=spare_stages), around(scores, costs))
+    least = least_of(costs.layers, spared(scores, keep_every_stage=keep_every_stage), around(scores, costs))
     budget([costs.total - costs.rest - least], keep=keep, rest=costs.rest + least)
 
 
-def around(scores: LayerScores, costs: Costs) -> list[Whole]:
+def around(scores: LayerScores, costs: LayerCosts) -> list[Whole]:
     """What each transformer of a U-Net costs beside its blocks, and their places."""
     return [(cost, [scores.layers.index(name) for name in inner])
             for cost, inner in zip(costs.wholes, scores.wholes.values(), strict=True)]  # fmt: skip
 
 
-def spared(scores: LayerScores, *, spare_stages: bool) -> list[list[int]]:
+def spared(scores: LayerScores, *, keep_every_stage: bool) -> list[list[int]]:
     """The groups of layers that one of each stays of."""
-    return groups(scores) if spare_stages or is_transformer(scores) else []
+    return groups(scores) if keep_every_stage or is_transformer(scores) else []
 
 
 def greedy(
-    values: Sequence[float], costs: Costs, *, keep: float, groups: Sequence[Collection[int]], by_ratio: bool
+    values: Sequence[float], costs: LayerCosts, *, keep: float, groups: Sequence[Collection[int]], by_ratio: bool
 ) -> list[bool]:
     """Which layers to keep: all but those with the least loss (for what they free) until the budget is met."""
     rest = costs.rest + sum(costs.wholes)

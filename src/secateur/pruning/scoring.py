@@ -17,7 +17,7 @@ from secateur.denoiser import fingerprint
 from secateur.denoiser.families import bare, class_name
 from secateur.pipeline.examples import Examples
 from secateur.pipeline.schedulers import scheduler_signature
-from secateur.pruning.criteria import CRITERIA, Criterion, Losses, Tuples, draw, output_losses, score_losses
+from secateur.pruning.criteria import CRITERIA, Criterion, Losses, Tuples, draw_tuples, output_losses, score_losses
 from secateur.pruning.layer_costs import counted, wholes
 from secateur.pruning.layer_scores import LayerScores
 from secateur.pruning.plan import Plan
@@ -69,7 +69,7 @@ def scored(
     if criterion not in CRITERIA:
         raise ValueError(f"there is no criterion {criterion!r}: choose {', '.join(CRITERIA)}")
     check_teacher(teacher)
-    tuples = draw(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size, called=called)
+    tuples = draw_tuples(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size, called=called)
     name, digest = scheduler_signature(scheduler)
     made = {"criterion": criterion, "samples": samples, "seed": seed, "scheduler": name, "scheduler_hash": digest}
     made |= {"weighting": weighting and weighting.__name__, "teacher": fingerprint.of_module(teacher)}
@@ -79,7 +79,7 @@ def scored(
     weights = torch.ones(len(timesteps)) if weighting is None else weighting(timesteps)
     blank = unscored(teacher, layers, timesteps=timesteps, weights=weights, made=made)
     find = CRITERIA[criterion] if accelerator is None or criterion == "magnitude" else spread(CRITERIA[criterion], accelerator)
-    yield from steps(blank, partial(find, teacher, tuples), path=path, accelerator=accelerator)
+    yield from score_steps(blank, partial(find, teacher, tuples), path=path, accelerator=accelerator)
 
 
 def score_change(
@@ -101,7 +101,7 @@ def score_change(
     blank = unscored(
         teacher, layers, timesteps=torch.zeros(samples), weights=torch.ones(samples), made={"criterion": name, **made}
     )
-    yield from steps(blank, partial(score_losses(score), teacher, None), path=path)
+    yield from score_steps(blank, partial(score_losses(score), teacher, None), path=path)
 
 
 def joint_loss(
@@ -117,7 +117,7 @@ def joint_loss(
 ) -> Iterator[np.ndarray]:
     """For each plan the measured output loss of removing all its layers, (K,), on the tuples of `output_loss`."""
     check_teacher(teacher)
-    tuples = draw(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size, called=called)
+    tuples = draw_tuples(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size, called=called)
     for losses in output_losses(teacher, tuples, plans):
         yield losses.cpu().numpy()
 
@@ -148,7 +148,7 @@ def unscored(
     return LayerScores(class_name(teacher), tuple(chosen), tuple(chosen.values()), *arrays, outer, costs, made)
 
 
-def steps(
+def score_steps(
     blank: LayerScores, find: Callable[[Sequence[Plan]], Losses], *, path: str | Path | None = None, accelerator: Any = None
 ) -> Iterator[ScoreStep]:
     """A ScoreStep for each layer of `blank` that its file does not have yet, or for the last one where that has all."""
@@ -157,13 +157,13 @@ def steps(
         accelerator.wait_for_everyone()  # until all have read what one of them will write over
     left = np.flatnonzero(~scores.found)
     if not len(left):
-        yield step_of(scores, len(scores.layers) - 1)
+        yield as_step(scores, len(scores.layers) - 1)
     plans = [Plan((scores.layers[i],), (scores.removals[i],), scores.denoiser) for i in left]
     for i, losses in zip(left, find(plans) if plans else (), strict=True):
         scores = with_losses(scores, int(i), losses.cpu().numpy())
         if path is not None and (accelerator is None or accelerator.is_main_process):
             scores.save(path)
-        yield step_of(scores, int(i))
+        yield as_step(scores, int(i))
 
 
 def with_losses(scores: LayerScores, i: int, losses: np.ndarray) -> LayerScores:
@@ -177,7 +177,7 @@ def with_losses(scores: LayerScores, i: int, losses: np.ndarray) -> LayerScores:
     return replace(scores, losses=rows)
 
 
-def step_of(scores: LayerScores, i: int) -> ScoreStep:
+def as_step(scores: LayerScores, i: int) -> ScoreStep:
     number = int(scores.found.sum())
     return ScoreStep(number, scores.layers[i], float(scores.values[i]), float(scores.errors[i]), scores)
 

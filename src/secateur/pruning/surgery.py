@@ -47,7 +47,7 @@ def candidates(denoiser: nn.Module) -> dict[str, str]:
     block goes whole, with its norm and projections.
     """
     found = {name: how for name, how in removals(denoiser).items() if not is_sampler(name)}
-    outer = {name: inner for name in found if (inner := within(name, found))}
+    outer = {name: inner for name in found if (inner := names_within(name, found))}
     left_out = {n for name, inner in outer.items() for n in (inner if len(inner) == 1 else {name})}
     return {name: how for name, how in found.items() if name not in left_out}
 
@@ -70,13 +70,13 @@ def plan_without(denoiser: nn.Module, layers: Collection[str], *, made: Mapping[
     """The plan that removes these layers; a Transformer2DModel all of whose blocks are among them goes whole."""
     found, gone = removals(denoiser), set(layers)
     check_known(denoiser, gone, found)
-    gone |= {outer for outer in found if (inner := within(outer, found)) and inner <= gone}
-    gone -= {inner for outer in gone for inner in within(outer, found)}
+    gone |= {outer for outer in found if (inner := names_within(outer, found)) and inner <= gone}
+    gone -= {inner for outer in gone for inner in names_within(outer, found)}
     chosen = {name: how for name, how in found.items() if name in gone}
     return Plan(tuple(chosen), tuple(chosen.values()), class_name(denoiser), made=made or {})
 
 
-def within(outer: str, names: Collection[str]) -> set[str]:
+def names_within(outer: str, names: Collection[str]) -> set[str]:
     """The names that lie in the module of this name."""
     return {name for name in names if name.startswith(f"{outer}.")}
 
@@ -107,7 +107,7 @@ def check_fits(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | No
 
 def cuttable(denoiser: nn.Module) -> dict[str, str]:
     """Layers that some plan may name, with how each goes; of a transformer also those that can go only with others."""
-    return dict.fromkeys(block_names(denoiser), IDENTITY) if family(denoiser).depths else unet_removals(denoiser)
+    return dict.fromkeys(depth_blocks(denoiser), IDENTITY) if family(denoiser).depths else unet_removals(denoiser)
 
 
 def check_known(denoiser: nn.Module, layers: Collection[str], found: Collection[str]) -> None:
@@ -201,7 +201,7 @@ def without_blocks(denoiser: Any, layers: Collection[str]) -> nn.Module:
     return student
 
 
-def block_names(denoiser: nn.Module) -> list[str]:
+def depth_blocks(denoiser: nn.Module) -> list[str]:
     """Names of a transformer's blocks in execution order."""
     return [f"{name}.{k}" for name in family(denoiser).depths for k, _ in denoiser.get_submodule(name).named_children()]
 
@@ -234,7 +234,7 @@ def check_list(denoiser: nn.Module, name: str, blocks: Sequence[nn.Module], *, w
     if not blocks:
         raise ValueError(f"the plan leaves nothing of {name}: keep one block of it or more")
     for k, (block, other) in enumerate(zip(blocks, wanted, strict=True)):
-        if shapes(block) != shapes(other):
+        if weight_shapes(block) != weight_shapes(other):
             raise ValueError(
                 f"block {k} of the student's {name} would be unlike the one that diffusers builds there: keep the blocks that "
                 "differ from the others, such as SD3's last one, in their places"
@@ -254,7 +254,7 @@ def built(denoiser: nn.Module, name: str, count: int) -> list[nn.Module]:
         return list(cls(**arguments | {family(denoiser).depths[name]: count}).get_submodule(name).children())
 
 
-def shapes(module: nn.Module) -> dict[str, torch.Size]:
+def weight_shapes(module: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 

@@ -1,4 +1,4 @@
-"""distil(teacher, student, examples, scheduler): the student learns to say what the teacher says.
+"""distil_steps(teacher, student, examples, scheduler): the student learns to predict what the teacher predicts.
 
 LAPTOP-Diff (arXiv 2404.11098), normalized distillation: task, output, and a relative error at each feature site, so that no
 site drowns the others.
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from secateur.denoiser import fingerprint
 from secateur.distilling import checkpoints, deepspeed, features, update
-from secateur.distilling.samples import Course
+from secateur.distilling.samples import Distillation
 from secateur.distilling.settings import DistilSettings
 from secateur.distilling.update import Training
 from secateur.pipeline.examples import Examples, tensors
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 DEFAULTS = DistilSettings()
+ON_DISK = {"updates": "steps", "lr_schedule": "schedule"}  # names of settings in checkpoints of format 1
 SAMPLED = 16  # examples that go into the hash of all
 
 
@@ -49,7 +50,7 @@ class DistilStep:
     averaged: Mapping[str, Tensor]
 
 
-def distil(
+def distil_steps(
     teacher: nn.Module,
     student: nn.Module,
     examples: Examples,
@@ -75,41 +76,43 @@ def distil(
     """
     if sites is None:
         sites = features.sites(teacher, student) if settings.feature else {}
-    course = Course(teacher, student, examples, scheduler, settings, dict(sites), null, accelerator, others)
-    check(course)
+    distillation = Distillation(teacher, student, examples, scheduler, settings, dict(sites), null, accelerator, others)
+    check_distillation(distillation)
     if save_every < 1:
         raise ValueError(f"found save_every={save_every}, wanted the updates from one saving to the next: give 1 or more")
-    return steps(course, None if folder is None else Path(folder), save_every)
+    return run_updates(distillation, None if folder is None else Path(folder), save_every)
 
 
-def steps(course: Course, folder: Path | None, save_every: int) -> Iterator[DistilStep]:
-    """The DistilSteps of a course that has been checked."""
-    student, last = course.student, course.settings.steps
-    known = arguments(course) if folder else {}  # of the weights before any update, and before processes share them out
-    with update.prepared(course) as now:
+def run_updates(distillation: Distillation, folder: Path | None, save_every: int) -> Iterator[DistilStep]:
+    """The DistilSteps of a distillation that has been checked."""
+    student, last = distillation.student, distillation.settings.updates
+    known = (
+        resume_arguments(distillation) if folder else {}
+    )  # of the weights before any update, and before processes share them out
+    with update.prepared(distillation) as now:
         if folder:
-            checkpoints.load(now, student, folder, arguments=known)
+            checkpoints.load_checkpoint(now, student, folder, arguments=known)
         if now.number:
-            yield step_of(course, now)
+            yield as_step(distillation, now)
         while now.number < last:
-            update.update(course, now)
+            update.update_student(distillation, now)
             if now.number % save_every == 0 or now.number == last:
-                checkpoints.check(now, course)
+                checkpoints.check_student(now, distillation)
                 if folder:
-                    checkpoints.save(now, student, folder, arguments=known)
-            step = step_of(course, now)
-            now.accelerator.log(logged(step), step=now.number)
+                    checkpoints.save_checkpoint(now, student, folder, arguments=known)
+            step = as_step(distillation, now)
+            now.accelerator.log(tracker_values(step), step=now.number)
             yield step
-        copy(now.averaged, student)
+        copy_weights(now.averaged, student)
 
 
-def step_of(course: Course, now: Training) -> DistilStep:
+def as_step(distillation: Distillation, now: Training) -> DistilStep:
     """The record of a training as it stands."""
-    rate = update.learning_rate(max(now.number - 1, 0), course.settings)
+    rate = update.learning_rate(max(now.number - 1, 0), distillation.settings)
     return DistilStep(now.number, dict(now.raw), dict(now.normalized), now.total, rate, now.averaged)
 
 
-def logged(step: DistilStep) -> dict[str, float]:
+def tracker_values(step: DistilStep) -> dict[str, float]:
     """What trackers get of a step."""
     parts = {f"{kind}/{name}": value for kind in ("raw", "normalized") for name, value in getattr(step, kind).items()}
     return parts | {"total": step.total, "learning_rate": step.learning_rate}
@@ -119,15 +122,15 @@ def logged(step: DistilStep) -> dict[str, float]:
 def holding(student: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn.Module]:
     """The student with other weights meanwhile, such as a step's averaged ones; with its own again afterwards."""
     before = {name: p.detach().clone() for name, p in student.named_parameters() if name in weights}
-    copy(weights, student)
+    copy_weights(weights, student)
     try:
         yield student
     finally:
-        copy(before, student)
+        copy_weights(before, student)
 
 
 @torch.no_grad()
-def copy(weights: Mapping[str, Tensor], student: nn.Module) -> None:
+def copy_weights(weights: Mapping[str, Tensor], student: nn.Module) -> None:
     """Put weights by name into a student."""
     for name, p in student.named_parameters():
         if name in weights:
@@ -137,9 +140,9 @@ def copy(weights: Mapping[str, Tensor], student: nn.Module) -> None:
 # What must fit
 
 
-def check(course: Course) -> None:
+def check_distillation(distillation: Distillation) -> None:
     """Nothing; ValueError where a distillation could not be made."""
-    s, teacher, student = course.settings, course.teacher, course.student
+    s, teacher, student = distillation.settings, distillation.teacher, distillation.student
     shared = {id(p) for p in teacher.parameters()} & {id(p) for p in student.parameters()}
     if shared:
         raise ValueError(
@@ -150,24 +153,28 @@ def check(course: Course) -> None:
             f"the student's weights are {wrong[0]}, in which small updates vanish: load it in float32, and set mixed_precision"
         )
     features.check_inputs(teacher, student)
-    features.check_sites(teacher, student, course.sites)
-    if s.feature and not course.sites:
+    features.check_sites(teacher, student, distillation.sites)
+    if s.feature and not distillation.sites:
         raise ValueError(f"there are no sites and feature weighs {s.feature}: name some, or set feature=0")
-    if s.null_rate and course.null is None:
+    if s.null_rate and distillation.null is None:
         raise ValueError(f"null_rate is {s.null_rate} and there is no null condition: give `null`, see dataset.null")
-    if s.null_rate and course.null is not None and (missing := sorted(course.examples.conditions.keys() - course.null.keys())):
+    if (
+        s.null_rate
+        and distillation.null is not None
+        and (missing := sorted(distillation.examples.conditions.keys() - distillation.null.keys()))
+    ):
         raise ValueError(f"the null condition lacks {missing[0]}, which the examples have: make it by the same pipe")
-    if course.others is not None:
-        check_others(course.others, course)
-    prediction(course.scheduler)
-    check_processes(course)
+    if distillation.others is not None:
+        check_others(distillation.others, distillation)
+    prediction(distillation.scheduler)
+    check_processes(distillation)
 
 
-def check_others(others: Examples, course: Course) -> None:
+def check_others(others: Examples, distillation: Distillation) -> None:
     """Nothing; ValueError where samples could not get the conditions of `others`, or never would."""
-    if not course.settings.swap_rate:
+    if not distillation.settings.swap_rate:
         raise ValueError("there are other prompts and swap_rate is 0, so that no sample gets them: give it, such as 0.5")
-    own, given = (features.shapes(part.conditions) for part in (course.examples, others))
+    own, given = (features.input_shapes(part.conditions) for part in (distillation.examples, others))
     if wrong := [name for name in own | given if own.get(name, ())[1:] != given.get(name, ())[1:]]:
         name = wrong[0]
         raise ValueError(
@@ -176,17 +183,17 @@ def check_others(others: Examples, course: Course) -> None:
         )
 
 
-def check_processes(course: Course) -> None:
+def check_processes(distillation: Distillation) -> None:
     """Nothing; ValueError where devices, precision or batch do not fit the accelerator."""
-    s, accelerator = course.settings, course.accelerator
-    theirs, mine = (next(net.parameters()).device for net in (course.teacher, course.student))
+    s, accelerator = distillation.settings, distillation.accelerator
+    theirs, mine = (next(net.parameters()).device for net in (distillation.teacher, distillation.student))
     device = mine if accelerator is None else accelerator.device
     if (theirs.type, theirs.index or 0) != (device.type, device.index or 0):
         raise ValueError(f"the teacher is on {theirs} and the student learns on {device}: move the teacher there")
     if accelerator is None:
         return
     if deepspeed.used(accelerator):
-        deepspeed.check(accelerator, s.mixed_precision)
+        deepspeed.check_config(accelerator, s.mixed_precision)
     elif accelerator.mixed_precision != s.mixed_precision:
         raise ValueError(
             f"the accelerator's mixed_precision is {accelerator.mixed_precision!r} and the settings' {s.mixed_precision!r}: "
@@ -199,25 +206,25 @@ def check_processes(course: Course) -> None:
         )
 
 
-def arguments(course: Course) -> dict[str, Any]:
+def resume_arguments(distillation: Distillation) -> dict[str, Any]:
     """What must be the same for a distillation to go on, as JSON. With a constant rate it may get more steps."""
-    settings = asdict(course.settings)
-    if course.settings.schedule == "constant":
+    settings = {ON_DISK.get(name, name): value for name, value in asdict(distillation.settings).items()}
+    if distillation.settings.lr_schedule == "constant":
         del settings["steps"]
     called = settings.pop("called")
     return {
         **settings,
         **({} if called is None else {"called": list(called)}),
-        "teacher": fingerprint.of_module(course.teacher),
-        "student": fingerprint.of_module(course.student),
-        "sites": [list(pair) for pair in course.sites.items()],
-        "scheduler": list(scheduler_signature(course.scheduler)),
-        "examples": digest(course.examples),
-        **({} if course.others is None else {"prompts without pictures": digest(course.others)}),
+        "teacher": fingerprint.of_module(distillation.teacher),
+        "student": fingerprint.of_module(distillation.student),
+        "sites": [list(pair) for pair in distillation.sites.items()],
+        "scheduler": list(scheduler_signature(distillation.scheduler)),
+        "examples": hash_examples(distillation.examples),
+        **({} if distillation.others is None else {"prompts without pictures": hash_examples(distillation.others)}),
     }
 
 
-def digest(examples: Examples) -> str:
+def hash_examples(examples: Examples) -> str:
     """A short hash of examples: how many, and some of them."""
     places = torch.linspace(0, len(examples) - 1, min(SAMPLED, len(examples))).long()
     found = hashlib.sha256(str(tuple(examples.latents.shape)).encode())
