@@ -687,10 +687,10 @@ def test_accelerate_in_one_process_changes_nothing_and_its_trackers_get_the_term
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"steps": 0}, "found steps=0, wanted 1 or more"),
+        ({"updates": 0}, "found updates=0, wanted 1 or more"),
         ({"lr": float("nan")}, "found lr=nan"),
         ({"normalize": "l2"}, "no normalization 'l2': choose mean_square, norm, running, none"),
-        ({"schedule": "linear"}, "found schedule='linear': choose 'constant' or 'cosine'"),
+        ({"lr_schedule": "linear"}, "found lr_schedule='linear': choose 'constant' or 'cosine'"),
         ({"called": ()}, "found called=\\(\\), no timesteps at all"),
         ({"clip": 0.0}, "found clip=0.0, wanted the length that gradients are cut to, or None"),
         ({"null_rate": 1.5}, "found null_rate=1.5, wanted a fraction"),
