@@ -459,7 +459,7 @@ def lasting(folder) -> dict:
 
 SCRIPT = """
 import sys
-from test_distil import distil, lasting, made
+from test_distil import distil_steps, lasting, made
 *parts, sites = made("dit")
 for step in distil_steps(*parts, sites=sites, **lasting(sys.argv[1])):
     print(step.number, flush=True)
@@ -588,7 +588,7 @@ from accelerate import Accelerator, DeepSpeedPlugin
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from secateur.distilling.checkpoints import is_spread, whole
-from test_distil import DistilSettings, distil, made
+from test_distil import DistilSettings, distil_steps, made
 zero = DeepSpeedPlugin(zero_stage=int(sys.argv[2][-1])) if sys.argv[2].startswith("zero") else None
 accelerator = Accelerator(cpu=True, deepspeed_plugin=zero)
 if sys.argv[2] == "fsdp":  # which accelerate sets up for GPUs alone
