@@ -31,10 +31,14 @@ from secateur.pipeline.trajectory import Trajectory, first, record
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
-from secateur.searching import find, objective
+from secateur.searching import objective
 from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.updates import Settings
+from secateur.searching.paired_gain import PairedGain
 from secateur.searching.rivals import genetic_search, random_search
+from secateur.searching.settings import SearchSettings
+from secateur.searching.stages import additive_schedules, run_stages
+from secateur.searching.task import Search
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -154,9 +158,9 @@ def tried(bench: Bench, seed: int, number: int, keep: float, look: Callable) -> 
 def solved(bench: Bench, seed: int, number: int, keep: float) -> Iterator[Shot]:
     """The additive solution among schedules that give the last output at held calls, like the paper's."""
     value = bench.objective(seed)
-    told, sure = first(bench.trajectory(seed), CALIBRATION), objective.PairedGain(value)
-    task = find.Task(bench.pipe, told, bench.macs, keep, sure, 0, find.Learning(0), number, BATCH)
-    held = [schedule for schedule in find.additive_schedules(task) if schedule.hold == "output"]
+    told = first(bench.trajectory(seed), CALIBRATION)
+    whole = Search(bench.pipe, told, bench.macs, keep, PairedGain(value), seed=number, batch_size=BATCH)
+    held = [schedule for schedule in additive_schedules(whole) if schedule.hold == "output"]
     yield Shot(max(held, key=value), keep, len(held))
 
 
@@ -165,9 +169,9 @@ def found(bench: Bench, seed: int, number: int, keep: float) -> Iterator[Shot]:
     told, value, stages = first(bench.trajectory(seed), CALIBRATION), bench.objective(seed), ("additive", "refresh", "local")
     ends, start = dict[str, Shot](), time.process_time()
     asked = zoo.conditions(PIPE, CALIBRATION + MORE, calibration=True)[0][CALIBRATION:]
-    more = find.more_for(value, asked, range(seed + CALIBRATION, seed + CALIBRATION + MORE), target="dense")
-    parts = find.find(bench.pipe, told, macs=bench.macs, keep=keep, objective=value, more=more, stages=stages, trials=LOCAL,
-                      seed=number)  # fmt: skip
+    more = objective.more_for(value, asked, range(seed + CALIBRATION, seed + CALIBRATION + MORE), target="dense")
+    gain, settings = PairedGain(value, more), SearchSettings(stages=stages, trials=LOCAL)
+    parts = run_stages(Search(bench.pipe, told, bench.macs, keep, gain, settings, seed=number))
     for count, part in enumerate(parts, start=1):
         variant = ", ".join(dict.fromkeys((*ends, part.stage)))
         ends[part.stage] = Shot(part.schedule, keep, count, variant=variant, spent=time.process_time() - start)

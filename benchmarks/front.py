@@ -38,10 +38,14 @@ from secateur.schedule.apply import apply
 from secateur.schedule.fold import fold
 from secateur.schedule.schedule import Schedule, load
 from secateur.schedule.scores import Scores
-from secateur.searching import find, objective
+from secateur.searching import objective
 from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.updates import Settings
+from secateur.searching.paired_gain import PairedGain
 from secateur.searching.rivals import genetic_search, random_search
+from secateur.searching.settings import SearchSettings
+from secateur.searching.stages import run_stages
+from secateur.searching.task import Search
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -149,9 +153,9 @@ class Bench:
     def objective(self, seed: int, target: str) -> tuple[objective.Objective, list[Callable[[], objective.Objective]]]:
         """What one search raises, and the same on images that it may draw where in doubt; their targets are made once."""
         if (seed, target) not in self.targets:
-            value = find.objective_for(self.pipe, self.trajectory(seed), target=target, blocks=self.macs.blocks)
+            value = objective.objective_for(self.pipe, self.trajectory(seed), target=target, blocks=self.macs.blocks)
             asked = zoo.conditions(self.name, CALIBRATION + MORE, calibration=True)[0][CALIBRATION:]
-            more = find.more_for(value, asked, range(seed + CALIBRATION, seed + CALIBRATION + MORE), target=target)
+            more = objective.more_for(value, asked, range(seed + CALIBRATION, seed + CALIBRATION + MORE), target=target)
             self.targets[seed, target] = value, [cache(make) for make in more]
         return self.targets[seed, target]
 
@@ -255,8 +259,8 @@ def searched(bench, budget, seed, scheduler, options, target, name) -> Callable[
         with schedulers.scheduled(bench.pipe, scheduler, options):
             trajectory = bench.trajectory(seed)
             value, more = bench.objective(seed, target)
-            for found in find.find(bench.pipe, trajectory, macs=bench.macs, keep=budget / STEPS, objective=value, more=more,
-                                   trials=TRIALS, seed=seed):  # fmt: skip
+            settings, gain = SearchSettings(trials=TRIALS), PairedGain(value, more)
+            for found in run_stages(Search(bench.pipe, trajectory, bench.macs, budget / STEPS, gain, settings, seed=seed)):
                 stages[found.stage] = {"psnr_db": found.value_db, "seconds": found.seconds, "measured": found.measured}
         path.parent.mkdir(exist_ok=True)
         best = replace(found.schedule, made={**found.schedule.made, "stages": stages})

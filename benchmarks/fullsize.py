@@ -18,12 +18,12 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from rich.console import Console
 
-from secateur import search
 from secateur.denoiser import macs
 from secateur.measuring import report
 from secateur.measuring.hardware import hardware
 from secateur.measuring.memory import peak_memory
 from secateur.pipeline.trajectory import Trajectory
+from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.updates import Settings
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -27,9 +27,10 @@ from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import HOLDS, Schedule
-from secateur.searching import find
-from secateur.searching.objective import Objective, PairedGain, to_converged
-from secateur.searching.task import Learning, Task
+from secateur.searching.objective import Objective, to_converged
+from secateur.searching.paired_gain import PairedGain
+from secateur.searching.stages import additive_schedules
+from secateur.searching.task import Search
 
 RESULTS = Path(__file__).parents[1] / "results"
 PIPE, BATCH, CALIBRATION, IMAGES = "emoji-sd", 8, 8, 40
@@ -92,11 +93,11 @@ def name_of(steps: int, calls: int, hold: str) -> str:
     return f"{calls} calls of a grid of {steps}, {hold}"
 
 
-def best(task: Task, value: Objective) -> dict[str, tuple[float, Schedule]]:
+def best(search: Search, value: Objective) -> dict[str, tuple[float, Schedule]]:
     """The solution nearest to the target of every way of holding, and how near it is."""
     found: dict[str, tuple[float, Schedule]] = {}
-    for schedule in find.additive_schedules(task):
-        bound = schedule.bound_to(task.pipe.scheduler)
+    for schedule in additive_schedules(search):
+        bound = schedule.bound_to(search.pipe.scheduler)
         near = value(bound)
         if near > found.get(bound.hold, (-np.inf, bound))[0]:
             found[bound.hold] = near, bound
@@ -113,8 +114,8 @@ def measured(bench: Bench, document: dict[str, Any], path: Path) -> None:
         value = to_converged(bench.pipe, told, blocks=bench.macs.blocks)
         for calls in missing:
             bench.pipe.scheduler.set_timesteps(steps)
-            task = Task(bench.pipe, told, bench.macs, calls / steps, PairedGain(value), 0, Learning(0), 0, BATCH)
-            for hold, (near, schedule) in best(task, value).items():
+            search = Search(bench.pipe, told, bench.macs, calls / steps, PairedGain(value), batch_size=BATCH)
+            for hold, (near, schedule) in best(search, value).items():
                 if name_of(steps, calls, hold) in names(document):
                     continue
                 document["rows"].append(bench.row(schedule, steps=steps, calls=calls, hold=hold, calibration_db=near))

@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from secateur import search, zoo
+from secateur import zoo
 from secateur.denoiser import macs
 from secateur.denoiser.families import dummy_inputs
 from secateur.measuring import report
@@ -29,10 +29,15 @@ from secateur.measuring.hardware import hardware
 from secateur.measuring.memory import peak_memory
 from secateur.pipeline.trajectory import record
 from secateur.schedule.cache import block_bytes
-from secateur.searching import find
+from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.pruner import Pruner
 from secateur.searching.dip_go.updates import Settings
+from secateur.searching.objective import more_for, objective_for
+from secateur.searching.paired_gain import PairedGain
 from secateur.searching.rivals import genetic_search, random_search
+from secateur.searching.settings import SearchSettings
+from secateur.searching.stages import run_stages
+from secateur.searching.task import Search
 
 RESULTS = Path(__file__).parents[1] / "results"
 IMAGES, KEEP, TRIALS, SEED = 8, 0.2, 20, 40_000
@@ -79,12 +84,12 @@ def stage_rows() -> list[dict[str, Any]]:
     pipe, told = told_by(50, images=IMAGES)
     ends, measured = {"recording, loading included": clocks(begun)}, {}
     counted = macs.count(pipe.unet)
-    value = find.objective_for(pipe, told, target="dense", blocks=counted.blocks)
+    value = objective_for(pipe, told, target="dense", blocks=counted.blocks)
     asked, seeds = zoo.conditions("emoji-sd", 4 * IMAGES, calibration=True)[0], range(SEED, SEED + 4 * IMAGES)
-    more = find.more_for(value, asked[IMAGES:], seeds[IMAGES:], target="dense")
+    more = more_for(value, asked[IMAGES:], seeds[IMAGES:], target="dense")
 
     def run() -> None:
-        for part in find.find(pipe, told, macs=counted, keep=KEEP, objective=value, more=more, trials=TRIALS):
+        for part in run_stages(Search(pipe, told, counted, KEEP, PairedGain(value, more), SearchSettings(trials=TRIALS))):
             ends[part.stage], measured[part.stage] = clocks(begun), part.measured
 
     peak, rows, before = peak_memory(run), [], (0.0, 0.0)
@@ -100,7 +105,7 @@ def tried_row(name: str) -> dict[str, Any]:
     """Random or genetic search, which measure as many schedules on as many images as the stages do at most."""
     pipe, told = told_by(50, images=IMAGES)
     counted, found = macs.count(pipe.unet), []
-    value = find.objective_for(pipe, told, target="dense", blocks=counted.blocks)
+    value = objective_for(pipe, told, target="dense", blocks=counted.blocks)
     begun = time.perf_counter(), time.process_time()
     look = TRIED[name](counted, 50, keep=KEEP, objective=value, trials=EVALUATIONS, seed=0)
     peak = peak_memory(lambda: found.extend(look))

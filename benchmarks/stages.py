@@ -27,7 +27,11 @@ from secateur.pipeline.pipes import component
 from secateur.pipeline.trajectory import record
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
-from secateur.searching import find
+from secateur.searching.objective import more_for, objective_for
+from secateur.searching.paired_gain import PairedGain
+from secateur.searching.settings import SearchSettings, stages_for
+from secateur.searching.stages import BestSoFar, run_stages
+from secateur.searching.task import Search
 from secateur.zoo import judge
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -46,7 +50,7 @@ class Case(NamedTuple):
     @property
     def stages(self) -> tuple[str, ...]:
         """The default ones, with gradients from their exact solution before the local search."""
-        *before, local = find.stages_for(self.calls, free=False)
+        *before, local = stages_for(self.calls, free=False)
         return *before, "gradient", local
 
 
@@ -68,14 +72,14 @@ class Bench:
         """(64, H, W, 3) float32 images, of the schedule that is applied, if any."""
         return generate(self.pipe, self.conditions, seeds=range(FIRST_SEED, FIRST_SEED + IMAGES), **self.call)
 
-    def searched(self, case: Case) -> Iterator[find.Found]:
+    def searched(self, case: Case) -> Iterator[BestSoFar]:
         """The search of a case, every schedule that it measures."""
         asked, seeds = zoo.conditions(self.name, CALIBRATION + MORE, calibration=True)[0], range(SEARCH_SEED, SEARCH_SEED + 64)
         told = record(self.pipe, asked[:CALIBRATION], seeds=seeds[:CALIBRATION], **self.call)
-        value = find.objective_for(self.pipe, told, target="dense", blocks=self.macs.blocks)
-        more = find.more_for(value, asked[CALIBRATION:], seeds[CALIBRATION:], target="dense")
-        yield from find.find(self.pipe, told, macs=self.macs, keep=case.keep, objective=value, more=more, stages=case.stages,
-                             trials=TRIALS, updates=UPDATES)  # fmt: skip
+        value = objective_for(self.pipe, told, target="dense", blocks=self.macs.blocks)
+        more = more_for(value, asked[CALIBRATION:], seeds[CALIBRATION:], target="dense")
+        settings = SearchSettings(stages=case.stages, trials=TRIALS, updates=UPDATES)
+        yield from run_stages(Search(self.pipe, told, self.macs, case.keep, PairedGain(value, more), settings))
 
 
 def rows(bench: Bench, case: Case) -> Iterator[dict[str, Any]]:

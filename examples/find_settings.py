@@ -3,8 +3,9 @@
 The same as `secateur search emoji-sd --keep 0.2`, with every stage's best as it is found.
 """
 
-from secateur import count, record, save, zoo
 from secateur.searching.find import find, objective_for
+
+from secateur import count, record, save, zoo
 
 pipe = zoo.load("emoji-sd")
 prompts, _ = zoo.conditions("emoji-sd", 8, calibration=True)

@@ -27,9 +27,10 @@ from secateur.schedule.fold import fold
 from secateur.schedule.retime import retime
 from secateur.schedule.schedule import Schedule, load, save
 from secateur.schedule.scores import Scores
-from secateur.searching.dip_go.gradient import SearchStep, search
-from secateur.searching.dip_go.supernet import SuperNet, supernet
-from secateur.searching.dip_go.updates import Settings
+from secateur.searching import dip_go
+from secateur.searching.objective import objective_for
+from secateur.searching.search import search, search_steps
+from secateur.searching.settings import SearchSettings
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,10 +46,8 @@ __all__ = [
     "Plan",
     "Schedule",
     "Scores",
-    "SearchStep",
-    "Settings",
+    "SearchSettings",
     "SubNet",
-    "SuperNet",
     "Trajectory",
     "allocate",
     "apply",
@@ -58,6 +57,7 @@ __all__ = [
     "deepcache",
     "delta_dit",
     "dense",
+    "dip_go",
     "distil_steps",
     "drop_layers",
     "find_blocks",
@@ -69,6 +69,7 @@ __all__ = [
     "joint_loss",
     "knapsack",
     "load",
+    "objective_for",
     "output_loss",
     "planned",
     "published_dip_go",
@@ -78,7 +79,7 @@ __all__ = [
     "save",
     "scored",
     "search",
-    "supernet",
+    "search_steps",
     "uniform",
     "zoo",
 ]

@@ -28,13 +28,14 @@ from secateur.pipeline import pipes, prompts, schedulers
 from secateur.schedule import baselines
 from secateur.schedule.schedule import document
 from secateur.schedule.scores import Scores
-from secateur.searching import find
+from secateur.searching import objective, search, stages
 
 
 @pytest.fixture(autouse=True)
 def few_steps_converge(monkeypatch):
     """Ten steps stand for the hundred that images converge in, which take most of a small search's time."""
-    monkeypatch.setitem(find.TARGETS, "converged", tuple(partial(make, steps=10) for make in find.TARGETS["converged"]))
+    quick = tuple(partial(make, steps=10) for make in objective.TARGETS["converged"])
+    monkeypatch.setitem(objective.TARGETS, "converged", quick)
 
 
 QUICK = ("--steps", "8", "--images", "1", "--keep", "0.4", "--trials", "3")
@@ -223,13 +224,13 @@ def test_prompts_come_from_a_file_and_are_hashed(run):
 
 
 def test_an_interrupt_leaves_the_best_so_far(run, monkeypatch):
-    whole = find.find
+    whole = search.run_stages
 
     def interrupted(*args, **kwargs):
         yield next(whole(*args, **kwargs))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(find, "find", interrupted)
+    monkeypatch.setattr(search, "run_stages", interrupted)
     code, out, _ = run("search", "emoji-sd", *QUICK, "-o", "s.json")
     assert code == 0
     assert "stopped; the best so far is in s.json" in out
@@ -399,10 +400,8 @@ def test_prompts_are_no_longer_than_the_pipes_call_reads_them():
         prompts.check_tokens(Pipe(), ("a b c d",))
 
 
-def test_a_budget_out_of_reach_is_refused_before_anything_is_recorded(run, monkeypatch):
-    from secateur.pipeline import trajectory as trajectories
-
-    monkeypatch.setattr(trajectories, "record", lambda *args, **kwargs: pytest.fail("recorded"))
+def test_a_budget_out_of_reach_is_refused_before_anything_is_loaded(run, monkeypatch):
+    monkeypatch.setattr(pipes, "load", lambda *args, **kwargs: pytest.fail("loaded"))
     code, _, error = run("search", "emoji-sd", "--steps", "8", "--keep", "0.1")
     assert code == 1
     assert "keep=0.1 is out of reach: ask for 0.125" in sentence(error)
@@ -412,7 +411,7 @@ def test_milliseconds_of_one_run_are_not_those_of_the_next(run):
     words = ("--stages", "stock,gradient", "--budget", "ms", "--checkpoints", "kept")
     code, _, error = run("search", "emoji-sd", *QUICK, *words)
     assert code == 1
-    assert "leave --checkpoints" in sentence(error)
+    assert "leave checkpoints and the other processes out" in sentence(error)
     assert not list(Path().iterdir())
 
 
@@ -425,7 +424,7 @@ def test_an_error_on_the_way_says_where_the_best_so_far_is(run, monkeypatch):
         raise MemoryError
         yield
 
-    monkeypatch.setitem(find.METHODS, "local", full)
+    monkeypatch.setitem(stages.METHODS, "local", full)
     code, out, error = run("search", "emoji-sd", *QUICK, "--stages", "stock,local", "-o", "s.json")
     assert code == 1
     assert "the best so far is in s.json" in out
@@ -443,14 +442,12 @@ def test_a_folder_without_permission_is_refused_before_any_work(run):
 
 @pytest.mark.parametrize("kind", [None, MemoryError, torch.OutOfMemoryError])
 def test_memory_that_runs_out_ends_in_one_sentence(run, monkeypatch, kind):
-    from secateur.pipeline import trajectory as trajectories
-
     def full(*args, **kwargs):
         if kind:
             raise kind("CUDA out of memory. Tried to allocate 2.00 GiB")
         torch.empty(2**60)  # what the CPU says
 
-    monkeypatch.setattr(trajectories, "record", full)
+    monkeypatch.setattr(search, "record", full)
     code, _, error = run("search", "emoji-sd", *QUICK)
     assert code == 1
     assert "out of memory" in sentence(error)

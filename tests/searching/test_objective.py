@@ -18,7 +18,8 @@ from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.searching.budget import budget_macs
-from secateur.searching.objective import CAP_DB, Objective, PairedGain, converged, converging, elsewhere, to_converged, to_dense
+from secateur.searching.objective import CAP_DB, Objective, converged, converging, elsewhere, to_converged, to_dense
+from secateur.searching.paired_gain import PairedGain
 
 LABELS, SEEDS, STEPS = [1, 2, 7], [3, 1, 4], 6
 CALL = {"guidance_scale": 3.0, "num_inference_steps": STEPS}

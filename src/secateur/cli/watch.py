@@ -1,50 +1,42 @@
-"""A search seen from the terminal: how it stands, what is best so far on disk, and what it found in a few lines."""
+"""A search seen from the terminal: the best so far is always on disk, and a few lines say what was found."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import Progress, TaskID
 from rich.table import Table, box
 
 from secateur.cli.terminal import console
 
 if TYPE_CHECKING:
     from secateur.denoiser.macs import Macs
-    from secateur.pipeline.trajectory import Trajectory
     from secateur.schedule.schedule import Schedule
-    from secateur.searching.find import Found
+    from secateur.searching.stages import BestSoFar
+
+MISSED = 0.05  # of the budget asked for: a schedule that differs by more is remarked on
 
 
 @dataclass
 class Watch:
-    """A search seen from the terminal: the bar moves on, and what is best is saved as soon as it is found.
+    """The best schedule of a search, saved as soon as it is found.
 
-    out: None for a process that writes nothing. costs: of blocks; calls: dense ones. known: how the search was asked for.
+    out: None for a process that writes nothing. made: what every schedule says beside what the search says of itself.
     """
 
     out: Path | None
-    costs: Macs
-    calls: int
-    known: dict[str, Any]
-    target: str
+    made: Mapping[str, Any]
     stopped: bool = False
 
-    def all(self, looked: Iterator[Found], bar: Progress, task: TaskID) -> list[Found]:
-        """The last Found of every stage; an interrupt keeps what was found, and so does an error, which is raised."""
-        last: dict[str, Found] = {}
+    def all(self, steps: Iterable[BestSoFar]) -> list[BestSoFar]:
+        """The last step of every stage. An interrupt ends the search and keeps the best; so does an error, which is raised."""
+        last: dict[str, BestSoFar] = {}
         try:
-            for found in looked:
-                if found.improved:
-                    self.save(found.schedule, found, {self.target: found.value_db})
-                if self.out and found.scores is not None and (found.improved or found.stage == "gradient"):
-                    made = {**found.scores.made, **self.known, "stage": found.stage}
-                    replace(found.scores, made=made).save(scores_beside(self.out))
-                last[found.stage] = found
-                bar.update(task, total=found.most, completed=found.measured, description=self.says(found))
+            for step in steps:
+                last[step.stage] = step
+                self.save(step)
         except KeyboardInterrupt:
             if not last:
                 raise
@@ -52,62 +44,48 @@ class Watch:
             console.print(f"stopped; the best so far is in {self.out}", soft_wrap=True)
         except Exception:
             if last and self.out:
-                console.print(f"failed on the way; the best so far is in {self.out}", soft_wrap=True)
+                console.print(f"the search failed; the best so far is in {self.out}", soft_wrap=True)
             raise
         return list(last.values())
 
-    def says(self, found: Found) -> str:
-        """How a search stands, in a line."""
-        kept = self.costs.of(found.schedule) / (self.calls * self.costs.call())
-        losses = "".join(f", {name} {value:.3g}" for name, value in found.losses.items() if name != "total")
-        return f"{found.stage}: {found.value_db:.2f} dB, keeps {kept:.3f}{losses}"
-
-    def measure_other(self, pipe: Any, trajectory: Trajectory, best: Found, **how: Any) -> None:
-        """Save the best with its distance to the target that it was not searched for too, where that target is finite."""
-        from secateur.measuring.quality import NotFiniteError
-        from secateur.searching import find
-
-        [other] = find.TARGETS.keys() - {self.target}
-        try:
-            value = find.objective_for(pipe, trajectory, target=other, **how)(best.schedule)
-        except NotFiniteError as error:
-            console.print(f"the distance to the {other} images is not known: {error}", soft_wrap=True)
-            return
-        self.save(best.schedule, best, {self.target: best.value_db, other: value})
-
-    def save(self, schedule: Schedule, found: Found, near: dict[str, float]) -> None:
-        """Write the schedule, saying how it was found and how near it is to each target on the calibration images."""
-        if self.out:
-            made = {**schedule.made, **self.known, "stage": found.stage, "calibration_psnr_db": near}
-            replace(schedule, made=made).save(self.out)
+    def save(self, step: BestSoFar) -> None:
+        """Write the schedule if it is new or says more of itself, and the scores that it was made from."""
+        if self.out and (step.improved or len(step.schedule.made["calibration_psnr_db"]) > 1):
+            replace(step.schedule, made={**step.schedule.made, **self.made}).save(self.out)
+        if self.out and step.scores is not None and (step.improved or step.stage == "gradient"):
+            replace(step.scores, made={**step.scores.made, **self.made}).save(scores_beside(self.out))
 
 
-def near_of(made: Schedule, images: int) -> str:
+def near_of(schedule: Schedule, images: int) -> str:
     """How near the images of a schedule are, in a sentence."""
-    near = [f"{value:.2f} dB to the {target} images" for target, value in made.made["calibration_psnr_db"].items()]
+    near = [f"{value:.2f} dB to the {target} images" for target, value in schedule.made["calibration_psnr_db"].items()]
     return f"{' and '.join(near)} of {images} calibration samples"
 
 
-def kept_of(made, costs, *, calls: int) -> str:
-    """What a schedule keeps of so many dense calls, in a sentence."""
-    parts = []
-    for cost in costs:
-        plain, attention = (cost.of(made, attention=a) / (calls * cost.call(attention=a)) for a in (False, True))
-        more = f" ({attention:.3f} with attention)" if cost.unit == "macs" else ""
-        parts.append(f"{plain:.3f} of the {cost.noun}{more}")
-    return f"keeps {', '.join(parts)}"
+def kept_of(schedule: Schedule, costs: Macs, *, calls: int) -> str:
+    """What a schedule keeps of this many dense calls, in a sentence."""
+    plain, attention = (costs.of(schedule, attention=a) / (calls * costs.call(attention=a)) for a in (False, True))
+    more = f" ({attention:.3f} with attention)" if costs.unit == "macs" else ""
+    return f"keeps {plain:.3f} of the {costs.noun}{more}"
+
+
+def missed(kept: float, keep: float) -> str | None:
+    """A sentence on a schedule that keeps over 5 % more or less than the budget; None for one that does not."""
+    off = kept / keep - 1
+    word = "more" if off > 0 else "less"
+    return f"that is {abs(off):.0%} {word} than --keep {keep:g}: calls come whole" if abs(off) > MISSED else None
 
 
 def scores_beside(out: Path) -> Path:
-    """Where the scores go that a search found on the way, for `retarget`."""
+    """Where a search writes the scores that it found, for `retarget`."""
     return out.with_suffix(".scores.safetensors")
 
 
-def stage_table(found: list) -> Table:
+def stage_table(stages: Iterable[BestSoFar]) -> Table:
     """What each stage added."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading, right in (("stage", False), ("measured", True), ("best, dB", True), ("s", True)):
         table.add_column(heading, justify="right" if right else "left")
-    for part in found:
-        table.add_row(part.stage, str(part.measured), f"{part.value_db:.2f}", f"{part.seconds:.1f}")
+    for step in stages:
+        table.add_row(step.stage, str(step.measured), f"{step.value_db:.2f}", f"{step.seconds:.1f}")
     return table

@@ -71,6 +71,11 @@ def locate(source: str) -> Path | None:
     raise ValueError(f"the zoo has no pipeline {source!r}: choose {' or '.join(zoo.NAMES)}, a folder, or a Hub id owner/name")
 
 
+def zoo_name(pipe: DiffusionPipeline) -> str | None:
+    """The name of a pipe that was loaded from the zoo; None for every other."""
+    return next((name for name in zoo.NAMES if pipe.name_or_path == str(zoo.folder(name))), None)
+
+
 def save(pipe: DiffusionPipeline, folder: str | Path, *, beside: Mapping[str, Any] | None = None) -> None:
     """Write a pipeline's folder; until all of it is there, what was there before stays. OSError where there is no room.
 

@@ -50,6 +50,7 @@ def begun(scheduler: Any, steps: int) -> Any:
     return made
 
 
+SEARCHABLE = "DDIMScheduler", {"clip_sample": False, "thresholding": False}  # what a search takes for one that it cannot search
 LINSPACE, TRAILING = {"timestep_spacing": "linspace"}, {"timestep_spacing": "trailing"}
 SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {  # at their stock spacings: class of diffusers, options
     "DDIM": ("DDIMScheduler", TRAILING),

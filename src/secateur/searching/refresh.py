@@ -1,7 +1,7 @@
-"""What each call refreshes: whole calls, calls that run some blocks, and held ones, from one dense trajectory (ours).
+"""What each call refreshes: whole calls, partial calls that run some blocks, and held ones, from one dense trajectory (ours).
 
-On top of `additive`: what a partial call says depends on when the denoiser last ran whole, so that is measured for every pair
-of calls near enough to one another, and the shortest path goes over both.
+It extends `additive`. The prediction of a partial call depends on when the denoiser last ran whole, so it is measured for every
+pair of calls that are near enough to each other. The shortest path then goes over both kinds of calls.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from secateur.searching.paths import Path, Updates, climbed, states
 Row = tuple[bool, ...]  # (L,) which blocks run
 
 TIE = 1e-6
-SHARES = (1 / 3, 2 / 3)  # ours: of a dense call's MACs, what a partial call may take
+SHARES = (1 / 3, 2 / 3)  # of a dense call's MACs: the budgets of partial calls (ours)
 
 
 def partial_rows(pipe, trajectory: Trajectory, macs: Macs, *, batch_size: int = 8) -> tuple[Row, ...]:
-    """The blocks that partial calls had best run, for each of SHARES where that is some and not all.
+    """The best blocks for partial calls to run, for each of SHARES, if these are some blocks and not all.
 
-    By what reusing each block for one call costs, averaged over the calls, and the exact allocation of a single row. Takes
-    two replays of the trajectory a block.
+    They are the exact allocation of a single row, by the loss of reusing each block for one call, averaged over the calls.
+    Takes two replays of the trajectory a block.
     """
     losses = list(reuse_losses(pipe, trajectory, macs.blocks, batch_size=batch_size))
     scores = cell_scores(pipe, trajectory, macs, losses=losses)
     cells = np.array(macs.cells()) / macs.call()
     mean = scores.values[1:].mean(axis=0)
-    mean = mean - TIE * mean.max() * cells  # where room is left, what gives nothing still costs
+    mean = mean - TIE * mean.max() * cells  # a block that gains nothing is not run only because there is room
     single = replace(scores, values=np.stack((mean, mean)))
-    found = (allocate(single, keep=(1 + share) / 2).runs(1) for share in SHARES)
-    return tuple(dict.fromkeys(row for row in found if any(row) and not all(row)))
+    rows = (allocate(single, keep=(1 + share) / 2).runs(1) for share in SHARES)
+    return tuple(dict.fromkeys(row for row in rows if any(row) and not all(row)))
 
 
 def partial_outputs(
@@ -59,81 +59,81 @@ def partial_outputs(
     timesteps: tuple[float, ...] | None = None,
     batch_size: int = 8,
 ) -> Tensor:
-    """What is said at call s where only `row` runs and the last whole call was g calls before, (T, reach + 1, B, C, H, W).
+    """Predictions at call s, g calls after the last whole call, if only `row` runs since then: (T, reach + 1, B, C, H, W).
 
-    The trajectory's own outputs at g = 0; NaN where s < g. Every call gets the dense latents. timesteps: the trajectory's,
-    where they are not the scheduler's own. Takes reach + 1 replays, mostly of partial calls.
+    At g = 0 these are the trajectory's own; if s < g, they are NaN. Every call gets the dense latents. timesteps: the
+    trajectory's, if they are not the scheduler's own. Takes reach + 1 replays, mostly of partial calls.
     """
-    T, known = len(trajectory.timesteps), trajectory.outputs
-    found = known.new_full((T, reach + 1, *known.shape[1:]), torch.nan)
-    found[:, 0] = known
+    T, dense = len(trajectory.timesteps), trajectory.outputs
+    outputs = dense.new_full((T, reach + 1, *dense.shape[1:]), torch.nan)
+    outputs[:, 0] = dense
     for first in range(reach + 1):
         whole = {0, *range(first, T, reach + 1)}
         schedule = replace(mixed(blocks, T, whole=whole, partial=range(T), row=row), timesteps=timesteps)
         with apply(pipe, schedule, blocks=blocks):
-            said = replay(pipe, trajectory, batch_size=batch_size)
+            predictions = replay(pipe, trajectory, batch_size=batch_size)
         gaps = [s - max(k for k in whole if k <= s) for s in range(T)]
         for s, gap in enumerate(gaps):
             if gap:
-                found[s, gap] = said[s]
-    return found
+                outputs[s, gap] = predictions[s]
+    return outputs
 
 
 def mixed(blocks: Blocks, calls: int, *, whole: Collection[int], partial: Collection[int], row: Row) -> Schedule:
-    """The Schedule of these whole calls, of partial ones that run `row`, and of held ones."""
+    """The Schedule with these whole calls, these partial calls, which run `row`, and all others held."""
     held = (False,) * len(blocks)
     rows = [None if t in whole else row if t in partial else held for t in range(calls)]
     return closed(blocks, rows, made={"method": "refresh"})
 
 
-def updates(ladder: Ladder, said: Tensor, *, weights: np.ndarray) -> Updates:
+def updates(ladder: Ladder, predictions: Tensor, *, weights: np.ndarray) -> Updates:
     """The local errors of every update that starts at a whole or at a partial call; see `additive.local_errors`.
 
-    said: (G, reach + 1, N), `partial_outputs` as the ladder reads them. weights: (G + 1,).
+    predictions: (G, reach + 1, N), from `read`. weights: (G + 1,).
     """
-    G, reach = len(ladder), said.shape[1] - 1
-    scale = torch.as_tensor(weights) / said.shape[-1]
-    found = [states(s, reach=reach) for s in range(G)]
+    G, reach = len(ladder), predictions.shape[1] - 1
+    scale = torch.as_tensor(weights) / predictions.shape[-1]
+    before = [states(s, reach=reach) for s in range(G)]
     whole, partial = [np.zeros((0, G))], [np.zeros((0, G))]
     for s in range(1, G):
-        turned = torch.stack([said[u, u - a] for u, a in found[s]])  # (n, N) what the call before said
-        bend = ladder.bend[[u for u, _ in found[s]], s, s + 1 :]
-        after = torch.full((len(found[s]), G - s), torch.inf, dtype=torch.float64)
+        last = torch.stack([predictions[u, u - a] for u, a in before[s]])  # (n, N) of the call before
+        bend = ladder.bend[[u for u, _ in before[s]], s, s + 1 :]
+        after = torch.full((len(before[s]), G - s), torch.inf, dtype=torch.float64)
         for gap in range(1, min(reach, s) + 1):
-            chosen = [k for k, (_, a) in enumerate(found[s]) if a == s - gap]
-            after[chosen] = squares(missed(ladder, s, said[s, gap]), said[s, gap] - turned[chosen], bend[chosen])
-        own = said[s, 0]
-        whole.append((squares(missed(ladder, s, own), own - turned, bend) * scale[s + 1 :]).numpy())
+            chosen, new = [k for k, (_, a) in enumerate(before[s]) if a == s - gap], predictions[s, gap]
+            after[chosen] = squares(errors(ladder, s, new), new - last[chosen], bend[chosen])
+        own = predictions[s, 0]
+        whole.append((squares(errors(ladder, s, own), own - last, bend) * scale[s + 1 :]).numpy())
         partial.append((after * scale[s + 1 :]).numpy())
-    first = (missed(ladder, 0, said[0, 0]).pow(2).sum(1) * scale[1:]).numpy()
-    return Updates(first, tuple(found), tuple(whole), tuple(partial), reach)
+    first = (errors(ladder, 0, predictions[0, 0]).pow(2).sum(1) * scale[1:]).numpy()
+    return Updates(first, tuple(before), tuple(whole), tuple(partial), reach)
 
 
-def missed(ladder: Ladder, s: int, said: Tensor) -> Tensor:
-    """By how much updates from level s miss every later one, (G − s, N), where the denoiser said (N,), without the bend."""
-    return ladder.carry[s, s + 1 :, None] * ladder.x[s] + ladder.gain[s, s + 1 :, None] * said - ladder.x[s + 1 :]
+def errors(ladder: Ladder, s: int, prediction: Tensor) -> Tensor:
+    """Errors of the updates from level s to every later one by this prediction (N,), without the bend: (G − s, N)."""
+    return ladder.carry[s, s + 1 :, None] * ladder.x[s] + ladder.gain[s, s + 1 :, None] * prediction - ladder.x[s + 1 :]
 
 
-def polished(ladder: Ladder, path: Path, *, weights: np.ndarray, said: Tensor | None = None) -> Path:
-    """The path moved to where its errors cancel best; `error` is then the mean square of their weighted sum.
+def polished(ladder: Ladder, path: Path, *, weights: np.ndarray, predictions: Tensor | None = None) -> Path:
+    """The path moved to where its errors cancel best; its `error` is then the mean square of their weighted sum.
 
-    The shortest path adds up squares, as if errors were independent; but those of neighbouring updates point the same way or
-    the opposite one. Here they are added up as vectors, each grown by the root of its level's weight, as if what lies between
-    it and the image only scaled it (ours). said: as in `updates`; by default every call of the path is whole.
+    The shortest path adds up squares, as if errors were independent. Those of neighbouring updates are not: they point the same
+    way or opposite ways. Here they are added up as vectors, each scaled by the root of its level's weight, as if the calls
+    after it only scaled it (ours). predictions: as in `updates`; by default every call of the path is whole.
     """
-    said = ladder.y[:, None] if said is None else said
+    given = ladder.y[:, None] if predictions is None else predictions
     roots = torch.as_tensor(weights).sqrt()
 
     @cache
     def error(u: int, back: int, s: int, gap: int, t: int) -> Tensor:
-        miss = ladder.carry[s, t] * ladder.x[s] + ladder.gain[s, t] * said[s, gap] - ladder.x[t]
-        return roots[t] * (miss + ladder.bend[u, s, t] * (said[s, gap] - said[u, back]))
+        miss = ladder.carry[s, t] * ladder.x[s] + ladder.gain[s, t] * given[s, gap] - ladder.x[t]
+        return roots[t] * (miss + ladder.bend[u, s, t] * (given[s, gap] - given[u, back]))
 
     def total(path: Path) -> float:
-        found = list(steps(path, end=len(ladder)))
-        if any(gap >= said.shape[1] for _, _, _, gap, _ in found):
+        updates = list(steps(path, end=len(ladder)))
+        if any(gap >= given.shape[1] for _, _, _, gap, _ in updates):
             return np.inf
-        return float(torch.stack([error(*step) for step in found]).sum(0).pow(2).mean())
+        return float(torch.stack([error(*update) for update in updates]).sum(0).pow(2).mean())
 
     return climbed(path, total, levels=len(ladder))
 
@@ -154,14 +154,14 @@ def read(ladder: Ladder, outputs: Tensor) -> Tensor:
 
 
 def schedule_of(path: Path, ladder: Ladder, blocks: Blocks, row: Row = (), *, hold: str, made: Mapping[str, Any]) -> Schedule:
-    """The Schedule of a path: at the timesteps of its calls alone where the ladder is free, holding the others elsewhere."""
+    """The Schedule of a path: at the timesteps of its calls if the ladder is free; otherwise with the other calls held."""
     whole = {s for s, full in zip(path.levels, path.whole, strict=True) if full}
-    found = mixed(blocks, len(ladder), whole=whole, partial=path.levels, row=row)
+    schedule = mixed(blocks, len(ladder), whole=whole, partial=path.levels, row=row)
     made = {"method": "refresh" if row else "additive", "predicted_error": path.error, **made}
     if not ladder.chosen:
-        return replace(found, hold=hold, made=made)
+        return replace(schedule, hold=hold, made=made)
     timesteps = tuple(ladder.timesteps[s] for s in path.levels)
-    return replace(found, grid=tuple(found.grid[s] for s in path.levels), timesteps=timesteps, made=made)
+    return replace(schedule, grid=tuple(schedule.grid[s] for s in path.levels), timesteps=timesteps, made=made)
 
 
 def row_macs(macs: Macs, row: Row) -> int:

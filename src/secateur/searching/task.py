@@ -1,74 +1,56 @@
-"""What a search for settings looks for, and what it knows of the calls, measured once for all of its stages."""
+"""Search: what a search for a schedule works on, and what its stages measure once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from secateur.denoiser.macs import Macs
-from secateur.pipeline import schedulers
-from secateur.pipeline.solvers import corrects, is_free
-from secateur.pipeline.trajectory import Trajectory, record
-from secateur.schedule import baselines
-from secateur.schedule.apply import apply
-from secateur.schedule.schedule import HOLDS
-from secateur.searching import ladder as ladders
-from secateur.searching.objective import PairedGain
-from secateur.searching.sensitivity import sensitivity
+from secateur.pipeline.solvers import check_solver, is_free
+from secateur.pipeline.trajectory import Trajectory
+from secateur.schedule.baselines import check_keep
+from secateur.searching.dip_go.unrolled import check_pipe
+from secateur.searching.error_model import ErrorModel, error_models, record_levels
+from secateur.searching.paired_gain import PairedGain
+from secateur.searching.settings import DEFAULT, SearchSettings, stages_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy as np
     from accelerate import Accelerator
     from diffusers import DiffusionPipeline
 
     from secateur.schedule.schedule import Schedule
 
-LEVELS = 40  # of each of two spacings: linspace is dense early, Karras late
-
-
-class Model(NamedTuple):
-    """Of one way of holding: the ladder, and how much errors at each of its levels count, by the name of that weighting."""
-
-    hold: str
-    name: str
-    ladder: ladders.Ladder
-    weights: np.ndarray
-
-
-class Learning(NamedTuple):
-    """How the gradient stage learns: updates, where and how often it is saved, and the processes that share its batches."""
-
-    updates: int
-    folder: str | Path | None = None
-    save_every: int = 50
-    accelerator: Accelerator | None = None
-
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """What is looked for: a schedule for a pipe and its scheduler whose MACs are at most `keep` of the trajectory's calls."""
+class Search:
+    """What a search works on: it looks for a schedule whose cost is at most `keep` of the trajectory's calls.
+
+    trajectory: dense, recorded with the pipe's scheduler as it is. macs: costs of the blocks that the schedule shall have.
+    objective: what the search raises. seed: of the local search and of the gradient stage. accelerator: for the gradient stage;
+    every process does the other stages by itself, with the same result.
+    Raises ValueError before anything is measured, if the search could not be done: keep outside (0, 1] or below one call, a
+    scheduler whose calls can be neither placed nor held, a pipe that no gradient flows through although a stage needs it.
+    """
 
     pipe: DiffusionPipeline
     trajectory: Trajectory
     macs: Macs
     keep: float
     objective: PairedGain
-    trials: int
-    learning: Learning
-    seed: int
-    batch_size: int
-    patience: int | None = None
+    settings: SearchSettings = DEFAULT
+    seed: int = 0
+    batch_size: int = 8
+    accelerator: Accelerator | None = None
 
     def __post_init__(self):
+        check_keep(self.keep)
         check_calls(self.calls, keep=self.keep)
+        check_solver(self.pipe.scheduler)
+        if "gradient" in self.stages:
+            check_pipe(self.pipe)
 
     @property
     def calls(self) -> int:
@@ -78,71 +60,52 @@ class Task:
     @property
     def whole_calls(self) -> int:
         """How many dense calls the budget pays for."""
-        return paid(self.calls, keep=self.keep)
-
-    @cached_property
-    def fine(self) -> Trajectory:
-        """The dense trajectory over the levels that calls are chosen among."""
-        return fine(self)
-
-    @cached_property
-    def models(self) -> tuple[Model, ...]:
-        """What calls cost, every way of holding with every weighting; measured once."""
-        return tuple(models(self))
-
-    def model_of(self, schedule: Schedule | None) -> Model:
-        """The model that a schedule is the solution of; the first one where it is of none."""
-        wanted = (schedule.hold, schedule.made.get("weights")) if schedule else None
-        return next((model for model in self.models if (model.hold, model.name) == wanted), self.models[0])
+        return affordable_calls(self.calls, keep=self.keep)
 
     @property
     def free(self) -> bool:
-        """Whether timesteps are chosen, as of DPM-Solver++ 2M and UniPC; others hold calls on their own grid."""
+        """Whether a schedule chooses its timesteps, as with DPM-Solver++ 2M and UniPC; others hold calls on their own grid."""
         return is_free(self.pipe.scheduler)
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this search, in order."""
+        return self.settings.stages or stages_for(self.calls, free=self.free)
 
-def paid(calls: int, *, keep: float) -> int:
-    """How many of so many dense calls a budget pays for."""
+    def record_levels(self) -> Trajectory:
+        """The dense trajectory over the levels that calls are chosen among; drawn once."""
+        return self._levels
+
+    def measure_models(self) -> tuple[ErrorModel, ...]:
+        """What calls cost, for every way of holding with every weighting; measured once, which can take minutes."""
+        return self._models
+
+    def model_of(self, schedule: Schedule | None) -> ErrorModel:
+        """The model that a schedule is the solution of; the first one if it comes from none."""
+        wanted = (schedule.hold, schedule.made.get("weights")) if schedule else None
+        models = self.measure_models()
+        return next((model for model in models if (model.hold, model.name) == wanted), models[0])
+
+    @cached_property
+    def _levels(self) -> Trajectory:
+        return record_levels(self.pipe, self.trajectory, blocks=self.macs.blocks, batch_size=self.batch_size)
+
+    @cached_property
+    def _models(self) -> tuple[ErrorModel, ...]:
+        blocks, count = self.macs.blocks, self.whole_calls
+        return tuple(
+            error_models(self.pipe, self.record_levels(), blocks=blocks, whole_calls=count, batch_size=self.batch_size)
+        )
+
+
+def affordable_calls(calls: int, *, keep: float) -> int:
+    """How many of these dense calls a budget pays for; keep is taken as it is written (0.2 of 50 is 10)."""
     return math.floor(Fraction(str(keep)) * calls)
 
 
 def check_calls(calls: int, *, keep: float) -> None:
-    """Nothing; ValueError where so many dense calls and a budget leave nothing to choose."""
+    """Raises ValueError if this many dense calls and the budget leave nothing to choose."""
     if calls < 2:
         raise ValueError("one step leaves nothing to choose: ask for 2 or more")
-    if paid(calls, keep=keep) < 1:
+    if affordable_calls(calls, keep=keep) < 1:
         raise ValueError(f"the first of {calls} calls always runs, so keep={keep} is out of reach: ask for {1 / calls:.3g}")
-
-
-def models(task: Task) -> Iterator[Model]:
-    """Every way of holding, with every weighting."""
-    pipe, trajectory, blocks = task.pipe, task.fine, task.macs.blocks
-    by_hold = (
-        {"output": ladders.free(trajectory, pipe.scheduler)}
-        if task.free
-        else {hold: ladders.held(trajectory, pipe.scheduler, hold=hold) for hold in HOLDS}
-    )
-    any_ladder = by_hold["output"]
-    gap = max(2, len(any_ladder) // task.whole_calls)
-    with predicting(pipe):
-        shown = sensitivity(pipe, trajectory, any_ladder, blocks=blocks, gap=gap, batch_size=task.batch_size)
-    plain = ladders.in_latents(any_ladder)
-    weightings = {"latents": plain, "images": shown, "between": (plain * shown) ** 0.5}
-    for (hold, ladder), (name, weights) in product(by_hold.items(), weightings.items()):
-        yield Model(hold, name, ladder, weights)
-
-
-def fine(task: Task) -> Trajectory:
-    """A dense trajectory over the levels that calls are chosen among."""
-    if not task.free:
-        return task.trajectory
-    made, pipe = task.trajectory, task.pipe
-    steps = ladders.levels(pipe.scheduler, LEVELS)
-    dense = replace(baselines.dense(task.macs.blocks, len(steps)), timesteps=steps)
-    with predicting(pipe), apply(pipe, dense, blocks=task.macs.blocks):
-        return record(pipe, made.conditions, seeds=made.seeds, batch_size=task.batch_size, **made.options)
-
-
-def predicting(pipe: DiffusionPipeline) -> AbstractContextManager[None]:
-    """The pipe with DPM-Solver++ for UniPC, whose predictor it is: no later call mends its latents."""
-    return schedulers.scheduled(pipe, schedulers.DPM, {}) if corrects(pipe.scheduler) else nullcontext()

@@ -6,5 +6,11 @@ pruner     the network that makes the gates
 losses     what the gates should give: nearness to the dense images, and a cost
 updates    one update, and the settings of all
 progress   checkpoints that a rerun resumes
-gradient   `search(pipe, trajectory, keep=...)`: an update a step
+gradient   `search(pipe, trajectory, keep=...)`: a generator, one step an update
 """
+
+from secateur.searching.dip_go.gradient import SearchStep, search
+from secateur.searching.dip_go.supernet import SuperNet, supernet
+from secateur.searching.dip_go.updates import Settings
+
+__all__ = ["SearchStep", "Settings", "SuperNet", "search", "supernet"]

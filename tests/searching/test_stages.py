@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, cast
 
 import diffusers
 import numpy as np
@@ -19,8 +17,12 @@ from secateur.pipeline.pipes import component
 from secateur.pipeline.trajectory import record
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
-from secateur.searching import find, objective
-from secateur.searching.task import Learning
+from secateur.searching import objective, paired_gain
+from secateur.searching.objective import more_for, objective_for
+from secateur.searching.paired_gain import STANDARD_ERRORS, PairedGain
+from secateur.searching.settings import STAGES, SearchSettings, stages_for
+from secateur.searching.stages import BestSoFar, gradient_settings, run_stages
+from secateur.searching.task import Search
 from tiny_pipes import PIPES
 
 CALLS, KEEP = 8, 0.4
@@ -46,19 +48,20 @@ def pipe(request):
     found.scheduler = before
 
 
-def looked(pipe, *, stages=None, target: str = "dense", trials: int = 6, **how) -> list[find.Found]:
-    asked = ["a fox", "blue"] if hasattr(pipe, "tokenizer") else [1, 2]
-    told = record(pipe, asked, seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
+def looked(pipe, *, target: str = "dense", trials: int = 6, seed: int = 0, **settings) -> list[BestSoFar]:
+    conditions = ["a fox", "blue"] if hasattr(pipe, "tokenizer") else [1, 2]
+    trajectory = record(pipe, conditions, seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
     counted = macs.count(component(pipe))
-    value = find.objective_for(pipe, told, target=target, blocks=counted.blocks)
-    return list(find.find(pipe, told, macs=counted, keep=KEEP, objective=value, stages=stages, trials=trials, **how))
+    value = objective_for(pipe, trajectory, target=target, blocks=counted.blocks)
+    how = SearchSettings(trials=trials, **settings)
+    return list(run_stages(Search(pipe, trajectory, counted, KEEP, PairedGain(value), how, seed=seed)))
 
 
 def test_every_stage_keeps_the_budget_and_what_was_better(pipe):
     found = looked(pipe)
     free = type(pipe.scheduler).__name__ in FREE
     seen = dict.fromkeys(part.stage for part in found)
-    wanted = find.stages_for(CALLS, free=free)
+    wanted = stages_for(CALLS, free=free)
     assert tuple(seen) == tuple(stage for stage in wanted if stage in seen or stage != "refresh")  # partial calls may not pay
     assert [part.value_db for part in found] == sorted(part.value_db for part in found)
     assert all(part.last_db == part.value_db if part.improved else part.last_db <= part.value_db for part in found)
@@ -83,15 +86,15 @@ def test_every_pipeline_of_the_paper_and_more_by_embeddings(name):
     asked = [{key: value[0] * scale for key, value in taken.items()} for scale in (1.0, 0.5)]
     told = record(pipe, asked, seeds=[1, 2], num_inference_steps=6, **call)
     counted = macs.count(component(pipe))
-    value = find.objective_for(pipe, told, target="dense", blocks=counted.blocks)
-    found = list(find.find(pipe, told, macs=counted, keep=0.5, objective=value, trials=3))
+    value = objective_for(pipe, told, target="dense", blocks=counted.blocks)
+    found = list(run_stages(Search(pipe, told, counted, 0.5, PairedGain(value), SearchSettings(trials=3))))
     assert found[-1].stage == "local"
     assert counted.of(found[-1].schedule) <= 0.5 * 6 * counted.call()
 
 
 def test_few_calls_are_searched_for_partial_ones_too():
-    assert find.stages_for(10, free=False) == ("stock", "additive", "refresh", "local")
-    assert find.stages_for(50, free=False) == find.stages_for(10, free=True) == find.STAGES == ("stock", "additive", "local")
+    assert stages_for(10, free=False) == ("stock", "additive", "refresh", "local")
+    assert stages_for(50, free=False) == stages_for(10, free=True) == STAGES == ("stock", "additive", "local")
 
 
 def test_the_same_seed_finds_the_same(sd):
@@ -117,8 +120,9 @@ def test_the_additive_stage_beats_even_holding_on_a_trained_pipeline():
     asked, _ = zoo.conditions("emoji-sd", 2, calibration=True)
     told = record(pipe, asked, seeds=[1, 2], num_inference_steps=20, guidance_scale=5.0)
     counted = macs.count(pipe.unet)
-    value = find.objective_for(pipe, told, target="dense", blocks=counted.blocks)
-    found = list(find.find(pipe, told, macs=counted, keep=0.3, objective=value, stages=("stock", "additive")))
+    value = objective_for(pipe, told, target="dense", blocks=counted.blocks)
+    how = SearchSettings(stages=("stock", "additive"))
+    found = list(run_stages(Search(pipe, told, counted, 0.3, PairedGain(value), how)))
     repeated, extrapolated, _ = found[:3]
     assert extrapolated.value_db > repeated.value_db + 0.5
     assert found[-1].stage == "additive"
@@ -128,14 +132,15 @@ def test_the_additive_stage_beats_even_holding_on_a_trained_pipeline():
 @pytest.mark.parametrize("target", ["dense", "converged"])
 def test_images_drawn_in_doubt_have_the_same_kind_of_target(sd, target):
     told = record(sd, ["a fox", "blue"], seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
-    value = find.objective_for(sd, told, target=target)
-    [again] = find.more_for(value, told.conditions, told.seeds, target=target)
+    value = objective_for(sd, told, target=target)
+    [again] = more_for(value, told.conditions, told.seeds, target=target)
     assert np.array_equal(again().target, value.target)
 
 
 def test_a_search_draws_further_images_where_it_is_in_doubt(sd, monkeypatch):
     """Nothing is sure of a gain, and everything is worth another look: every set is drawn, once."""
-    monkeypatch.setattr(objective, "is_significant", lambda gains, *, doubt=objective.DOUBT: doubt < objective.DOUBT)
+    doubtful = lambda gains, *, errors=STANDARD_ERRORS: errors < STANDARD_ERRORS  # noqa: E731
+    monkeypatch.setattr(paired_gain, "is_significant", doubtful)
     asked = []
 
     def more():
@@ -143,8 +148,9 @@ def test_a_search_draws_further_images_where_it_is_in_doubt(sd, monkeypatch):
         return replace(value, seeds=(3, 4))
 
     told = record(sd, ["a fox", "blue"], seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
-    value = find.objective_for(sd, told, target="dense")
-    *_, last = find.find(sd, told, macs=macs.count(sd.unet), keep=0.5, objective=value, more=[more, more], stages=("stock",))
+    value = objective_for(sd, told, target="dense")
+    gain, how = PairedGain(value, [more, more]), SearchSettings(stages=("stock",))
+    *_, last = run_stages(Search(sd, told, macs.count(sd.unet), 0.5, gain, how))
     assert len(asked) == 2
     assert last.schedule.hold == "output"  # the first one stays
 
@@ -209,11 +215,7 @@ def test_a_solver_that_can_neither_hold_nor_choose_is_refused(sd, scheduler, opt
 
 
 @pytest.mark.parametrize(("updates", "lr"), [(1000, 0.1), (100, 1.0), (10, 2.0)])
-def test_fewer_gradient_updates_than_the_papers_take_larger_steps(monkeypatch, updates, lr):
+def test_fewer_gradient_updates_than_the_papers_take_larger_steps(updates, lr):
     """At the paper's rate for 1000 of them no gate would flip in a hundred, and the images would teach nothing."""
-    asked = {}
-    monkeypatch.setattr(find, "search", lambda *_, **how: iter(asked.update(how) or ()))
-    task = SimpleNamespace(pipe=SimpleNamespace(device=torch.device("cpu")), trajectory=None, macs=None, keep=0.2, seed=0,
-                           learning=Learning(updates, None, 50, None))  # fmt: skip
-    assert list(find.gradient_stage(cast(Any, task), None)) == []
-    assert (asked["settings"].steps, asked["settings"].lr) == (updates, pytest.approx(lr))
+    settings = gradient_settings(updates, seed=3, device=torch.device("cpu"))
+    assert (settings.steps, settings.lr, settings.seed, settings.bf16) == (updates, pytest.approx(lr), 3, False)

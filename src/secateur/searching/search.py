@@ -1,0 +1,238 @@
+"""search(pipe, prompts, keep=0.2): the best schedule for a pipe; what the command `secateur search` runs."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from secateur.denoiser import times
+from secateur.denoiser.families import bare
+from secateur.denoiser.macs import Macs, count
+from secateur.measuring.quality import NotFiniteError
+from secateur.pipeline import prompts as conditioning
+from secateur.pipeline.pipes import component, zoo_name
+from secateur.pipeline.schedulers import begun
+from secateur.pipeline.solvers import check_solver
+from secateur.pipeline.trajectory import Trajectory, record
+from secateur.schedule.baselines import check_keep
+from secateur.schedule.schedule import Schedule
+from secateur.searching.objective import TARGETS, check_target, more_for, objective_for
+from secateur.searching.paired_gain import PairedGain
+from secateur.searching.sampler import sampler_for
+from secateur.searching.settings import DEFAULT, SearchSettings
+from secateur.searching.stages import BestSoFar, run_stages
+from secateur.searching.task import Search, check_calls
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from diffusers import DiffusionPipeline
+
+
+def search(
+    pipe: DiffusionPipeline,
+    prompts: Sequence[str] | Sequence[int] | None = None,
+    *,
+    keep: float = 0.2,
+    steps: int = 50,
+    target: str = "dense",
+    images: int = 16,
+    guidance_scale: float | None = None,
+    seed: int = 40_000,
+    batch_size: int = 8,
+    progress: bool = True,
+    settings: SearchSettings = DEFAULT,
+    accelerator: Accelerator | None = None,
+) -> Schedule:
+    """The best Schedule found for a pipe: which denoiser calls run, which blocks run in them, and what is reused.
+
+    The pipe's weights never change. With the schedule, the pipe draws nearly the same images for a fraction of the compute:
+
+        schedule = secateur.search(pipe, ["a fox in the snow", "a red bicycle"], keep=0.2)
+        schedule.save("schedule.json")
+        with secateur.apply(pipe, schedule):
+            image = pipe("an owl at night", num_inference_steps=50).images[0]
+
+    The search records the images that the whole ("dense") pipe draws. It then measures, stage by stage, how near the images of
+    cheaper schedules come, and keeps one only if its gain is statistically significant. It takes about as long as a few
+    hundred dense images. Schedules are kept for images like the prompts, so give prompts like those that you will use.
+
+    Arguments that matter:
+        pipe: a diffusers pipeline with one denoiser, on the device and in the dtype that it is used in.
+        prompts: texts, or class labels (int); repeated if they are fewer than the images. A pipe of `secateur.zoo` needs none.
+        keep: fraction of the dense pipe's multiply-accumulates (MACs) that the schedule may spend, in (0, 1].
+        steps: steps of the dense pipe; call it with the same number while the schedule is applied.
+        target: "dense" searches for images near the dense ones; "converged" for images near those of very many steps.
+        guidance_scale: as the pipe is used; by default that of the pipe's own call.
+
+    The pipe's scheduler decides what can be found. With DDIM, Euler and flow matching, calls are held on the sampler's grid.
+    With DPM-Solver++ and UniPC, the schedule chooses its timesteps. Any other one, such as PNDM, is replaced by DDIM during
+    the search, with a warning; `secateur.apply` then does the same and puts the pipe's own back afterwards.
+
+    Arguments to tinker with:
+        images: calibration images; more of them make a surer choice, and a slower search.
+        seed: of the first image; the others count on. The search itself is seeded by it too.
+        batch_size: images drawn at once.
+        progress: show a progress bar on stderr.
+        settings: stages, trials, patience, blocks and more, see `secateur.SearchSettings`.
+        accelerator: of accelerate; it spreads the gradient stage over processes.
+
+    Raises ValueError, before anything is drawn, if an argument is out of its range, if a prompt is longer than the pipe reads,
+    or if the pipe cannot be searched. To log a search or to stop it early, use `secateur.search_steps`.
+    """
+    found = search_steps(pipe, prompts, keep=keep, steps=steps, target=target, images=images, guidance_scale=guidance_scale,
+                         seed=seed, batch_size=batch_size, settings=settings, accelerator=accelerator)  # fmt: skip
+    *_, best = watched(found, show=progress)
+    return best.schedule
+
+
+def search_steps(
+    pipe: DiffusionPipeline,
+    prompts: Sequence[str] | Sequence[int] | None = None,
+    *,
+    keep: float = 0.2,
+    steps: int = 50,
+    target: str = "dense",
+    images: int = 16,
+    guidance_scale: float | None = None,
+    seed: int = 40_000,
+    batch_size: int = 8,
+    settings: SearchSettings = DEFAULT,
+    accelerator: Accelerator | None = None,
+) -> Iterator[BestSoFar]:
+    """What `secateur.search` does, one record for each schedule that it measures, with the best so far.
+
+        for step in secateur.search_steps(pipe, prompts, keep=0.2):
+            print(step.stage, step.value_db)
+        step.schedule.save("schedule.json")
+
+    Every schedule's `made` says how it was found and how near its images are; that of the last record says it for both
+    targets. Arguments and errors are those of `search`. If the pipe's scheduler was replaced, it comes back at the end.
+    """
+    sampler, remark = sampler_for(pipe.scheduler)
+    if remark:
+        warnings.warn(remark, stacklevel=2)
+    check_search(sampler.on(pipe.scheduler), keep=keep, steps=steps, target=target)
+    settings.check_processes(accelerator)
+    conditions = conditions_for(pipe, prompts, images + settings.more_images)
+    guidance = conditioning.guidance_of(pipe, zoo_name(pipe) or "", guidance_scale)
+    call = {"num_inference_steps": steps, "guidance_scale": guidance}
+    counted = count(component(pipe), settings.granularity)
+
+    def found() -> Iterator[BestSoFar]:
+        with sampler.held_by(pipe):
+            seeds = tuple(range(seed, seed + len(conditions)))
+            costs, trajectory = record_costs(pipe, counted, conditions[:images], budget=settings.budget, seeds=seeds[:images],
+                                             batch_size=batch_size, **call)  # fmt: skip
+            objective = objective_for(pipe, trajectory, target=target, blocks=counted.blocks, batch_size=batch_size)
+            more = more_for(objective, conditions[images:], seeds[images:], target=target)
+            gain = PairedGain(objective, more)
+            whole = Search(pipe, trajectory, costs, keep, gain, settings, seed, batch_size, accelerator)
+            yield from described(whole, target, {**provenance(whole, conditions, seeds), **call})
+
+    return found()
+
+
+def check_search(scheduler: Any, *, keep: float, steps: int, target: str) -> None:
+    """Raises ValueError if a search with this scheduler could not begin; needs no weights."""
+    check_keep(keep)
+    check_target(target)
+    check_solver(scheduler)
+    check_calls(len(begun(scheduler, steps).timesteps), keep=keep)
+
+
+def conditions_for(pipe: DiffusionPipeline, prompts: Sequence[Any] | None, images: int) -> tuple[Any, ...]:
+    """What to draw the calibration images of: the prompts, repeated; by default those of the zoo for its own pipes."""
+    from secateur import zoo
+
+    if prompts is None and (name := zoo_name(pipe)) is None:
+        raise ValueError(f"found no prompts for a {type(pipe).__name__}: give some like those that it will be used with")
+    if prompts is not None and (isinstance(prompts, str) or not len(prompts)):
+        raise ValueError(f"found prompts={prompts!r}, wanted a list of them: give one or more in brackets")
+    if prompts is None:
+        return zoo.conditions(name, images, calibration=True)[0]
+    conditions = conditioning.repeated(list(prompts), images)
+    conditioning.check_tokens(pipe, conditions)
+    return conditions
+
+
+def record_costs(
+    pipe: DiffusionPipeline, counted: Macs, conditions: Sequence[Any], *, budget: str, **call: Any
+) -> tuple[Macs, Trajectory]:
+    """What blocks cost, in MACs or in the time that they take meanwhile, and the dense trajectory."""
+    if budget == "macs":
+        return counted, record(pipe, conditions, **call)
+    recorded: list[Trajectory] = []
+    run = lambda: recorded.append(record(pipe, conditions, **call))  # noqa: E731
+    return times.block_times(bare(component(pipe)), counted.blocks, run), recorded[0]
+
+
+def provenance(search: Search, conditions: Sequence[Any], seeds: Sequence[int]) -> dict[str, Any]:
+    """What a schedule's `made` says of the search that found it."""
+    from importlib.metadata import version
+
+    images = len(search.trajectory.seeds)
+    return {
+        "keep": search.keep,
+        "budget": search.settings.budget,
+        "unit": search.macs.unit,
+        "seeds": list(seeds[:images]),
+        "more_seeds": list(seeds[images:]),
+        "conditions_sha256": hashlib.sha256("\n".join(map(str, conditions)).encode()).hexdigest(),
+        **{name: version(name) for name in ("secateur", "torch", "diffusers")},
+    }
+
+
+def described(search: Search, target: str, known: Mapping[str, Any]) -> Iterator[BestSoFar]:
+    """The steps of a search, whose schedules and scores say how they were found; in the end once more, near both targets."""
+    last: BestSoFar | None = None
+    stage = ""
+    for last in run_stages(search):
+        stage = last.stage if last.improved else stage
+        yield with_made(last, {**known, "target": target, "stage": stage, "calibration_psnr_db": {target: last.value_db}})
+    assert last is not None  # every stage measures something
+    [other] = TARGETS.keys() - {target}
+    near = {target: last.value_db, **other_target(search, last.schedule, other)}
+    yield with_made(replace(last, improved=False), {**known, "target": target, "stage": stage, "calibration_psnr_db": near})
+
+
+def with_made(best: BestSoFar, known: Mapping[str, Any]) -> BestSoFar:
+    """The same step, with what is known of the search in the `made` of its schedule and of its scores."""
+    schedule, scores = best.schedule, best.scores
+    said = {name: value for name, value in known.items() if name != "calibration_psnr_db"}
+    return replace(
+        best,
+        schedule=replace(schedule, made={**schedule.made, **known}),
+        scores=scores and replace(scores, made={**scores.made, **said, "stage": best.stage}),
+    )
+
+
+def other_target(search: Search, schedule: Schedule, target: str) -> dict[str, float]:
+    """How near a schedule's images are to the other target, by its name; nothing if that target is not finite."""
+    blocks, size = search.macs.blocks, search.batch_size
+    try:
+        objective = objective_for(search.pipe, search.trajectory, target=target, blocks=blocks, batch_size=size)
+        return {target: objective(schedule)}
+    except NotFiniteError:
+        return {}
+
+
+def watched(steps: Iterator[BestSoFar], *, show: bool = True) -> Iterator[BestSoFar]:
+    """The same steps, while a progress bar on stderr says how the search stands."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description:40.80s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not show) as bar:
+        line = bar.add_task("recording the dense images", total=None)
+        for step in steps:
+            bar.update(line, total=step.most, completed=step.measured, description=sentence(step))
+            yield step
+
+
+def sentence(step: BestSoFar) -> str:
+    """How a search stands, in a line."""
+    losses = "".join(f", {name} {value:.3g}" for name, value in step.losses.items() if name != "total")
+    return f"{step.stage}: {step.value_db:.2f} dB, keeps {step.kept:.3f}{losses}"

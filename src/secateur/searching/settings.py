@@ -1,0 +1,85 @@
+"""SearchSettings: what a search tries, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+ALL_STAGES = ("stock", "additive", "refresh", "cells", "local", "gradient")
+STAGES = ("stock", "additive", "local")
+FEW_CALLS = 20  # up to here, stage `refresh` is one of the default stages: it paid there, and did not at 50 calls (ours)
+BUDGETS = ("macs", "ms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What a search tries, and for how long; the defaults are ours.
+
+    stages: of stock, additive, refresh, cells, local and gradient, in this order; None: see `stages_for`.
+    more_images: further calibration images; they are drawn only while a gain is in doubt.
+    trials: schedules that the local search measures at most.
+    patience: trials in a row without a gain that end the local search; None: it never ends early.
+    updates: updates of the gradient stage.
+    checkpoints: folder in which the gradient stage saves itself, every `save_every` updates, and from which it resumes.
+    granularity: size of the blocks, such as "stage" or "layer"; None: the coarsest that the denoiser has.
+    budget: what `keep` is a fraction of: "macs", or "ms" as measured on the pipe's device.
+    Raises ValueError for values outside of their range.
+    """
+
+    stages: tuple[str, ...] | None = None
+    more_images: int = 48
+    trials: int = 80
+    patience: int | None = 20
+    updates: int = 100
+    checkpoints: str | Path | None = None
+    save_every: int = 50
+    granularity: str | None = None
+    budget: str = "macs"
+
+    def __post_init__(self):
+        if self.stages is not None:
+            object.__setattr__(self, "stages", check_stages(self.stages))
+        if self.budget not in BUDGETS:
+            raise ValueError(f"found budget {self.budget!r}: choose {' or '.join(BUDGETS)}")
+        least = {"more_images": 0, "trials": 1, "patience": 1, "updates": 1, "save_every": 1}
+        values = {name: getattr(self, name) for name in least}
+        if wrong := [name for name, value in values.items() if value is not None and value < least[name]]:
+            raise ValueError(f"found {wrong[0]}={values[wrong[0]]}, wanted {least[wrong[0]]} or more: change it")
+        if self.checkpoints and self.times_gradients:
+            raise ValueError(NOT_TWICE)
+
+    @property
+    def times_gradients(self) -> bool:
+        """Whether the gradient stage works with measured times, which differ from run to run."""
+        return self.budget == "ms" and "gradient" in (self.stages or ())
+
+    def check_processes(self, accelerator: Accelerator | None) -> None:
+        """Raises ValueError if several processes would work with different measured times."""
+        if self.times_gradients and accelerator is not None and accelerator.num_processes > 1:
+            raise ValueError(NOT_TWICE)
+
+
+NOT_TWICE = (
+    "each run times the blocks anew, so a gradient stage with budget ms can neither resume nor use several processes: "
+    "leave checkpoints and the other processes out, or take budget macs"
+)
+DEFAULT = SearchSettings()
+
+
+def check_stages(stages: tuple[str, ...]) -> tuple[str, ...]:
+    """The stages. Raises ValueError if there is none, or one that is unknown."""
+    if not stages or (wrong := [stage for stage in stages if stage not in ALL_STAGES]):
+        raise ValueError(f"there is no stage {wrong[0] if stages else ''!r}: choose among {', '.join(ALL_STAGES)}")
+    return tuple(stages)
+
+
+def stages_for(calls: int, *, free: bool) -> tuple[str, ...]:
+    """The default stages for a sampler with this many dense calls; few calls on the sampler's own grid get "refresh" too.
+
+    free: whether the sampler's calls can be placed anywhere.
+    """
+    return ("stock", "additive", "refresh", "local") if calls <= FEW_CALLS and not free else STAGES
