@@ -27,8 +27,7 @@ from rich.progress import track
 from scipy.stats import pearsonr, spearmanr
 
 from depth_figure import draw
-from secateur import zoo
-from secateur.artifact import write
+from secateur import artifact, zoo
 from secateur.measuring import quality, records
 from secateur.measuring.hardware import hardware
 from secateur.pipeline import examples, schedulers
@@ -119,7 +118,7 @@ class Bench:
         """What `make` gives, or gave when it was asked for before."""
         if key not in self.found:
             self.found[key] = make()
-            write(self.found, self.file)
+            artifact.save(self.found, self.file)
         return self.found[key]
 
     def joint(self, plans: Iterable[Plan], *, description: str) -> list[float]:
@@ -130,8 +129,8 @@ class Bench:
         for name, loss in track(zip(missing, losses, strict=True), description=description, total=len(missing)):
             self.found[name] = float(loss.mean())
             if len(self.found) % 20 == 0:
-                write(self.found, self.file)
-        write(self.found, self.file)
+                artifact.save(self.found, self.file)
+        artifact.save(self.found, self.file)
         return [self.found[key(p)] for p in plans]
 
     @property

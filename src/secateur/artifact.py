@@ -1,4 +1,7 @@
-"""The form that every artifact has on disk: JSON for people to read and diff, signed so that an edit shows. Needs no torch."""
+"""The form that every artifact has on disk: JSON for people to read and diff, arrays beside it. Needs no torch.
+
+A checksum over the content shows edits and damage. It is no signature: whoever edits a file can make it anew.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as safetensors_bytes
 
+ENTRY = "secateur"  # of a safetensors file's metadata: its JSON document
 HASH_DIGITS = 16
 TEXT, TEXT_OR_NONE = (str,), (str, type(None))
 T = TypeVar("T")
@@ -20,11 +27,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Form:
-    """What the documents of one kind of artifact have in common.
+    """What the files of one kind of artifact have in common.
 
-    noun: what messages call it. number: of its format. fields: name → Python types that its JSON may have, beside `format`
-    and `sha256`, which all have. ordered: the field that maps names whose order counts. texts: fields full of text. defaults:
-    of fields that a document has only where they differ.
+    noun: its name in messages. number: of its format. fields: name → Python types that its JSON may have, beside `format` and
+    `sha256`, which all have. ordered: the field that maps names whose order counts. texts: fields full of text. defaults: of
+    fields that a document has only if they differ. arrays: names of the float32 arrays beside the document; then the file is
+    safetensors with the document among its metadata. arrays_field: the document's field with their checksum.
     """
 
     noun: str
@@ -33,10 +41,12 @@ class Form:
     ordered: str
     texts: tuple[str, ...]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    arrays: tuple[str, ...] = ()
+    arrays_field: str = ""
 
 
 def frozen(value: Any) -> Any:
-    """A JSON value that nobody can change: read-only mappings and tuples. TypeError for what is no JSON."""
+    """A JSON value that nobody can change: read-only mappings and tuples. Raises TypeError if it is no JSON."""
     if isinstance(value, Mapping):
         return MappingProxyType({str(k): frozen(v) for k, v in value.items()})
     if isinstance(value, (list, tuple)):
@@ -53,40 +63,94 @@ def thawed(value: Any) -> Any:
     return [thawed(v) for v in value] if isinstance(value, tuple) else value
 
 
-def signed(content: Mapping[str, Any], form: Form) -> dict[str, Any]:
-    """The JSON document of an artifact: format number, its fields in the form's order, and a signature that shows edits."""
+def document_of(content: Mapping[str, Any], form: Form, arrays: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
+    """The JSON document of an artifact: format number, its fields in the form's order, and their checksum."""
+    if arrays:
+        content = {**content, form.arrays_field: arrays_checksum(arrays, form)}
     stated = [name for name in form.fields if name not in form.defaults or content[name] != form.defaults[name]]
     body = {"format": form.number, **{name: thawed(content[name]) for name in stated}}
-    return body | {"sha256": signature(body, form)}
+    return body | {"sha256": checksum(body, form)}
 
 
-def signature(body: Mapping[str, Any], form: Form) -> str:
+def checksum(body: Mapping[str, Any], form: Form) -> str:
     """SHA-256 of a document's content, whatever its layout."""
     content = {k: list(v.items()) if k == form.ordered else v for k, v in body.items() if k != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check(found: Any, form: Form, *, edited: bool) -> None:
-    """Nothing; ValueError where a document is of another format, lacks or adds fields, or was changed and edited is False."""
+def arrays_checksum(arrays: Mapping[str, np.ndarray], form: Form) -> str:
+    """SHA-256 of the shapes and the little-endian float32 content of a form's arrays."""
+    found = (arrays[name] for name in form.arrays)
+    sums = [hashlib.sha256(str(x.shape).encode() + x.astype("<f4").tobytes()).hexdigest() for x in found]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def save(document: Mapping[str, Any], path: str | Path, *, arrays: Mapping[str, np.ndarray] | None = None) -> None:
+    """Write a document as JSON, or with arrays as safetensors; a reader sees the old file or the new one, never half of it."""
+    if arrays:
+        entry = json.dumps(document, ensure_ascii=False)
+        write_bytes(safetensors_bytes(dict(arrays), metadata={ENTRY: entry}), path)
+    else:
+        write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", path)
+
+
+def load(path: str | Path, form: Form, parse: Callable[..., T], *, edited: bool = False) -> T:
+    """What `parse(document, **arrays)` makes of a file.
+
+    Raises FileNotFoundError or ValueError, one sentence with the file's name. edited: take a document that was changed by hand.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {form.noun} file {path}: check the path")
+    try:
+        document, arrays = parts(path, form)
+        check_document(document, form, edited=edited)
+        if arrays and document[form.arrays_field] != arrays_checksum(arrays, form):
+            raise ValueError("the checksum of its arrays is another than its document states: take the original file")
+        return parse(document, **arrays)
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise ValueError(f"{path} is no whole {form.noun} file ({error}): take the original file") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parts(path: Path, form: Form) -> tuple[Any, dict[str, np.ndarray]]:
+    """The JSON document in a file, and the arrays beside it. Raises ValueError if it holds other things."""
+    if not form.arrays:
+        return json.loads(path.read_text(encoding="utf-8")), {}
+    with safe_open(path, framework="np") as file:
+        names, entries = sorted(file.keys()), file.metadata() or {}
+        if names != sorted(form.arrays) or ENTRY not in entries:
+            raise ValueError(
+                f"it holds the arrays {names} and the entries {sorted(entries)}, and {form.noun} are {', '.join(form.arrays)} "
+                f"with the entry {ENTRY!r}: give a file that secateur saved"
+            )
+        if others := {kind for name in names if (kind := file.get_slice(name).get_dtype()) != "F32"}:
+            raise ValueError(f"its arrays are {', '.join(sorted(others))} and F32 is wanted: take the original file")
+        return json.loads(entries[ENTRY]), {name: file.get_tensor(name) for name in names}
+
+
+def check_document(found: Any, form: Form, *, edited: bool) -> None:
+    """Raises ValueError if a document is of another format, lacks or adds fields, or was changed and `edited` is False."""
     if not isinstance(found, dict) or found.get("format") != form.number:
         number = found.get("format") if isinstance(found, dict) else None
         raise ValueError(
             f"it is of format {number!r} and this version reads format {form.number}: make it again or update secateur"
         )
     check_fields(found, form)
-    if not edited and found["sha256"] != (wanted := signature(found, form)):
+    if not edited and found["sha256"] != (wanted := checksum(found, form)):
         raise ValueError(
-            f"its signature is {found['sha256'][:HASH_DIGITS]} but its content gives {wanted[:HASH_DIGITS]}, so it was changed "
+            f"its checksum is {found['sha256'][:HASH_DIGITS]} but its content gives {wanted[:HASH_DIGITS]}, so it was changed "
             "by hand or in transit: take the original, or in Python load it with edited=True and save it again"
         )
 
 
 def check_fields(found: Mapping[str, Any], form: Form) -> None:
-    """Nothing; ValueError where fields are missing, unknown, or of the wrong type."""
+    """Raises ValueError if fields are missing, unknown, or of the wrong type."""
     types = {"format": (int,), **form.fields, "sha256": TEXT}
     if wrong := set(found) ^ set(types) - (set(form.defaults) - set(found)):
         state = "unknown" if wrong & set(found) else "missing"
-        raise ValueError(f"it has {state} fields ({', '.join(sorted(wrong))}): a {form.noun} has {', '.join(types)}")
+        raise ValueError(f"it has {state} fields ({', '.join(sorted(wrong))}): a {form.noun} file has {', '.join(types)}")
     if wrong := [key for key in found if not isinstance(found[key], types[key])]:
         raise ValueError(f"its field {wrong[0]!r} is a {type(found[wrong[0]]).__name__}: take the original file")
     for key in form.texts:
@@ -95,9 +159,9 @@ def check_fields(found: Mapping[str, Any], form: Form) -> None:
             raise ValueError(f"its field {key!r} holds something that is no text: take the original file")
 
 
-def write(document: Mapping[str, Any], path: str | Path) -> None:
-    """Put a document into a file, as `write_bytes` does."""
-    write_bytes((json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(), path)
+def write_text(text: str, path: str | Path) -> None:
+    """Put text into a file, as `write_bytes` does."""
+    write_bytes(text.encode(), path)
 
 
 def write_bytes(content: bytes, path: str | Path) -> None:
@@ -108,14 +172,15 @@ def write_bytes(content: bytes, path: str | Path) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A file to write into, which takes the place of `path` at the end; after an error it is gone, and `path` as it was.
+    """A new file to write into, which takes the place of `path` at the end; after an error it is gone, and `path` as it was.
 
-    OSError, with the path's name, where there is no room, or one may not write there.
+    Its name is its own, so that several may write `path` at once: the last to end has it. Raises OSError with the path's name
+    if there is no room, or one may not write there.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to save {path.name} in: make it first")
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
         yield part
         part.replace(path)
@@ -126,25 +191,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def read(path: str | Path, form: Form, parse: Callable[[Any], T]) -> T:
-    """What `parse` makes of the document in a file. ValueError, FileNotFoundError: one sentence each, with the file's name."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {form.noun} file {path}: check the path")
-    try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no whole JSON document ({error}): take the original file") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def are_whole(numbers: Sequence[Any], *, below: int | None = None) -> bool:
     """Whether these are whole numbers from 0 on, and less than `below` where that is given."""
     return all(type(n) is int and n >= 0 and (below is None or n < below) for n in numbers)
-
-
-def digest(values: np.ndarray) -> str:
-    """SHA-256 of an array's shape and little-endian float32 content."""
-    content = np.ascontiguousarray(values, dtype="<f4").tobytes()
-    return hashlib.sha256(str(values.shape).encode() + content).hexdigest()

@@ -26,7 +26,7 @@ from secateur.distilling.checkpoints import FILE
 from secateur.distilling.features import named_sites
 from secateur.distilling.sources import Data, call_of, pairs, source_of
 from secateur.pipeline import pipes
-from secateur.pruning.plan import load
+from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import plan_without
 from tiny_pipes import dit, flux, noise, sdxl
 
@@ -165,7 +165,7 @@ def test_two_launched_processes_teach_what_one_does(command):
 
 
 def test_a_teacher_of_another_size_than_the_student_was_cut_from_is_noted(command):
-    plan = load("student/plan.json")
+    plan = Plan.load("student/plan.json")
     replace(plan, made={**plan.made, "teacher": {"parameters": 1234567}}).save("student/plan.json")
     code, out, error = command("--data", "data", "--updates", "1")
     assert code == 0, error

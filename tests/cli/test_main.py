@@ -129,26 +129,26 @@ def hand_edited(text: str) -> str:
 def one_too_wide(text: str) -> str:
     document = json.loads(text)
     document["grid"] = [row + "#" for row in document["grid"]]
-    return resigned(document)
+    return summed_up(document)
 
 
 def unknown_block(text: str) -> str:
     document = json.loads(text)
     document["blocks"] = {name.replace("mid_block", "middle_block"): kind for name, kind in document["blocks"].items()}
-    return resigned(document)
+    return summed_up(document)
 
 
-def resigned(document: dict) -> str:
-    from secateur.artifact import signature
+def summed_up(document: dict) -> str:
+    from secateur.artifact import checksum
     from secateur.schedule.schedule import FORM
 
-    return json.dumps(document | {"sha256": signature(document, FORM)})
+    return json.dumps(document | {"sha256": checksum(document, FORM)})
 
 
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (truncated, "no whole JSON document"),
+        (truncated, "no whole schedule file"),
         (hand_edited, "changed by hand"),
         (one_too_wide, "has 10 cells for 9 blocks"),
         (unknown_block, "middle_block"),

@@ -26,7 +26,6 @@ from secateur.denoiser import blocks
 from secateur.measuring.variants import EVEN
 from secateur.pipeline import pipes, prompts, schedulers
 from secateur.schedule import baselines
-from secateur.schedule.schedule import document
 from secateur.schedule.scores import Scores
 from secateur.searching import objective, search, stages
 
@@ -54,7 +53,7 @@ def test_search_saves_a_schedule_that_generate_takes(run, scheduler, stages):
     assert made["calibration_psnr_db"].keys() == {"dense", "converged"}
     assert len(set(made["calibration_psnr_db"].values())) == 2
     found = load("s.json")
-    assert last_json(out) == document(found)
+    assert last_json(out) == found.document()
     assert (found.scheduler, found.timesteps is None) == (scheduler, scheduler == "DDIMScheduler")
     for stage in stages.split(","):
         assert stage in out
@@ -75,7 +74,7 @@ def test_a_folded_schedule_draws_the_same_pictures_in_fewer_steps(run, pipe, ask
     replace(held, hold="adams_bashforth").bound_to(kind).save("held.json")
     code, out, error = run("fold", pipe, "held.json", "-o", "folded.json", "--json")
     assert code == 0, error
-    assert last_json(out) == document(load("folded.json"))
+    assert last_json(out) == load("folded.json").document()
     assert (load("folded.json").calls, "from_config(pipe.scheduler.config" in out) == (3, True)
     for name in ("held", "folded"):
         words = ("--prompt", asked, "--steps", "8", "--schedule", f"{name}.json", "--out", name)

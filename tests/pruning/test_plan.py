@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from secateur.pruning.plan import Plan, document, load, save
+from secateur.pruning.plan import Plan
 from secateur.pruning.presets import bk_sdm_base, bk_sdm_small, bk_sdm_tiny
 
 
@@ -51,7 +51,7 @@ def test_law_4_saved_loaded_copied_and_pickled_it_is_equal(plan, tmp_path):
 
 
 def test_the_file_is_for_people(plan, tmp_path):
-    save(plan, tmp_path / "p.json")
+    plan.save(tmp_path / "p.json")
     lines = {line.strip() for line in (tmp_path / "p.json").read_text().splitlines()}
     assert {'"format": 1,', '"denoiser": "Net",', '"down_blocks.1.resnets.0": "keep_shortcut",'} <= lines
 
@@ -74,39 +74,39 @@ def damage(text: str, kind: str) -> str:
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("cut", "no whole JSON document"),
+        ("cut", "no whole plan file"),
         ("format", "of format 2 and this version reads format 1"),
-        ("schedule", r"unknown fields \(grid\): a plan has format, denoiser, made, layers, sha256"),
+        ("schedule", r"unknown fields \(grid\): a plan file has format, denoiser, made, layers, sha256"),
         ("fewer", r"missing fields \(layers\)"),
         ("type", "'layers' is a list"),
         ("number", "'layers' holds something that is no text"),
-        ("edited", "its signature is [0-9a-f]{16} but its content gives [0-9a-f]{16}.*edited=True"),
+        ("edited", "its checksum is [0-9a-f]{16} but its content gives [0-9a-f]{16}.*edited=True"),
         ("order", "changed by hand"),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_sentence_with_its_name(plan, tmp_path, kind, says):
     path = tmp_path / "p.json"
-    save(plan, path)
+    plan.save(path)
     path.write_text(damage(path.read_text(), kind))
     with pytest.raises(ValueError, match=says) as caught:
-        load(path)
+        Plan.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_layout_is_no_edit_and_an_edit_can_be_meant(plan, tmp_path):
     path = tmp_path / "p.json"
-    path.write_text(json.dumps(document(plan)))
-    assert load(path) == plan
+    path.write_text(json.dumps(plan.document()))
+    assert Plan.load(path) == plan
     path.write_text(damage(path.read_text(), "edited"))
-    assert load(path, edited=True).layers[0] == "down_blocks.0.attentions.0"
+    assert Plan.load(path, edited=True).layers[0] == "down_blocks.0.attentions.0"
 
 
 def test_missing_places_are_named(plan, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no plan file .*nowhere"):
-        load(tmp_path / "nowhere.json")
+        Plan.load(tmp_path / "nowhere.json")
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.*make it first"):
-        save(plan, tmp_path / "nowhere" / "p.json")
+        plan.save(tmp_path / "nowhere" / "p.json")
 
 
 def test_it_prints(plan):

@@ -379,9 +379,9 @@ def test_scores_that_are_none_are_refused_in_a_sentence(tmp_path):
     assert "no layer scores file" in message(LayerScores.load, path)
     scores.save(path)
     path.write_bytes(path.read_bytes()[:-8])
-    assert "no whole file of layer scores" in message(LayerScores.load, path)
+    assert "no whole layer scores file" in message(LayerScores.load, path)
     save_file({"other": np.zeros(1)}, path)
-    assert "holds the tensors ['other']" in message(LayerScores.load, path)
+    assert "holds the arrays ['other']" in message(LayerScores.load, path)
     scores.save(path)
     from safetensors import safe_open
 
@@ -389,4 +389,4 @@ def test_scores_that_are_none_are_refused_in_a_sentence(tmp_path):
         entries = file.metadata()
     tensors = load_file(path)
     save_file(tensors | {"losses": tensors["losses"] * 2}, path, metadata=entries)
-    assert "not those that it was signed with" in message(LayerScores.load, path)
+    assert "checksum of its arrays" in message(LayerScores.load, path)

@@ -224,7 +224,7 @@ def test_retarget_writes_the_schedule_of_another_budget(run, real):
         (("s.safetensors", "--keep", "0.5", "--method", "magic"), "no method 'magic'"),
         (("s.safetensors", "--keep", "0.5", "-o", "no/where.json"), "there is no folder no"),
         (("nowhere.safetensors", "--keep", "0.5"), "there is no scores file nowhere.safetensors"),
-        (("cut.safetensors", "--keep", "0.5"), "cut.safetensors is no whole file of scores"),
+        (("cut.safetensors", "--keep", "0.5"), "cut.safetensors is no whole scores file"),
     ],
 )
 def test_retarget_refuses_in_one_sentence(run, real, tmp_path, words, says):

@@ -17,7 +17,7 @@ import secateur
 from secateur.denoiser.blocks import Blocks, find_blocks, live
 from secateur.pipeline.schedulers import scheduler_signature
 from secateur.schedule import baselines
-from secateur.schedule.schedule import HOLDS, Schedule, document, from_document, load, save
+from secateur.schedule.schedule import HOLDS, Schedule, load, save, schedule_from
 from tiny import tiny
 
 CHAIN = Blocks("Chain", "layer", ("a.0", "a.1", "a.2"), ("residual",) * 3, ((), (0,), (1,)), (2,))
@@ -106,15 +106,15 @@ def damage(text: str, kind: str) -> str:
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("cut", "no whole JSON document"),
-        ("empty", "no whole JSON document"),
+        ("cut", "no whole schedule file"),
+        ("empty", "no whole schedule file"),
         ("other", "format None"),
         ("format", "of format 2 and this version reads format 1"),
         ("extra", r"unknown fields \(speed\)"),
         ("fewer", r"missing fields \(grid\)"),
         ("type", "'grid' is a str"),
         ("cells", "no text"),
-        ("edited", "its signature is [0-9a-f]{16} but its content gives [0-9a-f]{16}.*edited=True"),
+        ("edited", "its checksum is [0-9a-f]{16} but its content gives [0-9a-f]{16}.*edited=True"),
         ("order", "changed by hand"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_damaged_file_is_refused_in_one_sentence_with_its_name(schedule, tmp_p
 
 def test_layout_is_no_edit_and_an_edit_can_be_meant(schedule, tmp_path):
     path = tmp_path / "s.json"
-    path.write_text(json.dumps(document(schedule), sort_keys=False))
+    path.write_text(json.dumps(schedule.document(), sort_keys=False))
     assert load(path) == schedule
     path.write_text(damage(path.read_text(), "edited"))
     assert load(path, edited=True).grid[1] == "##."
@@ -148,7 +148,7 @@ def test_a_scheduler_is_known_by_class_and_configuration(schedule):
     bound = schedule.bound_to(ddim)
     assert (bound.scheduler, bound.scheduler_hash) == scheduler_signature(diffusers.DDIMScheduler.from_config(ddim.config))
     assert scheduler_signature(diffusers.DDIMScheduler(beta_end=0.01))[1] != bound.scheduler_hash
-    assert from_document(document(bound)) == bound
+    assert schedule_from(bound.document()) == bound
 
 
 ALONE = """

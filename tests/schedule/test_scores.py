@@ -10,11 +10,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from secateur.artifact import signature
+from secateur.artifact import ENTRY, checksum
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.macs import Macs
-from secateur.schedule.scores import ENTRY, FORM, TENSOR, Scores
+from secateur.schedule.scores import ARRAY, FORM, Scores
 from tiny import tiny
 
 CHAIN = Blocks("Chain", "layer", ("a", "b", "c"), ("output", "residual", "output"), ((), (0,), (0, 1)), (2,))
@@ -109,15 +109,15 @@ def test_nonsense_is_refused_in_a_sentence(scores, change, says):
 
 def parts(path) -> tuple[dict, np.ndarray]:
     with safe_open(path, framework="np") as file:
-        return json.loads(file.metadata()[ENTRY]), file.get_tensor(TENSOR)
+        return json.loads(file.metadata()[ENTRY]), file.get_tensor(ARRAY)
 
 
-def rewritten(path, *, sign: bool = True, **changes) -> None:
-    """The file again, with other fields and a signature that fits them unless `sign` is False."""
+def rewritten(path, *, sum_up: bool = True, **changes) -> None:
+    """The file again, with other fields and a checksum that fits them unless `sum_up` is False."""
     found, values = parts(path)
     found = {key: value for key, value in (found | changes).items() if value is not ...}
-    found |= {"sha256": signature(found, FORM)} if sign else {}
-    save_file({TENSOR: values}, path, metadata={ENTRY: json.dumps(found)})
+    found |= {"sha256": checksum(found, FORM)} if sum_up else {}
+    save_file({ARRAY: values}, path, metadata={ENTRY: json.dumps(found)})
 
 
 def spoil(path, kind: str) -> None:
@@ -128,16 +128,16 @@ def spoil(path, kind: str) -> None:
         "empty": lambda: path.write_bytes(b""),
         "text": lambda: path.write_text('{"format": 1}'),
         "weights": lambda: save_file({"conv.weight": values}, path),
-        "two": lambda: save_file({TENSOR: values, "more": values}, path, metadata=entry),
-        "no JSON": lambda: save_file({TENSOR: values}, path, metadata={ENTRY: entry[ENTRY][:50]}),
-        "double": lambda: save_file({TENSOR: values.astype(np.float64)}, path, metadata=entry),
-        "other values": lambda: save_file({TENSOR: values[:, ::-1].copy()}, path, metadata=entry),
-        "other shape": lambda: save_file({TENSOR: values.reshape(3, 2)}, path, metadata=entry),
+        "two": lambda: save_file({ARRAY: values, "more": values}, path, metadata=entry),
+        "no JSON": lambda: save_file({ARRAY: values}, path, metadata={ENTRY: entry[ENTRY][:50]}),
+        "double": lambda: save_file({ARRAY: values.astype(np.float64)}, path, metadata=entry),
+        "other values": lambda: save_file({ARRAY: values[:, ::-1].copy()}, path, metadata=entry),
+        "other shape": lambda: save_file({ARRAY: values.reshape(3, 2)}, path, metadata=entry),
         "format": lambda: rewritten(path, format=2),
         "fewer": lambda: rewritten(path, sinks=...),
         "extra": lambda: rewritten(path, speed=3),
         "type": lambda: rewritten(path, linear="4, 5, 6"),
-        "edited": lambda: rewritten(path, sign=False, linear=[4, 5, 7]),
+        "edited": lambda: rewritten(path, sum_up=False, linear=[4, 5, 7]),
         "edges": lambda: rewritten(path, producers=[[], 0, [1]]),
         "forward": lambda: rewritten(path, producers=[[], [2], [1]]),
         "counts": lambda: rewritten(path, linear=[4, 5, "6"]),
@@ -150,15 +150,15 @@ def spoil(path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("cut", "no whole file of scores"),
-        ("empty", "no whole file of scores"),
-        ("text", "no whole file of scores"),
-        ("weights", r"holds the tensors \['conv.weight'\] and the entries \[\]"),
+        ("cut", "no whole scores file"),
+        ("empty", "no whole scores file"),
+        ("text", "no whole scores file"),
+        ("weights", r"holds the arrays \['conv.weight'\] and the entries \[\]"),
         ("two", r"\['more', 'scores'\]"),
-        ("no JSON", "no whole file of scores"),
-        ("double", "its scores are F64 and F32 is wanted"),
-        ("other values", "not those that it was signed with"),
-        ("other shape", "not those that it was signed with"),
+        ("no JSON", "no whole scores file"),
+        ("double", "its arrays are F64 and F32 is wanted"),
+        ("other values", "checksum of its arrays"),
+        ("other shape", "checksum of its arrays"),
         ("format", "of format 2 and this version reads format 1"),
         ("fewer", r"missing fields \(sinks\)"),
         ("extra", r"unknown fields \(speed\)"),

@@ -179,11 +179,11 @@ def check_texts(criterion: str, conditions: tuple[Any, ...]) -> None:
 
 def fixed_plan(plan: Path | None, preset: str | None) -> Plan | None:
     """The plan in a file, or a published one; None where layers are to be scored."""
-    from secateur.pruning import plan as plans
+    from secateur.pruning.plan import Plan
     from secateur.pruning.presets import PRESETS
 
     if plan is not None:
-        return plans.load(plan)
+        return Plan.load(plan)
     if preset is None:
         return None
     if preset not in PRESETS:

@@ -157,7 +157,7 @@ def tell(
     steps = schedule.made["num_inference_steps"]
     line = f'with secateur.apply(pipe, "{out}"): image = pipe(prompt, num_inference_steps={steps}).images[0]'
     console.print(f"in Python: {line}", soft_wrap=True, markup=False, highlight=False)
-    finish(schedules.document(schedule), as_json=json)
+    finish(schedule.document(), as_json=json)
 
 
 @app.command("fold")
@@ -178,7 +178,7 @@ def fold_command(
     check_denoiser(pipes.denoiser_config(pipe), held)
     own = schedulers.scheduler_of(pipe)
     folded, _ = fold(held, schedulers.scheduler_like(own, *fit.scheduler_for(own, held)))
-    schedules.save(folded, out)
+    folded.save(out)
     console.print(str(folded), markup=False, highlight=False)
     console.print(f"{folded.calls} steps give the images of {held.calls} calls; wrote {out}", soft_wrap=True)
     name, options = fit.scheduler_for(own, folded)
@@ -189,7 +189,7 @@ def fold_command(
         given = "".join(f", {key}={value!r}" for key, value in other.items())
         line = f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{given})"
         console.print(f"in Python, before it is applied: {line}", soft_wrap=True, markup=False, highlight=False)
-    finish(schedules.document(folded), as_json=json)
+    finish(folded.document(), as_json=json)
 
 
 @app.command()
@@ -202,13 +202,12 @@ def retarget(
     json: AsJson = False,
 ) -> None:
     """Write the schedule of another budget, from the scores that a search saved. Needs no weights."""
-    from secateur.schedule import schedule as schedules
     from secateur.schedule.allocate import allocate
     from secateur.schedule.scores import Scores
 
     saved = Scores.load(scores)
     schedule = allocate(saved, keep=keep, method=method, attention=attention)
-    schedules.save(schedule, out)
+    schedule.save(out)
     console.print(str(schedule), markup=False, highlight=False)
     console.print(f"{kept_of(schedule, saved.macs, calls=schedule.calls)}; wrote {out}", soft_wrap=True)
-    finish(schedules.document(schedule), as_json=json)
+    finish(schedule.document(), as_json=json)

@@ -68,40 +68,39 @@ def schedule(
     from secateur.denoiser import macs as counting
     from secateur.pipeline import pipes
     from secateur.schedule import baselines
-    from secateur.schedule import schedule as schedules
 
     counted = counting.count(pipes.denoiser_config(pipe), granularity)
     made = baselines.make(method, counted, calls=calls, keep=keep, interval=interval)
-    schedules.save(made, out)
+    made.save(out)
     console.print(str(made), markup=False, highlight=False)
     console.print(
         f"keeps {counted.keep(made):.3f} of the MACs ({counted.keep(made, attention=True):.3f} with attention); wrote {out}"
     )
-    finish(schedules.document(made), as_json=json)
+    finish(made.document(), as_json=json)
 
 
 @app.command()
 def show(artifact: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson = False) -> None:
     """Draw a schedule (# runs, . reuses), or list the layers of a plan, or those that were scored with their scores."""
-    from secateur.pruning import layer_scores
-    from secateur.pruning import plan as plans
+    from secateur.pruning.layer_scores import LayerScores
+    from secateur.pruning.plan import Plan, is_plan
     from secateur.schedule import schedule as schedules
 
     if artifact.suffix == ".safetensors":
-        scores = layer_scores.load(artifact)
+        scores = LayerScores.load(artifact)
         console.print(str(scores), markup=False, highlight=False)
-        finish(layer_scores.document(scores), as_json=json)
+        finish(scores.document(), as_json=json)
         return
-    if plans.is_plan(artifact):
-        plan = plans.load(artifact)
+    if is_plan(artifact):
+        plan = Plan.load(artifact)
         console.print(str(plan), markup=False, highlight=False)
-        finish(plans.document(plan), as_json=json)
+        finish(plan.document(), as_json=json)
         return
     found = schedules.load(artifact)
     console.print(str(found), markup=False, highlight=False)
     if (keep := found.made.get("keep")) is not None:
         console.print(f"made to keep {keep:.3f} of the dense {found.made.get('unit', 'macs')}", highlight=False)
-    finish(schedules.document(found), as_json=json)
+    finish(found.document(), as_json=json)
 
 
 @app.command()

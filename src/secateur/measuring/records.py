@@ -6,10 +6,11 @@ import base64
 import datetime
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from secateur.artifact import write_text
 
 FORMAT = 1
 COUNTS = ("calls", "steps", "macs_linear", "macs_attention")
@@ -77,19 +78,7 @@ def load(path: str | Path) -> dict[str, Any]:
 def save(record: dict[str, Any], path: str | Path) -> None:
     """Nothing; writes the checked record as JSON in one motion, so that a reader sees all of it or none of it."""
     check(record)
-    write_whole(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n", Path(path))
-
-
-def write_whole(text: str, path: Path) -> None:
-    """Nothing; replaces the file at once. Raises FileNotFoundError where the folder is missing."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path.name}: there is no folder {path.parent}, make it first")
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
 def interval(spread: dict[str, Any]) -> tuple[float, float] | None:

@@ -10,8 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur.artifact import write_text
 from secateur.measuring.columns import Cell, Column, Row, best, centre, columns, dense_row, headline, is_dense, percent
-from secateur.measuring.records import check, interval, load, save, write_whole
+from secateur.measuring.records import check, interval, load, save
 from secateur.measuring.svg import Axis, Point, grid_svg, plot_svg, swatch_svg
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def html(record: dict[str, Any]) -> str:
 
 def save_html(record: dict[str, Any], path: str | Path) -> None:
     """Nothing; writes the page at once. Raises FileNotFoundError where the folder is missing, ValueError as `html`."""
-    write_whole(html(record), Path(path))
+    write_text(html(record), path)
 
 
 def _check_whole(record: dict[str, Any]) -> None:

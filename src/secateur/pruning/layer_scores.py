@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as safetensors_bytes
 
-from secateur.artifact import TEXT, Form, check, digest, frozen, signed, write_bytes
+from secateur import artifact
+from secateur.artifact import TEXT, Form, document_of, frozen
 from secateur.pruning.layer_costs import LayerCosts, Wholes
 from secateur.pruning.plan import REMOVALS
 
-ENTRY, TENSORS = "secateur", ("losses", "timesteps", "weights")
+ARRAYS = ("losses", "timesteps", "weights")
 FORM = Form(
-    noun="layer scores document",
+    noun="layer scores",
     number=1,
     fields={"denoiser": TEXT, "made": (dict,), "layers": (dict,), "wholes": (dict,), "costs": (dict,), "tensors_sha256": TEXT},
     ordered="layers",
     texts=("layers",),
+    arrays=ARRAYS,
+    arrays_field="tensors_sha256",
 )
 
 
@@ -47,7 +46,7 @@ class LayerScores:
     made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in TENSORS:
+        for name in ARRAYS:
             values = np.array(getattr(self, name), dtype=np.float32)
             values.setflags(write=False)
             object.__setattr__(self, name, values)
@@ -76,14 +75,29 @@ class LayerScores:
         """The layers whose losses are found, the one that goes first first."""
         return tuple(self.layers[i] for i in np.argsort(self.values, kind="stable") if self.found[i])
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Losses, timesteps and weights, by these names."""
+        return {name: getattr(self, name) for name in ARRAYS}
+
+    def document(self) -> dict[str, Any]:
+        """Its JSON document, format 1: everything but the arrays, of which it has the checksum."""
+        content = {
+            "denoiser": self.denoiser,
+            "made": self.made,
+            "layers": dict(zip(self.layers, self.removals, strict=True)),
+            "wholes": {name: list(inner) for name, inner in self.wholes.items()},
+            "costs": {unit: asdict(costs) for unit, costs in self.costs.items()},
+        }
+        return document_of(content, FORM, self.arrays())
+
     def save(self, path: str | Path) -> None:
-        """Write it to a file, see `save`."""
-        save(self, path)
+        """Write them to a safetensors file; a reader sees the old file or the new one, never half of it."""
+        artifact.save(self.document(), path, arrays=self.arrays())
 
     @staticmethod
     def load(path: str | Path) -> LayerScores:
-        """The scores in a file, see `load`."""
-        return load(path)
+        """The scores in a file. Raises FileNotFoundError or ValueError, one sentence with the file's name."""
+        return artifact.load(path, FORM, layer_scores_from)
 
     def __str__(self) -> str:
         width = max(map(len, self.layers))
@@ -108,7 +122,7 @@ def check_losses(scores: LayerScores) -> None:
     """Nothing; ValueError where losses, timesteps and weights are not of one number of tuples, or not finite."""
     L, K = len(scores.layers), len(scores.weights)
     if scores.losses.shape != (L, K) or scores.timesteps.shape != (K,) or not K:
-        shapes = [getattr(scores, name).shape for name in TENSORS]
+        shapes = [getattr(scores, name).shape for name in ARRAYS]
         raise ValueError(f"found losses, timesteps and weights of shapes {shapes}: give ({L}, K), (K,) and (K,), K from 1 on")
     if not scores.weights.sum() > 0 or scores.weights.min() < 0:
         raise ValueError(f"found weights from {scores.weights.min()} on: give 0 or more, not all of them 0")
@@ -154,60 +168,10 @@ def places(values: np.ndarray) -> np.ndarray:
     return values.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
 
 
-# On disk
-
-
-def document(scores: LayerScores) -> dict[str, Any]:
-    """The JSON document of scores: everything but the tensors, of which it has the SHA-256."""
-    return signed(
-        {"denoiser": scores.denoiser, "made": scores.made, "layers": dict(zip(scores.layers, scores.removals, strict=True))}
-        | {"wholes": {name: list(inner) for name, inner in scores.wholes.items()}}
-        | {"costs": {unit: asdict(costs) for unit, costs in scores.costs.items()}}
-        | {"tensors_sha256": digests({name: getattr(scores, name) for name in TENSORS})},
-        FORM,
-    )
-
-
-def from_document(found: Any, tensors: Mapping[str, np.ndarray]) -> LayerScores:
-    """The scores of a JSON document and its tensors; ValueError says what is wrong with them."""
-    check(found, FORM, edited=False)
-    if found["tensors_sha256"] != digests(tensors):
-        raise ValueError("its losses are not those that it was signed with: take the original file")
+def layer_scores_from(found: Mapping[str, Any], **arrays: np.ndarray) -> LayerScores:
+    """The scores of a JSON document and its arrays. Raises ValueError if they do not fit."""
     layers = found["layers"]
     costs = {unit: LayerCosts(tuple(c["layers"]), tuple(c["wholes"]), c["rest"]) for unit, c in found["costs"].items()}
     wholes = {name: tuple(inner) for name, inner in found["wholes"].items()}
     rest = {"wholes": wholes, "costs": costs, "made": found["made"]}
-    return LayerScores(found["denoiser"], tuple(layers), tuple(layers.values()), **tensors, **rest)
-
-
-def digests(tensors: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over all the tensors."""
-    return hashlib.sha256("".join(digest(tensors[name]) for name in TENSORS).encode()).hexdigest()
-
-
-def save(scores: LayerScores, path: str | Path) -> None:
-    """Write scores as format 1 in safetensors; a reader sees the old file or the new one, never half of it."""
-    entry = json.dumps(document(scores), ensure_ascii=False)
-    write_bytes(safetensors_bytes({name: getattr(scores, name) for name in TENSORS}, metadata={ENTRY: entry}), path)
-
-
-def load(path: str | Path) -> LayerScores:
-    """The scores in a file. ValueError, FileNotFoundError: one sentence each, with the file's name."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no layer scores file {path}: check the path")
-    try:
-        return from_document(*parts(path))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no whole file of layer scores ({error}): take the original file") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def parts(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
-    """The JSON document and the tensors in a safetensors file; ValueError where it holds other things."""
-    with safe_open(path, framework="np") as file:
-        names, entries = sorted(file.keys()), file.metadata() or {}
-        if names != sorted(TENSORS) or ENTRY not in entries:
-            raise ValueError(f"it holds the tensors {names}, and layer scores are {', '.join(TENSORS)}: pass a file of those")
-        return json.loads(entries[ENTRY]), {name: file.get_tensor(name) for name in names}
+    return LayerScores(found["denoiser"], tuple(layers), tuple(layers.values()), **arrays, **rest)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.artifact import TEXT, Form, check, frozen, read, signed, write
+from secateur import artifact
+from secateur.artifact import TEXT, Form, document_of, frozen
 
 if TYPE_CHECKING:
     from secateur.denoiser.macs import Macs
@@ -47,17 +47,24 @@ class Plan:
         """Each layer with how it goes."""
         return zip(self.layers, self.removals, strict=True)
 
+    def document(self) -> dict[str, Any]:
+        """Its JSON document, format 1, as `save` writes it."""
+        return document_of({"denoiser": self.denoiser, "made": self.made, "layers": dict(self.items())}, FORM)
+
     def save(self, path: str | Path) -> None:
-        """Write it to a file, see `save`."""
-        save(self, path)
+        """Write it to a file; a reader sees the old file or the new one, never half of it."""
+        artifact.save(self.document(), path)
 
     @staticmethod
     def load(path: str | Path, *, edited: bool = False) -> Plan:
-        """The plan in a file, see `load`."""
-        return load(path, edited=edited)
+        """The plan in a file; edited=True takes one changed by hand.
+
+        Raises FileNotFoundError or ValueError, one sentence with the file's name.
+        """
+        return artifact.load(path, FORM, plan_from, edited=edited)
 
     def __reduce__(self):  # what is frozen in `made` cannot be pickled or copied as it is
-        return from_document, (document(self),)
+        return plan_from, (self.document(),)
 
     def __str__(self) -> str:
         width = max(map(len, self.layers))
@@ -78,38 +85,19 @@ def check_layers(plan: Plan) -> None:
         raise ValueError(f"{inner[0]} is in a layer that goes anyway: name the outer one alone")
 
 
-def document(plan: Plan) -> dict[str, Any]:
-    """The JSON document of a plan."""
-    return signed({"denoiser": plan.denoiser, "made": plan.made, "layers": dict(plan.items())}, FORM)
-
-
-def from_document(found: Any, *, edited: bool = False) -> Plan:
-    """The plan of a JSON document; ValueError says what is wrong with it."""
-    check(found, FORM, edited=edited)
+def plan_from(found: Mapping[str, Any]) -> Plan:
+    """The plan of a JSON document."""
     layers = found["layers"]
     return Plan(tuple(layers), tuple(layers.values()), denoiser=found["denoiser"], made=found["made"])
 
 
-def save(plan: Plan, path: str | Path) -> None:
-    """Write a plan as format 1; a reader sees the old file or the new one, never half of it."""
-    write(document(plan), path)
-
-
-def load(path: str | Path, *, edited: bool = False) -> Plan:
-    """The plan in a file; edited=True takes one changed by hand. ValueError, FileNotFoundError: one sentence each."""
-    return read(path, FORM, partial(from_document, edited=edited))
-
-
 def is_plan(path: str | Path) -> bool:
-    """Whether a file holds what can only be meant for a plan; what is wrong with it is said by `load`."""
+    """Whether a file holds what can only be meant for a plan; `load` says what is wrong with it."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and "layers" in found and "grid" not in found
-
-
-# The handcrafted rivals, for U-Nets of the shape of Stable Diffusion 1 and 2.
 
 
 def of_teacher(pipe: str, counted: Macs) -> float | None:
@@ -118,5 +106,5 @@ def of_teacher(pipe: str, counted: Macs) -> float | None:
 
     folder = pipes.locate(pipe)
     path = folder / "plan.json" if folder else None
-    teacher = load(path).made.get("teacher") if path and path.is_file() else None
+    teacher = Plan.load(path).made.get("teacher") if path and path.is_file() else None
     return counted.call() / teacher["macs_linear"] if teacher else None

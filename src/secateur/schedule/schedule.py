@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from secateur.artifact import TEXT, TEXT_OR_NONE, Form, check, frozen, read, signed, write
+from secateur import artifact
+from secateur.artifact import TEXT, TEXT_OR_NONE, Form, document_of, frozen
 from secateur.denoiser.reuse import KINDS
 
 RUN, REUSE = "#", "."
@@ -91,20 +91,31 @@ class Schedule:
         name, digest = scheduler_signature(scheduler)
         return replace(self, scheduler=name, scheduler_hash=digest)
 
+    def document(self) -> dict[str, Any]:
+        """Its JSON document, format 1, as `save` writes it."""
+        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        return document_of(content | {"blocks": dict(zip(self.blocks, self.reuse, strict=True))}, FORM)
+
     def save(self, path: str | Path) -> None:
-        """Write it to a file, see `save`."""
-        save(self, path)
+        """Write it to a file; a reader sees the old file or the new one, never half of it."""
+        artifact.save(self.document(), path)
 
     @staticmethod
     def load(path: str | Path, *, edited: bool = False) -> Schedule:
-        """The schedule in a file, see `load`."""
-        return load(path, edited=edited)
+        """The schedule in a file; edited=True takes one changed by hand.
+
+        Raises FileNotFoundError or ValueError, one sentence with the file's name.
+        """
+        return artifact.load(path, FORM, schedule_from, edited=edited)
 
     def __reduce__(self):  # what is frozen in `made` cannot be pickled or copied as it is
-        return from_document, (document(self),)
+        return schedule_from, (self.document(),)
 
     def __str__(self) -> str:
         return "\n".join(drawn(self))
+
+
+load, save = Schedule.load, Schedule.save
 
 
 def check_blocks(schedule: Schedule) -> None:
@@ -153,15 +164,8 @@ def check_ahead(schedule: Schedule) -> None:
         raise ValueError(f"found {list(schedule.ahead)} to read ahead for {schedule.calls} calls: give a number for each call")
 
 
-def document(schedule: Schedule) -> dict[str, Any]:
-    """The JSON document of a schedule."""
-    content = {f.name: getattr(schedule, f.name) for f in fields(schedule)}
-    return signed(content | {"blocks": dict(zip(schedule.blocks, schedule.reuse, strict=True))}, FORM)
-
-
-def from_document(found: Any, *, edited: bool = False) -> Schedule:
-    """The schedule of a JSON document; ValueError says what is wrong with it."""
-    check(found, FORM, edited=edited)
+def schedule_from(found: Mapping[str, Any]) -> Schedule:
+    """The schedule of a JSON document."""
     return Schedule(
         blocks=tuple(found["blocks"]),
         grid=tuple(found["grid"]),
@@ -174,16 +178,6 @@ def from_document(found: Any, *, edited: bool = False) -> Schedule:
         hold=found.get("hold", FORM.defaults["hold"]),
         ahead=None if found.get("ahead") is None else tuple(found["ahead"]),
     )
-
-
-def save(schedule: Schedule, path: str | Path) -> None:
-    """Write a schedule as format 1; a reader sees the old file or the new one, never half of it."""
-    write(document(schedule), path)
-
-
-def load(path: str | Path, *, edited: bool = False) -> Schedule:
-    """The schedule in a file; edited=True takes one changed by hand. ValueError, FileNotFoundError: one sentence each."""
-    return read(path, FORM, partial(from_document, edited=edited))
 
 
 def drawn(schedule: Schedule) -> Iterator[str]:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as safetensors_bytes
 
-from secateur.artifact import TEXT, TEXT_OR_NONE, Form, are_whole, check, digest, frozen, signed, write_bytes
+from secateur import artifact
+from secateur.artifact import TEXT, TEXT_OR_NONE, Form, are_whole, document_of, frozen
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.macs import Macs
 
-TENSOR, ENTRY = "scores", "secateur"  # the tensor in a file, and its metadata entry: one JSON document
+ARRAY = "scores"  # in a file
 BLOCKS = ("denoiser", "granularity", "producers", "sinks")
 COUNTS = ("linear", "attention", "rest_linear", "rest_attention", "unit")
 FORM = Form(
-    noun="scores document",
+    noun="scores",
     number=1,
     fields={
         "denoiser": TEXT,
@@ -41,6 +39,8 @@ FORM = Form(
     ordered="blocks",
     texts=("blocks",),
     defaults={"unit": "macs"},
+    arrays=(ARRAY,),
+    arrays_field="values_sha256",
 )
 
 
@@ -74,14 +74,25 @@ class Scores:
         """T, the denoiser calls of one image."""
         return len(self.values)
 
+    def document(self) -> dict[str, Any]:
+        """Its JSON document, format 1: everything but the values, of which it has the checksum."""
+        blocks = self.macs.blocks
+        content = {
+            **{key: getattr(blocks, key) for key in BLOCKS},
+            **{key: getattr(self.macs, key) for key in COUNTS},
+            **{key: getattr(self, key) for key in ("scheduler", "scheduler_hash", "made")},
+            "blocks": dict(zip(blocks.names, blocks.reuse, strict=True)),
+        }
+        return document_of(content, FORM, {ARRAY: self.values})
+
     def save(self, path: str | Path) -> None:
-        """Write it to a file, see `save`."""
-        save(self, path)
+        """Write them to a safetensors file; a reader sees the old file or the new one, never half of it."""
+        artifact.save(self.document(), path, arrays={ARRAY: self.values})
 
     @staticmethod
     def load(path: str | Path) -> Scores:
-        """The scores in a file, see `load`."""
-        return load(path)
+        """The scores in a file. Raises FileNotFoundError or ValueError, one sentence with the file's name."""
+        return artifact.load(path, FORM, scores_from)
 
 
 def check_values(values: np.ndarray, blocks: Blocks) -> None:
@@ -115,23 +126,8 @@ def check_counts(macs: Macs) -> None:
         raise ValueError(f"found MACs {list(found[:3])} and so on: give whole numbers, 0 or more, not all of them 0")
 
 
-def document(scores: Scores) -> dict[str, Any]:
-    """The JSON document of scores: everything but the values, of which it has the SHA-256."""
-    macs, blocks = scores.macs, scores.macs.blocks
-    return signed(
-        {key: getattr(blocks, key) for key in BLOCKS}
-        | {key: getattr(macs, key) for key in COUNTS}
-        | {key: getattr(scores, key) for key in ("scheduler", "scheduler_hash", "made")}
-        | {"blocks": dict(zip(blocks.names, blocks.reuse, strict=True)), "values_sha256": digest(scores.values)},
-        FORM,
-    )
-
-
-def from_document(found: Any, values: np.ndarray) -> Scores:
-    """The scores of a JSON document and its values; ValueError says what is wrong with them."""
-    check(found, FORM, edited=False)
-    if found["values_sha256"] != digest(values):
-        raise ValueError("its values are not those that it was signed with: take the original file")
+def scores_from(found: Mapping[str, Any], *, scores: np.ndarray) -> Scores:
+    """The scores of a JSON document and its array. Raises ValueError if they do not fit."""
     if not all(isinstance(producers, list) for producers in found["producers"]):
         raise ValueError("its field 'producers' holds something that is no list: take the original file")
     blocks = Blocks(
@@ -144,37 +140,4 @@ def from_document(found: Any, values: np.ndarray) -> Scores:
     )
     rests, unit = (found["rest_linear"], found["rest_attention"]), found.get("unit", FORM.defaults["unit"])
     macs = Macs(blocks, tuple(found["linear"]), tuple(found["attention"]), *rests, unit=unit)
-    return Scores(values, macs, found["scheduler"], found["scheduler_hash"], found["made"])
-
-
-def save(scores: Scores, path: str | Path) -> None:
-    """Write scores as format 1 in safetensors; a reader sees the old file or the new one, never half of it."""
-    entry = json.dumps(document(scores), ensure_ascii=False)
-    write_bytes(safetensors_bytes({TENSOR: scores.values}, metadata={ENTRY: entry}), path)
-
-
-def load(path: str | Path) -> Scores:
-    """The scores in a file. ValueError, FileNotFoundError: one sentence each, with the file's name."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no scores file {path}: check the path")
-    try:
-        return from_document(*parts(path))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no whole file of scores ({error}): take the original file") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def parts(path: Path) -> tuple[Any, np.ndarray]:
-    """The JSON document and the values (float32) in a safetensors file; ValueError where it holds other things."""
-    with safe_open(path, framework="np") as file:
-        names, entries = list(file.keys()), file.metadata() or {}
-        if names != [TENSOR] or ENTRY not in entries:
-            raise ValueError(
-                f"it holds the tensors {names} and the entries {sorted(entries)}, and scores are {TENSOR!r} with {ENTRY!r}: "
-                "pass a file that a search saved"
-            )
-        if (kind := file.get_slice(TENSOR).get_dtype()) != "F32":
-            raise ValueError(f"its scores are {kind} and F32 is wanted: take the original file")
-        return json.loads(entries[ENTRY]), file.get_tensor(TENSOR)
+    return Scores(scores, macs, found["scheduler"], found["scheduler_hash"], found["made"])

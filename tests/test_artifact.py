@@ -1,0 +1,67 @@
+"""Files that are written: all of it or none, whoever else writes; and what is frozen in them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from secateur.artifact import frozen, replacing, thawed, write_text
+
+WRITERS = """
+import sys
+from secateur.artifact import write_text
+for k in range(200):
+    write_text(sys.argv[2] * 100_000, sys.argv[1])
+"""
+
+
+def test_of_two_writers_at_once_each_reader_sees_one_whole_file(tmp_path):
+    path = tmp_path / "a.txt"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITERS, path, letter]) for letter in "xy"]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        text = path.read_text() if path.exists() else ""
+        seen.add((len(text), len(set(text))))
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert seen <= {(0, 0), (100_000, 1)}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_two_replacements_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "a.txt"
+    with replacing(path) as first, replacing(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+        assert not path.exists()
+    assert path.read_text() == "first"  # the last to end
+
+
+def stop_half_way(path, error: type[BaseException]) -> None:
+    with replacing(path) as part:
+        part.write_text("half")
+        raise error("stop")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError])
+def test_after_an_error_the_old_file_stands_and_no_other(tmp_path, error):
+    path = tmp_path / "a.txt"
+    write_text("old", path)
+    with pytest.raises(error):
+        stop_half_way(path, error)
+    assert (path.read_text(), [p.name for p in tmp_path.iterdir()]) == ("old", ["a.txt"])
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"folder cannot be written .* as it was: make room, or save elsewhere"):
+        write_text("new", tmp_path / "folder")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*where to save a.txt in: make it first"):
+        write_text("new", tmp_path / "where" / "a.txt")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_is_frozen_thaws_into_what_it_was():
+    value = {"a": [1, {"b": (2.5, None)}], "c": True}
+    assert thawed(frozen(value)) == {"a": [1, {"b": [2.5, None]}], "c": True}
