@@ -8,15 +8,25 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import secateur
 from commands import last_json, refused
-from secateur import save
+from secateur import load, save, zoo
+from secateur.cli.compare import note_searched
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
-from secateur.measuring.variants import EVEN
+from secateur.measuring import gain, variants
+from secateur.pipeline import generate as generating
+from secateur.pipeline import pipes
+from secateur.pipeline.pipes import denoiser_config
+from secateur.pipeline.prompts import digest
 from secateur.schedule import baselines
+
+
+def dense_schedule(name: str, calls: int):
+    return baselines.dense(find_blocks(denoiser_config(name)), calls)
 
 
 def written(run, *options: str) -> Path:
@@ -89,19 +99,32 @@ def test_generate_follows_the_schedule(run):
     assert dense != held
 
 
-@pytest.mark.parametrize("pipe", ["emoji-sd", "emoji-dit"])
-def test_demo_writes_a_record_and_a_page_with_pictures(run, pipe):
-    words = ("--pipe", pipe, "--images", "2", "--batch-size", "2", "--steps", "4", "--keep", "0.5", "--json")
-    code, out, error = run("demo", *words)
+def test_demo_answers_in_its_first_line_and_writes_a_record_and_a_page_with_pictures(run, monkeypatch):
+    few = ("DDIM", "DDIM leading", "DPM-Solver++", "UniPC")
+    monkeypatch.setattr(variants.schedulers, "SOLVERS", {name: variants.schedulers.SOLVERS[name] for name in few})
+    monkeypatch.setattr(gain, "MORE_STEPS", (0.5, 1.5))
+    code, out, error = run("demo", "--pipe", "emoji-dit", "--images", "1", "--json")  # the shipped schedule has 50 calls
     assert code == 0, error
     found = last_json(out)
     assert found == json.loads(Path("secateur-demo/record.json").read_text())
-    rows = {row["group"]: row for row in found["rows"]}
-    equal = {*EVEN, "fewer steps DDIM", "fewer steps DPM-Solver++"}
-    assert set(rows) > {"dense", *equal}
-    assert {rows[group]["macs_linear"] for group in equal} == {found["rows"][0]["macs_linear"] // 2}
+    dense, own, *rivals = found["rows"]
+    assert (dense["group"], own["group"]) == ("dense", "Secateur")
+    assert [row["group"] for row in rivals] == [
+        "fewer steps DDIM", "fewer steps DPM-Solver++", "fewer steps UniPC", "FORA", "evenly held calls",
+    ]  # fmt: skip
+    equal = [row["keep_linear"] for row in (own, *rivals)]
+    assert equal == pytest.approx([0.2] * 6, rel=0.05)
+    assert sorted(found["plain_steps"]["psnr_db"], key=int) == ["5", "10", "15"]
+    assert own["grid"] == list(load(zoo.schedule("emoji-dit")).grid)
     page = Path("secateur-demo/report.html").read_text()
-    assert page.count("data:image/png;base64,") >= 2 * len(found["rows"])
+    assert page.count("data:image/png;base64,") >= len(found["rows"])
+    first = out.splitlines()[0]
+    assert first.startswith(f"At 10 calls of 50, the schedule that Secateur found comes to {own['psnr_db']['mean']:.1f} dB")
+    best = max(row["psnr_db"]["mean"] for row in rivals if row["group"].startswith("fewer steps"))
+    assert f"come to {best:.1f} dB, and " in first
+    refused(run("demo", "--pipe", "emoji-flux"), "the zoo has no pipeline 'emoji-flux'")
+    Path("secateur-demo/notes.txt").touch()
+    refused(run("demo", "--pipe", "emoji-dit"), "secateur-demo holds notes.txt")
 
 
 def test_measure_compares_a_given_schedule_and_report_draws_the_record_again(run):
@@ -110,12 +133,78 @@ def test_measure_compares_a_given_schedule_and_report_draws_the_record_again(run
     code, out, error = run("measure", "emoji-sd", "--schedule", "s.json", "--prompts", "prompts.txt", "--images", "2",
                            "--steps", "4", "--json")  # fmt: skip
     assert code == 0, error
-    given = next(row for row in last_json(out)["rows"] if row["name"] == "s")
+    dense, given, *_ = last_json(out)["rows"]
+    assert (dense["name"], given["name"], given["group"]) == ("dense", "s", "yours")
     assert 0.5 < given["keep_linear"] < 1
     assert given["psnr_db"]["mean"] > 10
     code, out, error = run("report", "secateur-measure/record.json", "-o", "again.html")
     assert code == 0, error
     assert Path("again.html").read_text() == Path("secateur-measure/report.html").read_text()
+
+
+PROMPT = ("--prompt", "a fox on a blue background")
+
+
+def test_generate_takes_a_file_of_prompts_too_and_overwrites_no_picture(run):
+    Path("prompts.txt").write_text("a ball on a pink background\n")
+    words = ("generate", "emoji-sd", *PROMPT, "--prompts", "prompts.txt", "--steps", "2", "--seed", "7", "-o", "out")
+    code, _, error = run(*words)
+    assert code == 0, error
+    assert sorted(path.name for path in Path("out").iterdir()) == ["0007.png", "0008.png"]
+    before = Path("out/0008.png").read_bytes()
+    refused(run("generate", "emoji-sd", *PROMPT, "--steps", "2", "--seed", "8", "-o", "out"), "out/0008.png is there already")
+    assert Path("out/0008.png").read_bytes() == before
+
+
+def test_generate_keeps_what_was_drawn_before_an_interrupt_and_no_half_picture(run, monkeypatch):
+    def interrupted(pipe, conditions, **call):
+        yield np.zeros((1, 64, 64, 3), dtype=np.float32)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generating, "generate_batches", interrupted)
+    code, _, _ = run("generate", "emoji-sd", *PROMPT, *PROMPT, "-o", "out")
+    assert code == 130
+    assert [path.name for path in Path("out").iterdir()] == ["0000.png"]
+
+
+def test_a_full_disk_leaves_no_half_picture_and_names_the_file(run, monkeypatch):
+    def full(self, content):
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    refused(run("generate", "emoji-sd", *PROMPT, "--steps", "2", "-o", "out"), "out/0000.png cannot be written (No space left")
+    assert list(Path("out").iterdir()) == []
+
+
+def test_generate_notes_another_guidance(run):
+    save(replace(dense_schedule("emoji-sd", 2), made={"guidance_scale": 3.0}), "s.json")
+    code, out, error = run("generate", "emoji-sd", *PROMPT, "--steps", "2", "--schedule", "s.json")
+    assert code == 0, error
+    assert "note: the schedule was found with guidance 3, and this is drawn with 5" in out
+
+
+def test_prompts_that_were_searched_with_are_noted(tmp_path, capsys):
+    searched = digest(("a fox on a blue background", "a ball on a pink background", "a fox on a blue background"))
+    found = {"seeds": [1, 2], "more_seeds": [3], "conditions_sha256": searched}
+    schedule, prompts = replace(dense_schedule("emoji-sd", 2), made=found), tmp_path / "prompts.txt"
+    prompts.write_text("a fox on a blue background\na ball on a pink background\n")
+    note_searched({"s": schedule}, prompts)
+    assert "note: s was searched with these prompts" in capsys.readouterr().out
+    prompts.write_text("a fox on a blue background\n")
+    note_searched({"s": schedule}, prompts)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_schedule_of_other_calls_is_refused_before_anything_is_loaded(run, monkeypatch):
+    monkeypatch.setattr(pipes, "load", None)
+    written(run)
+    for command in (
+        ("measure", "emoji-sd", "--schedule"),
+        ("compare", "emoji-sd"),
+        ("generate", "emoji-sd", *PROMPT, "--schedule"),
+    ):
+        refused(run(*command, "s.json", "--steps", "6"), "DDIMScheduler makes 6 calls in 6 steps and the schedule has 4")
 
 
 def truncated(text: str) -> str:
@@ -164,7 +253,7 @@ def test_a_spoilt_artifact_ends_in_one_sentence(run, spoil, says):
 def test_another_number_of_steps_ends_in_one_sentence(run):
     written(run)
     words = ("generate", "emoji-sd", "--prompt", "a fox on a blue background", "--steps", "6", "--schedule", "s.json")
-    refused(run(*words), "makes 6 calls and the schedule has 4")
+    refused(run(*words), "makes 6 calls in 6 steps and the schedule has 4")
 
 
 @pytest.mark.parametrize(
@@ -173,8 +262,9 @@ def test_another_number_of_steps_ends_in_one_sentence(run):
         (("macs", "./no/such/folder"), "there is no folder ./no/such/folder"),
         (("generate", "emoji-flux", "--prompt", "a fox"), "the zoo has no pipeline 'emoji-flux'"),
         (("demo", "--pipe", "emoji-flux"), "the zoo has no pipeline 'emoji-flux'"),
-        (("demo", "--keep", "0"), "above 0 and at most 1"),
-        (("demo", "--keep", "1.5"), "above 0 and at most 1"),
+        (("measure", "emoji-sd", "--keep", "0"), "above 0 and at most 1"),
+        (("measure", "emoji-sd", "--keep", "1.5"), "above 0 and at most 1"),
+        (("generate", "emoji-sd"), "there is no prompt: give one by --prompt"),
         (("schedule", "sd15", "--keep", "-0.1"), "above 0 and at most 1"),
         (("schedule", "sd15", "--method", "magic", "--keep", "0.5"), "no static method 'magic'"),
         (("schedule", "dit-xl-2", "--method", "deepcache", "--keep", "0.5"), "DeepCache is for U-Nets"),

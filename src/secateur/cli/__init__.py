@@ -9,6 +9,7 @@ prune      the command prune
 score      layer scores, as `prune` finds and shows them
 distil     the command distil
 data       the examples of `distil`, made and kept
-compare    the commands demo, measure, compare and generate
+compare    the commands demo, measure and compare
+generate   the command generate
 show       the commands macs, blocks, show and report
 """

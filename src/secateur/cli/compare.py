@@ -1,9 +1,10 @@
-"""The commands that draw: demo, measure and compare side by side, with a record and a page; generate for pictures alone."""
+"""The commands that compare: demo, measure and compare draw variants side by side and write a record and a page."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +15,8 @@ from secateur.cli.terminal import (
     Device,
     Dtype,
     Guidance,
-    Keeps,
     Pipe,
     Prompts,
-    Scheduler,
     Seed,
     Steps,
     check_writable,
@@ -27,35 +26,47 @@ from secateur.cli.terminal import (
     load_pipe,
     progress,
 )
-from secateur.pipeline.prompts import check_tokens, conditions_of, guidance_of, read_prompts, repeated
+from secateur.pipeline.prompts import check_tokens, digest, guidance_of, read_prompts, repeated
 from secateur.pruning.plan import of_teacher
 
+if TYPE_CHECKING:
+    from secateur.measuring.compare import Batch
+    from secateur.schedule.schedule import Schedule
+
 app = typer.Typer()
-KEEPS = [0.5, 0.33, 0.2]
+Out = Annotated[Path, typer.Option("--out", "-o", help="folder for the page and the record")]
+Images = Annotated[int, typer.Option(min=1, help="images of each variant")]
+RECORD, PAGE = "record.json", "report.html"
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="folder for the page and the record")] = Path("secateur-demo"),
     pipe: Annotated[str, typer.Option(help="emoji-sd or emoji-dit")] = "emoji-sd",
-    images: Annotated[int, typer.Option(min=1, help="images of each variant")] = 40,
-    keep: Keeps = KEEPS,
-    steps: Steps = 50,
+    out: Out = Path("secateur-demo"),
+    images: Images = 40,
     seed: Seed = 20_000,  # guidance was chosen on seeds from 0 on
     batch_size: BatchSize = 8,
+    device: Device = AUTO,
     json: AsJson = False,
 ) -> None:
-    """The main job on the zoo: dense against static schedules and fewer steps, a table and a page with pictures."""
+    """What a found schedule gains over fewer steps, on a pipeline that comes with the package: a table and a page."""
     from secateur import zoo
-    from secateur.measuring import variants
-    from secateur.schedule import baselines
+    from secateur.measuring import gain
+    from secateur.schedule import schedule as schedules
 
-    zoo.folder(pipe)
-    wanted = [baselines.check_keep(k) for k in keep]
+    found = schedules.load(zoo.schedule(pipe))
+    check_folder(out)
     conditions, captions = zoo.conditions(pipe, images)
-    loaded = load_pipe(pipe)
-    _measure(loaded, pipe, variants.front(loaded, steps=steps, keeps=wanted), conditions, captions=captions, seed=seed,
-             batch_size=batch_size, guidance_scale=None, out=out, as_json=json)  # fmt: skip
+    loaded = load_pipe(pipe, device=device)
+    call = {"guidance_scale": guidance_of(loaded, pipe, None)}
+    seeds = range(seed, seed + images)
+    variants = gain.variants(loaded, found)
+    batches = gain.run(loaded, variants, conditions, seeds=seeds, batch_size=batch_size, **call)
+    total = (len(variants) + len(gain.MORE_STEPS)) * -(-images // batch_size)
+    record = gain.document(loaded, drawn(batches, total), conditions, seeds=seeds, command=command_line(),
+                           title=f"A schedule of ten calls and its rivals on {pipe}", source=pipe, captions=captions,
+                           options=call)  # fmt: skip
+    report(record, out, as_json=json)
 
 
 @app.command()
@@ -65,8 +76,8 @@ def measure(
     keep: Annotated[list[float], typer.Option(help="also the static rivals at this fraction of MACs; may be repeated")] = [],  # noqa: B006
     teacher: Annotated[str | None, typer.Option(help="of a student: the pipe that all rows are compared with")] = None,
     prompts: Prompts = None,
-    images: Annotated[int, typer.Option(min=1, help="images of each variant")] = 16,
-    out: Annotated[Path, typer.Option(help="folder for the page and the record")] = Path("secateur-measure"),
+    images: Images = 16,
+    out: Out = Path("secateur-measure"),
     steps: Steps = 50,
     guidance_scale: Guidance = None,
     seed: Seed = 0,
@@ -80,24 +91,27 @@ def measure(
     from secateur.measuring import variants
     from secateur.pipeline import pipes
     from secateur.schedule import baselines
-    from secateur.schedule import schedule as schedules
 
     pipes.locate(pipe)
-    wanted = [baselines.check_keep(k) for k in keep]
-    found = [(path.stem, schedules.load(path)) for path in schedule]
+    keeps = [baselines.check_keep(k) for k in keep]
+    given = schedules_of(pipe, schedule, steps)
+    check_folder(out)
     if teacher is not None:
         pipes.locate(teacher)
-    asked = teacher if teacher is not None and pipe not in zoo.NAMES else pipe
-    conditions, captions = _conditions(asked, prompts, images)
+    source = teacher if teacher is not None and pipe not in zoo.NAMES else pipe
+    conditions, captions = conditions_for(source, prompts, images)
+    note_searched(given, prompts)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
-    shown = (*variants.front(loaded, steps=steps, keeps=wanted), *variants.given(loaded, found, steps=steps))
-    guidance = guidance_of(loaded, asked, guidance_scale)
+    named = variants.given(loaded, given, steps=steps)
+    dense, *rivals = variants.front(loaded, steps=steps, keeps=keeps)
+    shown = (dense, *named, *variants.at_equal_macs(loaded, named), *rivals)
     if teacher is not None:
         other = load_pipe(teacher, dtype=dtype, device=device)
         check_tokens(other, conditions)
         shown = variants.beside_teacher(other, shown)
-    _measure(loaded, pipe, shown, conditions, captions=captions, seed=seed, batch_size=batch_size,
-             guidance_scale=guidance, out=out, as_json=json)  # fmt: skip
+    call = {"guidance_scale": guidance_of(loaded, source, guidance_scale)}
+    side_by_side(loaded, pipe, shown, conditions, captions=captions, seeds=range(seed, seed + images),
+                 batch_size=batch_size, call=call, out=out, as_json=json)  # fmt: skip
 
 
 @app.command("compare")
@@ -105,8 +119,8 @@ def compare_command(
     pipe: Pipe,
     schedules: Annotated[list[Path], typer.Argument(metavar="SCHEDULE…", help="schedules, of any budgets")],
     prompts: Prompts = None,
-    images: Annotated[int, typer.Option(min=1, help="images of each variant")] = 16,
-    out: Annotated[Path, typer.Option(help="folder for the page and the record")] = Path("secateur-compare"),
+    images: Images = 16,
+    out: Out = Path("secateur-compare"),
     steps: Steps = 50,
     guidance_scale: Guidance = None,
     seed: Seed = 0,
@@ -115,24 +129,51 @@ def compare_command(
     device: Device = AUTO,
     json: AsJson = False,
 ) -> None:
-    """The front: schedules of several budgets beside every rival that needs no search; a record and a page."""
+    """Your schedules, of one or several budgets, beside every rival that needs no search; writes a record and a page."""
     from secateur.measuring import variants
     from secateur.pipeline import pipes, schedulers
-    from secateur.schedule.schedule import load
 
     pipes.locate(pipe)
-    found = [(path.stem, load(path)) for path in schedules]
-    conditions, captions = _conditions(pipe, prompts, images)
+    given = schedules_of(pipe, schedules, steps)
+    check_folder(out)
+    conditions, captions = conditions_for(pipe, prompts, images)
+    note_searched(given, prompts)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
-    named = variants.given(loaded, found, steps=steps, solvers=())
-    keeps = dict.fromkeys(variant.keep for variant in named)
-    rivals = variants.front(loaded, steps=steps, keeps=[k for k in keeps if k], solvers=tuple(schedulers.SOLVERS))
-    _measure(loaded, pipe, (*rivals, *named), conditions, captions=captions, seed=seed, batch_size=batch_size,
-             guidance_scale=guidance_scale, out=out, as_json=json)  # fmt: skip
+    named = variants.given(loaded, given, steps=steps)
+    keeps = list(dict.fromkeys(variant.keep for variant in named if variant.keep))
+    dense, *rivals = variants.front(loaded, steps=steps, keeps=keeps, solvers=tuple(schedulers.SOLVERS))
+    call = {"guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
+    side_by_side(loaded, pipe, (dense, *named, *rivals), conditions, captions=captions, seeds=range(seed, seed + images),
+                 batch_size=batch_size, call=call, out=out, as_json=json)  # fmt: skip
 
 
-def _conditions(pipe: str, prompts: Path | None, images: int) -> tuple[tuple, tuple[str, ...] | None]:
-    """What to ask for, `images` times, and the captions where the zoo's judge can read the answers."""
+def schedules_of(source: str, paths: Sequence[Path], steps: int) -> dict[str, Schedule]:
+    """The schedules by their files' names, checked against the number of steps before any weights are loaded.
+
+    Raises ValueError if one fits no other number of calls than its own.
+    """
+    from secateur.pipeline import schedulers
+    from secateur.schedule import fit
+    from secateur.schedule import schedule as schedules
+
+    stems = [path.stem for path in paths]
+    given = {path.stem if stems.count(path.stem) == 1 else str(path): schedules.load(path) for path in paths}
+    own = schedulers.scheduler_of(source) if given else None
+    for schedule in given.values():
+        fit.check_steps(schedulers.scheduler_like(own, *fit.scheduler_for(own, schedule)), schedule, steps)
+    return given
+
+
+def check_folder(out: Path) -> None:
+    """Raises OSError if the folder cannot be written to, or holds something that no comparison wrote."""
+    check_writable(out, folder=True)
+    others = sorted(path.name for path in out.iterdir() if path.name not in (RECORD, PAGE)) if out.is_dir() else []
+    if others:
+        raise FileExistsError(f"{out} holds {others[0]}, and not only a record and a page: give another folder by --out")
+
+
+def conditions_for(pipe: str, prompts: Path | None, images: int) -> tuple[tuple, tuple[str, ...] | None]:
+    """What to draw, `images` times, and the captions if the zoo's judge can read the pictures."""
     from secateur import zoo
 
     if prompts is None:
@@ -142,65 +183,59 @@ def _conditions(pipe: str, prompts: Path | None, images: int) -> tuple[tuple, tu
     return repeated(read_prompts(prompts), images), None
 
 
-def _measure(pipe, source, variants, conditions, *, captions, seed, batch_size, guidance_scale, out, as_json) -> None:
-    """Run the comparison with a progress bar, print the table, write record and page."""
+def note_searched(schedules: Mapping[str, Schedule], prompts: Path | None) -> None:
+    """Say so if a schedule was searched with the prompts that it is measured on: other prompts tell more."""
+    for name, schedule in schedules.items():
+        seeds = [*schedule.made.get("seeds", ()), *schedule.made.get("more_seeds", ())]
+        if prompts and seeds and digest(repeated(read_prompts(prompts), len(seeds))) == schedule.made.get("conditions_sha256"):
+            console.print(f"note: {name} was searched with these prompts, so measure it on others too", soft_wrap=True)
+
+
+def side_by_side(pipe, source, variants, conditions, *, captions, seeds, batch_size, call, out, as_json) -> None:
+    """Draw the variants, and write and print what was measured."""
     from secateur.denoiser import macs as counting
-    from secateur.measuring import compare, report
+    from secateur.measuring import compare
     from secateur.pipeline.pipes import component
 
-    check_writable(out, folder=True)
     check_tokens(pipe, conditions)
-    seeds = range(seed, seed + len(conditions))
-    guidance = guidance_of(pipe, source, guidance_scale)
-    batches = []
-    with progress() as bar:
-        task = bar.add_task("warming up", total=len(variants) * -(-len(conditions) // batch_size))
-        for batch in compare.run(pipe, variants, conditions, seeds=seeds, batch_size=batch_size, guidance_scale=guidance):
-            batches.append(batch)
-            bar.update(task, advance=1, description=batch.variant.name)
-    found = compare.document(pipe, batches, conditions, seeds=seeds, title=f"Secateur on {source}", command=command_line(),
-                           source=source, captions=captions, options={"guidance_scale": guidance})  # fmt: skip
+    batches = compare.run(pipe, variants, conditions, seeds=seeds, batch_size=batch_size, **call)
+    record = compare.document(pipe, drawn(batches, len(variants) * -(-len(conditions) // batch_size)), conditions, seeds=seeds,
+                              title=f"Secateur on {source}", command=command_line(), source=source, captions=captions,
+                              options=call)  # fmt: skip
     if not any(variant.pipe for variant in variants) and (share := of_teacher(source, counting.count(component(pipe)))):
-        found["rows"] = [{**row, "macs_of_teacher": row["keep_linear"] * share} for row in found["rows"]]
+        record["rows"] = [{**row, "macs_of_teacher": row["keep_linear"] * share} for row in record["rows"]]
+    report(record, out, as_json=as_json)
+
+
+def drawn(batches: Iterator[Batch], total: int) -> list[Batch]:
+    """All the batches, drawn with a progress bar."""
+    done = []
+    with progress() as bar:
+        task = bar.add_task("warming up", total=total)
+        for batch in batches:
+            done.append(batch)
+            bar.update(task, advance=1, description=batch.variant.name)
+    return done
+
+
+def report(record: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    """Write the record and the page; print the finding, the table, and which rivals miss their budget."""
+    from secateur.measuring import report as reports
+
     out.mkdir(parents=True, exist_ok=True)
-    report.save(found, out / "record.json")
-    report.save_html(found, out / "report.html")
-    console.print(report.table(found, width=console.width))
-    console.print(f"the page with the pictures: {out / 'report.html'}", soft_wrap=True)
-    finish(found, as_json=as_json)
+    reports.save(record, out / RECORD)
+    reports.save_html(record, out / PAGE)
+    print_record(record)
+    console.print(f"the page with the pictures: {out / PAGE}", soft_wrap=True)
+    finish(record, as_json=as_json)
 
 
-@app.command()
-def generate(
-    pipe: Pipe,
-    prompt: Annotated[list[str], typer.Option(help="a prompt (or class label); may be repeated")],
-    schedule: Annotated[Path | None, typer.Option(help="follow this schedule")] = None,
-    scheduler: Scheduler = None,
-    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("secateur-images"),
-    steps: Steps = 50,
-    guidance_scale: Guidance = None,
-    seed: Seed = 0,
-    batch_size: BatchSize = 8,
-    dtype: Dtype = AUTO,
-    device: Device = AUTO,
-    json: AsJson = False,
-) -> None:
-    """Make pictures with a pipe, following a schedule where one is given, with the scheduler that it is for."""
-    from secateur.measuring import compare
-    from secateur.pipeline import schedulers
-    from secateur.pipeline.generate import save_images
-    from secateur.schedule import fit
-    from secateur.schedule import schedule as schedules
+def print_record(record: dict[str, Any]) -> None:
+    """Print a record: its finding in one sentence, its table, and which rows miss their budget in MACs."""
+    from secateur.measuring import report as reports
 
-    plan = schedules.load(schedule) if schedule else None
-    asked = conditions_of(prompt)
-    check_writable(out, folder=True)
-    loaded = load_pipe(pipe, dtype=dtype, device=device)
-    check_tokens(loaded, tuple(asked))
-    guidance = guidance_of(loaded, pipe, guidance_scale)
-    with schedulers.scheduled(loaded, *((scheduler, {}) if scheduler else fit.scheduler_for(loaded.scheduler, plan))):
-        images = compare.draw(loaded, plan, asked, seeds=range(seed, seed + len(asked)), batch_size=batch_size,
-                              num_inference_steps=steps, guidance_scale=guidance)  # fmt: skip
-    files = save_images(images, out, first=seed)
-    console.print("\n".join(map(str, files)), markup=False, highlight=False)
-    finish({"files": [str(f) for f in files]}, as_json=json)
+    if finding := reports.headline(record):
+        console.print(finding, soft_wrap=True, markup=False, highlight=False)
+    console.print(reports.table(record, width=console.width))
+    if missed := reports.missed(record):
+        console.print(missed, soft_wrap=True, markup=False, highlight=False)

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from secateur.cli import compare, distil, prune, search, show
+from secateur.cli import compare, distil, generate, prune, search, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 INTERRUPTED = 130
@@ -50,7 +50,7 @@ def stop(sentence: str) -> NoReturn:
     raise SystemExit(1) from None
 
 
-for commands in (compare, search, prune, distil, show):
+for commands in (compare, generate, search, prune, distil, show):
     app.add_typer(commands.app)
 
 if __name__ == "__main__":

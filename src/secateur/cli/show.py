@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.terminal import AsJson, Denoiser, Granularity, ScheduleOut, console, finish
+from secateur.cli.terminal import AsJson, Denoiser, Granularity, ScheduleOut, check_writable, console, finish
 
 app = typer.Typer()
 
@@ -110,10 +110,13 @@ def report(
     json: AsJson = False,
 ) -> None:
     """A record as a table here and as one self-contained HTML page."""
+    from secateur.cli.compare import print_record
     from secateur.measuring import report as reports
 
-    found, page = reports.load(record), out or record.with_suffix(".html")
+    page = out or record.with_suffix(".html")
+    check_writable(page)
+    found = reports.load(record)
     reports.save_html(found, page)
-    console.print(reports.table(found, width=console.width))
+    print_record(found)
     console.print(f"the page: {page}", soft_wrap=True)
     finish(found, as_json=json)

@@ -9,7 +9,9 @@ variants   what is drawn side by side
 plain_steps  how many plain steps come as near as a schedule
 compare    the one loop that draws and measures it
 records    measurements as JSON
+gain       what a found schedule gains over fewer steps: the demo
 columns    the columns of every table
+finding    what a record found, in one sentence
 svg        drawings of schedules and curves
 report     one HTML page from a record
 """

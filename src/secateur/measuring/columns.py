@@ -1,13 +1,14 @@
-"""What the rows of a record say: the columns of its table, and its finding in one sentence."""
+"""What the rows of a record say: the columns of its tables, and the tables as Markdown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secateur.measuring.records import ROW_KEYS, SPREADS, interval
+from secateur.measuring.plain_steps import in_words
+from secateur.measuring.records import FOUND, GIVEN, ROW_KEYS, SPREADS, interval
 
 Row = dict[str, Any]
 UNITS = ("ms", "s", "px", "macs")
@@ -64,68 +65,20 @@ def best(rows: Sequence[Row], figures: Sequence[Column]) -> set[tuple[str, int]]
     return found
 
 
-def headline(record: dict[str, Any]) -> str:
-    """The finding in one sentence, computed from the rows; empty where they hold nothing that can be compared."""
-    rows = [row for row in record["rows"] if not is_dense(row) and row.get("keep_linear")]
-    for finding in (_accuracy_finding, _likeness_finding, _speed_finding):
-        sentence = finding(rows, dense_row(record))
-        if sentence:
-            return sentence
-    return ""
+def plain_curve(record: dict[str, Any]) -> dict[int, float]:
+    """PSNR in dB of the best stock solver by its steps, if the record has it."""
+    return {int(steps): psnr for steps, psnr in (record.get("plain_steps") or {}).get("psnr_db", {}).items()}
 
 
-def _accuracy_finding(rows: list[Row], dense: Row | None) -> str:
-    """The cheapest row whose interval reaches the dense accuracy, of equals the nearest to dense; this test is our choice."""
-    aim = centre(dense, "accuracy") if dense else None
-    rows = [row for row in rows if centre(row, "accuracy") is not None]
-    if aim is None or not rows:
-        return ""
-    equal = [row for row in rows if _reach(row["accuracy"]) >= aim]
-    if not equal:
-        best = max(rows, key=lambda row: row["accuracy"]["mean"])
-        reached = f"{best['accuracy']['mean']:.2f} with {percent(best['keep_linear'])} of the MACs"
-        return f"Nothing here holds the dense prompt accuracy of {aim:.2f}; the closest is {best['name']}: {reached}."
-    cheap = min(equal, key=lambda row: (keep(row), -row["accuracy"]["mean"], -(centre(row, "psnr_db") or 0.0)))
-    held = f"{cheap['accuracy']['mean']:.2f} where dense has {aim:.2f}, with {percent(cheap['keep_linear'])} of the MACs"
-    return f"The cheapest to hold the prompt accuracy is {cheap['name']}: {held}{_faster(cheap)}."
-
-
-def _likeness_finding(rows: list[Row], dense: Row | None) -> str:
-    rows = [row for row in rows if centre(row, "psnr_db") is not None]
-    if not rows:
-        return ""
-    best = min(rows, key=lambda row: (keep(row), -row["psnr_db"]["mean"]))
-    reached = f"{best['psnr_db']['mean']:.1f} dB PSNR with {percent(best['keep_linear'])} of the MACs{_faster(best)}"
-    return f"At keep {keep(best):.2g} the closest to the dense images is {best['name']}: {reached}."
-
-
-def _speed_finding(rows: list[Row], dense: Row | None) -> str:
-    rows = [row for row in rows if centre(row, "speedup") is not None]
-    if not rows:
-        return ""
-    best = max(rows, key=lambda row: row["speedup"]["median"])
-    faster, fewer = f"{best['speedup']['median']:.1f}× faster", f"{1 / (_all_kept(best) or 1):.1f}× fewer MACs"
-    return f"The fastest is {best['name']}: {faster} for {fewer}, {percent(_realised(best) or 0)} of the ideal."
-
-
-def _reach(spread: dict[str, Any]) -> float:
-    return (interval(spread) or (0.0, spread["mean"]))[1]
-
-
-def _faster(row: Row) -> str:
-    speedup = centre(row, "speedup")
-    return f", {speedup:.1f}× faster" if speedup else ""
-
-
-def _realised(row: Row) -> float | None:
+def realised(row: Row) -> float | None:
     """Measured speed-up over the reduction in MACs, 1 being ideal; the row's own `efficiency` where it has one."""
     if row.get("efficiency") is not None:
         return row["efficiency"]
-    speedup, kept = centre(row, "speedup"), _all_kept(row)
+    speedup, kept = centre(row, "speedup"), all_kept(row)
     return speedup * kept if speedup and kept and not is_dense(row) else None
 
 
-def _all_kept(row: Row) -> float | None:
+def all_kept(row: Row) -> float | None:
     """The fraction of MACs kept with attention where it is known: time is spent on those too."""
     return row.get("keep_attention") or row.get("keep_linear")
 
@@ -138,6 +91,11 @@ def centre(row: Row, key: str) -> float | None:
 def is_dense(row: Row) -> bool:
     """Whether the row is the denoiser that nothing was pruned from."""
     return row.get("group") == "dense"
+
+
+def is_own(row: Row) -> bool:
+    """Whether the row is a schedule that Secateur found or that the user gave."""
+    return (row.get("group") or "").startswith((FOUND, GIVEN))
 
 
 def dense_row(record: dict[str, Any]) -> Row | None:
@@ -167,6 +125,7 @@ def columns(record: dict[str, Any]) -> list[Column]:
         Column("PSNR", "dB", _spread("psnr_db", ".1f"), better=1),
         Column("SSIM", "", _spread("ssim", ".3f"), better=1),
         Column("prompt accuracy", "", _spread("accuracy", ".2f"), better=1),
+        Column("as near as", "plain steps", _as_near(plain_curve(record))),
         Column("Fréchet", "", _number("frechet", ".3g"), better=-1),
     ]
     extra = dict.fromkeys(key for row in rows for key in row if key not in ROW_KEYS)
@@ -219,8 +178,16 @@ def _three_digits(value: float) -> str:
     return f".{max(0, 2 - math.floor(math.log10(abs(value) or 1)))}f"
 
 
+def _as_near(plain: Mapping[int, float]) -> Callable[[Row], Cell | None]:
+    def cell(row: Row) -> Cell | None:
+        psnr = centre(row, "psnr_db")
+        return None if psnr is None or not plain else Cell(in_words(psnr, plain))
+
+    return cell
+
+
 def _ideal_cell(row: Row) -> Cell | None:
-    share = _realised(row)
+    share = realised(row)
     return None if share is None else Cell(percent(share), value=share)
 
 

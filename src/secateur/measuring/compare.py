@@ -22,6 +22,7 @@ from secateur.denoiser.blocks import matching
 from secateur.measuring import quality, records, timing
 from secateur.measuring.memory import Peak, peak_memory
 from secateur.measuring.quality import check_finite
+from secateur.measuring.records import FOUND, GIVEN
 from secateur.measuring.variants import Variant
 from secateur.pipeline import schedulers
 from secateur.pipeline.generate import generate
@@ -117,10 +118,11 @@ def document(
     """
     keys = dict.fromkeys(id(batch.variant) for batch in batches)
     groups = [[b for b in batches if id(b.variant) == key] for key in keys]
-    denoiser = component(pipe)
-    counted = {names: macs.count(denoiser, matching(denoiser, names)) for names in _block_names(groups)}
-    counted = counted or {(): macs.count(denoiser)}
-    costs = {id(group[0].variant): _costs(group[0].variant, counted) for group in groups}
+    variants = [group[0].variant for group in groups]
+    drawn, denoiser = _drawn_blocks(variants), component(pipe)
+    names = {drawn, *(variant.schedule.blocks for variant in variants if variant.schedule)}
+    counted = {name: macs.count(denoiser, matching(denoiser, name) if name else None) for name in names}
+    costs = [_costs(variant, counted, drawn) for variant in variants]
     samples = 2 if options.get("guidance_scale", 1) > 1 else 1
     settings = {
         **options,
@@ -130,35 +132,40 @@ def document(
     }
     return records.blank(title, command, pipe=source, seeds=seeds, options=settings) | {
         "conditions": list(captions or conditions),
-        "blocks": list(next(reversed(counted))),
-        "rows": [_row(group, groups[0], costs, samples, captions, drawn=list(counted)[-1]) for group in groups],
+        "blocks": list(drawn),
+        "rows": [
+            _row(group, groups[0], (cost, costs[0]), samples=samples, captions=captions, drawn=drawn)
+            for group, cost in zip(groups, costs, strict=True)
+        ],
     }
 
 
-def _block_names(groups: list[list[Batch]]) -> dict[tuple[str, ...], None]:
-    """The blocks of every schedule, each once; those of a schedule that was given come last, and the record draws them."""
-    schedules = (group[0].variant.schedule for group in groups)
-    return dict.fromkeys(schedule.blocks for schedule in schedules if schedule)
+def _drawn_blocks(variants: Sequence[Variant]) -> tuple[str, ...]:
+    """The blocks whose grids a record shows: those of the last schedule that was found or given, else of the last rival."""
+    scheduled = [variant for variant in variants if variant.schedule]
+    own = [variant for variant in scheduled if variant.group in (FOUND, GIVEN)]
+    return next((v.schedule.blocks for v in reversed(own or scheduled) if v.schedule), ())
 
 
-def _costs(variant: Variant, counted: Mapping[tuple[str, ...], macs.Macs]) -> macs.Macs:
+def _costs(variant: Variant, counted: Mapping[tuple[str, ...], macs.Macs], drawn: tuple[str, ...]) -> macs.Macs:
     """What a call of the denoiser that draws a variant takes, by the blocks of its schedule, if it has one."""
     if variant.pipe is not None:
         return macs.count(component(variant.pipe))
-    return counted[variant.schedule.blocks if variant.schedule else list(counted)[-1]]
+    return counted[variant.schedule.blocks if variant.schedule else drawn]
 
 
 def _row(
     group: list[Batch],
     reference: list[Batch],
-    costs: Mapping[int, macs.Macs],
-    samples: int,
-    captions,
+    costs: Sequence[macs.Macs],
     *,
+    samples: int,
+    captions: Sequence[str] | None,
     drawn: tuple[str, ...],
 ) -> dict[str, Any]:
-    variant, calls = group[0].variant, group[0].calls
-    schedule, counted, dense = variant.schedule, costs[id(variant)], costs[id(reference[0].variant)]
+    """costs: of this variant and of the reference."""
+    variant, calls, (counted, dense) = group[0].variant, group[0].calls, costs
+    schedule = variant.schedule
     images = np.concatenate([b.images for b in group])
     dense_images = None if group is reference else np.concatenate([b.images for b in reference])
     return {

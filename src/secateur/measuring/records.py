@@ -13,6 +13,7 @@ from typing import Any
 from secateur.artifact import write_text
 
 FORMAT = 1
+FOUND, GIVEN = "Secateur", "yours"  # groups of rows that a record is about: schedules found here, and given by the user
 COUNTS = ("calls", "steps", "macs_linear", "macs_attention")
 NUMBERS = ("keep", "keep_linear", "keep_attention", "frechet", "efficiency")
 SPREADS = {"latency_s": "median", "speedup": "median", "psnr_db": "mean", "ssim": "mean", "accuracy": "mean"}

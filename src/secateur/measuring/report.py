@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.artifact import write_text
-from secateur.measuring.columns import Cell, Column, Row, best, centre, columns, dense_row, headline, is_dense, percent
+from secateur.measuring.columns import Cell, Column, Row, best, centre, columns, dense_row, is_dense, percent
+from secateur.measuring.finding import headline, missed
 from secateur.measuring.records import check, interval, load, save
 from secateur.measuring.svg import Axis, Point, grid_svg, plot_svg, swatch_svg
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["check", "grid_svg", "headline", "html", "load", "save", "save_html", "table"]
+__all__ = ["check", "grid_svg", "headline", "html", "load", "missed", "save", "save_html", "table"]
 
 PLOTTED = (("psnr_db", "PSNR to the dense images, dB", ".1f"), ("accuracy", "Prompt accuracy", ".2f"))
 COSTS = (0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 NAME_WIDTH = 14  # characters: narrower, and the names fold into too many lines
+MOST_FIGURES = 6  # beside the name: more are not read, and are in the record
 SPARE = ("Fréchet", "SSIM", "peak memory", "of ideal", "calls", "peak cached", "latency")  # never a convention of MACs
 SIDE_BY_SIDE = 7  # beside the dense one: more on one sheet would be too small to see
 PICTURES_SHOWN = 4  # further prompts are folded away, so that the page can be read to its end
@@ -38,16 +40,15 @@ class Sheet:
 
 
 def table(record: dict[str, Any], *, width: int | None = None) -> Table:
-    """A rich table of the record: a line per row, a column per figure that any row has, – where it is missing.
+    """A rich table of the record: a line per row, a column per figure that any row has, – if it is missing.
 
-    width: characters that the terminal has; columns that do not fit are left out, those of `SPARE` first. None: no limit.
-    Raises ValueError with one sentence where the record is malformed.
+    width: characters that the terminal has. Columns that do not fit, or exceed `MOST_FIGURES`, are left out, in the order of
+    `SPARE`. None: every column. Raises ValueError with one sentence if the record is malformed.
     """
     from rich.table import Table, box
 
     check(record)
-    drawn = Table(title=record["title"], caption=headline(record) or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    drawn.title_justify = drawn.caption_justify = "left"
+    drawn = Table(title=record["title"], title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     drawn.add_column("variant", overflow="fold", min_width=NAME_WIDTH)
     figures = _fitting(columns(record), record["rows"], width)
     for column in figures:
@@ -62,7 +63,7 @@ def table(record: dict[str, Any], *, width: int | None = None) -> Table:
 def _fitting(figures: list[Column], rows: Sequence[Row], width: int | None) -> list[Column]:
     widths = {c: 2 + max(len(text) for text in (*_heading(c), *(_terse(c.cell(row)) for row in rows))) for c in figures}
     spare = [column for title in SPARE for column in figures if column.title == title]
-    while width is not None and spare and NAME_WIDTH + 4 + sum(widths.values()) > width:
+    while width is not None and spare and (len(widths) > MOST_FIGURES or NAME_WIDTH + 4 + sum(widths.values()) > width):
         del widths[spare.pop(0)]
     return list(widths)
 

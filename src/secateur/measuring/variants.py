@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from secateur.denoiser import macs
-from secateur.denoiser.blocks import matching
+from secateur.denoiser.blocks import Blocks, matching
 from secateur.denoiser.families import family
+from secateur.measuring.records import GIVEN
 from secateur.pipeline import schedulers
 from secateur.pipeline.pipes import component
 from secateur.schedule import baselines, fit
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 PLAIN = ("DDIM", "DPM-Solver++")  # enough for a quick look
+CLOSE = 0.05  # of a budget in MACs: nearer counts as equal
 EVEN = {  # evenly held calls: name → hold
     "uniform hold": "output",
     "uniform hold, extrapolated": "extrapolate",
@@ -43,7 +45,7 @@ class Variant:
 
 
 def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Sequence[str] = PLAIN) -> tuple[Variant, ...]:
-    """The baseline that every schedule must beat: plainly `steps` steps, of these solvers of `pipes.SOLVERS`.
+    """The baseline that every schedule must beat: plainly `steps` steps, of these solvers of `schedulers.SOLVERS`.
 
     Of the pipe's own scheduler alone where its noise is not theirs (flow matching).
     """
@@ -55,10 +57,16 @@ def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Se
     )
 
 
+def plainly(pipe: DiffusionPipeline, steps: int, *, keep: float) -> tuple[Variant, ...]:
+    """Plainly `steps` steps of every stock solver at every spacing that `schedulers.SOLVERS` has, grouped by solver."""
+    every = fewer_steps(pipe, steps, keep=keep, solvers=tuple(schedulers.SOLVERS))
+    return tuple(replace(variant, group=" ".join(variant.group.split()[:3])) for variant in every)
+
+
 def front(
     pipe: DiffusionPipeline, *, steps: int, keeps: Sequence[float], solvers: Sequence[str] = PLAIN
 ) -> tuple[Variant, ...]:
-    """Dense, and at each of `keeps`: uniform hold in three ways, the family's static cache, and fewer steps."""
+    """Dense, and at each of `keeps`: evenly held calls in three ways, the family's static cache, and fewer steps."""
     wanted = [baselines.check_keep(keep) for keep in keeps]
     denoiser = component(pipe)
     counted = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
@@ -69,17 +77,39 @@ def front(
 def _rivals(
     pipe: DiffusionPipeline, counted: macs.Macs, *, steps: int, keep: float, solvers: Sequence[str]
 ) -> Iterator[Variant]:
+    yield from evenly_held(pipe, counted.blocks, steps=steps, keep=keep)
+    yield cached(counted, calls=schedulers.calls(pipe, steps), steps=steps, keep=keep)
+    yield from fewer_steps(pipe, max(1, int(keep * steps + 0.5)), keep=keep, solvers=solvers)
+
+
+def evenly_held(pipe: DiffusionPipeline, blocks: Blocks, *, steps: int, keep: float) -> Iterator[Variant]:
+    """A fraction `keep` of the calls runs, evenly spread; the others are held, in each of the ways in `EVEN`."""
     calls = schedulers.calls(pipe, steps)
     count = max(1, int(keep * calls + 0.5))
     for name, hold in EVEN.items():
-        held = baselines.evenly(counted.blocks, calls, count, hold=hold)
-        yield Variant(f"{name}, {count} calls", name, steps, held, keep=keep)
-    cache = "fora" if "residual" in counted.blocks.reuse else "deepcache"
-    cached = baselines.make(cache, counted, calls=calls, keep=keep)
-    name = {"fora": "FORA", "deepcache": "DeepCache"}[cache]
-    interval = next((t for t in range(1, calls) if "." not in cached.grid[t]), calls)
-    yield Variant(f"{name}, interval {interval}", name, steps, cached, keep=keep)
-    yield from fewer_steps(pipe, max(1, int(keep * steps + 0.5)), keep=keep, solvers=solvers)
+        yield Variant(f"{name}, {count} calls", name, steps, baselines.evenly(blocks, calls, count, hold=hold), keep=keep)
+
+
+def cached(counted: macs.Macs, *, calls: int, steps: int, keep: float) -> Variant:
+    """The family's static cache at this budget: DeepCache for U-Nets, FORA for transformers.
+
+    Of the settings within 5 % of the budget in MACs it takes the one that refreshes most often (ours), which measures best
+    on both pipelines of the zoo; if there is none, the nearest. `counted` is of the finest blocks, as the papers' caches are.
+    """
+    blocks = counted.blocks
+    intervals = range(1, calls + 1)
+    if "residual" in blocks.reuse:
+        settings = {f"FORA, interval {n}": baselines.fora(blocks, calls, interval=n) for n in intervals}
+    else:
+        branches = range(1, sum(len(producers) > 1 for producers in blocks.producers) + 1)
+        settings = {
+            f"DeepCache, interval {n}, branch {depth}": baselines.deepcache(blocks, calls, interval=n, depth=depth)
+            for n in intervals
+            for depth in branches
+        }
+    off = {name: abs(counted.keep(schedule) / keep - 1) for name, schedule in settings.items()}
+    name = next((name for name in off if off[name] <= CLOSE), min(off, key=lambda name: off[name]))
+    return Variant(name, name.partition(",")[0], steps, settings[name], keep=keep)
 
 
 def beside_teacher(teacher: DiffusionPipeline, variants: Sequence[Variant]) -> tuple[Variant, ...]:
@@ -89,16 +119,20 @@ def beside_teacher(teacher: DiffusionPipeline, variants: Sequence[Variant]) -> t
     return first, replace(student, name="student, dense", group="student"), *others
 
 
-def given(
-    pipe: DiffusionPipeline, found: Sequence[tuple[str, Schedule]], *, steps: int, solvers: Sequence[str] = PLAIN
-) -> tuple[Variant, ...]:
-    """A Variant for each named schedule, and fewer steps of these solvers at equal MACs beside it."""
-    denoiser = component(pipe)
-    variants: list[Variant] = []
-    for name, schedule in found:
+def at_equal_macs(pipe: DiffusionPipeline, schedules: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Fewer steps for each budget of these schedules, once each."""
+    budgets = {variant.keep: variant.steps for variant in schedules if variant.keep}
+    few = {keep: max(1, round(keep * steps)) for keep, steps in budgets.items()}
+    return tuple(variant for keep, steps in few.items() for variant in fewer_steps(pipe, steps, keep=keep))
+
+
+def given(pipe: DiffusionPipeline, schedules: Mapping[str, Schedule], *, steps: int) -> tuple[Variant, ...]:
+    """A Variant for each schedule of a user, by its name; its `keep` is the share of MACs that it keeps."""
+    denoiser, calls = component(pipe), schedulers.calls(pipe, steps)
+    variants = []
+    for name, schedule in schedules.items():
         counted = macs.count(denoiser, matching(denoiser, schedule.blocks))
-        share = counted.of(schedule) / (schedulers.calls(pipe, steps) * counted.call())
-        keep = round(share, 2)
-        variants.append(Variant(name, "schedule", steps, schedule, *fit.scheduler_for(pipe.scheduler, schedule), keep=keep))
-        variants.extend(fewer_steps(pipe, max(1, round(share * steps)), keep=keep, solvers=solvers))
+        share = round(counted.of(schedule) / (calls * counted.call()), 2)
+        solver = fit.scheduler_for(pipe.scheduler, schedule)
+        variants.append(Variant(name, GIVEN, steps, schedule, *solver, keep=share))
     return tuple(variants)

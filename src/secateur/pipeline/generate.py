@@ -109,10 +109,15 @@ def _named(conditions: Sequence[Any]) -> dict[str, Any]:
     )
 
 
+def image_file(folder: Path, seed: int) -> Path:
+    """Where `save_images` writes the image of a seed."""
+    return folder / f"{seed:04d}.png"
+
+
 def save_images(images: np.ndarray, folder: Path, *, first: int) -> list[Path]:
     """The PNG files written: `folder`/NNNN.png for each image (B, H, W, 3) in [0, 1], numbered by seed from `first`."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{first + k:04d}.png" for k in range(len(images))]
+    files = [image_file(folder, first + k) for k in range(len(images))]
     for image, file in zip(images, files, strict=True):
         write_bytes(png(image), file)
     return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from inspect import signature
 from pathlib import Path
@@ -30,6 +31,11 @@ def conditions_of(lines: list[str]) -> list[str] | list[int]:
 def repeated(items: list, count: int) -> tuple:
     """`count` of the items, from the first again after the last."""
     return tuple(items[i % len(items)] for i in range(count))
+
+
+def digest(conditions: tuple) -> str:
+    """SHA-256 of prompts or labels, as a schedule's `made` has it of those that it was searched with."""
+    return hashlib.sha256("\n".join(map(str, conditions)).encode()).hexdigest()
 
 
 def check_tokens(pipe, conditions: tuple) -> None:

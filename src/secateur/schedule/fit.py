@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.denoiser.families import class_name
 from secateur.denoiser.patch import find_modules
-from secateur.pipeline.schedulers import DPM, FIRST_ORDER, scheduler_like, scheduler_signature
+from secateur.pipeline.schedulers import DPM, FIRST_ORDER, begun, scheduler_like, scheduler_signature
 from secateur.pipeline.solvers import shifts, takes_timesteps
 from secateur.schedule.schedule import Schedule
 
@@ -54,6 +54,19 @@ def check_scheduler(scheduler: Any, schedule: Schedule, *, strict: bool) -> None
         if strict:
             raise ValueError(f"{says} (class and hash of the configuration): change the scheduler, or pass strict=False")
         warnings.warn(says, stacklevel=3)
+
+
+def check_steps(scheduler: Any, schedule: Schedule, steps: int) -> None:
+    """Raises ValueError if these steps of a scheduler make another number of calls than the schedule has.
+
+    A schedule that chooses its timesteps takes any number.
+    """
+    calls = len(begun(scheduler, steps).timesteps)
+    if schedule.timesteps is None and calls != schedule.calls:
+        raise ValueError(
+            f"{type(scheduler).__name__} makes {calls} calls in {steps} steps and the schedule has {schedule.calls}: "
+            f"ask for the steps that make {schedule.calls}, or use another schedule"
+        )
 
 
 def scheduler_for(scheduler: Any, schedule: Schedule | None) -> tuple[str | None, Mapping[str, Any]]:

@@ -35,6 +35,14 @@ def folder(name: str) -> Path:
     return PIPES / name
 
 
+def schedule(name: str) -> Path:
+    """A schedule that `secateur search` found for the pipeline `name`: ten of 50 DDIM calls run, the others are held.
+
+    It is the median by PSNR of three searches with different seeds (results/front-*.json). Load it by `secateur.load`.
+    """
+    return folder(name) / "schedule.json"
+
+
 def _float32():
     import torch
 
