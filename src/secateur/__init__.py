@@ -17,6 +17,7 @@ from secateur.pipeline.trajectory import Trajectory, record
 from secateur.pruning.layer_scores import LayerScores
 from secateur.pruning.plan import Plan
 from secateur.pruning.planning import planned
+from secateur.pruning.prune import PruneSettings, PruneStep, plan_for, prune, prune_steps
 from secateur.pruning.scoring import joint_loss, output_loss, scored
 from secateur.pruning.student import exported as __getattr__  # noqa: F401  # StudentUNet, which takes diffusers
 from secateur.pruning.surgery import drop_layers
@@ -44,6 +45,8 @@ __all__ = [
     "Macs",
     "Patch",
     "Plan",
+    "PruneSettings",
+    "PruneStep",
     "Schedule",
     "Scores",
     "SearchSettings",
@@ -71,7 +74,10 @@ __all__ = [
     "load",
     "objective_for",
     "output_loss",
+    "plan_for",
     "planned",
+    "prune",
+    "prune_steps",
     "published_dip_go",
     "record",
     "remove",

@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from types import SimpleNamespace
 
 import diffusers
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from secateur.cli import score
+from secateur.cli import prune as command
 from secateur.cli.main import app
 from secateur.denoiser import macs
 from secateur.measuring import learned_scores
@@ -52,14 +54,15 @@ def small(folder, *more):
 
 @pytest.mark.parametrize("cost", ["parameters", "macs", "ms"])
 def test_a_student_is_cut_and_saved_with_its_plan_and_scores(saved, cost):
-    code, said = run(*small(saved, "--keep", 0.8, "--cost", cost, "--json"))
+    keep = 0.98 if cost == "ms" else 0.8  # on a busy machine much of a tiny net's time is outside of its layers
+    code, said = run(*small(saved, "--keep", keep, "--cost", cost, "--json"))
     assert code == 0, said
     told = json.loads(said.splitlines()[-1])
     plan = Plan.load(saved / "student" / "plan.json")
     scores = LayerScores.load(saved / "student" / "layer_scores.safetensors")
     assert told["plan"] == dict(plan.items())
     assert set(plan.layers) <= {*scores.layers, *(layer.rpartition(".transformer_blocks")[0] for layer in scores.layers)}
-    assert plan.made["kept"] <= 0.8
+    assert plan.made["kept"] <= keep
     if cost == "ms":
         assert f"a call of the student takes about {100 * plan.made['kept']:.1f} % of the teacher's" in " ".join(said.split())
     else:
@@ -120,7 +123,7 @@ def test_samples_are_weighted_by_their_timesteps_where_that_is_asked(saved):
     assert scores.made["weighting"] == "min_snr"
     for words, sentence in (
         (("--weighting", "snr"), "there is no weighting 'snr': choose min_snr"),
-        (("--weighting", "min_snr", "--criterion", "magnitude"), "magnitude looks at no noisy samples: leave --weighting out"),
+        (("--weighting", "min_snr", "--criterion", "magnitude"), "magnitude looks at no noisy samples: leave weighting out"),
     ):
         code, said = run(*small(saved, "--keep", 0.8, "-o", saved / "another", *words))
         assert (code, sentence in said) == (1, True)
@@ -135,8 +138,8 @@ def test_layers_are_scored_at_the_timesteps_of_few_steps_where_that_is_asked(sav
     scheduler.set_timesteps(2)
     assert scores.timesteps.tolist() == sorted(scheduler.timesteps.tolist() * 2)
     for words, sentence in (
-        (("--keep", 0.8, "--criterion", "magnitude"), "magnitude looks at no noisy samples: leave --at-called-timesteps out"),
-        (("--preset", "bk-sdm-base"), "found --at-called-timesteps where no layer is scored"),
+        (("--keep", 0.8, "--criterion", "magnitude"), "magnitude looks at no noisy samples: leave at_called_timesteps out"),
+        (("--preset", "bk-sdm-base"), "found at_called_timesteps, and no layer is scored"),
     ):
         code, said = run(*small(saved, *words, "--at-called-timesteps", "-o", saved / "another"))
         assert (code, sentence in said) == (1, True)
@@ -190,8 +193,8 @@ def test_show_lists_scores_of_layers_with_their_errors(tmp_path, saved):
     [
         ((), "give one of --keep, --plan and --preset"),
         (("--keep", 0.5, "--preset", "bk-sdm-base"), "give one of --keep, --plan and --preset"),
-        (("--keep", 1), "would remove no layer: ask for less"),
-        (("--keep", 1.5), "keep is the fraction of the cost kept"),
+        (("--keep", 1), "found keep=1.0, wanted the fraction of the cost that stays, above 0 and below 1"),
+        (("--keep", 1.5), "found keep=1.5, wanted the fraction of the cost that stays"),
         (("--keep", 0.5, "--criterion", "beauty"), "there is no criterion 'beauty': choose output, task"),
         (("--keep", 0.5, "--cost", "watts"), "there is no cost 'watts': choose parameters"),
         (("--preset", "koala"), "there is no preset 'koala': choose bk-sdm-base"),
@@ -291,10 +294,11 @@ def test_two_launched_processes_score_as_one(saved):
 
 
 def test_images_are_not_scored_in_several_processes():
-    with pytest.raises(ValueError, match="clip scores all images in one process, and 2 were launched: run it without"):
-        score.check_shared("clip", SimpleNamespace(num_processes=2))
-    score.check_shared("clip", SimpleNamespace(num_processes=1))
-    score.check_shared("output", SimpleNamespace(num_processes=2))
+    two, one = SimpleNamespace(num_processes=2), SimpleNamespace(num_processes=1)
+    with pytest.raises(ValueError, match="clip scores all images in one process, and 2 were launched: launch one"):
+        command.criterion_for("clip", two, "cpu")
+    assert callable(command.criterion_for("clip", one, "cpu"))
+    assert command.criterion_for("output", two, "cpu") == "output"
 
 
 def test_scores_that_were_saved_are_cut_by_at_another_keep_without_scoring(saved, monkeypatch):
@@ -312,7 +316,7 @@ def test_scores_that_were_saved_are_cut_by_at_another_keep_without_scoring(saved
     assert (saved / "less" / "layer_scores.safetensors").read_bytes() == file.read_bytes()
     code, said = run(saved / "teacher", "--scores", file, "--keep", 0.6, "--weighting", "min_snr", "-o", saved / "weighted")
     assert (code, (saved / "weighted").exists()) == (1, False)
-    assert "found --weighting where no layer is scored" in said
+    assert "found weighting, and no layer is scored" in said
     pipe = pipes.load(str(saved / "teacher"))
     next(component(pipe).parameters()).data.mul_(2)
     pipe.save_pretrained(saved / "tuned")
@@ -329,7 +333,16 @@ def test_the_layers_that_go_first_are_shown_while_there_is_scoring():
     layers, how = ("a.0", "a.1", "a.2"), ("identity",) * 3
     losses = np.array([[2.0, 2.0], [np.nan] * 2, [0.5, 1.5]])
     scores = LayerScores("DiTTransformer2DModel", layers, how, losses, [0, 1], [1, 1], {}, {})
-    assert score.leading(scores) == "first to go: a.2 (1), a.0 (2)"
+    assert command.leading(scores) == "first to go: a.2 (1), a.0 (2)"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_student_of_a_half_precision_pipe_is_saved_in_its_dtype(sd, tmp_path, dtype):
+    deepcopy(sd).to(dtype).save_pretrained(tmp_path / "teacher")
+    plan_without(sd.unet, ["mid_block.resnets.1"]).save(tmp_path / "plan.json")
+    code, said = run(tmp_path / "teacher", "--plan", tmp_path / "plan.json", "-o", tmp_path / "student")
+    assert code == 0, said
+    assert pipes.stored_dtype(tmp_path / "student") == str(dtype).removeprefix("torch.")
 
 
 def test_a_plan_for_another_denoiser_is_refused(dit, tmp_path):

@@ -5,8 +5,8 @@ terminal   the options and the printing that commands share
 tables     tables for the terminal
 search     the commands search, fold and retarget
 watch      a search as it stands
+follow     a long job as it stands, and where it goes on from
 prune      the command prune
-score      layer scores, as `prune` finds and shows them
 distil     the command distil
 data       the examples of `distil`, made and kept
 compare    the commands demo, measure and compare

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 DEFAULTS = DistilSettings()
-ON_DISK = {"updates": "steps", "lr_schedule": "schedule"}  # names of settings in checkpoints of format 1
 SAMPLED = 16  # examples that go into the hash of all
 
 
@@ -86,9 +85,8 @@ def distil_steps(
 def run_updates(distillation: Distillation, folder: Path | None, save_every: int) -> Iterator[DistilStep]:
     """The DistilSteps of a distillation that has been checked."""
     student, last = distillation.student, distillation.settings.updates
-    known = (
-        resume_arguments(distillation) if folder else {}
-    )  # of the weights before any update, and before processes share them out
+    # Of the weights before any update, and before processes share them out.
+    known = resume_arguments(distillation) if folder else {}
     with update.prepared(distillation) as now:
         if folder:
             checkpoints.load_checkpoint(now, student, folder, arguments=known)
@@ -208,9 +206,9 @@ def check_processes(distillation: Distillation) -> None:
 
 def resume_arguments(distillation: Distillation) -> dict[str, Any]:
     """What must be the same for a distillation to go on, as JSON. With a constant rate it may get more steps."""
-    settings = {ON_DISK.get(name, name): value for name, value in asdict(distillation.settings).items()}
+    settings = asdict(distillation.settings)
     if distillation.settings.lr_schedule == "constant":
-        del settings["steps"]
+        del settings["updates"]
     called = settings.pop("called")
     return {
         **settings,

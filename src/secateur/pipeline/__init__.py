@@ -10,4 +10,5 @@ trajectory  the dense trajectory: recorded, and replayed
 asked      the arguments with which a pipeline calls its denoiser
 noise      latents with noise, and what should be predicted from them
 examples   latents and conditions, as a denoiser is asked in training
+progress   a progress bar for any long job
 """

@@ -76,6 +76,13 @@ def zoo_name(pipe: DiffusionPipeline) -> str | None:
     return next((name for name in zoo.NAMES if pipe.name_or_path == str(zoo.folder(name))), None)
 
 
+def as_stored(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """The pipe in the dtype of the weights in its folder; a zoo pipe as it is, which is packed in half precision."""
+    import torch
+
+    return pipe if zoo_name(pipe) else pipe.to(dtype=getattr(torch, stored_dtype(Path(pipe.name_or_path))))
+
+
 def save(pipe: DiffusionPipeline, folder: str | Path, *, beside: Mapping[str, Any] | None = None) -> None:
     """Write a pipeline's folder; until all of it is there, what was there before stays. OSError where there is no room.
 

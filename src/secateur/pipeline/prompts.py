@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -60,6 +61,25 @@ def guidance_of(pipe: DiffusionPipeline, source: str, wanted: float | None) -> f
     if wanted is not None:
         return wanted
     return zoo.GUIDANCE.get(source) or signature(type(pipe).__call__).parameters["guidance_scale"].default
+
+
+def conditions_for(pipe: DiffusionPipeline, prompts: Sequence[Any] | None, images: int) -> tuple[Any, ...]:
+    """What to draw `images` images by: the prompts, repeated; by default those of the zoo for its own pipes.
+
+    Raises ValueError if there are none, or if the pipe's tokenizers would cut one off.
+    """
+    from secateur import zoo
+    from secateur.pipeline.pipes import zoo_name
+
+    if prompts is None:
+        if (name := zoo_name(pipe)) is None:
+            raise ValueError(f"found no prompts for a {type(pipe).__name__}: give some like those that it will be used with")
+        return zoo.conditions(name, images, calibration=True)[0]
+    if isinstance(prompts, str) or not len(prompts):
+        raise ValueError(f"found prompts={prompts!r}, wanted a list of them: give one or more in brackets")
+    conditions = repeated(list(prompts), images)
+    check_tokens(pipe, conditions)
+    return conditions
 
 
 def calibration_conditions(pipe: str, prompts: Path | None, images: int) -> tuple:

@@ -9,5 +9,6 @@ criteria   what a layer's absence costs, by any criterion
 scoring    the scores of all layers
 planning   the plan of any budget
 surgery    the cut
+prune      `prune(pipe, keep=0.5)`: scores, plan and cut
 student    U-Nets without some of their layers, which diffusers saves and loads
 """
