@@ -37,6 +37,15 @@ def few_steps_converge(monkeypatch):
     monkeypatch.setitem(objective.TARGETS, "converged", quick)
 
 
+@pytest.fixture
+def small(run, sd):
+    """`run`, in a folder with a tiny random pipe and prompts: enough where nothing depends on what the images show."""
+    sd.save_pretrained("pipe")
+    Path("prompts.txt").write_text("a fox\nblue\n")
+    return run
+
+
+PIPE = ("pipe", "--prompts", "prompts.txt")
 QUICK = ("--steps", "8", "--images", "1", "--keep", "0.4", "--trials", "3")
 
 
@@ -129,35 +138,35 @@ def test_a_schedule_for_another_solver_s_plain_configuration_is_measured(run):
 @pytest.mark.parametrize(
     ("scheduler", "says"), [("HeunDiscreteScheduler", "makes 19 calls in 10"), ("EulerAncestralDiscreteScheduler", "draws new")]
 )
-def test_a_scheduler_that_cannot_be_searched_for_leaves_what_was_there(run, scheduler, says):
+def test_a_scheduler_that_cannot_be_searched_for_leaves_what_was_there(small, scheduler, says):
     Path("s.json").write_text("mine")
     quick = ("--steps", "4", "--images", "1", "--keep", "0.5")
-    code, _, error = run("search", "emoji-sd", *quick, "--scheduler", scheduler, "-o", "s.json")
+    code, _, error = small("search", *PIPE, *quick, "--scheduler", scheduler, "-o", "s.json")
     assert code == 1
     assert says in error
     assert Path("s.json").read_text() == "mine"
 
 
-def test_scores_say_where_they_are_from_and_schedules_of_them_too(run):
+def test_scores_say_where_they_are_from_and_schedules_of_them_too(small):
     quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", " cells")
-    assert run("search", "emoji-sd", *quick, "-o", "s.json")[0] == 0
-    assert run("retarget", "s.scores.safetensors", "--keep", "0.6", "-o", "other.json")[0] == 0
+    assert small("search", *PIPE, *quick, "-o", "s.json")[0] == 0
+    assert small("retarget", "s.scores.safetensors", "--keep", "0.6", "-o", "other.json")[0] == 0
     told = load("other.json").made["scores"]
-    assert told["command"].startswith("secateur search emoji-sd")
+    assert told["command"].startswith("secateur search pipe")
     assert {"conditions_sha256", "seeds", "secateur", "torch", "diffusers"} <= told.keys()
 
 
-def test_the_gradient_stage_goes_on_from_its_folder(run):
+def test_the_gradient_stage_goes_on_from_its_folder(small):
     words = ("--steps", "3", "--images", "1", "--keep", "0.7", "--stages", "gradient", "--updates", "2")
-    again = ("search", "emoji-sd", *words, "--checkpoints", "kept", "-o", "s.json")
-    assert run(*again)[0] == 0
+    again = ("search", *PIPE, *words, "--checkpoints", "kept", "-o", "s.json")
+    assert small(*again)[0] == 0
     saved = {path: path.read_bytes() for path in Path("kept").iterdir()}
     assert saved
     grid = load("s.json").grid
-    assert run(*again)[0] == 0
+    assert small(*again)[0] == 0
     assert load("s.json").grid == grid
     assert {path: path.read_bytes() for path in Path("kept").iterdir()} == saved
-    code, _, error = run(*again[:-4], "--checkpoints", "kept", "-o", "s.json", "--seed", "3")
+    code, _, error = small(*again[:-4], "--checkpoints", "kept", "-o", "s.json", "--seed", "3")
     assert code == 1
     assert "holds a search" in error
 
@@ -167,7 +176,7 @@ LEARNT = ("--steps", "3", "--images", "2", "--keep", "0.7", "--stages", "stock,g
 
 def started(*words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
     """The search command in a process of its own."""
-    command = [sys.executable, *launcher, "-m", "secateur", "search", "emoji-sd", *LEARNT, *words]
+    command = [sys.executable, *launcher, "-m", "secateur", "search", *PIPE, *LEARNT, *words]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -178,7 +187,7 @@ def assert_alike(one: str, other: str, *, rtol: float) -> None:
     np.testing.assert_allclose(*values, rtol=rtol)
 
 
-def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(run):
+def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(small):
     path = Path("kept/search.safetensors")
     words = ("--checkpoints", "kept", "--save-every", "1", "-o", "s.json")
     killed = started(*words)
@@ -188,25 +197,25 @@ def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(run):
     killed.kill()
     assert killed.wait() == -signal.SIGKILL
     reached = safe_open(path, "pt").metadata()
-    assert run("search", "emoji-sd", *LEARNT, *words)[0] == 0
+    assert small("search", *PIPE, *LEARNT, *words)[0] == 0
     assert safe_open(path, "pt").metadata() != reached  # it was not over
-    code, _, error = run("search", "emoji-sd", *LEARNT, "-o", "whole.json")
+    code, _, error = small("search", *PIPE, *LEARNT, "-o", "whole.json")
     assert code == 0, error
     assert_alike("s", "whole", rtol=1e-5)
 
 
-def test_two_launched_processes_write_what_one_writes(run):
+def test_two_launched_processes_write_what_one_writes(small):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     assert started("-o", "two.json", launcher=launcher).wait(timeout=600) == 0
-    code, _, error = run("search", "emoji-sd", *LEARNT, "-o", "one.json")
+    code, _, error = small("search", *PIPE, *LEARNT, "-o", "one.json")
     assert code == 0, error
     assert_alike("two", "one", rtol=1e-3)
 
 
-def test_further_images_have_seeds_that_follow(run):
+def test_further_images_have_seeds_that_follow(small):
     quick = ("--steps", "4", "--images", "2", "--keep", "0.5", "--stages", "stock", "--seed", "7")
     for more, seeds in (("4", (9, 10, 11, 12)), ("0", ())):
-        assert run("search", "emoji-sd", *quick, "--more-images", more, "-o", "s.json")[0] == 0
+        assert small("search", *PIPE, *quick, "--more-images", more, "-o", "s.json")[0] == 0
         made = load("s.json").made
         assert [*made["seeds"], *made["more_seeds"]] == [7, 8, *seeds]
 
@@ -222,7 +231,7 @@ def test_prompts_come_from_a_file_and_are_hashed(run):
     assert len(hashes) == 2
 
 
-def test_an_interrupt_leaves_the_best_so_far(run, monkeypatch):
+def test_an_interrupt_leaves_the_best_so_far(small, monkeypatch):
     whole = search.run_stages
 
     def interrupted(*args, **kwargs):
@@ -230,45 +239,45 @@ def test_an_interrupt_leaves_the_best_so_far(run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(search, "run_stages", interrupted)
-    code, out, _ = run("search", "emoji-sd", *QUICK, "-o", "s.json")
+    code, out, _ = small("search", *PIPE, *QUICK, "-o", "s.json")
     assert code == 0
     assert "stopped; the best so far is in s.json" in out
     assert load("s.json").made["stage"] == "stock"
 
 
-def test_a_budget_in_milliseconds(run):
+def test_a_budget_in_milliseconds(small):
     quick = ("--steps", "8", "--images", "1", "--keep", "0.5", "--stages", "stock,local", "--trials", "3", "--budget", "ms")
-    code, out, error = run("search", "emoji-sd", *quick, "--json")
+    code, out, error = small("search", *PIPE, *quick, "--json")
     assert code == 0, error
     made = last_json(out)["made"]
     assert (made["budget"], made["unit"]) == ("ms", "ns")
     assert "of the time, as it was measured on one device" in out
-    code, _, error = run("search", "emoji-sd", "--keep", "0.5", "--budget", "joules")
+    code, _, error = small("search", *PIPE, "--keep", "0.5", "--budget", "joules")
     assert code == 1
     assert "choose macs or ms" in sentence(error)
 
 
-def test_scores_found_on_the_way_serve_other_budgets(run):
+def test_scores_found_on_the_way_serve_other_budgets(small):
     quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", "cells,gradient", "--updates", "1")
-    code, _, error = run("search", "emoji-sd", *quick, "-o", "s.json")
+    code, _, error = small("search", *PIPE, *quick, "-o", "s.json")
     assert code == 0, error
     for method in ("exact", "bisection", "greedy"):
-        code, _, error = run("retarget", "s.scores.safetensors", "--keep", "0.8", "--method", method, "-o", f"{method}.json")
+        code, _, error = small("retarget", "s.scores.safetensors", "--keep", "0.8", "--method", method, "-o", f"{method}.json")
         assert code == 0, error
         assert load(f"{method}.json").scheduler == "DDIMScheduler"
 
 
-def test_scores_in_milliseconds_say_so_and_are_not_mixed_with_macs(run):
+def test_scores_in_milliseconds_say_so_and_are_not_mixed_with_macs(small):
     quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", "cells", "--budget", "ms")
-    code, _, error = run("search", "emoji-sd", *quick, "-o", "s.json")
+    code, _, error = small("search", *PIPE, *quick, "-o", "s.json")
     assert code == 0, error
-    code, out, error = run("retarget", "s.scores.safetensors", "--keep", "0.8", "-o", "t.json")
+    code, out, error = small("retarget", "s.scores.safetensors", "--keep", "0.8", "-o", "t.json")
     assert code == 0, error
     assert "of the time, as it was measured on one device; wrote t.json" in out
     assert "MACs" not in out
-    assert "made to keep 0.800 of the dense ns" in run("show", "t.json")[1]
+    assert "made to keep 0.800 of the dense ns" in small("show", "t.json")[1]
     Path("t.json").unlink()
-    code, _, error = run("retarget", "s.scores.safetensors", "--keep", "0.8", "--attention", "-o", "t.json")
+    code, _, error = small("retarget", "s.scores.safetensors", "--keep", "0.8", "--attention", "-o", "t.json")
     assert code == 1
     assert "in which attention has its part" in sentence(error)
     assert not Path("t.json").exists()
@@ -414,17 +423,17 @@ def test_milliseconds_of_one_run_are_not_those_of_the_next(run):
     assert not list(Path().iterdir())
 
 
-def test_a_tracker_alone_shares_no_milliseconds(run):
+def test_a_tracker_alone_shares_no_milliseconds(small):
     assert started("--budget", "ms", "--updates", "1", "--log-with", "tensorboard", "-o", "s.json").wait(timeout=600) == 0
 
 
-def test_an_error_on_the_way_says_where_the_best_so_far_is(run, monkeypatch):
+def test_an_error_on_the_way_says_where_the_best_so_far_is(small, monkeypatch):
     def full(task, best):
         raise MemoryError
         yield
 
     monkeypatch.setitem(stages.METHODS, "local", full)
-    code, out, error = run("search", "emoji-sd", *QUICK, "--stages", "stock,local", "-o", "s.json")
+    code, out, error = small("search", *PIPE, *QUICK, "--stages", "stock,local", "-o", "s.json")
     assert code == 1
     assert "the best so far is in s.json" in out
     assert "out of memory" in sentence(error)
