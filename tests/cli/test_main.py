@@ -110,7 +110,7 @@ def test_demo_answers_in_its_first_line_and_writes_a_record_and_a_page_with_pict
     dense, own, *rivals = found["rows"]
     assert (dense["group"], own["group"]) == ("dense", "Secateur")
     assert [row["group"] for row in rivals] == [
-        "fewer steps DDIM", "fewer steps DPM-Solver++", "fewer steps UniPC", "FORA", "evenly held calls",
+        "fewer steps DDIM", "fewer steps DPM-Solver++", "fewer steps UniPC", "FORA", "uniform hold",
     ]  # fmt: skip
     equal = [row["keep_linear"] for row in (own, *rivals)]
     assert equal == pytest.approx([0.2] * 6, rel=0.05)

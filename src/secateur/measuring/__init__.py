@@ -13,5 +13,6 @@ gain       what a found schedule gains over fewer steps: the demo
 columns    the columns of every table
 finding    what a record found, in one sentence
 svg        drawings of schedules and curves
+dots       a drawing of one figure of every row, at one budget
 report     one HTML page from a record
 """

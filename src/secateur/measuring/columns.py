@@ -98,6 +98,11 @@ def is_own(row: Row) -> bool:
     return (row.get("group") or "").startswith((FOUND, GIVEN))
 
 
+def tag(row: Row) -> str:
+    """What marks the row of a found schedule, or of one that the user gave; empty for all others."""
+    return ("ours" if (row.get("group") or "").startswith(FOUND) else "yours") if is_own(row) else ""
+
+
 def dense_row(record: dict[str, Any]) -> Row | None:
     """The record's dense row, None where it has none."""
     return next((row for row in record["rows"] if is_dense(row)), None)

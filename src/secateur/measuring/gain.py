@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 MORE_STEPS = (0.5, 1.5, 2.5, 5)  # of the best solver, as multiples of the steps that cost what the schedule does
-HELD = "evenly held calls"
+HELD = "uniform hold"
 
 
 def variants(pipe: DiffusionPipeline, schedule: Schedule) -> tuple[Variant, ...]:

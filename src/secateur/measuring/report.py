@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.artifact import write_text
-from secateur.measuring.columns import Cell, Column, Row, best, centre, columns, dense_row, is_dense, percent
+from secateur.measuring.columns import Cell, Column, Row, best, centre, columns, dense_row, is_dense, is_own, percent, tag
+from secateur.measuring.dots import Dot, dots_svg
 from secateur.measuring.finding import headline, missed
 from secateur.measuring.records import check, interval, load, save
 from secateur.measuring.svg import Axis, Point, grid_svg, plot_svg, swatch_svg
@@ -55,15 +56,18 @@ def table(record: dict[str, Any], *, width: int | None = None) -> Table:
         drawn.add_column("\n".join(_heading(column)), justify="left" if column.text else "right", no_wrap=True)
     for _, rows in _by_keep(record["rows"]):
         for row in rows:
-            drawn.add_row(row["name"], *(_terse(column.cell(row)) for column in figures))
+            drawn.add_row(row["name"], *(_terse(column.cell(row)) for column in figures), style="bold" if is_own(row) else "")
         drawn.add_section()
     return drawn
 
 
 def _fitting(figures: list[Column], rows: Sequence[Row], width: int | None) -> list[Column]:
-    widths = {c: 2 + max(len(text) for text in (*_heading(c), *(_terse(c.cell(row)) for row in rows))) for c in figures}
-    spare = [column for title in SPARE for column in figures if column.title == title]
-    while width is not None and spare and (len(widths) > MOST_FIGURES or NAME_WIDTH + 4 + sum(widths.values()) > width):
+    if width is None:
+        return figures
+    read = _read(figures)
+    widths = {c: 2 + max(len(text) for text in (*_heading(c), *(_terse(c.cell(row)) for row in rows))) for c in read}
+    spare = [column for title in SPARE for column in read if column.title == title]
+    while spare and NAME_WIDTH + 4 + sum(widths.values()) > width:
         del widths[spare.pop(0)]
     return list(widths)
 
@@ -105,10 +109,10 @@ def _check_whole(record: dict[str, Any]) -> None:
 def _drawings(record: dict[str, Any]) -> dict[str, Any]:
     from markupsafe import Markup
 
-    groups = _plotted_groups(record["rows"])
+    groups = [] if _one_budget(record["rows"]) else _plotted_groups(record["rows"])
     drawn = [row for row in record["rows"] if any("." in line for line in row.get("grid") or ())]
     return {
-        "plots": [Markup(plot) for plot in _plots(record, groups)],
+        "plots": [Markup(plot) for plot in (_plots(record, groups) if groups else _dots(record["rows"]))],
         "legend": [(group, Markup(swatch_svg(slot))) for slot, group in enumerate(groups)],
         "sheets": _sheets(record["rows"]),
         "pictures_shown": PICTURES_SHOWN,
@@ -118,8 +122,34 @@ def _drawings(record: dict[str, Any]) -> dict[str, Any]:
 
 def _figures(record: dict[str, Any]) -> dict[str, Any]:
     figures = columns(record)
-    sections = [(title, rows, best(rows, figures)) for title, rows in _by_keep(record["rows"])]
-    return {"columns": figures, "sections": sections, "facts": _facts(record)}
+    few = _read(figures)
+    tables = [(part, _sections(record, part)) for part in (few, [column for column in figures if column not in few]) if part]
+    return {"tables": tables, "facts": _facts(record), "is_own": is_own, "tag": tag, "missed": missed(record)}
+
+
+def _sections(record: dict[str, Any], figures: list[Column]) -> list[tuple[str, list[Row], set[tuple[str, int]]]]:
+    """(title, rows, best figures) of the rows made for each keep."""
+    return [(title, rows, best(rows, figures)) for title, rows in _by_keep(record["rows"])]
+
+
+def _read(figures: Sequence[Column]) -> list[Column]:
+    """The `MOST_FIGURES` columns that are read; those of `SPARE` go first."""
+    spare = [column for title in SPARE for column in figures if column.title == title]
+    gone = spare[: max(0, len(figures) - MOST_FIGURES)]
+    return [column for column in figures if column not in gone]
+
+
+def _one_budget(rows: Sequence[Row]) -> bool:
+    """Whether all rows but dense cost about the same, so that a plot against cost would be a single line."""
+    kept = [row["keep_linear"] for row in rows if row.get("keep_linear") and not is_dense(row)]
+    return bool(kept) and max(kept) < min(kept) * 1.15
+
+
+def _dots(rows: Sequence[Row]) -> Iterator[str]:
+    for key, title, form in PLOTTED:
+        points = [(row, point) for row in rows if (point := _point(row, key))]
+        if len({format(point.value, form) for _, point in points}) > 1:  # equal figures need no drawing
+            yield dots_svg([Dot(p.name, p.value, p.ends, own=is_own(row)) for row, p in points], Axis(title, form))
 
 
 def _plotted_groups(rows: Sequence[Row]) -> list[str]:

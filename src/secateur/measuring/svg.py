@@ -176,12 +176,12 @@ def plot_svg(series: Sequence[Sequence[Point]], axis: Axis, *, ticks: Sequence[f
 def _frame(points: Sequence[Point], axis: Axis) -> tuple[Frame, list[float]]:
     ends = [end for point in points for end in (point.value, *(point.ends or ()))]
     ends += [] if axis.dense is None else [axis.dense]
-    marks = _ticks(min(ends), max(ends))
+    marks = round_values(min(ends), max(ends))
     kept = [point.kept for point in points]
     return Frame(kept=(min(kept) * 0.85, max(*kept, 1.0) * 1.1), value=(marks[0], marks[-1])), marks
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def round_values(low: float, high: float) -> list[float]:
     """Round values at one pace of 1, 2 or 5 × 10ⁿ that enclose low and high, seven of them at most."""
     span = max(high - low, 1e-3 * max(abs(high), 1.0))
     decade = 10 ** math.floor(math.log10(span / 5))
