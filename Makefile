@@ -38,34 +38,23 @@ zoo: .venv/installed  ## train the zoo again from nothing (hours on a CPU, minut
 	$(BIN)/python zoo_training/emoji_sd.py
 	$(BIN)/python zoo_training/emoji_dit.py
 
-results: .venv/installed  ## measure every number of the README again
+results: .venv/installed  ## measure every number of the pages again; resumes
 	$(BIN)/secateur demo --out results/demo --images 64
-	$(BIN)/python benchmarks/zoo.py 128
-	$(BIN)/python benchmarks/runtime.py --size 32 --dtype bfloat16 --repeats 5
-	$(BIN)/python benchmarks/cache.py
-	$(BIN)/python benchmarks/paper_macs.py
-	$(BIN)/python benchmarks/additivity.py --sets 40 --images 4
-	$(BIN)/python benchmarks/fullsize.py
+	for study in zoo runtime cache paper-macs additivity fullsize fullsize-depth ablations transfer grids search-cost stages milliseconds; do \
+		$(BIN)/python benchmarks/run.py $$study || exit 1; \
+	done
 	for pipe in emoji-sd emoji-dit; do \
-		$(BIN)/python benchmarks/front.py $$pipe --images 128 && \
-		$(BIN)/python benchmarks/front.py $$pipe --images 128 --time && \
-		$(BIN)/python benchmarks/front_figure.py $$pipe && \
-		$(BIN)/python benchmarks/depth.py $$pipe --samples 32 --images 32 || exit 1; \
+		for study in front timing depth; do $(BIN)/python benchmarks/run.py $$study $$pipe || exit 1; done; \
 	done
-	$(BIN)/python benchmarks/ablations.py --seeds 2
-	$(BIN)/python benchmarks/ablations_figure.py
-	$(BIN)/python benchmarks/transfer.py
-	$(BIN)/python benchmarks/grids.py
-	$(BIN)/python benchmarks/search_cost.py
-	$(BIN)/python benchmarks/stages.py
-	$(BIN)/python benchmarks/recovery.py emoji-dit --updates 800 --examples 4096
-	$(BIN)/python benchmarks/recovery.py emoji-sd --updates 240 --examples 2048
-	$(BIN)/python benchmarks/recovery.py emoji-sd --cost macs --updates 240 --examples 2048
+	for run in "emoji-dit --updates 800 --examples 4096" "emoji-sd --updates 240 --examples 2048" \
+		"emoji-sd --cost macs --updates 240 --examples 2048"; do \
+		for study in recovery recovery-terms; do $(BIN)/python benchmarks/run.py $$study $$run || exit 1; done; \
+	done
 	for run in "emoji-dit --updates 800" "emoji-sd --updates 240"; do \
-		$(BIN)/python benchmarks/product.py $$run && $(BIN)/python benchmarks/product.py $${run%% *} --time || exit 1; \
+		for study in product product-times; do $(BIN)/python benchmarks/run.py $$study $$run || exit 1; done; \
 	done
-	$(BIN)/python benchmarks/fullsize_depth.py sd15
-	$(BIN)/python benchmarks/fullsize_depth.py sdxl
+	$(BIN)/python benchmarks/picture.py
+	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/pages.py
 
 clean:

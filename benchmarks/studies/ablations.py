@@ -1,0 +1,212 @@
+"""The paper's ablations, reduced: what each choice of DiP-GO is worth, and what searching costs, on emoji-sd.
+
+Ten DDIM calls, half of the MACs kept (and, from the same scores, three tenths), 64 images of captions and noises that no
+search saw. Cost is CPU seconds, which other jobs on the machine disturb least; drawing the calibration images is not counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from bench import BATCH, FIRST_SEED, Bench
+from paper import PAPER, orders
+from secateur import zoo
+from secateur.pipeline.trajectory import first
+from secateur.schedule.allocate import allocate
+from secateur.schedule.schedule import Schedule
+from secateur.searching import objective, task
+from secateur.searching.dip_go.gradient import search
+from secateur.searching.dip_go.updates import Settings
+from secateur.searching.paired_gain import PairedGain
+from secateur.searching.rivals import genetic_search, random_search
+from secateur.searching.settings import SearchSettings
+from secateur.searching.stages import additive_schedules, run_stages
+from study import Job, Record, Row, Run, Study
+
+PIPE, CALLS, IMAGES = "emoji-sd", 10, 64
+KEEPS, SEARCHED = (0.5, 0.3), 0.5  # gradients are searched at one of them
+SEEDS, PROMPTS, CALIBRATION, MORE = (40_000, 41_000, 42_000), 40, 16, 48  # gradients see all prompts, the others the first few
+UPDATES, LR = 40, 0.5  # the paper: 1000 updates from 0.1 at 50 calls; the sum of the steps over the calls is the same
+SEEN_AT = (10, 20, 40)  # updates
+TRIALS, TRIED_AT, LOCAL = 96, (12, 24, 48, 96), 40
+GRADIENT: dict[str, dict[str, Any]] = {
+    "DiP-GO": {},
+    "L1": {"loss": "l1"},
+    "L2": {"loss": "l2"},
+    "L1 + SSIM": {"loss": "l1+ssim"},
+    "α = 0.1": {"alpha": 0.1},
+    "α = 0.5": {"alpha": 0.5},
+    "α = 2": {"alpha": 2.0},
+    "without γ": {"weighted": False},
+}
+REDUCED = {
+    "model": "emoji-sd, 64 px, 9.5 M parameters, for SD-1.5",
+    "calls": f"{CALLS} of DDIM for 50",
+    "kept": f"{KEEPS[0]} and {KEEPS[1]} of the MACs for 0.2, 0.15 and 0.1",
+    "updates": f"{UPDATES} from a learning rate of {LR} for 1000 from 0.1: the same sum of steps for each call",
+    "prompts": f"{PROMPTS} for 1000",
+    "evaluation": f"{IMAGES} images for 5,000; likeness to the dense images and what a judge reads for CLIP",
+    "random and genetic": f"{TRIALS} schedules tried for 25 GPU hours, ten times what the gradients took",
+}
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A schedule that a search has arrived at after so many evaluations: updates, or schedules tried on calibration images."""
+
+    schedule: Schedule
+    keep: float
+    evaluations: int
+    allocation: str | None = None
+    variant: str | None = None  # if it is not the job's
+    spent: float | None = None  # CPU seconds, if the search is over before this is yielded
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search seed's pipe, trajectory and number."""
+
+    bench: Bench
+    seed: int
+
+    @property
+    def number(self) -> int:
+        return SEEDS.index(self.seed)
+
+    @property
+    def few(self):
+        """The calibration samples of all searches but the gradients'."""
+        return first(self.bench.trajectory(self.seed), CALIBRATION)
+
+    def objective(self) -> objective.Objective:
+        return objective.to_dense(self.bench.pipe, self.few, blocks=self.bench.macs.blocks)
+
+    def learned(self, settings: Mapping[str, Any]) -> Iterator[Shot]:
+        """The paper's search: its scores allocated by its bisection for both budgets, and exactly at the end."""
+        how = Settings(steps=UPDATES, lr=LR, seed=self.number, **settings)
+        bench = self.bench
+        for step in search(bench.pipe, bench.trajectory(self.seed), keep=SEARCHED, macs=bench.macs, settings=how):
+            last = step.number == UPDATES
+            if last or (not settings and step.number in SEEN_AT):
+                for method in ("bisection", "exact") if last else ("bisection",):
+                    for keep in KEEPS:
+                        yield Shot(allocate(step.scores, keep=keep, method=method), keep, step.number, method)
+
+    def tried(self, keep: float, look: Callable) -> Iterator[Shot]:
+        """The best of a search that only tries, as it goes; held calls give their last output, as in the paper."""
+        value = self.objective()
+        for trial in look(self.bench.macs, CALLS, keep=keep, objective=value, trials=TRIALS, seed=self.number):
+            if trial.number in TRIED_AT:
+                yield Shot(trial.best, keep, trial.number)
+
+    def solved(self, keep: float) -> Iterator[Shot]:
+        """The additive solution among schedules that give the last output at held calls, like the paper's."""
+        value, bench = self.objective(), self.bench
+        whole = task.Search(bench.pipe, self.few, bench.macs, keep, PairedGain(value), seed=self.number, batch_size=BATCH)
+        held = [schedule for schedule in additive_schedules(whole) if schedule.hold == "output"]
+        yield Shot(max(held, key=value), keep, len(held))
+
+    def staged(self, keep: float) -> Iterator[Shot]:
+        """What `find` has after its additive stage, the one that finds partial calls, and the local one."""
+        ends, start, bench, value = dict[str, Shot](), time.process_time(), self.bench, self.objective()
+        conditions = zoo.conditions(PIPE, CALIBRATION + MORE, calibration=True)[0][CALIBRATION:]
+        seeds = range(self.seed + CALIBRATION, self.seed + CALIBRATION + MORE)
+        gain = PairedGain(value, objective.more_for(value, conditions, seeds, target="dense"))
+        how = SearchSettings(stages=("additive", "refresh", "local"), trials=LOCAL)
+        steps = run_stages(task.Search(bench.pipe, self.few, bench.macs, keep, gain, how, seed=self.number))
+        for count, step in enumerate(steps, start=1):
+            variant = ", ".join(dict.fromkeys((*ends, step.stage)))
+            ends[step.stage] = Shot(step.schedule, keep, count, variant=variant, spent=time.process_time() - start)
+        yield from ends.values()
+
+
+def jobs(run: Run) -> Iterator[Job]:
+    """Every search, one search seed after the other."""
+    bench = Bench(PIPE, steps=CALLS, images=IMAGES, calibration=PROMPTS, more=0)
+    yield Job("dense", lambda: [dense_row(bench)])
+    for number in range(run.options["seeds"]):
+        one = Search(bench, SEEDS[number])
+        for variant, settings in GRADIENT.items():
+            yield job(one, f"{variant}, seed {number}", variant, partial(one.learned, settings))
+        for keep in KEEPS:
+            tries = {
+                "additive, outputs held": partial(one.solved, keep),
+                "additive, refresh, local": partial(one.staged, keep),
+                "random": partial(one.tried, keep, random_search),
+                "genetic": partial(one.tried, keep, genetic_search),
+            }
+            for variant, make in tries.items():
+                yield job(one, f"{variant}, keep {keep}, seed {number}", variant, make)
+
+
+def job(one: Search, name: str, variant: str, make: Callable[[], Iterator[Shot]]) -> Job:
+    return Job(name, lambda: rows(one, name, variant, make))
+
+
+def rows(one: Search, name: str, variant: str, make: Callable[[], Iterator[Shot]]) -> Iterator[Row]:
+    """A row for each Shot of a search."""
+    one.bench.trajectory(one.seed)  # recorded before the clock runs
+    for shot, spent in clocked(make):
+        yield {
+            "name": ", ".join(filter(None, (name, f"keep {shot.keep}", shot.allocation, f"after {shot.evaluations}"))),
+            "job": name,
+            "variant": shot.variant or variant,
+            "keep": shot.keep,
+            "allocation": shot.allocation,
+            "evaluations": shot.evaluations,
+            "search_cpu_s": shot.spent or spent,
+            **measured(one.bench, shot.schedule),
+        }
+
+
+def clocked(make: Callable[[], Iterator[Shot]]) -> Iterator[tuple[Shot, float]]:
+    """Each Shot, and the CPU seconds that its search took until then."""
+    spent, start = 0.0, time.process_time()
+    for shot in make():
+        spent += time.process_time() - start
+        yield shot, spent
+        start = time.process_time()
+
+
+def measured(bench: Bench, schedule: Schedule | None) -> Row:
+    """Cost and quality of a schedule, or of the dense pipe."""
+    images = bench.draw(schedule) if schedule else bench.dense
+    more = {"grid": list(schedule.grid) if schedule else None, "hold": schedule.hold if schedule else None}
+    return {"calls": CALLS, **bench.spent(schedule), **bench.judged(images), **more}
+
+
+def dense_row(bench: Bench) -> Row:
+    known = {"variant": "dense", "keep": 1.0, "allocation": None, "evaluations": 0}
+    return {"name": "dense", "job": "dense", "group": "dense", **known, **measured(bench, None)}
+
+
+def settings(pipe: str, options: Mapping[str, Any]) -> Record:
+    measured = {
+        "guidance_scale": zoo.GUIDANCE[PIPE],
+        "samples_an_image": 2,
+        "search_seeds": list(SEEDS[: options["seeds"]]),
+        "calibration_images": CALIBRATION,
+        "prompts": PROMPTS,
+        "gradient": asdict(Settings(steps=UPDATES, lr=LR)),
+    }
+    seeds = range(FIRST_SEED, FIRST_SEED + IMAGES)
+    return {"pipe": PIPE, "seeds": seeds, "options": measured, "paper": PAPER, "reduced": REDUCED}
+
+
+def finish(run: Run) -> None:
+    """Adds whether the paper's orders are found here."""
+    run.record["orders"] = orders(run.record["rows"], KEEPS)
+
+
+STUDY = Study(
+    "ablations",
+    f"DiP-GO's ablations on {PIPE}: {CALLS} DDIM calls",
+    jobs,
+    options={"seeds": 2},
+    settings=settings,
+    finish=finish,
+)

@@ -1,0 +1,145 @@
+"""How additive are the errors of calls? Predicted against measured, over random sets of calls and over the best ones.
+
+For each way of holding under DDIM and for DPM-Solver++ 2M: sets of calls at random, as many as a budget pays for, and the
+exact solutions. Predicted: the sum of local errors, in the latents and weighted by how much they show in the images.
+Measured: mean square error of the images to the dense ones (DDIM) or those of the fine grid (DPM-Solver++).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from random import Random
+from typing import Any
+
+import numpy as np
+from scipy.stats import pearsonr, spearmanr
+
+from bench import SEARCH_SEED, Bench
+from secateur import zoo
+from secateur.measuring.hardware import hardware
+from secateur.pipeline import schedulers
+from secateur.pipeline.generate import generate
+from secateur.pipeline.trajectory import Trajectory, record
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply
+from secateur.searching import additive, paths, refresh
+from secateur.searching import ladder as ladders
+from secateur.searching.sensitivity import sensitivity
+from study import Job, Record, Row, Run, Study
+
+PIPE, STEPS, CALLS, LEVELS = "emoji-sd", 50, (5, 10, 17), 40
+KINDS: dict[str, tuple[str | None, Mapping[str, Any], str]] = {  # scheduler, its options, and what held calls give
+    "DDIM, held": (None, {}, "output"),
+    "DDIM, extrapolated": (None, {}, "extrapolate"),
+    "DDIM, Adams–Bashforth": (None, {}, "adams_bashforth"),
+    "DPM-Solver++ 2M": (*schedulers.SOLVERS["DPM-Solver++"], "output"),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What one way of holding predicts: the ladder of levels, and local errors by how they are weighted."""
+
+    trajectory: Trajectory
+    ladder: ladders.Ladder
+    errors: dict[str, np.ndarray]
+
+
+def jobs(run: Run) -> Iterator[Job]:
+    """A row for each way of holding and number of calls."""
+    bench = Bench(PIPE, images=1, calibration=run.options["images"], more=0)
+    model = cache(partial(model_of, bench))
+    for kind in KINDS:
+        for calls in CALLS:
+            name = f"{kind}, {calls} calls"
+            yield Job(name, partial(rows, bench, model, kind, calls, sets=run.options["sets"]))
+
+
+def model_of(bench: Bench, kind: str) -> Model:
+    """The ladder of a kind and its errors, of the pipe with that kind's scheduler."""
+    scheduler, _, hold = KINDS[kind]
+    pipe, blocks = bench.pipe, bench.macs.blocks
+    steps = ladders.levels(pipe.scheduler, LEVELS) if scheduler else None
+    grid = replace(baselines.dense(blocks, len(steps) if steps else STEPS), timesteps=steps)
+    with apply(pipe, grid, blocks=blocks):
+        dense = record(pipe, bench.calibration_conditions(), **call(bench))
+    ladder = ladders.free(dense, pipe.scheduler) if steps else ladders.held(dense, pipe.scheduler, hold=hold)
+    shown = sensitivity(pipe, dense, ladder, blocks=blocks, gap=len(ladder) // 10)
+    errors = {"latents": additive.local_errors(ladder), "images": additive.local_errors(ladder, weights=shown)}
+    return Model(dense, ladder, errors)
+
+
+def call(bench: Bench) -> dict[str, Any]:
+    seeds = range(SEARCH_SEED, SEARCH_SEED + bench.calibration)
+    return {"seeds": seeds, "guidance_scale": zoo.GUIDANCE[PIPE], "num_inference_steps": STEPS}
+
+
+def rows(bench: Bench, model: Callable[[str], Model], kind: str, calls: int, *, sets: int) -> list[Row]:
+    """One row: correlations of the logarithms, and how far off the prediction is."""
+    scheduler, options, hold = KINDS[kind]
+    with bench.scheduled(scheduler, options):
+        known = model(kind)
+        best = {f"best by {w}": additive.solve(errors, calls=calls)[-1].levels for w, errors in known.errors.items()}
+        random = {f"random {k}": levels for k, levels in enumerate(spread(len(known.ladder), calls, sets))}
+        points = [point(bench, known, levels, hold) | {"set": label} for label, levels in {**random, **best}.items()]
+    head = {"name": f"{kind}, {calls} calls", "calls": calls, "cpu": hardware()["cpu"]}
+    return [{**head, **correlations(points, sets), "points": points}]
+
+
+def point(bench: Bench, model: Model, levels: tuple[int, ...], hold: str) -> Row:
+    """The measured and the predicted error of a set of calls."""
+    path = paths.of_whole_calls(levels, 0.0)
+    schedule = refresh.schedule_of(path, model.ladder, bench.macs.blocks, hold=hold, made={})
+    with apply(bench.pipe, schedule, blocks=bench.macs.blocks):
+        images = generate(bench.pipe, bench.calibration_conditions(), **call(bench))
+    measured = float(((images - model.trajectory.images) ** 2).mean())
+    return {"measured": measured, **{weights: predicted(errors, levels) for weights, errors in model.errors.items()}}
+
+
+def spread(levels: int, calls: int, sets: int) -> list[tuple[int, ...]]:
+    """Sets of calls at random that leave no gap longer than three times the mean one: others nobody would try."""
+    rng, found = Random(0), []
+    while len(found) < sets:
+        chosen = (0, *sorted(rng.sample(range(1, levels), calls - 1)))
+        if max(np.diff((*chosen, levels))) <= 3 * levels / calls:
+            found.append(chosen)
+    return found
+
+
+def predicted(errors: np.ndarray, levels: tuple[int, ...]) -> float:
+    """The sum of local errors along a set of calls."""
+    before, after = (levels[0], *levels[:-1]), (*levels[1:], len(errors))
+    return float(sum(errors[u, s, t] for u, s, t in zip(before, levels, after, strict=True)))
+
+
+def correlations(points: list[Row], sets: int) -> dict[str, float]:
+    """Over the random sets, of log errors: Pearson, Spearman, slope; and predicted minus measured in dB, by images."""
+    random, found = points[:sets], dict[str, float]()
+    measured = np.log([p["measured"] for p in random])
+    for weights in ("latents", "images"):
+        sums = np.log([p[weights] for p in random])
+        found[f"pearson_{weights}"] = float(pearsonr(sums, measured).statistic)
+        found[f"spearman_{weights}"] = float(spearmanr(sums, measured).statistic)
+        found[f"slope_{weights}"] = float(np.polyfit(sums, measured, 1)[0])
+    over = np.median(measured - np.log([p["images"] for p in random]))
+    found["measured_over_predicted_db"] = float(10 * np.log10(np.e) * over)
+    for p in points[sets:]:
+        beaten = [p["measured"] < other["measured"] for other in random]
+        found[f"{p['set']}_beats_percent".replace(" ", "_")] = 100 * float(np.mean(beaten))
+    return found
+
+
+def settings(pipe: str, options: Mapping[str, Any]) -> Record:
+    measured = {"steps": STEPS, "guidance_scale": zoo.GUIDANCE[PIPE], "sets": options["sets"]}
+    return {"pipe": PIPE, "seeds": range(SEARCH_SEED, SEARCH_SEED + options["images"]), "options": measured}
+
+
+STUDY = Study(
+    "additivity",
+    f"Predicted and measured error of sets of calls on {PIPE}",
+    jobs,
+    options={"sets": 40, "images": 4},
+    settings=settings,
+)

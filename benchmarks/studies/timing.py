@@ -1,0 +1,146 @@
+"""How many times faster the rows of a front are than dense calls, in turns with them, on an idle machine.
+
+One image at a time, and at a fifth of the MACs also a batch of 8; a schedule that was found there also folded. A speed-up far
+from the MACs reduction is timed again, with more pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import BATCH, Bench
+from names import library
+from secateur import zoo
+from secateur.measuring import timing
+from secateur.measuring.hardware import hardware
+from secateur.pipeline import schedulers
+from secateur.pipeline.generate import generate
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply
+from secateur.schedule.fold import fold
+from secateur.schedule.schedule import Schedule
+from studies.front import STEPS, bench_of, settings
+from study import Job, Row, Run, Study
+
+MANY, SOME, FEW = 25, 9, 3  # pairs
+DOUBT = 1.2  # a speed-up so many times the MACs reduction, or so many times less, is timed again
+
+
+def jobs(run: Run) -> Iterator[Job]:
+    """What is missing of each row: a fifth of the MACs, what the search found, and as many steps of its sampler first."""
+    bench = bench_of(run)
+    other = cache(bench.another)  # the same pipe again, for what is timed in turns with it
+    yield Job("outside the denoiser", lambda: outside(run, bench, other), done="outside_macs" in run.record)
+    for row in sorted(run.record["rows"], key=first):
+        for key, images, repeats in wanted(run, row):
+            make = partial(timed, bench, other, row, key, images=images, repeats=repeats)
+            yield Job(f"{row['name']}: {key}, {repeats} pairs", make, done=row.get(key, {}).get("repeats", 0) >= repeats)
+
+
+def first(row: Row) -> tuple[bool, bool]:
+    return row["keep"] != 0.2, not (is_ours(row) or is_leading(row))
+
+
+def is_ours(row: Row) -> bool:
+    return row["group"].startswith("Secateur")
+
+
+def is_leading(row: Row) -> bool:
+    """Whether a row is of the sampler that schedules are folded into: their speeds are compared."""
+    return library(row["group"]) == "DDIM leading"
+
+
+def wanted(run: Run, row: Row) -> Iterator[tuple[str, int, int]]:
+    """What is timed of a row: as what, how many images at a time, and in how many pairs at least."""
+    fifth, many = row["keep"] == 0.2, MANY if is_leading(row) else SOME
+    yield "speedup", 1, many if fifth else FEW
+    if fifth:
+        yield "speedup_batch", BATCH, SOME if is_ours(row) or is_leading(row) else FEW
+    if fifth and is_ours(row) and not row["timesteps"]:
+        yield "folded_speedup", 1, MANY
+        yield "folded_speedup_batch", BATCH, SOME
+    if not fifth and "speedup" in row and doubtful(run, row):
+        yield "speedup", 1, SOME
+
+
+def doubtful(run: Run, row: Row) -> bool:
+    """Whether a speed-up is far from the MACs reduction of all that is timed: few pairs may have met a burst of noise."""
+    rest = run.record.get("outside_macs", 0)
+    fewer = (run.row("dense")["macs_attention"] + rest) / (row["macs_attention"] + rest)
+    return not 1 / DOUBT < row["speedup"]["median"] / fewer < DOUBT
+
+
+def timed(bench: Bench, other: Callable[[], Any], row: Row, key: str, *, images: int, repeats: int) -> list[Row]:
+    """How many times faster than dense calls a row's are, so many images at a time; folded: its held calls left out."""
+    schedule, steps, pipe = rebuilt(bench, row), row["steps"], other()
+    with schedulers.scheduled(pipe, row["scheduler"], row.get("options") or {}):
+        if key.startswith("folded"):  # `scheduled` takes the other scheduler away again
+            schedule, pipe.scheduler = fold(schedule, pipe.scheduler)
+            steps = schedule.calls
+        times = in_turns(bench, pipe, schedule, steps=steps, images=images, repeats=repeats)
+    return [{"name": row["name"], key: spread(*timing.speedup(times["dense"], times["row"]), repeats=repeats)}]
+
+
+def rebuilt(bench: Bench, row: Row) -> Schedule | None:
+    """The schedule of a row; None for plain steps."""
+    counted, grid = (bench.macs, row["grid"]) if row.get("grid") else (bench.layers, row.get("layer_grid"))
+    if grid is None:
+        return None
+    blocks, timesteps = counted.blocks, row["timesteps"] and tuple(row["timesteps"])
+    reuse = tuple(row.get("reuse") or blocks.reuse)
+    return Schedule(blocks.names, tuple(grid), reuse, blocks.denoiser, timesteps=timesteps, hold=row["hold"])
+
+
+def in_turns(bench: Bench, pipe: Any, schedule: Schedule | None, *, steps: int, images: int, repeats: int) -> Mapping[str, Any]:
+    """Timings of dense calls and of a schedule, which is applied once, as users do; one batch of each in turns."""
+    call = {"seeds": bench.seeds[:images], **bench.call, "batch_size": images}
+    draw = partial(generate, conditions=bench.conditions[:images], **call)
+    with apply(pipe, schedule, blocks=bench.counted(schedule).blocks) if schedule else nullcontext():
+        runs = {
+            "dense": lambda: draw(bench.pipe, num_inference_steps=STEPS),
+            "row": lambda: draw(pipe, num_inference_steps=steps),
+        }
+        return timing.time_together(runs, repeats=repeats)
+
+
+def spread(median: float, low: float, high: float, *, repeats: int) -> Row:
+    """What was timed, with its quartiles and the processor."""
+    return {"median": float(median), "low": float(low), "high": float(high), "repeats": repeats, "cpu": hardware()["cpu"]}
+
+
+def outside(run: Run, bench: Bench, other: Callable[[], Any]) -> list[Row]:
+    """Adds what no schedule saves of a dense image: the share of its time, and the MACs of decoder and text encoder."""
+    once = baselines.chosen(bench.macs.blocks, STEPS, run=[0])
+    times = in_turns(bench, other(), once, steps=STEPS, images=1, repeats=SOME)
+    saved = 1 - np.divide(times["row"].seconds, times["dense"].seconds)
+    low, median, high = np.percentile(1 - saved * STEPS / (STEPS - 1), (25, 50, 75))
+    run.record["outside"], run.record["outside_macs"] = spread(median, low, high, repeats=SOME), outside_macs(bench)
+    return []
+
+
+def outside_macs(bench: Bench) -> int:
+    """MACs of one image that are not its denoiser's, attention counted."""
+    counts = []
+    for steps in (1, 2):
+        with FlopCounterMode(display=False) as counter:
+            generate(bench.pipe, bench.conditions[:1], seeds=bench.seeds[:1], num_inference_steps=steps, **bench.call)
+        counts.append(counter.get_total_flops() // 2)
+    return 2 * counts[0] - counts[1]
+
+
+STUDY = Study(
+    "timing",
+    "Paired speed-ups of the front on {pipe}",
+    jobs,
+    options={"images": 128},
+    pipes=zoo.NAMES,
+    settings=settings,
+    file=lambda pipe, options: f"front-{pipe}",
+    times=True,
+)

@@ -1,0 +1,158 @@
+"""What a schedule is worth elsewhere: found at 50 DDIM calls, retimed to other numbers of calls and other schedulers.
+
+Each target's own dense images are what its rows are measured to. Beside the retimed schedule: calls held evenly, as many,
+and fewer steps, as many; if `retime` refuses a target, its sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bench import FIRST_SEED, Bench
+from names import EVEN
+from secateur import zoo
+from secateur.pipeline import schedulers
+from secateur.schedule import baselines, schedule
+from secateur.schedule.retime import retime
+from secateur.schedule.schedule import Schedule
+from study import Job, Record, Row, Run, Study
+from tables import RESULTS
+
+PIPE, IMAGES = "emoji-sd", 64
+FOUND = ("emoji-sd-secateur-ddim-10-seed-40000", "emoji-sd-secateur-ddim-5-seed-40000")
+CHOSEN = "emoji-sd-secateur-dpm-solver++-10-seed-40000"
+EULER = "EulerDiscreteScheduler"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A dense run: a scheduler, by name and options (None: the pipe's own DDIM), and its steps."""
+
+    name: str
+    steps: int
+    scheduler: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.steps} calls"
+
+
+TARGETS = (
+    Target("DDIM", 25),
+    Target("Euler", 50, EULER),
+    Target("DDIM", 100),
+    Target("DDIM", 50),
+    Target("Euler", 25, EULER),
+)
+STRONG = {  # beside fewer steps of the target's own scheduler
+    "DPM-Solver++, linspace": schedulers.SOLVERS["DPM-Solver++"],
+    "DPM-Solver++, Karras": schedulers.SOLVERS["DPM-Solver++ Karras"],
+}
+REFUSED = (
+    Target("fewer calls than it runs", 8),
+    Target("DPM-Solver++", 50, schedulers.DPM),
+    Target("UniPC", 50, schedulers.UNIPC),
+    Target("PNDM", 50, "PNDMScheduler", {"skip_prk_steps": True}),
+    Target("Heun, two calls a step", 50, "HeunDiscreteScheduler"),
+    Target("Euler ancestral", 50, "EulerAncestralDiscreteScheduler"),
+    Target("DDIM, linear betas", 50, "DDIMScheduler", {"beta_schedule": "linear"}),
+)
+
+
+def stored(name: str) -> Schedule:
+    return schedule.load(RESULTS / "schedules" / f"{name}.json")
+
+
+def jobs(run: Run) -> Iterator[Job]:
+    """Every row that is drawn, one target after the other."""
+    bench, known = Bench(PIPE, images=IMAGES), [stored(name) for name in FOUND]
+    for target in TARGETS:
+        yield job(bench, f"{target.title}: dense", "dense", target, target.steps)
+        for given in known:
+            yield from beside(bench, target, given)
+
+
+def beside(bench: Bench, target: Target, given: Schedule) -> Iterator[Job]:
+    """A schedule retimed to a target, and what else makes as many calls."""
+    count = sum(not given.held(t) for t in range(given.calls))
+    title, blocks = f"{target.title}: {count} of them", bench.macs.blocks
+    held = {"retimed": partial(retimed, bench, given, target)}
+    held |= {group: partial(baselines.evenly, blocks, target.steps, count, hold=hold) for group, hold in EVEN.items()}
+    for group, make in held.items():
+        yield job(bench, f"{title}, {group}", group, target, count, make=make)
+    spacings = {f"{target.name}, {s}": (target.scheduler, {"timestep_spacing": s}) for s in ("leading", "trailing")}
+    for name, fewer in {**spacings, **STRONG}.items():
+        yield job(bench, f"{title}, fewer steps, {name}", f"fewer steps, {name}", target, count, fewer=fewer)
+
+
+def job(bench: Bench, name: str, group: str, target: Target, calls: int, **how: Any) -> Job:
+    return Job(name, lambda: [{"name": name, "group": group, **row(bench, target, calls, **how)}])
+
+
+def row(bench: Bench, target: Target, calls: int, *, make: Any = None, fewer: tuple[str | None, dict] | None = None) -> Row:
+    """A schedule, fewer steps or a target itself, drawn and measured to the target's dense images."""
+    given = make() if make else None
+    images = steps(bench, calls, *fewer) if fewer else dense(bench, target) if given is None else drawn(bench, target, given)
+    return {
+        "scheduler": target.scheduler or type(bench.pipe.scheduler).__name__,
+        "steps": target.steps,
+        "target": target.title,
+        "entered": calls,
+        **bench.spent(given, calls=calls, dense_calls=target.steps),
+        **bench.judged(images, dense=dense(bench, target)),
+        "run": [t for t in range(given.calls) if not given.held(t)] if given else None,
+        "hold": given.hold if given else None,
+    }
+
+
+def dense(bench: Bench, target: Target) -> np.ndarray:
+    return steps(bench, target.steps, target.scheduler, target.options)
+
+
+def steps(bench: Bench, count: int, scheduler: str | None, options: Mapping[str, Any]) -> np.ndarray:
+    """Images of plain steps, drawn once."""
+    return bench.plain(count, scheduler, tuple(options.items()))
+
+
+def drawn(bench: Bench, target: Target, given: Schedule) -> np.ndarray:
+    with bench.scheduled(target.scheduler, target.options):
+        return bench.draw(given, steps=target.steps)
+
+
+def retimed(bench: Bench, given: Schedule, target: Target) -> Schedule:
+    """The schedule for a target; raises ValueError if `retime` refuses."""
+    home = bench.pipe.scheduler
+    with bench.scheduled(target.scheduler, target.options):
+        return retime(given, home, bench.pipe.scheduler, calls=target.steps)
+
+
+def refusal(bench: Bench, given: Schedule, target: Target) -> str:
+    """The sentence with which `retime` refuses."""
+    try:
+        retimed(bench, given, target)
+    except ValueError as error:
+        return str(error)
+    raise SystemExit(f"{target.name} was not refused")
+
+
+def finish(run: Run) -> None:
+    """Adds what cannot be carried over, and the sentence that says so."""
+    bench = Bench(PIPE, images=1)
+    cases = [(stored(FOUND[0]), target) for target in REFUSED]
+    cases += [(stored(CHOSEN), Target("of a schedule with timesteps of its own", 25))]
+    run.record["refused"] = [{"to": target.name, "says": refusal(bench, given, target)} for given, target in cases]
+
+
+def settings(pipe: str, options: Mapping[str, Any]) -> Record:
+    known = {name: {"hold": given.hold, "grid": list(given.grid)} for name, given in ((name, stored(name)) for name in FOUND)}
+    measured = {"guidance_scale": zoo.GUIDANCE[PIPE], "samples_an_image": 2, "schedules": known}
+    return {"pipe": PIPE, "seeds": range(FIRST_SEED, FIRST_SEED + IMAGES), "options": measured}
+
+
+STUDY = Study("transfer", f"Schedules of {PIPE} found at 50 DDIM calls, carried over", jobs, settings=settings, finish=finish)

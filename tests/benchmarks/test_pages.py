@@ -1,0 +1,63 @@
+"""Tables: templates become numbers with units, and a page that says another number than the results is found."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+
+import pages
+import tables
+from tables import ROOT
+
+
+@pytest.fixture(scope="module")
+def sections():
+    return pages.sections()
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch, sections):
+    monkeypatch.setattr(pages, "sections", lambda: sections)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "docs").mkdir()
+    for page in (ROOT / "docs").glob("*.md"):
+        shutil.copy(page, tmp_path / "docs")
+    return tmp_path
+
+
+def test_pages_say_what_the_results_say(copied):
+    assert pages.stale(copied, rewrite=False) == []
+
+
+def test_a_changed_number_is_found_and_mended(copied):
+    page = next(path for path in sorted((copied / "docs").glob("*.md")) if "<!--" in path.read_text())
+    before = page.read_text()
+    start = pages.MARKED.search(before).start()
+    page.write_text(before[:start] + re.sub(r"\d+\.\d", "999.9", before[start:], count=1))
+    assert pages.stale(copied, rewrite=False) == [page.name]
+    assert pages.stale(copied, rewrite=True) == [page.name]
+    assert page.read_text() == before
+
+
+def test_a_marker_without_a_table_is_an_error(sections):
+    with pytest.raises(KeyError, match="nothing"):
+        pages.written("<!-- nothing -->\n<!-- /nothing -->", sections)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{name}, {calls}", "dense, 50"),
+        ("{keep:.1f %}", "12.5 %"),
+        ("{macs:.2f G} of it", "1.50 G of it"),
+        ("{bytes:.0f MiB}", "3 MiB"),
+        ("{psnr.mean:.1f dB} from {psnr.ci95.0:.0f}", "30.2 dB from 29"),
+        ("{absent:.1f}", "–"),
+        ("{none.mean:.1f}", "–"),
+    ],
+)
+def test_a_template_shows_a_rows_numbers(template, text):
+    row = {"name": "dense", "calls": 50, "keep": 0.125, "macs": 1.5e9, "bytes": 3 * 2**20, "none": None}
+    assert tables.shown(template, row | {"psnr": {"mean": 30.21, "ci95": [29.1, 31.0]}}) == text

@@ -1,0 +1,96 @@
+"""Studies: they go on where they were cut, refuse other settings, and list their jobs without loading weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import run
+from secateur import zoo
+from studies import STUDIES
+from study import Job, Run, Study
+from tables import RESULTS
+
+RECORDED = {  # what the records in results/ were measured with, if it is not the default
+    ("recovery", "emoji-sd"): {"updates": 240, "examples": 2048},
+    ("recovery", "emoji-dit"): {"updates": 800, "examples": 4096},
+    ("product", "emoji-sd"): {"updates": 240},
+    ("product", "emoji-dit"): {"updates": 800},
+}
+CASES = [(study, pipe) for study in STUDIES for pipe in study.pipes or ("",)]
+
+
+def three(made, breaks=()):
+    """A study of three rows, of which some fail."""
+
+    def measure(name):
+        if name in breaks:
+            raise KeyboardInterrupt
+        made.append(name)
+        return [{"name": name}]
+
+    names = ("one", "two", "three")
+    jobs = lambda run: (Job(name, lambda name=name: measure(name)) for name in names)  # noqa: E731
+    return Study("some", "Some", jobs, options={"n": 1}, settings=lambda pipe, options: {"options": dict(options)})
+
+
+def begin(study, path, **options):
+    options = {**study.options, **options}
+    return Run("", options, path.parent, run.begun(study, "", options, path))
+
+
+def names(path):
+    return [row["name"] for row in json.loads(path.read_text())["rows"]]
+
+
+def test_a_study_goes_on_where_it_was_cut(tmp_path):
+    path, made = tmp_path / "some.json", []
+    breaking, study = three(made, breaks={"two"}), three(made)
+    with pytest.raises(KeyboardInterrupt):
+        run.go(breaking, begin(breaking, path), path)
+    assert names(path) == ["one"]
+    assert run.go(study, begin(study, path), path) == 2
+    assert made == names(path) == ["one", "two", "three"]
+    assert run.go(study, begin(study, path), path) == 0
+
+
+def test_a_study_makes_at_most_so_many_jobs_and_says_to_run_it_again(tmp_path, capsys):
+    path, study = tmp_path / "some.json", three([])
+    assert run.go(study, begin(study, path), path, most=1) == 1
+    assert "run it again to go on" in capsys.readouterr().out
+    assert names(path) == ["one"]
+
+
+def test_a_record_of_other_settings_is_refused_and_stays(tmp_path):
+    path, study = tmp_path / "some.json", three([])
+    run.go(study, begin(study, path), path)
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match=r"measured with other n: .*python benchmarks/run.py some --n 1"):
+        begin(study, path, n=2)
+    assert path.read_bytes() == before
+
+
+def test_a_job_adds_to_the_row_of_its_name():
+    record = {"rows": [{"name": "one", "psnr_db": {"mean": 30.0}}]}
+    run.add(record, Job("times", lambda: [{"name": "one", "speedup": 2.0}]))
+    assert record["rows"] == [{"name": "one", "psnr_db": {"mean": 30.0}, "speedup": 2.0}]
+
+
+@pytest.mark.parametrize(("study", "pipe"), CASES, ids=[f"{study.name} {pipe}" for study, pipe in CASES])
+def test_every_study_lists_its_jobs_without_weights_and_finds_its_record_done(study, pipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "load", lambda name: pytest.fail("listing loads weights"))
+    options = {**study.options, **RECORDED.get((study.name.partition("-t")[0], pipe), {})}
+    path = RESULTS / f"{study.file_of(pipe, options)}.json"
+    current = Run(pipe, options, tmp_path, run.begun(study, pipe, options, path))
+    jobs = list(study.jobs(current))
+    assert len({job.name for job in jobs}) == len(jobs) > 0
+    if study.name != "timing":  # the fronts in results/ were timed in part
+        assert [job.name for job in jobs if not job.is_done(current.record)] == []
+
+
+def test_a_new_record_finds_every_job_missing(tmp_path):
+    for study, pipe in CASES:
+        if not study.times:
+            fresh = Run(pipe, study.options, tmp_path, run.begun(study, pipe, dict(study.options), tmp_path / "none.json"))
+            assert not any(job.is_done(fresh.record) for job in study.jobs(fresh)), study.name
