@@ -9,6 +9,7 @@ from secateur.denoiser.blocks import Blocks, find_blocks
 from secateur.denoiser.families import FAMILIES, Family
 from secateur.denoiser.macs import Macs, count
 from secateur.denoiser.patch import Patch, compile_blocks
+from secateur.distilling.distil import distil
 from secateur.distilling.settings import DistilSettings
 from secateur.distilling.training import DistilStep, distil_steps
 from secateur.knapsack import knapsack
@@ -61,6 +62,7 @@ __all__ = [
     "delta_dit",
     "dense",
     "dip_go",
+    "distil",
     "distil_steps",
     "drop_layers",
     "find_blocks",

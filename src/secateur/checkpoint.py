@@ -1,11 +1,11 @@
-"""Tensors in a file with the arguments they were made by; other arguments are refused."""
+"""Jobs that go on after a stop: tensors in a file with the arguments that made them, and steps saved on the way."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -16,11 +16,37 @@ from secateur.artifact import replacing
 FORMAT, ENTRY = 1, "secateur"
 
 
-def write(found: Mapping[str, Tensor], path: Path, *, stated: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Write tensors with what is stated about them and the arguments they were made by, the old file whole until the end."""
+class Numbered(Protocol):
+    """A step of a job; the first one has number 1."""
+
+    @property
+    def number(self) -> int: ...
+
+
+S = TypeVar("S", bound=Numbered)
+
+
+def saved_steps(resumed: S | None, later: Iterator[S], *, last: int, every: int = 1, save: Callable[[S], None]) -> Iterator[S]:
+    """The step that a job goes on from, if any, and the later ones; every `every`-th and the last are saved, then yielded."""
+    if resumed is not None:
+        yield resumed
+    for step in later:
+        if step.number % every == 0 or step.number == last:
+            save(step)
+        yield step
+
+
+def check_save_every(save_every: int) -> None:
+    """Raises ValueError if this is no number of updates from one saving to the next."""
+    if save_every < 1:
+        raise ValueError(f"found save_every={save_every}, wanted the updates from one saving to the next: give 1 or more")
+
+
+def write(tensors: Mapping[str, Tensor], path: Path, *, stated: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Write tensors with what is stated about them and the arguments that made them; the old file is whole until the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     entry = json.dumps({"format": FORMAT, **stated, "arguments": dict(arguments)})
-    ready = {name: x.detach().cpu().contiguous() for name, x in found.items()}
+    ready = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     with replacing(path) as part:
         try:
             save_file(ready, part, metadata={ENTRY: entry})
@@ -29,26 +55,29 @@ def write(found: Mapping[str, Tensor], path: Path, *, stated: Mapping[str, Any],
 
 
 def read(path: Path, *, noun: str, arguments: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a file states, and its tensors. ValueError, with its name: damaged, or made by other arguments than those given."""
+    """What a file states, and its tensors. arguments: those that must have made it; None takes any.
+
+    Raises ValueError with the file's name if it is damaged, or if other arguments made it.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             entry = json.loads((file.metadata() or {})[ENTRY])
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
     except (SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
         raise ValueError(f"{path} is no whole {noun} to go on from ({error}): take it away to start afresh") from error
-    check(entry, path.parent, noun=noun, arguments=arguments)
-    return entry, found
+    check_arguments(entry, path.parent, noun=noun, arguments=arguments)
+    return entry, tensors
 
 
-def check(entry: Mapping[str, Any], folder: Path, *, noun: str, arguments: Mapping[str, Any] | None) -> None:
-    """Nothing; ValueError where what is in a folder is of another format, or was made by other arguments."""
+def check_arguments(entry: Mapping[str, Any], folder: Path, *, noun: str, arguments: Mapping[str, Any] | None) -> None:
+    """Raises ValueError if what is in a folder is of another format, or was made by other arguments."""
     if entry.get("format") != FORMAT:
         raise ValueError(f"{folder} holds a {noun} of format {entry.get('format')} and {FORMAT} is read: use another folder")
-    found = entry["arguments"]
-    wanted = found if arguments is None else json.loads(json.dumps(arguments))
-    if wrong := [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]:
+    theirs = entry["arguments"]
+    ours = theirs if arguments is None else json.loads(json.dumps(arguments))
+    if wrong := [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]:
         key = wrong[0]
         raise ValueError(
-            f"{folder} holds a {noun} whose {key} is {found.get(key)!r} and this one's is {wanted.get(key)!r}: give the same "
+            f"{folder} holds a {noun} whose {key} is {theirs.get(key)!r} and this one's is {ours.get(key)!r}: give the same "
             "again to go on with it, or another folder"
         )

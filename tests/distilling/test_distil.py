@@ -171,9 +171,10 @@ def test_stages_of_a_unet_and_blocks_of_a_transformer():
     blocks = "transformer_blocks.{}".format
     assert sites(teacher, student, plan=plan) == {blocks(0): blocks(2), blocks(1): blocks(3), blocks(2): blocks(5)}
     assert sites(teacher, teacher) == {blocks(k): blocks(k) for k in range(6)}
-    with pytest.raises(
-        ValueError, match="has 3 transformer_blocks and the teacher 6, 6 of which the plan keeps: give the plan"
-    ):
+    assert sites(teacher, student) == sites(teacher, student, plan=plan)  # known by their weights
+    assert sites(deepcopy(teacher).to(torch.bfloat16), deepcopy(student).to(torch.bfloat16).float()) == sites(teacher, student)
+    torch.nn.init.ones_(student.transformer_blocks[1].attn1.to_q.weight)
+    with pytest.raises(ValueError, match="has 3 transformer_blocks and the teacher 6, 1 of which are known to stay: give the"):
         sites(teacher, student)
 
 

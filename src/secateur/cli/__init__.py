@@ -8,6 +8,7 @@ watch      a search as it stands
 follow     a long job as it stands, and where it goes on from
 prune      the command prune
 distil     the command distil
+changes    settings of `distil` by NAME=VALUE
 data       the examples of `distil`, made and kept
 compare    the commands demo, measure and compare
 generate   the command generate

@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur.cli.follow import follow
 from secateur.cli.terminal import console, progress
 from secateur.distilling.sources import HUB, SCENES, TARS, Data, call_of, made_of, make_examples, text_of
+from secateur.pipeline.progress import View
 from secateur.pipeline.prompts import check_tokens, read_prompts
 
 if TYPE_CHECKING:
@@ -59,23 +61,16 @@ def made_once(
 
     if (accelerator is None or accelerator.is_main_process) and not is_made(path, made):
         before()
-        watched(store.making(some, path, made=made), limit, path.parent)
+        follow(
+            store.making(some, path, made=made),
+            lambda number: View("making examples", number, limit),
+            first="making examples",
+            stopped=lambda number: f"after {number or 0} examples",
+            resume=str(path.parent),
+        )
     if accelerator is not None:
         accelerator.wait_for_everyone()
     return store.load(path, made=made)
-
-
-def watched(numbers: Iterator[int], limit: int, folder: Path) -> None:
-    """All examples are made; an interrupt says where to go on from."""
-    number = 0
-    with progress() as bar:
-        task = bar.add_task("making examples", total=limit)
-        try:
-            for number in numbers:
-                bar.update(task, completed=number)
-        except KeyboardInterrupt:
-            console.print(f"stopped after {number} examples; the same command goes on from {folder}", soft_wrap=True)
-            raise SystemExit(130) from None
 
 
 def check_prompts(asked: Data, pipe: Any) -> None:

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table, box
 
+from secateur.cli.changes import EXTRAS, parse_changes
 from secateur.cli.data import check_prompts, examples_of, unpictured_of
+from secateur.cli.follow import follow
 from secateur.cli.terminal import (
     AUTO,
     AsJson,
     Device,
     Dtype,
-    Guidance,
-    Steps,
     accelerator_for,
     check_writable,
     command_line,
     console,
     finish,
     load_pipe,
-    progress,
 )
 from secateur.distilling.sources import HUB, SCENES, TARS, Data, call_of, called_by, check_data
+from secateur.pipeline.progress import View
 
 if TYPE_CHECKING:
     from secateur.distilling.settings import DistilSettings
@@ -37,134 +35,173 @@ if TYPE_CHECKING:
     from secateur.pruning.plan import Plan
 
 app = typer.Typer()
-DATA, TERMS, LEARNING = (partial(typer.Option, rich_help_panel=name) for name in ("Data", "What is minimised", "Learning"))
 EXAMPLES, UNPICTURED, PLAN = "examples.safetensors", "unpictured.safetensors", "plan.json"
+DATA, LEARNING = (partial(typer.Option, rich_help_panel=name) for name in ("Data", "Learning"))
+Student = Annotated[Path, typer.Argument(metavar="STUDENT", help="folder of the student's pipe, as `secateur prune` saves it")]
+Teacher = Annotated[str, typer.Option(help="the pipe that the student was cut from")]
+Source = Annotated[str | None, typer.Option(help=f"pictures: a folder, {HUB}OWNER/NAME, {TARS}FILES or {SCENES}")]
+Prompts = Annotated[Path | None, typer.Option(help="without pictures: prompts by which the teacher draws, one a line")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="folder for the pipe; default: STUDENT-distilled")]
+Updates = Annotated[int, typer.Option(min=1, help="updates of the student's weights")]
+BatchSize = Annotated[int, typer.Option(min=1, help="samples at once, over all processes")]
+Rate = Annotated[float, typer.Option(help="highest learning rate")]
+Seed = Annotated[int, typer.Option(help="of the order, noise and prompts of samples")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="another setting, or a JSON file of them; may be repeated"),
+]
+Limit = Annotated[int, DATA(min=1, help="examples at most")]
+Size = Annotated[int | None, DATA(min=8, help="side of the pictures; default: the pipe's")]
+Caption = Annotated[str | None, DATA(help="column with the captions; default: text, caption, …")]
+Subset = Annotated[str | None, DATA(help="of a Hub dataset that has several")]
+Split = Annotated[str | None, DATA(help="of a dataset; default: train")]
+DrawSteps = Annotated[int, DATA(min=1, help="steps by which the teacher draws")]
+DrawGuidance = Annotated[float | None, DATA(help="its guidance scale; default: its own")]
+AtCalled = Annotated[bool, DATA("--at-called-timesteps", help="learn at the timesteps of --steps alone")]
+Unpictured = Annotated[Path | None, DATA(help="prompts without pictures, for swap_rate")]
+Precision = Annotated[str, LEARNING(help="no, bf16 or fp16")]
+Checkpoints = Annotated[Path | None, LEARNING(help="folder to go on from; default: OUT-checkpoints")]
+Tracker = Annotated[str | None, LEARNING(help="a tracker of accelerate, such as tensorboard")]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the student lies, where the pipe is saved, and where checkpoints are."""
+
+    student: Path
+    out: Path
+    checkpoints: Path
 
 
 @app.command()
 def distil(
-    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="folder of the student's pipeline")],
-    teacher: Annotated[str, typer.Option(help="the pipe that the student was cut from")],
-    data: Annotated[
-        str | None, DATA(help=f"a folder with metadata.jsonl, {HUB}OWNER/NAME, {TARS}FILES, or {SCENES} (the zoo's)")
-    ] = None,
-    prompts: Annotated[Path | None, DATA(help="without pictures: prompts by which the teacher draws, one a line")] = None,
-    unpictured_prompts: Annotated[
-        Path | None, DATA(help="prompts without pictures that --swap-rate hands round too, one a line")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the pipe; default: STUDENT-distilled")] = None,
-    plan: Annotated[
-        Path | None, typer.Option(help="of a transformer: the plan it was cut by; default: STUDENT/plan.json")
-    ] = None,
-    checkpoints: Annotated[Path | None, typer.Option(help="folder to go on from; default: OUT-checkpoints")] = None,
-    limit: Annotated[int, DATA(min=1, help="examples at most; of prompts and scenes just as many")] = 10_000,
-    size: Annotated[int | None, DATA(min=8, help="side of the pictures; default: what the pipe draws")] = None,
-    caption: Annotated[str | None, DATA(help="column with the captions; default: text, caption, …")] = None,
-    subset: Annotated[str | None, DATA(help="of a Hub dataset that has several")] = None,
-    split: Annotated[str | None, DATA(help="of a dataset; default: train")] = None,
-    updates: Annotated[int, LEARNING(min=1, help="updates of the student")] = 1000,
-    batch_size: Annotated[int, LEARNING(min=1, help="samples at once, over all processes")] = 8,
-    accumulation: Annotated[int, LEARNING(min=1, help="batches for one update")] = 1,
-    lr: Annotated[float, LEARNING(help="highest learning rate")] = 5e-5,
-    warmup: Annotated[int, LEARNING(min=0, help="updates until it is reached")] = 0,
-    lr_schedule: Annotated[str, LEARNING(help="of the learning rate: constant or cosine")] = "constant",
-    weight_decay: Annotated[float, LEARNING(help="of AdamW")] = 0.01,
-    clip: Annotated[float, LEARNING(help="longest gradient; 0: any")] = 1.0,
-    normalize: Annotated[str, TERMS(help="of features: mean_square, norm, running or none")] = "mean_square",
-    task: Annotated[float, TERMS(help="weight of the task term")] = 1.0,
-    output: Annotated[float, TERMS(help="weight of the output term")] = 1.0,
-    feature: Annotated[float, TERMS(help="weight of each feature term")] = 0.1,
-    sites: Annotated[
-        str | None, TERMS(help="where features are compared: STUDENT[=TEACHER],…; default: every stage or block")
-    ] = None,
-    at_called_timesteps: Annotated[
-        bool, DATA("--at-called-timesteps", help="noise of the timesteps of the pipe's own --steps alone: for few-step models")
-    ] = False,
-    null_rate: Annotated[float, DATA(help="how often a sample has no prompt, for guidance")] = 0.1,
-    swap_rate: Annotated[float, DATA(help="how often the noisiest samples get another's prompt")] = 0.0,
-    ema: Annotated[float, LEARNING(help="decay of the averaged weights, which are what is saved; 0: none")] = 0.999,
-    mixed_precision: Annotated[str, LEARNING(help="no, bf16 or fp16")] = "no",
-    checkpointing: Annotated[bool, LEARNING("--checkpointing", help="gradient checkpointing: less memory, slower")] = False,
-    save_every: Annotated[int, typer.Option(min=1, help="updates from one checkpoint to the next")] = 500,
-    log_with: Annotated[str | None, typer.Option(help="a tracker of accelerate, such as tensorboard or wandb")] = None,
-    steps: Steps = 25,
-    guidance_scale: Guidance = None,
-    seed: Annotated[int, typer.Option(help="of the order, noise and conditions of samples")] = 0,
+    student: Student,
+    teacher: Teacher,
+    data: Source = None,
+    prompts: Prompts = None,
+    out: Out = None,
+    updates: Updates = 1000,
+    batch_size: BatchSize = 8,
+    lr: Rate = 5e-5,
+    changes: Changes = None,
+    seed: Seed = 0,
     dtype: Dtype = AUTO,
     device: Device = AUTO,
     json: AsJson = False,
+    limit: Limit = 10_000,
+    size: Size = None,
+    caption: Caption = None,
+    subset: Subset = None,
+    split: Split = None,
+    steps: DrawSteps = 25,
+    guidance_scale: DrawGuidance = None,
+    at_called_timesteps: AtCalled = False,
+    unpictured_prompts: Unpictured = None,
+    mixed_precision: Precision = "no",
+    checkpoints: Checkpoints = None,
+    log_with: Tracker = None,
 ) -> None:
-    """Teach a student what its teacher says. Stopped, it goes on from its last checkpoint by the same command.
+    """Teach a student what its teacher predicts. Stopped, the same command goes on from its last checkpoint.
 
-    --steps, --guidance-scale: how the teacher draws by --prompts; --steps also names the
-    timesteps of --at-called-timesteps. --dtype: of the teacher; the student learns in float32.
+    --set takes, for example, lr_schedule=cosine, warmup=50, checkpointing=true (saves memory) or save_every=100.
+    docs/distil.md lists all settings. --dtype is the teacher's: the student learns in float32.
     """
-    from secateur.distilling.features import named_sites
-    from secateur.distilling.settings import DistilSettings
-
-    named = named_sites(sites) if sites else None
-    if named and not feature:
-        raise ValueError("sites are where features are compared, and --feature is 0: leave one of the two out")
-    settings = DistilSettings(
-        updates=updates, batch_size=batch_size, accumulation=accumulation, lr=lr, warmup=warmup, lr_schedule=lr_schedule,
-        weight_decay=weight_decay, clip=clip or None, task=task, output=output, feature=feature, normalize=normalize,
-        timesteps="stratified", null_rate=null_rate, swap_rate=swap_rate, ema=ema or None, mixed_precision=mixed_precision,
-        checkpointing=checkpointing, seed=seed)  # fmt: skip
-    asked = Data(teacher, data, None if prompts is None else str(prompts), limit, size, caption, steps, guidance_scale, seed,
-                 subset, split, None if unpictured_prompts is None else str(unpictured_prompts),
-                 at_called_timesteps)  # fmt: skip
-    if unpictured_prompts and not swap_rate:
-        raise ValueError("--unpictured-prompts are for noisy samples, and --swap-rate is 0: give both, such as --swap-rate 0.5")
+    more = parse_changes(changes or ())
+    settings = settings_of(more, updates=updates, batch_size=batch_size, lr=lr, seed=seed, mixed_precision=mixed_precision)
+    source = Data(teacher, data, as_text(prompts), limit, size, caption, steps, guidance_scale, seed, subset, split,
+                  as_text(unpictured_prompts), at_called_timesteps)  # fmt: skip
     out = out or beside(student, "distilled")
-    checkpoints = checkpoints or beside(out, "checkpoints")
-    check_folders(student, teacher, out, checkpoints)
-    check_data(asked)
-    cut = plan_of(student, plan)
-    accelerator = accelerator_for(mixed_precision, log_with, checkpoints, device=device, project="secateur-distil")
-    last = taught(student, asked, settings, cut, named, out, checkpoints, save_every, accelerator, dtype=dtype, device=device)
+    folders = Folders(student, out, checkpoints or beside(out, "checkpoints"))
+    check_unpictured(source, settings)
+    check_folders(folders, teacher)
+    check_data(source)
+    plan = plan_beside(student)
+    accelerator = accelerator_for(mixed_precision, log_with, folders.checkpoints, device=device, project="secateur-distil")
+    where = device if accelerator is None else str(accelerator.device)
+    pipes = load_pipe(str(student), dtype="float32", device=where), load_pipe(teacher, dtype=dtype, device=where)
+    last = train(*pipes, source, settings, plan=plan, more=more, folders=folders, accelerator=accelerator)
     if accelerator is None or accelerator.is_main_process:
-        console.print(terms(last), f"wrote {out}", soft_wrap=True)
+        console.print(term_table(last), f"wrote {out}", soft_wrap=True)
         finish({"out": str(out), "updates": last.number, "raw": dict(last.raw), "normalized": dict(last.normalized),
                 "total": last.total, "command": command_line()}, as_json=json)  # fmt: skip
 
 
-def taught(student: Path, asked: Data, settings: DistilSettings, plan: Plan | None, named: dict[str, str] | None, out: Path,
-           checkpoints: Path, save_every: int, accelerator: Any, *, dtype: str, device: str) -> DistilStep:  # fmt: skip
-    """The last step of teaching the student in a folder, whose pipeline is then saved. named: sites that were asked for."""
-    from secateur.distilling import encoded, features
-    from secateur.distilling.checkpoints import whole
-    from secateur.distilling.training import copy_weights, distil_steps
-    from secateur.pipeline import pipes
+def train(
+    student: Any,
+    teacher: Any,
+    source: Data,
+    settings: DistilSettings,
+    *,
+    plan: Plan | None,
+    more: Mapping[str, Any],
+    folders: Folders,
+    accelerator: Any,
+) -> DistilStep:
+    """The last step of a student that learnt from data; its pipe is saved. more: `sites` and `save_every`, if given."""
+    from secateur.distilling import features
+    from secateur.distilling.distil import pipe_steps
     from secateur.pipeline.pipes import component
 
-    where = device if accelerator is None else str(accelerator.device)
-    teacher, pipe = (
-        load_pipe(name, dtype=kind, device=where) for name, kind in ((asked.teacher, dtype), (str(student), "float32"))
-    )
-    net, pupil = component(teacher), component(pipe)
+    net, pupil, folder, batch_size = component(teacher), component(student), folders.checkpoints, settings.batch_size
     note_teacher(plan, net)
-    sites = named or (features.sites(net, pupil, plan=plan) if settings.feature else {})
-    features.check_sites(net, pupil, sites)
+    sites = features.named_sites(more["sites"]) if "sites" in more else None
+    features.check_sites(net, pupil, sites or (features.sites(net, pupil, plan=plan) if settings.feature else {}))
     features.check_inputs(net, pupil)
-    check_prompts(asked, teacher)
-    examples = examples_of(checkpoints / EXAMPLES, asked, teacher, settings.batch_size, accelerator)
-    labels = "class_labels" in examples.conditions
-    null = encoded.null(teacher, labels=labels, **call_of(asked, teacher)) if settings.null_rate else None
-    settings = replace(settings, called=called_by(asked, teacher, labels=labels))
-    others = unpictured_of(checkpoints / UNPICTURED, asked, teacher, settings.batch_size, accelerator)
-    steps = distil_steps(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null, others=others,
-                   folder=checkpoints, save_every=save_every, accelerator=accelerator)  # fmt: skip
-    last = watched(steps, settings.updates, checkpoints)
-    weights = {name: whole(p.detach()) for name, p in pupil.named_parameters()}
-    if accelerator is None or accelerator.is_main_process:
-        # What processes have shared out between them cannot be saved as it is.
-        fresh = pipe if accelerator is None else pipes.load(str(student))
-        copy_weights(weights, component(fresh))
-        pipes.save(fresh, out, beside={} if plan is None else {PLAN: plan})
+    check_prompts(source, teacher)
+    examples = examples_of(folder / EXAMPLES, source, teacher, batch_size, accelerator)
+    settings = replace(settings, called=called_by(source, teacher, labels="class_labels" in examples.conditions))
+    unpictured = unpictured_of(folder / UNPICTURED, source, teacher, batch_size, accelerator)
+    updates = pipe_steps(student, teacher, examples, call=call_of(source, teacher), settings=settings, plan=plan, sites=sites,
+                         unpictured=unpictured, folder=folder, save_every=more.get("save_every", 500),
+                         accelerator=accelerator)  # fmt: skip
+    last = follow(
+        updates,
+        lambda step: View("distilling", step.number, settings.updates),
+        first="distilling",
+        above=term_table,
+        stopped=lambda step: f"after {step.number} updates" if step else "before the first update",
+        resume=f"the last checkpoint in {folder}",
+    )
+    save_student(student, folders, plan=plan, accelerator=accelerator)
     return last
 
 
-# What is asked
+def save_student(student: Any, folders: Folders, *, plan: Plan | None, accelerator: Any) -> None:
+    """Save the pipe of a trained student, in the dtype that it had in its folder."""
+    from secateur.distilling.checkpoints import whole
+    from secateur.distilling.training import copy_weights
+    from secateur.pipeline import pipes
+    from secateur.pipeline.pipes import component
+
+    weights = {name: whole(p.detach()) for name, p in component(student).named_parameters()}
+    if accelerator is not None and not accelerator.is_main_process:
+        return
+    if accelerator is not None:  # what processes have shared out between them cannot be saved as it is
+        student = pipes.load(str(folders.student), dtype="float32")
+        copy_weights(weights, component(student))
+    pipes.save(pipes.as_stored(student), folders.out, beside={} if plan is None else {PLAN: plan})
+
+
+# Settings
+
+
+def settings_of(more: Mapping[str, Any], **given: Any) -> DistilSettings:
+    """The settings of a distillation: the defaults of `secateur.distil`, and what was given. Raises ValueError."""
+    from secateur.distilling.distil import DEFAULTS
+
+    own = {name: value for name, value in more.items() if name not in EXTRAS}
+    settings = replace(DEFAULTS, **given, **own)
+    if "sites" in more and not settings.feature:
+        raise ValueError("sites are where features are compared, and feature is 0: leave one of the two out")
+    return settings
+
+
+# What is given
+
+
+def as_text(path: Path | None) -> str | None:
+    """The name of a file."""
+    return None if path is None else str(path)
 
 
 def beside(folder: Path, word: str) -> Path:
@@ -172,14 +209,24 @@ def beside(folder: Path, word: str) -> Path:
     return folder.with_name(f"{folder.name}-{word}")
 
 
-def check_folders(student: Path, teacher: str, out: Path, checkpoints: Path) -> None:
-    """Nothing; OSError before any work where a folder is missing, or the pipe could not be saved, or only over another one."""
+def check_unpictured(source: Data, settings: DistilSettings) -> None:
+    """Raises ValueError if no sample would get the prompts without pictures."""
+    if source.unpictured and not settings.swap_rate:
+        raise ValueError("--unpictured-prompts are for noisy samples, and swap_rate is 0: give both, as --set swap_rate=0.5")
+
+
+def check_folders(folders: Folders, teacher: str) -> None:
+    """Raises OSError before any work if a folder is missing, or the pipe could not be saved, or only over another one."""
     from secateur.pipeline import pipes
 
+    student, out, checkpoints = folders.student, folders.out, folders.checkpoints
     if not student.is_dir():
-        raise FileNotFoundError(f"there is no folder {student} of a student's pipeline: make one by `secateur prune`")
+        raise FileNotFoundError(f"there is no folder {student} of a student's pipe: make one by `secateur prune`")
     pipes.locate(str(student))
-    needed = {"teacher": pipes.locate(teacher), "student": student, "checkpoints": checkpoints}
+    located = pipes.locate(teacher)
+    if located is not None and located.resolve() == student.resolve():
+        raise ValueError(f"{student} is both student and teacher: give --teacher the pipe that the student was cut from")
+    needed = {"teacher": located, "student": student, "checkpoints": checkpoints}
     for name, folder in needed.items():
         if folder is not None and folder.resolve().is_relative_to(out.resolve()):
             raise FileExistsError(f"{out} is or holds the folder of the {name}, which saving would delete: give another --out")
@@ -189,16 +236,15 @@ def check_folders(student: Path, teacher: str, out: Path, checkpoints: Path) -> 
     check_writable(checkpoints, folder=True, option="--checkpoints")
 
 
-def plan_of(student: Path, plan: Path | None) -> Plan | None:
-    """The plan that a student was cut by, where it is known."""
+def plan_beside(student: Path) -> Plan | None:
+    """The plan in a student's folder, by which it was cut; None without one."""
     from secateur.pruning.plan import Plan
 
-    beside_it = student / PLAN
-    return Plan.load(plan or beside_it) if plan or beside_it.is_file() else None
+    return Plan.load(student / PLAN) if (student / PLAN).is_file() else None
 
 
 def note_teacher(plan: Plan | None, teacher: Any) -> None:
-    """Say so where a student was cut from a net of another size than its teacher's."""
+    """Print a note if a student was cut from a net of another size than its teacher's."""
     from secateur.pruning.surgery import parameters
 
     cut_from = plan.made.get("teacher", {}).get("parameters") if plan else None
@@ -208,28 +254,7 @@ def note_teacher(plan: Plan | None, teacher: Any) -> None:
         )
 
 
-# What is done
-
-
-def watched(steps: Iterator[DistilStep], updates: int, folder: Path) -> DistilStep:
-    """The last step; every one is shown as it comes. An interrupt says where to go on from."""
-    bar, last = progress(), None
-    task = bar.add_task("distilling", total=updates)
-    try:
-        with Live(console=Console(stderr=True), transient=True, refresh_per_second=2) as live:
-            for last in steps:
-                bar.update(task, completed=last.number)
-                live.update(Group(terms(last), bar))
-    except KeyboardInterrupt:
-        where = f"after {last.number} updates" if last else "before the first update"
-        console.print(f"stopped {where}; the same command goes on from the last checkpoint in {folder}", soft_wrap=True)
-        raise SystemExit(130) from None
-    if last is None:
-        raise ValueError(f"{folder} holds no update: give --updates 1 or more")
-    return last
-
-
-def terms(step: DistilStep) -> Table:
+def term_table(step: DistilStep) -> Table:
     """Every term of a step."""
     table = Table(box=box.SIMPLE_HEAD, title=f"update {step.number}, total {step.total:.4g}", title_justify="left")
     for heading in ("term", "mean square", "normalized"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.distilling import encoded, features
 from secateur.distilling.settings import DistilSettings
-from secateur.distilling.training import DEFAULTS, DistilStep, distil_steps
+from secateur.distilling.training import DistilStep, distil_steps
 from secateur.pipeline import progress as bars
 from secateur.pipeline.examples import Examples, concatenate, draw_examples
 from secateur.pipeline.pipes import component, zoo_name
@@ -19,6 +19,8 @@ from secateur.pruning.plan import Plan
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers import DiffusionPipeline
+
+DEFAULTS = DistilSettings(timesteps="stratified", null_rate=0.1)
 
 
 def distil(

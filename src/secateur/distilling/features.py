@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,12 +19,13 @@ STREAM = "hidden_states"  # of the streams that a block continues, the one to co
 
 
 def sites(teacher: nn.Module, student: nn.Module, *, plan: Plan | None = None) -> dict[str, str]:
-    """Module of the student → module of the teacher whose output its own should be like.
+    """Module of the student → module of the teacher whose output its own is compared with.
 
-    Of U-Nets every stage, down_blocks.*, mid_block and up_blocks.*, as in the paper, but those between samplers that went,
-    whose images are larger than the teacher's (BK-SDM Tiny). Of transformers every block that is
-    left: by the plan it stands for itself and for those removed behind it, so that its partner is the last of these (ours).
-    ValueError where a transformer lost blocks and there is no plan, or another one.
+    U-Nets are compared at every stage, down_blocks.*, mid_block and up_blocks.*, as in the paper. Stages between removed
+    samplers are left out, because their features are larger than the teacher's (BK-SDM Tiny). Transformers are compared at
+    every block of the student. A block stands for itself and for the removed blocks behind it, so that its partner is the
+    last of these (ours). The plan says which blocks were removed; without one, an untrained student's blocks are known by
+    their weights. Raises ValueError if they are not, or if the plan is another one's.
     """
     teacher, student = bare(teacher), bare(student)
     for name in family(teacher).depths or ("down_blocks", "up_blocks"):
@@ -36,8 +37,7 @@ def sites(teacher: nn.Module, student: nn.Module, *, plan: Plan | None = None) -
     if not family(teacher).depths:
         theirs = resolutions(teacher)
         return {name: name for name, level in resolutions(student).items() if theirs.get(name) == level}
-    gone = frozenset(plan.layers) if plan else frozenset()
-    return {mine: theirs for name in family(teacher).depths for mine, theirs in partners(teacher, student, name, gone)}
+    return {mine: theirs for name in family(teacher).depths for mine, theirs in partners(teacher, student, name, plan)}
 
 
 def named_sites(text: str) -> dict[str, str]:
@@ -67,17 +67,31 @@ def resolutions(unet: nn.Module) -> dict[str, int]:
     return found
 
 
-def partners(teacher: nn.Module, student: nn.Module, name: str, gone: frozenset[str]) -> list[tuple[str, str]]:
+def partners(teacher: nn.Module, student: nn.Module, name: str, plan: Plan | None) -> list[tuple[str, str]]:
     """(block of the student, block of the teacher) for one list of blocks."""
-    size, left = (len(list(net.get_submodule(name).children())) for net in (teacher, student))
-    kept = [k for k in range(size) if f"{name}.{k}" not in gone]
-    if len(kept) != left:
+    theirs, mine = (list(net.get_submodule(name).children()) for net in (teacher, student))
+    if plan is not None or len(theirs) == len(mine):
+        kept = [k for k in range(len(theirs)) if plan is None or f"{name}.{k}" not in plan.layers]
+    else:
+        kept = copied(theirs, mine)
+    if len(kept) != len(mine):
         raise ValueError(
-            f"{class_name(student)} has {left} {name} and the teacher {size}, {len(kept)} of which the plan keeps: give the "
-            "plan that the student was cut by, or the sites themselves"
+            f"{class_name(student)} has {len(mine)} {name} and the teacher {len(theirs)}, {len(kept)} of which are known to "
+            "stay: give the plan that the student was cut by, or the sites themselves"
         )
-    ends = [after - 1 for after in (*kept[1:], size)]
+    ends = [after - 1 for after in (*kept[1:], len(theirs))]
     return [(f"{name}.{k}", f"{name}.{end}") for k, end in enumerate(ends)]
+
+
+def copied(theirs: Sequence[nn.Module], mine: Sequence[nn.Module]) -> list[int]:
+    """Places of the teacher's blocks that an untrained student has, found by their weights (ours)."""
+    left = [block.state_dict() for block in mine]
+    return [k for k, block in enumerate(theirs) if left and same_weights(block.state_dict(), left[0]) and left.pop(0)]
+
+
+def same_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two blocks hold the same values, in the first one's dtype."""
+    return a.keys() == b.keys() and all(torch.equal(x, b[name].to(x)) for name, x in a.items())
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from secateur.checkpoint import check_save_every, saved_steps
 from secateur.denoiser import fingerprint
 from secateur.distilling import checkpoints, deepspeed, features, update
 from secateur.distilling.samples import Distillation
@@ -77,31 +78,36 @@ def distil_steps(
         sites = features.sites(teacher, student) if settings.feature else {}
     distillation = Distillation(teacher, student, examples, scheduler, settings, dict(sites), null, accelerator, others)
     check_distillation(distillation)
-    if save_every < 1:
-        raise ValueError(f"found save_every={save_every}, wanted the updates from one saving to the next: give 1 or more")
+    check_save_every(save_every)
     return run_updates(distillation, None if folder is None else Path(folder), save_every)
 
 
 def run_updates(distillation: Distillation, folder: Path | None, save_every: int) -> Iterator[DistilStep]:
-    """The DistilSteps of a distillation that has been checked."""
+    """The DistilSteps of a distillation that was checked."""
     student, last = distillation.student, distillation.settings.updates
     # Of the weights before any update, and before processes share them out.
     known = resume_arguments(distillation) if folder else {}
     with update.prepared(distillation) as now:
+
+        def save(_: DistilStep) -> None:
+            checkpoints.check_student(now, distillation)
+            if folder:
+                checkpoints.save_checkpoint(now, student, folder, arguments=known)
+
         if folder:
             checkpoints.load_checkpoint(now, student, folder, arguments=known)
-        if now.number:
-            yield as_step(distillation, now)
-        while now.number < last:
-            update.update_student(distillation, now)
-            if now.number % save_every == 0 or now.number == last:
-                checkpoints.check_student(now, distillation)
-                if folder:
-                    checkpoints.save_checkpoint(now, student, folder, arguments=known)
-            step = as_step(distillation, now)
-            now.accelerator.log(tracker_values(step), step=now.number)
-            yield step
+        resumed = as_step(distillation, now) if now.number else None
+        yield from saved_steps(resumed, train(distillation, now), last=last, every=save_every, save=save)
         copy_weights(now.averaged, student)
+
+
+def train(distillation: Distillation, now: Training) -> Iterator[DistilStep]:
+    """A DistilStep for each update that is left; trackers get its terms."""
+    while now.number < distillation.settings.updates:
+        update.update_student(distillation, now)
+        step = as_step(distillation, now)
+        now.accelerator.log(tracker_values(step), step=now.number)
+        yield step
 
 
 def as_step(distillation: Distillation, now: Training) -> DistilStep:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateur.checkpoint import saved_steps
 from secateur.denoiser import fingerprint
 from secateur.denoiser.families import bare, class_name
 from secateur.pipeline.examples import Examples
@@ -151,19 +152,26 @@ def unscored(
 def score_steps(
     blank: LayerScores, find: Callable[[Sequence[Plan]], Losses], *, path: str | Path | None = None, accelerator: Any = None
 ) -> Iterator[ScoreStep]:
-    """A ScoreStep for each layer of `blank` that its file does not have yet, or for the last one where that has all."""
+    """The ScoreStep that a file goes on from, if any, and one for each layer of `blank` that it lacks."""
     scores = resumed(blank, path)
     if accelerator is not None:
         accelerator.wait_for_everyone()  # until all have read what one of them will write over
-    left = np.flatnonzero(~scores.found)
-    if not len(left):
-        yield as_step(scores, len(scores.layers) - 1)
+    done, left = np.flatnonzero(scores.found), np.flatnonzero(~scores.found)
+    before = as_step(scores, int(done[-1])) if len(done) else None
+
+    def save(step: ScoreStep) -> None:
+        if path is not None and (accelerator is None or accelerator.is_main_process):
+            step.scores.save(path)
+
+    yield from saved_steps(before, score_left(scores, left.tolist(), find), last=len(scores.layers), save=save)
+
+
+def score_left(scores: LayerScores, left: Sequence[int], find: Callable[[Sequence[Plan]], Losses]) -> Iterator[ScoreStep]:
+    """A ScoreStep for each of these layers, whose losses `find` gives."""
     plans = [Plan((scores.layers[i],), (scores.removals[i],), scores.denoiser) for i in left]
     for i, losses in zip(left, find(plans) if plans else (), strict=True):
-        scores = with_losses(scores, int(i), losses.cpu().numpy())
-        if path is not None and (accelerator is None or accelerator.is_main_process):
-            scores.save(path)
-        yield as_step(scores, int(i))
+        scores = with_losses(scores, i, losses.cpu().numpy())
+        yield as_step(scores, i)
 
 
 def with_losses(scores: LayerScores, i: int, losses: np.ndarray) -> LayerScores:

@@ -6,12 +6,13 @@ weights untouched, draws what the dense one draws.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur.checkpoint import check_save_every, saved_steps
+from secateur.denoiser import fingerprint
 from secateur.denoiser.macs import Macs, count
 from secateur.knapsack import budget
 from secateur.pipeline.generate import check as check_conditions
@@ -80,9 +81,8 @@ def search(
         macs = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
     looking = GradientSearch(pipe, trajectory, check_keep(keep), macs, settings, start, accelerator)
     check(looking)
-    if save_every < 1:
-        raise ValueError(f"found save_every={save_every}, wanted the updates from one saving to the next: give 1 or more")
-    return steps(looking, None if folder is None else Path(folder), save_every)
+    check_save_every(save_every)
+    return run_updates(looking, None if folder is None else Path(folder), save_every)
 
 
 def check(search: GradientSearch) -> None:
@@ -98,17 +98,24 @@ def check(search: GradientSearch) -> None:
         raise ValueError("the schedule to start at chooses other timesteps than the trajectory has: record one by it")
 
 
-def steps(search: GradientSearch, folder: Path | None, save_every: int) -> Iterator[SearchStep]:
-    """The SearchSteps of a search that has been checked."""
-    now, last, known = begun(search), search.settings.steps, arguments(search)
+def run_updates(search: GradientSearch, folder: Path | None, save_every: int) -> Iterator[SearchStep]:
+    """The SearchSteps of a search that was checked."""
+    now, known = begun(search), arguments(search)
     now = progress.load(now, folder, arguments=known) if folder else now
-    if now.number:
-        yield step_of(search, now)
-    chains = denoiser_branches(search) if now.number < last else 1
-    while now.number < last:
-        update(search, now, chains)
-        if folder and is_main(search) and (now.number % save_every == 0 or now.number == last):
+
+    def save(_: SearchStep) -> None:
+        if folder and is_main(search):
             progress.save(now, folder, arguments=known)
+
+    resumed = step_of(search, now) if now.number else None
+    yield from saved_steps(resumed, train(search, now), last=search.settings.steps, every=save_every, save=save)
+
+
+def train(search: GradientSearch, now: Progress) -> Iterator[SearchStep]:
+    """A SearchStep for each update that is left; trackers get its losses."""
+    chains = denoiser_branches(search) if now.number < search.settings.steps else 1
+    while now.number < search.settings.steps:
+        update(search, now, chains)
         step = step_of(search, now)
         if search.accelerator is not None:
             shares = {"kept_linear": step.kept_linear, "kept_attention": step.kept_attention}
@@ -137,14 +144,11 @@ def arguments(search: GradientSearch) -> dict[str, Any]:
         "macs": [*search.macs.linear, *search.macs.attention],
         "scheduler": list(scheduler_signature(search.pipe.scheduler)),
         "start": [*search.start.grid, search.hold] if search.start else None,
-        "conditions": digest(repr(t.conditions).encode()),
-        "trajectory": digest(repr((t.seeds, t.timesteps, sorted(t.options.items()))).encode()),  # images vary by rounding
+        "conditions": fingerprint.of_bytes(repr(t.conditions).encode()),
+        "trajectory": fingerprint.of_bytes(
+            repr((t.seeds, t.timesteps, sorted(t.options.items()))).encode()
+        ),  # images vary by rounding
     }
-
-
-def digest(content: bytes) -> str:
-    """A short hash."""
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def is_main(search: GradientSearch) -> bool:

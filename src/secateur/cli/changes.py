@@ -1,0 +1,61 @@
+"""Settings of `distil` that have no option of their own: NAME=VALUE, or a JSON file of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+EXTRAS = {"sites": "", "save_every": 500}  # what --set takes beside the fields of DistilSettings, with a value of its kind
+ELSEWHERE = ("called", "updates", "batch_size", "lr", "seed", "mixed_precision")  # fields that other options give
+
+
+def parse_changes(words: Sequence[str]) -> dict[str, Any]:
+    """Settings by name, out of NAME=VALUE and JSON files. Raises ValueError for a name or a value that is none."""
+    from secateur.distilling.settings import DistilSettings
+
+    known = {field.name: field.default for field in fields(DistilSettings) if field.name not in ELSEWHERE} | EXTRAS
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        found |= {name.strip(): parse_value(text)} if equals else read_changes(Path(word))
+    for name, value in found.items():
+        if name in ELSEWHERE[1:]:
+            raise ValueError(f"found {name} among the settings: give it by --{name.replace('_', '-')}")
+        if name not in known:
+            raise ValueError(f"there is no setting {name!r}: choose {', '.join(known)}")
+        check_kind(name, value, known[name])
+    return found
+
+
+def parse_value(text: str) -> Any:
+    """A JSON value, or the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def read_changes(path: Path) -> dict[str, Any]:
+    """The settings in a JSON file. Raises ValueError or FileNotFoundError with the file's name."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: give --set NAME=VALUE, or a JSON file of settings")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): correct it") from error
+    if not isinstance(found, dict):
+        raise ValueError(f'{path} holds a {type(found).__name__}: write settings by name, as {{"warmup": 50}}')
+    return found
+
+
+def check_kind(name: str, value: Any, default: Any) -> None:
+    """Raises ValueError if a setting is of another kind than its default."""
+    if value is None and name in ("clip", "ema"):
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number if isinstance(default, float) else type(value) is type(default)):
+        kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+        raise ValueError(f"found {name}={value!r}, wanted {kinds[type(default)]}: correct it")
