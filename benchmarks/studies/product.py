@@ -54,7 +54,7 @@ def folder_of(run: Run, kind: str) -> Path:
         secateur("prune", teacher, *DEPTH[name], "--prompts", prompts, *guidance(name), "-o", student)
     if kind == "student" and not taught.exists():
         secateur("distil", student, "--teacher", name, "--data", "scenes", "--updates", updates, "--batch-size", 16, "--lr",
-                 5e-4, "--warmup", 50, "--lr-schedule", "cosine", "--ema", 0.995, "-o", taught)  # fmt: skip
+                 5e-4, "--set", "warmup=50", "--set", "lr_schedule=cosine", "--set", "ema=0.995", "-o", taught)  # fmt: skip
     return taught if kind == "student" else teacher
 
 
