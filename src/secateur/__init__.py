@@ -23,12 +23,13 @@ from secateur.pruning.scoring import joint_loss, output_loss, scored
 from secateur.pruning.student import exported as __getattr__  # noqa: F401  # StudentUNet, which takes diffusers
 from secateur.pruning.surgery import drop_layers
 from secateur.schedule.allocate import allocate
-from secateur.schedule.apply import SubNet, apply, follow, remove
+from secateur.schedule.apply import apply, follow, remove
 from secateur.schedule.baselines import chosen, deepcache, delta_dit, dense, fora, published_dip_go, uniform
 from secateur.schedule.fold import fold
 from secateur.schedule.retime import retime
 from secateur.schedule.schedule import Schedule, load, save
 from secateur.schedule.scores import Scores
+from secateur.schedule.subnet import SubNet
 from secateur.searching import dip_go
 from secateur.searching.objective import objective_for
 from secateur.searching.search import search, search_steps

@@ -6,6 +6,7 @@ import logging
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import diffusers
 import pytest
@@ -24,7 +25,7 @@ from secateur.pipeline.pipes import component
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply, follow, remove
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
-from secateur.schedule.schedule import LINES, Schedule
+from secateur.schedule.schedule import LINES, Schedule, load
 from tiny import tiny
 from tiny_pipes import PIPES, STEPS, ddim, draw, ip_adapter, noise, stable_diffusion
 
@@ -46,8 +47,8 @@ def expected(pipe, call, schedule: Schedule, **how):
         return draw(pipe, call)
 
 
-def pruned(pipe, call, schedule: Schedule, **how):
-    blocks = how.pop("blocks", KNOWN.get(schedule.blocks))
+def pruned(pipe, call, schedule, **how):
+    blocks = how.pop("blocks", KNOWN.get(schedule.blocks) if isinstance(schedule, Schedule) else None)
     with apply(pipe, schedule, blocks=blocks, **how):
         return draw(pipe, call)
 
@@ -364,9 +365,9 @@ def test_those_who_write_into_what_they_read_are_found_out_and_served_copies():
     blocks = blocks_of("sd15", "stage")
     rows = [[name != "mid_block" for name in blocks.names]] * STEPS
     schedule = baselines.closed(blocks, [None, *rows[1:]], made={})
-    with pytest.raises(RuntimeError, match=r"mid_block gave was changed in place.*copies=True"):
+    with pytest.raises(RuntimeError, match=r"mid_block gave was changed in place.*copy_outputs=True"):
         pruned(pipe, call, schedule, blocks=blocks)
-    plain = pruned(pipe, call, schedule, blocks=blocks, copies=True)
+    plain = pruned(pipe, call, schedule, blocks=blocks, copy_outputs=True)
     pure = []  # mid_block's output before anyone has written into it
     pipe.unet.mid_block.register_forward_hook(lambda m, a, out: pure.append(out.clone()) or pure[0].clone())
     assert torch.equal(draw(pipe, call), plain)
@@ -519,17 +520,115 @@ def test_mismatches_are_refused_with_both_values():
         apply(pipe, schedule, denoiser="transformer")
 
 
-def test_another_scheduler_is_refused_or_warned_of():
+def test_a_scheduler_that_the_pipes_configuration_does_not_give_is_refused_with_both_values():
     pipe, call = stable_diffusion()
     schedule = scattered(blocks_of("sd15", "stage")).bound_to(EulerDiscreteScheduler())
-    with refused(pipe, r"for EulerDiscreteScheduler [0-9a-f]{16} and the pipe has DDIMScheduler [0-9a-f]{16}.*strict=False"):
+    with refused(pipe, r"for EulerDiscreteScheduler [0-9a-f]{16} and the pipe has DDIMScheduler [0-9a-f]{16}.*bound_to"):
         apply(pipe, schedule)
-    with pytest.warns(UserWarning, match="for EulerDiscreteScheduler"):
-        handle = apply(pipe, schedule, strict=False)
-    handle.remove()
     with refused(pipe, "DDIMScheduler .* DDIMScheduler"):
         apply(pipe, schedule.bound_to(DDIMScheduler(steps_offset=3)))
+    with refused(pipe, "for FlowMatchEulerDiscreteScheduler and the pipe has DDIMScheduler"):
+        apply(pipe, replace(schedule, scheduler="FlowMatchEulerDiscreteScheduler", scheduler_hash=None))
+    with refused(pipe, "for MyScheduler 0123 and the pipe has DDIMScheduler"):
+        apply(pipe, replace(schedule, scheduler="MyScheduler", scheduler_hash="0123"))
     pruned(pipe, call, schedule.bound_to(ddim()))
+
+
+class Stop(Exception):
+    """What a user's callback raises."""
+
+
+def stop(*_):
+    raise Stop
+
+
+def test_law_a_schedule_for_another_scheduler_draws_what_the_pipe_with_that_one_draws_and_leaves_the_pipes_own():
+    pipe, call = stable_diffusion(scheduler=SCHEDULERS["pndm"]())
+    own, blocks = pipe.scheduler, blocks_of("sd15", "stage")
+    dense, other = draw(pipe, call), DDIMScheduler.from_config(own.config)
+    schedule = scattered(blocks).bound_to(other)
+    pipe.scheduler = other
+    wanted = pruned(pipe, call, schedule)
+    pipe.scheduler = own
+    with refused(pipe, "for DDIMScheduler [0-9a-f]{16} and the pipe has PNDMScheduler"):
+        apply(pipe, schedule, strict=True)
+    assert torch.equal(pruned(pipe, call, schedule), wanted)
+    assert pipe.scheduler is own
+    with pytest.raises(Stop), apply(pipe, schedule):
+        pipe(**call, callback_on_step_end=stop)
+    assert pipe.scheduler is own
+    assert torch.equal(draw(pipe, call), dense)
+
+
+def test_schedules_applied_one_after_another_begin_from_the_pipes_own_scheduler():
+    pipe, _ = stable_diffusion(scheduler=SCHEDULERS["pndm"]())
+    own, blocks = pipe.scheduler, blocks_of("sd15", "stage")
+    apply(pipe, scattered(blocks).bound_to(DDIMScheduler.from_config(own.config)))
+    assert type(pipe.scheduler) is DDIMScheduler
+    apply(pipe, scattered(blocks).bound_to(EulerDiscreteScheduler.from_config(own.config)))
+    assert type(pipe.scheduler) is EulerDiscreteScheduler
+    apply(pipe, scattered(blocks, STEPS + 1).bound_to(own))
+    assert pipe.scheduler is own
+    apply(pipe, scattered(blocks).bound_to(DDIMScheduler.from_config(own.config)))
+    mine = pipe.scheduler = ddim()
+    remove(pipe)
+    assert pipe.scheduler is mine
+
+
+@pytest.mark.parametrize(("keep", "hold"), [(0.34, "extrapolate"), (0.2, "adams_bashforth")])
+@pytest.mark.parametrize("name", ["sd", "dit", "flux"])
+def test_law_keep_alone_is_evenly_held_calls_at_any_number_of_steps(name, keep, hold):
+    pipe, call = PIPES[name]()
+    blocks, steps = find_blocks(component(pipe)), (10, 15)
+    held = [baselines.evenly(blocks, T, round(keep * T), hold=hold) for T in steps]
+    calls = [call | {"num_inference_steps": T} for T in steps]
+    wanted = [pruned(pipe, *pair) for pair in zip(calls, held, strict=True)]
+    with apply(pipe, keep=keep) as subnet:
+        found = [draw(pipe, call) for call in (*calls, calls[0])]
+    assert all(torch.equal(a, b) for a, b in zip(found, (*wanted, wanted[0]), strict=True))
+    assert subnet.schedule.grid == held[0].grid
+    assert not traces(component(pipe))
+
+
+def test_keep_alone_is_refused_where_calls_cannot_be_held():
+    pipe, _ = stable_diffusion(scheduler=SCHEDULERS["pndm"]())
+    with refused(pipe, r"PNDMScheduler .*: set pipe\.scheduler = DDIMScheduler\.from_config\(pipe\.scheduler\.config\) first"):
+        apply(pipe, keep=0.5)
+    with refused(pipe, "above 0 and at most 1; got 0"):
+        apply(pipe, keep=0)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_is_as_good_as_the_schedule_in_the_file(kind, tmp_path):
+    pipe, call = stable_diffusion()
+    schedule = scattered(blocks_of("sd15", "stage"))
+    schedule.save(tmp_path / "s.json")
+    assert torch.equal(pruned(pipe, call, kind(tmp_path / "s.json")), pruned(pipe, call, schedule))
+    assert load(kind(tmp_path / "s.json")) == schedule
+    with pytest.raises(FileNotFoundError, match="no schedule file"):
+        apply(pipe, kind(tmp_path / "t.json"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        (lambda pipe, schedule: apply(pipe, 3), TypeError, "found 3 for a schedule: give a Schedule, the path of"),
+        (lambda pipe, schedule: apply(pipe), TypeError, "found None for a schedule.* or keep=0.33"),
+        (lambda pipe, schedule: apply(pipe, schedule, keep=0.5), ValueError, "found a schedule and keep=0.5: give one"),
+        (lambda pipe, schedule: apply(pipe.unet, schedule), TypeError, "found a UNet2DConditionModel for a pipe"),
+        (lambda pipe, schedule: apply(pipe.unet, keep=0.5), TypeError, "found a UNet2DConditionModel for a pipe"),
+        (lambda pipe, schedule: baselines.uniform(pipe.unet, 5, every=2), TypeError, "found a UNet2DConditionModel for blocks"),
+        (
+            lambda pipe, schedule: baselines.deepcache("sd", 5, interval=2),
+            TypeError,
+            "found a str for blocks: give what",
+        ),
+    ],
+)
+def test_what_is_no_pipe_schedule_or_blocks_is_refused_in_a_sentence(wrong, error, says):
+    pipe, _ = stable_diffusion()
+    with pytest.raises(error, match=says):
+        wrong(pipe, scattered(blocks_of("sd15", "stage")))
 
 
 def test_a_scheduler_changed_under_a_schedule_is_noticed():

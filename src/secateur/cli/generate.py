@@ -65,7 +65,9 @@ def generate(
     own = schedulers.scheduler_of(pipe)
     solver = (scheduler, {}) if scheduler else fit.scheduler_for(own, followed)
     if followed:
-        fit.check_steps(schedulers.scheduler_like(own, *solver), followed, steps)
+        sampler = schedulers.scheduler_like(own, *solver)
+        fit.check_scheduler(sampler, followed)
+        fit.check_steps(sampler, followed, steps)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     check_tokens(loaded, conditions)
     guidance = guidance_of(loaded, pipe, guidance_scale)

@@ -181,14 +181,8 @@ def fold_command(
     folded.save(out)
     console.print(str(folded), markup=False, highlight=False)
     console.print(f"{folded.calls} steps give the images of {held.calls} calls; wrote {out}", soft_wrap=True)
-    name, options = fit.scheduler_for(own, folded)
-    if name:
-        other = {
-            k: v for k, v in {**schedulers.PLAIN.get(name, {}), **options}.items() if own.config.get(k, v) != v or k in options
-        }
-        given = "".join(f", {key}={value!r}" for key, value in other.items())
-        line = f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{given})"
-        console.print(f"in Python, before it is applied: {line}", soft_wrap=True, markup=False, highlight=False)
+    line = f'with secateur.apply(pipe, "{out}"): image = pipe(prompt, num_inference_steps={folded.calls}).images[0]'
+    console.print(f"in Python: {line}", soft_wrap=True, markup=False, highlight=False)
     finish(folded.document(), as_json=json)
 
 

@@ -136,7 +136,9 @@ def file_of(source: str, folder: Path | None, name: str) -> Path:
 
 
 def component(pipe: DiffusionPipeline, name: str | None = None) -> nn.Module:
-    """The denoiser of a pipe; ValueError where there is none, or more than one."""
+    """The denoiser of a pipe. Raises TypeError for what is no pipe, ValueError if it has no denoiser or more than one."""
+    if not isinstance(getattr(pipe, "components", None), Mapping):
+        raise TypeError(f"found a {type(pipe).__name__} for a pipe: give what DiffusionPipeline.from_pretrained returns")
     found = [n for n in ((name,) if name else (*DENOISERS, "transformer_2")) if pipe.components.get(n) is not None]
     if len(found) != 1:
         raise ValueError(

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from secateur.artifact import HASH_DIGITS
 from secateur.pipeline.pipes import file_of, locate
 
@@ -76,14 +78,28 @@ def scheduler_of(source: str) -> Any:
     return scheduler_class(name).from_config(json.loads(file_of(source, folder, "scheduler/scheduler_config.json").read_text()))
 
 
-def scheduler_class(name: str) -> Any:
-    """The class of diffusers' scheduler of this name; ValueError where there is none."""
+def is_known(name: str | None) -> bool:
+    """Whether diffusers has a scheduler of this name."""
     import diffusers
 
-    kind = getattr(diffusers, name, None)
-    if kind is None or not hasattr(kind, "set_timesteps"):
+    return name is not None and hasattr(getattr(diffusers, name, None), "set_timesteps")
+
+
+def scheduler_class(name: str) -> Any:
+    """The class of diffusers' scheduler of this name. Raises ValueError if there is none."""
+    import diffusers
+
+    if not is_known(name):
         raise ValueError(f"diffusers has no scheduler {name!r}: give a class such as DPMSolverMultistepScheduler")
-    return kind
+    return getattr(diffusers, name)
+
+
+def noise_levels(scheduler: Any) -> np.ndarray:
+    """How much noise there is at each timestep of training: ᾱ, or the sigmas of flow matching."""
+    if hasattr(scheduler, "alphas_cumprod"):
+        return np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
+    fresh = type(scheduler).from_config(scheduler.config)
+    return np.asarray(fresh.sigmas, dtype=np.float64)
 
 
 def scheduler_like(scheduler: Any, name: str | None, options: Mapping[str, Any]) -> Any:

@@ -54,13 +54,21 @@ def check_linear(scheduler: Any) -> None:
         raise ValueError(f"{why}: {SEARCHED}")
 
 
-def nonlinear(scheduler: Any) -> str | None:
-    """What makes a scheduler's steps anything but a·x + b·y of latents x and the last prediction y; None where nothing does."""
+def unholdable(scheduler: Any) -> str | None:
+    """Why a scheduler's calls cannot be held; None if they can."""
     name = type(scheduler).__name__
     if memory := remembers(scheduler):
         return f"a step of {name} is made of {memory} predictions, and a held one would be taken for new"
     if (found := len(begun(scheduler, TRIED_STEPS).timesteps)) != TRIED_STEPS:
         return f"{name} makes {found} calls in {TRIED_STEPS} steps and a call a step is wanted"
+    return None
+
+
+def nonlinear(scheduler: Any) -> str | None:
+    """Why a scheduler's steps are not a·x + b·y of latents x and the last prediction y; None if they are."""
+    name = type(scheduler).__name__
+    if why := unholdable(scheduler):
+        return why
     if draws_noise(scheduler):
         return f"{name} draws new noise at its steps, so that no two runs can be compared"
     if clipping := [option for option in ("clip_sample", "thresholding") if scheduler.config.get(option)]:

@@ -8,7 +8,8 @@ fit        whether a schedule fits a denoiser and a scheduler
 acts       what each cell does with the cache
 cache      what is kept from call to call
 lines      the line through the last two outputs, which held calls follow
-apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`: the runtime
+subnet     a denoiser that follows a schedule: the runtime
+apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`
 fold       held calls left out: fewer steps, the same images
 retime     a schedule for another number of calls, or another scheduler
 long_steps  what several steps of a sampler make of one held prediction

@@ -21,18 +21,18 @@ Key = tuple[int, int]  # branch, block
 class Cache:
     """What was computed and will be read again. `bytes` now and `peak_bytes` ever count each storage once.
 
-    copies: keep and give copies, for those who write into what they get (T2I-Adapter, FreeU, CUDA graphs).
+    copy_outputs: keep and give copies, for those who write into what they get (T2I-Adapter, FreeU, CUDA graphs).
     """
 
-    def __init__(self, names: Sequence[str], *, copies: bool = False):
-        self.names, self.copies = (*names, "the denoiser"), copies
+    def __init__(self, names: Sequence[str], *, copy_outputs: bool = False):
+        self.names, self.copy_outputs = (*names, "the denoiser"), copy_outputs
         self.bytes = self.peak_bytes = 0
         self._kept: dict[Key, tuple[Any, tuple[int, ...]]] = {}
         self._holders: Counter[int] = Counter()
 
     def put(self, key: Key, value: Any) -> None:
         """Keep a value that will be taken."""
-        value = copied(value) if self.copies else value
+        value = copied(value) if self.copy_outputs else value
         if key in self._kept:
             self.drop(key)
         self._kept[key] = value, versions(value)
@@ -51,11 +51,11 @@ class Cache:
         if versions(value) != seen:
             raise RuntimeError(
                 f"what {self.names[key[1]]} gave was changed in place by what reads it (T2I-Adapter and FreeU do that): apply "
-                "the schedule with copies=True"
+                "the schedule with copy_outputs=True"
             )
         if last:
             self.drop(key)
-        return copied(value) if self.copies and not last else value
+        return copied(value) if self.copy_outputs and not last else value
 
     def drop(self, key: Key) -> None:
         """Forget one value."""

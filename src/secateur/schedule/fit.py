@@ -1,34 +1,34 @@
-"""Whether a schedule fits a denoiser and a scheduler; what does not is refused with both values named."""
+"""Whether a schedule fits a denoiser and a scheduler. What does not fit is refused with both values named."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from secateur.denoiser.families import class_name
 from secateur.denoiser.patch import find_modules
-from secateur.pipeline.schedulers import DPM, FIRST_ORDER, begun, scheduler_like, scheduler_signature
+from secateur.pipeline.schedulers import DPM, FIRST_ORDER, begun, is_known, noise_levels, scheduler_like, scheduler_signature
 from secateur.pipeline.solvers import shifts, takes_timesteps
 from secateur.schedule.schedule import Schedule
 
 
 def check_fit(denoiser: nn.Module, schedule: Schedule) -> None:
-    """Nothing; ValueError where a schedule is for another class of denoiser, or for blocks that this one lacks."""
+    """Raises ValueError if a schedule is for another class of denoiser, or for blocks that this one lacks."""
     check_denoiser(denoiser, schedule)
     find_modules(denoiser, schedule.blocks)
 
 
 def check_denoiser(denoiser: nn.Module | Mapping[str, Any], schedule: Schedule) -> None:
-    """Nothing; ValueError where a schedule is for another class than that of a denoiser, or of its configuration."""
+    """Raises ValueError if a schedule is for another class than a denoiser, or a configuration, has."""
     if (found := class_name(denoiser)) != schedule.denoiser:
         raise ValueError(f"the schedule is for a {schedule.denoiser} and the pipe has a {found}: make one for it")
 
 
 def check_offload(denoiser: nn.Module) -> None:
-    """Nothing; ValueError where weights are moved layer by layer, by hooks that expect every layer to run."""
+    """Raises ValueError if weights are moved layer by layer, by hooks that expect every layer to run."""
     for module in denoiser.modules():
         hook = getattr(module, "_hf_hook", None)
         grouped = "group_offloading" in getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
@@ -39,21 +39,39 @@ def check_offload(denoiser: nn.Module) -> None:
             )
 
 
-def check_scheduler(scheduler: Any, schedule: Schedule, *, strict: bool) -> None:
-    """Nothing; ValueError (a warning where not strict) for a scheduler other than the schedule's, or of other configuration."""
+def is_for(scheduler: Any, schedule: Schedule) -> bool:
+    """Whether a schedule is for a scheduler of this class and configuration, or for any."""
+    found, wanted = scheduler_signature(scheduler), (schedule.scheduler, schedule.scheduler_hash)
+    return all(w in (None, f) for f, w in zip(found, wanted, strict=True))
+
+
+def fitting_scheduler(scheduler: Any, schedule: Schedule) -> Any:
+    """The scheduler that a schedule is for: this one, or one of the schedule's class made from this one's configuration.
+
+    Raises ValueError with both values named if neither is what the schedule was made for.
+    """
+    if not is_for(scheduler, schedule) and is_known(schedule.scheduler):
+        other = scheduler_like(scheduler, *scheduler_for(scheduler, schedule))
+        if is_for(other, schedule) and np.array_equal(noise_levels(other), noise_levels(scheduler)):
+            scheduler = other
+    check_scheduler(scheduler, schedule)
+    return scheduler
+
+
+def check_scheduler(scheduler: Any, schedule: Schedule) -> None:
+    """Raises ValueError if a scheduler cannot take a schedule's timesteps, or is another one than the schedule is for."""
     if schedule.timesteps and not takes_timesteps(scheduler):
         raise ValueError(f"the schedule chooses its timesteps and {type(scheduler).__name__} takes none: use another scheduler")
     if schedule.timesteps and shifts(scheduler):
         raise ValueError(
             f"the schedule chooses its timesteps and this {type(scheduler).__name__} shifts what it is given: use shift 1"
         )
-    found, wanted = scheduler_signature(scheduler), (schedule.scheduler, schedule.scheduler_hash)
-    fits = all(w in (None, f) for f, w in zip(found, wanted, strict=True))
-    if not fits:
-        says = f"the schedule is for {' '.join(filter(None, wanted))} and the pipe has {' '.join(found)}"
-        if strict:
-            raise ValueError(f"{says} (class and hash of the configuration): change the scheduler, or pass strict=False")
-        warnings.warn(says, stacklevel=3)
+    if not is_for(scheduler, schedule):
+        wanted = " ".join(filter(None, (schedule.scheduler, schedule.scheduler_hash)))
+        raise ValueError(
+            f"the schedule is for {wanted} and the pipe has {' '.join(scheduler_signature(scheduler))} (class and hash of the "
+            "configuration): change the scheduler, or use schedule.bound_to(pipe.scheduler)"
+        )
 
 
 def check_steps(scheduler: Any, schedule: Schedule, steps: int) -> None:
@@ -70,7 +88,7 @@ def check_steps(scheduler: Any, schedule: Schedule, steps: int) -> None:
 
 
 def scheduler_for(scheduler: Any, schedule: Schedule | None) -> tuple[str | None, Mapping[str, Any]]:
-    """Class and options that `scheduled` makes a schedule's scheduler of, also a folded one's; None for the one at hand."""
+    """Class and options by which `scheduled` makes a schedule's scheduler, also a folded one's; None for the one at hand."""
     if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(scheduler):
         return None, {}
     name, wanted = schedule.scheduler, schedule.scheduler_hash

@@ -62,7 +62,7 @@ def check(schedule: Schedule, scheduler: Any) -> None:
     """Nothing; ValueError where a schedule's held rows cannot be left out, or where it is for another scheduler."""
     if schedule.timesteps is not None:
         raise ValueError(f"the schedule chooses {len(schedule.timesteps)} timesteps already: fold one that holds calls")
-    check_scheduler(scheduler, schedule, strict=True)
+    check_scheduler(scheduler, schedule)
     if schedule.denoiser in FAMILIES and FAMILIES[schedule.denoiser].own_grid:
         raise ValueError(f"the pipelines of {schedule.denoiser} choose their timesteps themselves, so none is known: {INSTEAD}")
     partial = any(not schedule.held(t) and "." in schedule.grid[t] for t in range(schedule.calls))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from secateur.pipeline.schedulers import begun, scheduler_signature
+from secateur.pipeline.schedulers import begun, noise_levels, scheduler_signature
 from secateur.pipeline.solvers import draws_noise, remembers
 from secateur.schedule.schedule import REUSE, Schedule
 
@@ -63,7 +63,7 @@ def check(schedule: Schedule, old: Any, new: Any) -> None:
         raise ValueError(
             f"the schedule is for a scheduler of hash {schedule.scheduler_hash} and the old one has {digest}: pass that"
         )
-    if not np.array_equal(noise(old), noise(new)):
+    if not np.array_equal(noise_levels(old), noise_levels(new)):
         pair = type(old).__name__, type(new).__name__
         both = f"the two {pair[0]}s" if pair[0] == pair[1] else " and ".join(pair)
         raise ValueError(f"{both} add noise differently, so calls of one are none of the other's: search for the new one")
@@ -71,11 +71,3 @@ def check(schedule: Schedule, old: Any, new: Any) -> None:
         raise ValueError(
             f"{type(new).__name__} makes its steps of {memory} predictions and would take held ones for new: fold()"
         )
-
-
-def noise(scheduler: Any) -> np.ndarray:
-    """What says how much noise there is at a timestep: ᾱ, or the training sigmas of flow matching."""
-    if hasattr(scheduler, "alphas_cumprod"):
-        return np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
-    fresh = type(scheduler).from_config(scheduler.config)
-    return np.asarray(fresh.sigmas, dtype=np.float64)
