@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     study, args = parsed(arguments)
     pipe, options = getattr(args, "pipe", ""), {name: getattr(args, name) for name in study.options}
     path = args.results / f"{study.file_of(pipe, options)}.json"
-    run = Run(pipe, options, args.work / study.name, begun(study, pipe, options, path))
+    run = Run(pipe, options, begun(study, pipe, options, path), args.work / study.name, args.results)
     if args.list:
         states = [(job.is_done(run.record), job.name) for job in study.jobs(run)]
         print("\n".join(f"{'done' if done else 'missing':8s} {name}" for done, name in states))

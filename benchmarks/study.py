@@ -15,12 +15,16 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study: the pipe, the options of the command line, the folder for what a rerun takes up, the record."""
+    """One run of a study: the pipe, the options of the command line, the record so far.
+
+    work: the folder for what a rerun takes up. results: the folder of the records.
+    """
 
     pipe: str
     options: Mapping[str, Any]
-    work: Path
     record: Record
+    work: Path
+    results: Path
 
     def row(self, name: str) -> Row | None:
         """The row of this name in the record so far."""

@@ -86,7 +86,7 @@ def zoo_rows(record: Record) -> Iterator[Row]:
     yield from record.get("rows", ())
     for kind, before in (("judge", "judge, renders, "), ("pipelines", "")):
         for name, row in record.get(kind, {}).items():
-            yield {"name": before + name, **row}
+            yield {"name": before + name, "count": row["images"], **{key: row[key] for key in ("mean", "ci95")}}
 
 
 def search_seconds(key: str) -> Callable[[Row], str]:
@@ -143,7 +143,7 @@ TABLES = {
             "prompt accuracy (95 %)": accuracy,
         },
     ),
-    "zoo": Table(("zoo",), {"": "{name}", "images": "{images}", "right (95 %)": percent}, rows=zoo_rows),
+    "zoo": Table(("zoo",), {"": "{name}", "images": "{count}", "right (95 %)": percent}, rows=zoo_rows),
     "cache": Table(
         ("cache",),
         {

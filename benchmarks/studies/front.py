@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule, load
 from study import Job, Record, Row, Run, Study
-from tables import RESULTS
 
 STEPS, TRIALS, MOST_IMAGES = 50, 40, 192
 BUDGETS = (10, 5, 17, 7.5, 25, 12.5)  # dense calls; the most interesting first
@@ -65,12 +65,12 @@ def jobs(run: Run) -> Iterator[Job]:
     for budget in BUDGETS:
         yield from plain(bench, budget)
         yield from static(bench, caches, budget)
-        yield from ours(bench, budget, SEEDS[0])
+        yield from ours(bench, budget, SEEDS[0], folder=run.results / "schedules")
     for budget in BUDGETS:
         yield from searching_rivals(bench, budget, SEEDS[0])
     for seed in SEEDS[1:]:
         for budget in BUDGETS:
-            yield from ours(bench, budget, seed)
+            yield from ours(bench, budget, seed, folder=run.results / "schedules")
         for budget in AGAIN:
             yield from searching_rivals(bench, budget, seed)
 
@@ -96,22 +96,22 @@ def static(bench: Bench, caches: rivals.Caches, budget: float) -> Iterator[Job]:
         yield job(bench, "DiP-GO, published pattern", Way("DiP-GO, published", budget), published)
 
 
-def ours(bench: Bench, budget: float, seed: int) -> Iterator[Job]:
+def ours(bench: Bench, budget: float, seed: int, *, folder: Path) -> Iterator[Job]:
     """What `secateur search` finds: under DDIM near the dense images, under two solvers of second order near the converged."""
     for solver, (scheduler, options, target) in SOLVERS.items():
         name = f"Secateur, {solver}, {budget:g}, seed {seed}"
         way = Way(f"Secateur, {solver}", budget, STEPS, scheduler, options)
-        yield job(bench, name, way, partial(searched, bench, name, way, target=target, seed=seed))
+        yield job(bench, name, way, partial(searched, bench, name, way, target=target, seed=seed, folder=folder))
 
 
-def searched(bench: Bench, name: str, way: Way, *, target: str, seed: int) -> rivals.Made:
+def searched(bench: Bench, name: str, way: Way, *, target: str, seed: int, folder: Path) -> rivals.Made:
     """The schedule of one search, saved beside the records too."""
-    path = RESULTS / "schedules" / f"{bench.name} {name}.json".replace(", ", "-").replace(" ", "-").lower()
+    path = folder / f"{bench.name} {name}.json".replace(", ", "-").replace(" ", "-").lower()
     start, stages = time.perf_counter(), {}
     with bench.scheduled(way.scheduler, way.options):
         for found in bench.search(seed, keep=way.budget / STEPS, target=target, trials=TRIALS, number=seed):
             stages[found.stage] = {"psnr_db": found.value_db, "seconds": found.seconds, "measured": found.measured}
-    path.parent.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     replace(found.schedule, made={**found.schedule.made, "stages": stages}).save(path)
     return load(path), {"search_s": time.perf_counter() - start, "stages": stages}
 

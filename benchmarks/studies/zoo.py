@@ -42,7 +42,7 @@ def job(name: str, pipe: str, conditions: Sequence[Any], captions: Sequence[str]
 
 def rate(images: np.ndarray, captions: Sequence[str]) -> Row:
     """The share of images in which the judge reads the caption."""
-    return {**quality.rate_of(quality.prompt_accuracy(images, captions, judge)), "images": len(images)}
+    return {**quality.rate_of(quality.prompt_accuracy(images, captions, judge)), "count": len(images)}
 
 
 def judged(name: str, several: float, held_out: bool) -> list[Row]:

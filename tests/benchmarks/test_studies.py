@@ -37,7 +37,7 @@ def three(made, breaks=()):
 
 def begin(study, path, **options):
     options = {**study.options, **options}
-    return Run("", options, path.parent, run.begun(study, "", options, path))
+    return Run("", options, run.begun(study, "", options, path), path.parent, path.parent)
 
 
 def names(path):
@@ -82,7 +82,7 @@ def test_every_study_lists_its_jobs_without_weights_and_finds_its_record_done(st
     monkeypatch.setattr(zoo, "load", lambda name: pytest.fail("listing loads weights"))
     options = {**study.options, **RECORDED.get((study.name.partition("-t")[0], pipe), {})}
     path = RESULTS / f"{study.file_of(pipe, options)}.json"
-    current = Run(pipe, options, tmp_path, run.begun(study, pipe, options, path))
+    current = Run(pipe, options, run.begun(study, pipe, options, path), tmp_path, RESULTS)
     jobs = list(study.jobs(current))
     assert len({job.name for job in jobs}) == len(jobs) > 0
     if study.name != "timing":  # the fronts in results/ were timed in part
@@ -92,5 +92,6 @@ def test_every_study_lists_its_jobs_without_weights_and_finds_its_record_done(st
 def test_a_new_record_finds_every_job_missing(tmp_path):
     for study, pipe in CASES:
         if not study.times:
-            fresh = Run(pipe, study.options, tmp_path, run.begun(study, pipe, dict(study.options), tmp_path / "none.json"))
+            record = run.begun(study, pipe, dict(study.options), tmp_path / "none.json")
+            fresh = Run(pipe, study.options, record, tmp_path, tmp_path)
             assert not any(job.is_done(fresh.record) for job in study.jobs(fresh)), study.name
