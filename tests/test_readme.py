@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,7 @@ def anchors(page: Path) -> set[str]:
 
 def test_the_readme_runs_as_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks_of = secateur.find_blocks(secateur.zoo.load("emoji-sd").unet, "stage")
-    secateur.save(secateur.uniform(blocks_of, calls=50, every=5), "schedule.json")  # for what the search command writes
+    shutil.copy(secateur.zoo.schedule("emoji-sd"), "schedule.json")  # for what the search command writes
     space: dict[str, Any] = {}
     for snippet in blocks(ROOT / "README.md", "python"):
         exec(compile(snippet, "README.md", "exec"), space)
@@ -96,6 +96,14 @@ def test_the_readme_has_at_most_900_words():
 def test_the_commands_of_a_page_can_be_run(page):
     shell = [line for block in blocks(page, "sh") for line in re.sub(r"\\\n *", "", block).splitlines()]
     assert [error for words in commands([*shell, *inline(page)]) if (error := wrong(words))] == []
+
+
+@each_page
+def test_the_files_that_a_page_names_exist(page):
+    """Generated tables apart: these name the command that wrote their record, as it was then."""
+    text = re.sub(r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", "", page.read_text(), flags=re.DOTALL)
+    named = re.findall(r"(?<![\w/.])[a-z_]+/[\w/-]+\.(?:py|yaml)\b", text)
+    assert [name for name in named if not any((home / name).exists() for home in (ROOT, Path(secateur.__file__).parent))] == []
 
 
 @each_page
