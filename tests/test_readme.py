@@ -19,7 +19,7 @@ from secateur.cli.main import app
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
-OTHERS = {"--num_processes", "--num_machines", "--machine_rank", "--main_process_ip", "--time"}  # of accelerate, of benchmarks
+OTHERS = {"--num_processes", "--num_machines", "--machine_rank", "--main_process_ip"}  # options of accelerate
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
