@@ -54,13 +54,13 @@ def demo(
     from secateur.measuring import gain
     from secateur.schedule import schedule as schedules
 
-    found = schedules.load(zoo.schedule(pipe))
+    schedule = schedules.load(zoo.schedule(pipe))
     check_folder(out)
     conditions, captions = zoo.conditions(pipe, images)
     loaded = load_pipe(pipe, device=device)
     call = {"guidance_scale": guidance_of(loaded, pipe, None)}
     seeds = range(seed, seed + images)
-    variants = gain.variants(loaded, found)
+    variants = gain.variants(loaded, schedule)
     batches = gain.run(loaded, variants, conditions, seeds=seeds, batch_size=batch_size, **call)
     total = (len(variants) + len(gain.MORE_STEPS)) * -(-images // batch_size)
     record = gain.document(loaded, drawn(batches, total), conditions, seeds=seeds, command=command_line(),

@@ -90,9 +90,9 @@ def check_new(folder: Path, seeds: range) -> None:
 
 def note_guidance(schedule: Schedule | None, guidance: float) -> None:
     """Say so in one line if a schedule was found with another guidance scale."""
-    found_with = schedule.made.get("guidance_scale") if schedule else None
-    if found_with is not None and found_with != guidance:
-        console.print(f"note: the schedule was found with guidance {found_with:g}, and this is drawn with {guidance:g}")
+    searched = schedule.made.get("guidance_scale") if schedule else None
+    if searched is not None and searched != guidance:
+        console.print(f"note: the schedule was found with guidance {searched:g}, and this is drawn with {guidance:g}")
 
 
 def draw(pipe: Any, schedule: Schedule | None, conditions: tuple, *, seeds: range, out: Path, **call: Any) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The commands that run no model: what a denoiser costs and is made of, static schedules, artifacts and records to look at."""
+"""The commands that run no model: macs, blocks, schedule, show and report."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def macs(
     granularity: Granularity = None,
     size: Annotated[int | None, typer.Option(help="latent side; default: the denoiser's own")] = None,
     tokens: Annotated[int | None, typer.Option(help="text tokens; default: the denoiser's own")] = None,
-    calls: Annotated[int | None, typer.Option(min=1, help="also the MACs of so many dense calls")] = None,
+    calls: Annotated[int | None, typer.Option(min=1, help="also the MACs of this number of dense calls")] = None,
     guidance: Annotated[bool, typer.Option("--guidance", help="two samples a call, as classifier-free guidance has")] = False,
     schedule: Annotated[Path | None, typer.Option(help="also the MACs of this schedule")] = None,
     json: AsJson = False,
 ) -> None:
-    """Multiply-accumulates by block, in both conventions; from class and configuration alone."""
+    """Multiply-accumulates by block, in both conventions. No weights are read."""
     from secateur.cli import tables
     from secateur.denoiser import blocks
     from secateur.denoiser import macs as counting
@@ -48,9 +48,9 @@ def blocks_command(pipe: Denoiser, granularity: Granularity = None, json: AsJson
     from secateur.denoiser.blocks import find_blocks
     from secateur.pipeline import pipes
 
-    found = find_blocks(pipes.denoiser_config(pipe), granularity)
-    console.print(tables.blocks(found))
-    finish(asdict(found), as_json=json)
+    blocks = find_blocks(pipes.denoiser_config(pipe), granularity)
+    console.print(tables.blocks(blocks))
+    finish(asdict(blocks), as_json=json)
 
 
 @app.command()
@@ -59,7 +59,7 @@ def schedule(
     method: Annotated[str, typer.Option(help="dense, uniform, deepcache, fora, delta-dit or dip-go-published")] = "uniform",
     out: ScheduleOut = Path("schedule.json"),
     keep: Annotated[float | None, typer.Option(help="fraction of the dense MACs to keep, in (0, 1]")] = None,
-    interval: Annotated[int | None, typer.Option(help="instead of --keep: every so many calls everything runs")] = None,
+    interval: Annotated[int | None, typer.Option(help="instead of --keep: calls from one full call to the next")] = None,
     calls: Annotated[int, typer.Option(min=1, help="denoiser calls an image (steps, for most schedulers)")] = 50,
     granularity: Granularity = None,
     json: AsJson = False,
@@ -70,18 +70,17 @@ def schedule(
     from secateur.schedule import baselines
 
     counted = counting.count(pipes.denoiser_config(pipe), granularity)
-    made = baselines.make(method, counted, calls=calls, keep=keep, interval=interval)
-    made.save(out)
-    console.print(str(made), markup=False, highlight=False)
-    console.print(
-        f"keeps {counted.keep(made):.3f} of the MACs ({counted.keep(made, attention=True):.3f} with attention); wrote {out}"
-    )
-    finish(made.document(), as_json=json)
+    static = baselines.make(method, counted, calls=calls, keep=keep, interval=interval)
+    static.save(out)
+    console.print(str(static), markup=False, highlight=False)
+    shares = f"{counted.keep(static):.3f} of the MACs ({counted.keep(static, attention=True):.3f} with attention)"
+    console.print(f"keeps {shares}; wrote {out}")
+    finish(static.document(), as_json=json)
 
 
 @app.command()
 def show(artifact: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson = False) -> None:
-    """Draw a schedule (# runs, . reuses), or list the layers of a plan, or those that were scored with their scores."""
+    """Draw a schedule (# runs, . reuses), or list the layers of a plan or of a file of layer scores."""
     from secateur.pruning.layer_scores import LayerScores
     from secateur.pruning.plan import Plan, is_plan
     from secateur.schedule import schedule as schedules
@@ -96,11 +95,11 @@ def show(artifact: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson
         console.print(str(plan), markup=False, highlight=False)
         finish(plan.document(), as_json=json)
         return
-    found = schedules.load(artifact)
-    console.print(str(found), markup=False, highlight=False)
-    if (keep := found.made.get("keep")) is not None:
-        console.print(f"made to keep {keep:.3f} of the dense {found.made.get('unit', 'macs')}", highlight=False)
-    finish(found.document(), as_json=json)
+    drawn = schedules.load(artifact)
+    console.print(str(drawn), markup=False, highlight=False)
+    if (keep := drawn.made.get("keep")) is not None:
+        console.print(f"made to keep {keep:.3f} of the dense {drawn.made.get('unit', 'macs')}", highlight=False)
+    finish(drawn.document(), as_json=json)
 
 
 @app.command()
@@ -115,8 +114,8 @@ def report(
 
     page = out or record.with_suffix(".html")
     check_writable(page)
-    found = reports.load(record)
-    reports.save_html(found, page)
-    print_record(found)
+    loaded = reports.load(record)
+    reports.save_html(loaded, page)
+    print_record(loaded)
     console.print(f"the page: {page}", soft_wrap=True)
-    finish(found, as_json=json)
+    finish(loaded, as_json=json)

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 GIGA = 1e9
 
 
-def blocks(found: Blocks) -> Table:
+def blocks(traced: Blocks) -> Table:
     """A line per block: its index, name, what it reuses, and the blocks it reads."""
-    table = _table(f"{found.denoiser}: {len(found)} blocks at granularity {found.granularity}", "", "block", "reuses", "reads")
-    for i, (name, reuse, producers) in enumerate(zip(found.names, found.reuse, found.producers, strict=True)):
-        table.add_row(str(i), name, reuse, ", ".join(found.names[p] for p in producers) or "–")
-    table.add_row("", "(the denoiser's output)", "", ", ".join(found.names[s] for s in found.sinks))
+    table = _table(f"{traced.denoiser}: {len(traced)} blocks at granularity {traced.granularity}", "", "block", "reuses", "reads")
+    for i, (name, reuse, producers) in enumerate(zip(traced.names, traced.reuse, traced.producers, strict=True)):
+        table.add_row(str(i), name, reuse, ", ".join(traced.names[p] for p in producers) or "–")
+    table.add_row("", "(the denoiser's output)", "", ", ".join(traced.names[s] for s in traced.sinks))
     return table
 
 
 def macs(counted: Macs, schedule: Schedule | None = None, *, calls: int | None = None, batch: int = 1) -> Table:
-    """A line per block with its MACs in both conventions; then the rest, the call, so many calls, and a schedule's.
+    """A line per block with its MACs in both conventions; then the rest, one call, `calls` calls, and the schedule.
 
     batch: samples that were counted, two with guidance.
     """
@@ -52,7 +52,7 @@ def macs(counted: Macs, schedule: Schedule | None = None, *, calls: int | None =
 
 
 def macs_document(counted: Macs, schedule: Schedule | None = None, *, calls: int | None = None) -> dict[str, Any]:
-    """The same figures as exact integers of MACs, for JSON."""
+    """The figures of `macs` as whole numbers, for JSON."""
     document = {
         "denoiser": counted.blocks.denoiser,
         "granularity": counted.blocks.granularity,
@@ -71,7 +71,7 @@ def macs_document(counted: Macs, schedule: Schedule | None = None, *, calls: int
         return document
     spent = {a: counted.of(schedule, attention=a) for a in (False, True)}
     document |= {"schedule_linear_macs": spent[False], "schedule_with_attention_macs": spent[True]}
-    if schedule.timesteps and calls is None:  # of how many dense calls it is a part, nobody has said
+    if schedule.timesteps and calls is None:  # the dense calls that it is a share of are not known
         return document
     whole = {a: (calls or schedule.calls) * counted.call(attention=a) for a in spent}
     return document | {

@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: title, unit, the cell of a row (None where it has none); better: +1 where more is, −1 where less is."""
+    """A column: title, unit, the cell of a row (None if it has none); better: +1 if more is better, −1 if less is."""
 
     title: str
     unit: str
@@ -56,13 +56,13 @@ def _marked(cell: Cell | None, *, bold: bool) -> str:
 
 def best(rows: Sequence[Row], figures: Sequence[Column]) -> set[tuple[str, int]]:
     """(row name, column number) of the best figures of each ranked column, as printed; none if all print the same."""
-    found = set()
+    cells_in_bold = set()
     for number, column in enumerate(figures):
         cells = {row["name"]: cell for row in rows if (cell := column.cell(row)) and cell.value is not None}
         if column.better and len({cell.text for cell in cells.values()}) > 1:
             top = max(cells.values(), key=lambda cell: column.better * (cell.value or 0.0))
-            found |= {(name, number) for name, cell in cells.items() if cell.text == top.text}
-    return found
+            cells_in_bold |= {(name, number) for name, cell in cells.items() if cell.text == top.text}
+    return cells_in_bold
 
 
 def plain_curve(record: dict[str, Any]) -> dict[int, float]:
@@ -71,7 +71,7 @@ def plain_curve(record: dict[str, Any]) -> dict[int, float]:
 
 
 def realised(row: Row) -> float | None:
-    """Measured speed-up over the reduction in MACs, 1 being ideal; the row's own `efficiency` where it has one."""
+    """Measured speed-up over the reduction in MACs, 1 being ideal; or the row's own `efficiency` if it has one."""
     if row.get("efficiency") is not None:
         return row["efficiency"]
     speedup, kept = centre(row, "speedup"), all_kept(row)
@@ -79,12 +79,12 @@ def realised(row: Row) -> float | None:
 
 
 def all_kept(row: Row) -> float | None:
-    """The fraction of MACs kept with attention where it is known: time is spent on those too."""
+    """The fraction of MACs kept, with attention if it is known: attention takes time too."""
     return row.get("keep_attention") or row.get("keep_linear")
 
 
 def centre(row: Row, key: str) -> float | None:
-    """The mean or median of a row's figure; None where it is missing."""
+    """The mean or median of a row's figure; None if it is missing."""
     return (row.get(key) or {}).get(SPREADS[key])
 
 
@@ -104,7 +104,7 @@ def tag(row: Row) -> str:
 
 
 def dense_row(record: dict[str, Any]) -> Row | None:
-    """The record's dense row, None where it has none."""
+    """The record's dense row; None if it has none."""
     return next((row for row in record["rows"] if is_dense(row)), None)
 
 

@@ -1,7 +1,7 @@
-"""One loop for all that makes images cheaper: each variant draws the same conditions from the same seeds, in turns.
+"""One loop draws and measures all variants: each draws the same conditions from the same seeds, in turns.
 
-A variant is a Schedule, or fewer steps of some scheduler; the first one is the dense pipe that the others are compared with.
-Batches are the outer loop, so that the machine's mood falls on all variants alike and speed-ups can be taken pair by pair.
+A variant is a Schedule, or fewer steps of some scheduler. The others are compared with the first, the dense pipe.
+Batches are the outer loop: a busy machine slows all variants alike, and speed-ups are taken pair by pair.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PICTURES = 8  # kept in a record
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one variant made of one batch of conditions, and how long the whole pipeline took."""
+    """What one variant drew of one batch of conditions, and how long the whole pipeline took."""
 
     variant: Variant
     images: np.ndarray  # (B, H, W, 3) float32 in [0, 1]
@@ -51,9 +51,9 @@ class Batch:
 
 
 def draw(pipe: DiffusionPipeline, schedule: Schedule | None, conditions: Sequence[Any], **call: Any) -> np.ndarray:
-    """Images (B, H, W, 3) of a pipe, following a schedule where one is given; arguments as for `generate`.
+    """Images (B, H, W, 3) of a pipe, following a schedule if one is given; arguments as for `generate`.
 
-    NotFiniteError where a pixel is NaN or infinite, here and in `run`.
+    Raises NotFiniteError if a pixel is NaN or infinite, here and in `run`.
     """
     with apply(pipe, schedule) if schedule else nullcontext():
         images = generate(pipe, conditions, **call)
@@ -71,7 +71,7 @@ def run(
     clock: Callable[[], float] = time.perf_counter,
     **call: Any,
 ) -> Iterator[Batch]:
-    """The Batches as they are made, `len(variants)` for each batch of conditions, after a warm-up that is not yielded."""
+    """Each Batch when it is drawn, `len(variants)` for each batch of conditions. A warm-up goes before and is not yielded."""
     for other in dict.fromkeys(variant.pipe for variant in variants):  # every kernel has been chosen before a clock is read
         warm_up = Variant("warm-up", "", 2, pipe=other)
         _draw(pipe, warm_up, conditions[:batch_size], seeds[:batch_size], clock, call)
@@ -86,10 +86,10 @@ def _draw(pipe, variant: Variant, conditions, seeds, clock, call: Mapping[str, A
     with ExitStack() as stack:
         stack.enter_context(schedulers.scheduled(pipe, variant.scheduler, variant.options))
         subnet = stack.enter_context(apply(pipe, variant.schedule)) if variant.schedule else None
-        made, options = [], {"batch_size": len(seeds), "num_inference_steps": variant.steps, **call}
+        draws, options = [], {"batch_size": len(seeds), "num_inference_steps": variant.steps, **call}
         draw = partial(generate, pipe, conditions, seeds=seeds, **options)
-        memory = peak_memory(lambda: made.append(_timed(draw, clock)), device=pipe.device)
-        [(images, seconds)], cached = made, subnet.peak_bytes if subnet else 0
+        memory = peak_memory(lambda: draws.append(_timed(draw, clock)), device=pipe.device)
+        [(images, seconds)], cached = draws, subnet.peak_bytes if subnet else 0
         check_finite(images, f"the images of {variant.name}")
         return Batch(variant, images, seconds, len(pipe.scheduler.timesteps), cached, memory)
 
@@ -113,7 +113,7 @@ def document(
 ) -> dict[str, Any]:
     """The record, format 1, of what `run` yielded; the first variant is the reference.
 
-    captions: what the zoo's judge should read, where the images are the zoo's. options: how the pipe was called;
+    captions: what the zoo's judge should read in the images, if they are the zoo's. options: how the pipe was called;
     "guidance_scale" above 1 counts two samples an image.
     """
     keys = dict.fromkeys(id(batch.variant) for batch in batches)

@@ -34,5 +34,5 @@ def _cpu_name() -> str:
 
 
 def _cores() -> int:
-    """The cores this process may use, where the system tells; all of them elsewhere."""
+    """The cores this process may use, if the system tells; otherwise all of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

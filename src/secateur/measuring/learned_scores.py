@@ -1,4 +1,8 @@
-"""Scores by learned models: CLIP, PickScore, HPSv2, LPIPS and Inception's FID."""
+"""Scores by learned models: CLIP, PickScore, HPSv2, LPIPS and Inception's FID.
+
+A function named after a published metric returns a Score, whose weights are loaded on its first use. Each also takes a
+model that is loaded already.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ Distance: TypeAlias = Callable[[Images, Images], np.ndarray]  # (images, referen
 def clip_score(model: Any = "openai/clip-vit-base-patch16", processor: Any = None, *, device: str = "cpu") -> Score:
     """A Score: 100 × the cosine between image and prompt, at least 0, as torchmetrics scales it (arXiv 2104.08718).
 
-    model, processor: a Hub id or folder (for the processor, the model's unless given), or CLIPModel and CLIPProcessor.
+    model, processor: a Hub id or folder (of the processor: the model's by default), or CLIPModel and CLIPProcessor.
     """
     cosines = _clip_cosines(model, processor, device=device)
     return _batched(lambda images, prompts: 100 * cosines(images, prompts)[0].clamp(min=0))

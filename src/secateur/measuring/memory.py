@@ -49,7 +49,7 @@ def _status_bytes(field: str) -> int:
 
 
 def _peak_lifetime(run: Callable[[], Any]) -> Peak:
-    """A lower bound, where the system keeps only the peak of the process's whole life."""
+    """A lower bound, for systems that keep only the peak of the process's whole life."""
     from resource import RUSAGE_SELF, getrusage
 
     unit = 1 if platform.system() == "Darwin" else 1024

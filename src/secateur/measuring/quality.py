@@ -1,8 +1,7 @@
 """How good images are: against the dense ones, against their prompts, and as a set.
 
-Images are float (B, H, W, 3) in [0, 1], numpy or torch, as `generate` makes them. A score is per image, (B,),
-unless it is one of a whole set (Fréchet distances). Functions named after a published metric return a Score, whose
-weights are loaded on its first use; each also takes what is loaded already.
+Images are float (B, H, W, 3) in [0, 1], numpy or torch, as `generate` draws them. A score is per image, (B,); a Fréchet
+distance is of a whole set.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ SSIM_WINDOW_PX, SSIM_SIGMA_PX = 11, 1.5
 
 
 def psnr(images: Images, reference: Images) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB (B,), for a peak of 1; infinite where an image equals its reference."""
+    """Peak signal-to-noise ratio in dB (B,), for a peak of 1; infinite if an image equals its reference."""
     a, b = paired(images, reference)
     error = (a - b).square().mean(dim=(1, 2, 3))
     return (-10 * error.log10()).numpy()
 
 
 def ssim(images: Images, reference: Images) -> np.ndarray:
-    """Structural similarity (B,), at most 1: the mean over places and channels where the whole window fits.
+    """Structural similarity (B,), at most 1: the mean over the channels and the places where the whole window fits.
 
     Gaussian window of 11 × 11 px, σ = 1.5 px, K = (0.01, 0.03): Wang et al. 2004 (10.1109/TIP.2003.819861), Eq. 13.
     torchmetrics also counts windows that hang over the edge, mirrored, and so differs on small images.
@@ -63,7 +62,7 @@ def frechet(features: Images, reference: Images) -> float:
 
     Heusel et al. 2017 (arXiv 1706.08500), Eq. 6. With Σ = RᵀR the trace of the root of Σ₁Σ₂ is the sum of the singular
     values of R₁R₂ᵀ, so no matrix root is taken, and fewer samples than D do no harm to the arithmetic. They do bias the
-    distance upwards: compare only distances from equally many samples.
+    distance upwards: compare only distances of the same number of samples.
     """
     (mean_a, root_a), (mean_b, root_b) = _gaussian(features), _gaussian(reference)
     if mean_a.shape != mean_b.shape:
@@ -102,15 +101,15 @@ def mean_interval(scores: Sequence[float] | np.ndarray) -> tuple[float, float]:
 
 
 def prompt_accuracy(images: Images, captions: Sequence[str], judge) -> np.ndarray:
-    """Whether the judge reads in each image what its caption tells, bool (B,); the mean is the accuracy.
+    """Whether the judge reads in each image what its caption says, bool (B,); the mean is the accuracy.
 
-    judge.read(images) gives one Scene per image. "a left of b" and "b right of a" tell the same.
+    judge.read(images) gives one Scene per image. "a left of b" and "b right of a" say the same.
     """
     from secateur.zoo.scenes import parse
 
     check_prompts(images, captions)
-    told = [parse(c).canonical for c in captions]
-    return np.array([seen.canonical == scene for seen, scene in zip(judge.read(images), told, strict=True)])
+    scenes = [parse(caption).canonical for caption in captions]
+    return np.array([seen.canonical == scene for seen, scene in zip(judge.read(images), scenes, strict=True)])
 
 
 def judge_frechet(images: Images, reference: Images, judge) -> float:
@@ -177,13 +176,14 @@ class NotFiniteError(ValueError):
 
 
 def check_finite(images: np.ndarray, what: str) -> None:
-    """Nothing; NotFiniteError where a pixel is NaN or infinite."""
+    """Raises NotFiniteError if a pixel is NaN or infinite. what: names the images in the message."""
     wrong = sum(not np.isfinite(image).all() for image in images)
     if wrong:
-        raise NotFiniteError(f"{wrong} of {len(images)} of {what} are not finite, so use a wider dtype or another schedule")
+        raise NotFiniteError(f"{wrong} of {len(images)} of {what} are not finite: use a wider dtype or another schedule")
 
 
 def check_prompts(images: Images, prompts: Sequence[str] | Images) -> None:
+    """Raises ValueError if there is not one prompt or reference for each image."""
     if isinstance(prompts, str) or len(images) != len(prompts) or not len(images):
-        found = "one string" if isinstance(prompts, str) else str(len(prompts))
-        raise ValueError(f"each image has its own prompt or reference: got {len(images)} images and {found}")
+        count = "one string" if isinstance(prompts, str) else str(len(prompts))
+        raise ValueError(f"each image has its own prompt or reference: got {len(images)} images and {count}")

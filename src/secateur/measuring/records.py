@@ -48,9 +48,9 @@ def now() -> str:
 
 
 def check(record: Any) -> None:
-    """Nothing, where the record is format 1; otherwise raises ValueError with the first fault in one sentence.
+    """Raises ValueError with the first fault, in one sentence, if the record is not of format 1.
 
-    A row needs only its `name`: whatever else is absent or null is shown as – or left out.
+    A row needs only its `name`: other fields that are absent or null are shown as – or left out.
     """
     fault = next(_faults(record), None)
     if fault:
@@ -58,9 +58,9 @@ def check(record: Any) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """The checked record, image files beside it read in as data URIs, so that it is whole on its own.
+    """The checked record, with image files beside it read in as data URIs, so that it is whole on its own.
 
-    Raises FileNotFoundError where the record or one of its images is missing, ValueError where it is malformed.
+    Raises FileNotFoundError if the record or one of its images is missing, ValueError if it is malformed.
     """
     path = Path(path)
     if not path.is_file():
@@ -77,13 +77,13 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def save(record: dict[str, Any], path: str | Path) -> None:
-    """Nothing; writes the checked record as JSON in one motion, so that a reader sees all of it or none of it."""
+    """Write the checked record as JSON at once: a reader sees all of it or none of it."""
     check(record)
     write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
 def interval(spread: dict[str, Any]) -> tuple[float, float] | None:
-    """(low, high) of a spread, from its `ci95` or its `low` and `high`; None where it has neither."""
+    """(low, high) of a spread, from its `ci95` or its `low` and `high`; None if it has neither."""
     if spread.get("ci95"):
         return tuple(spread["ci95"])
     if spread.get("low") is not None and spread.get("high") is not None:

@@ -81,9 +81,9 @@ def _terse(cell: Cell | None) -> str:
 
 
 def html(record: dict[str, Any]) -> str:
-    """One self-contained page: headline, plots, pictures, figures, schedules, provenance; what has no data is left out.
+    """One self-contained page: headline, plots, pictures, figures, schedules, provenance; sections without data are left out.
 
-    Raises ValueError with one sentence where the record is malformed, or names picture files instead of holding them.
+    Raises ValueError with one sentence if the record is malformed, or names picture files instead of holding them.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -95,7 +95,7 @@ def html(record: dict[str, Any]) -> str:
 
 
 def save_html(record: dict[str, Any], path: str | Path) -> None:
-    """Nothing; writes the page at once. Raises FileNotFoundError where the folder is missing, ValueError as `html`."""
+    """Write the page at once. Raises FileNotFoundError if the folder is missing, ValueError as `html`."""
     write_text(html(record), path)
 
 
@@ -178,14 +178,14 @@ def _plots(record: dict[str, Any], groups: Sequence[str]) -> Iterator[str]:
 
 
 def _cost_ticks(rows: Sequence[Row], series: Sequence[Sequence[Point]]) -> list[float]:
-    """The costs that the rows were made for where they are few, round costs in the range of the points otherwise."""
+    """The costs that the rows were made for if these are few, otherwise round costs in the range of the points."""
     aims = {row["keep"] for row in rows if row.get("keep") and not is_dense(row)}
     least = min(point.kept for line in series for point in line)
     return [*(aims if 1 < len(aims) <= 5 else (cost for cost in COSTS if cost >= least * 0.85)), 1.0]
 
 
 def _by_keep(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """(title, rows) of the rows made for the same keep, in the record's order; rows without one come under no title."""
+    """(title, rows) of the rows made for the same keep, in the record's order; rows without a keep have no title."""
     groups: dict[float | None, list[Row]] = {}
     for row in rows:
         groups.setdefault(None if is_dense(row) else row.get("keep"), []).append(row)
@@ -193,7 +193,7 @@ def _by_keep(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 
 
 def _sheets(rows: Sequence[Row]) -> list[Sheet]:
-    """Pictures side by side, dense first; rows of one keep are spread over as many sheets as keep pictures large."""
+    """Pictures side by side, dense first; many rows of one keep are spread over several sheets, so that pictures stay large."""
     seen = [row for row in rows if row.get("images")]
     dense = [row for row in seen if is_dense(row)]
     pruned = _by_keep([row for row in seen if not is_dense(row)])
@@ -206,14 +206,14 @@ def _sheets(rows: Sequence[Row]) -> list[Sheet]:
 
 
 def _evenly(rows: Sequence[Row], *, most: int) -> list[tuple[bool, Sequence[Row]]]:
-    """The rows in as few parts of nearly the same length as have at most so many, and whether each is the first part."""
+    """The rows in parts of nearly equal length, at most `most` long, each with whether it is the first part."""
     parts = max(1, -(-len(rows) // most))
     ends = [len(rows) * k // parts for k in range(parts + 1)]
     return [(start == 0, rows[start:end]) for start, end in pairwise(ends)]
 
 
 def _note(row: Row) -> tuple[str, ...]:
-    """Cost, PSNR and accuracy of a row in short, empty where missing."""
+    """Cost, PSNR and accuracy of a row in short; empty if missing."""
     psnr, accuracy = centre(row, "psnr_db"), centre(row, "accuracy")
     parts = [
         f"{percent(row['keep_linear'])} MACs" if row.get("keep_linear") else "",
@@ -225,7 +225,7 @@ def _note(row: Row) -> tuple[str, ...]:
 
 
 def _facts(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """(name, text) of all that says how the record was made, but its command."""
+    """(name, text) of everything that says how the record was measured, except its command."""
     facts: dict[str, Any] = {"pipe": record.get("pipe"), "made": record.get("made"), "seeds": record.get("seeds")}
     facts |= {"conditions": len(record["conditions"])} if record.get("conditions") else {}
     facts |= record.get("options") or {}

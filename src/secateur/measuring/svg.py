@@ -14,7 +14,7 @@ INK, MUTED, LINE, PAPER = "var(--ink, #1d2420)", "var(--muted, #66706a)", "var(-
 SERIES = ("#2e7d55", "#c8641b", "#2f6db5", "#8b4fa0", "#8a6d00", "#5d6a73")
 GRID_WIDTH = 400.0
 Band = tuple[str, int, int]  # label, first block, one past the last
-FEW = 12  # up to so many blocks each has its own label; more are labelled by group
+FEW = 12  # blocks with a label each; more are labelled by group
 # centred on 0, 0, of about equal area: series differ in shape as well as in colour
 MARKERS = (
     "M-4.6 0a4.6 4.6 0 1 0 9.2 0a4.6 4.6 0 1 0-9.2 0z",
@@ -38,7 +38,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """The quality axis: its title, how a value is written, and the value of the dense denoiser where it has one."""
+    """The quality axis: its title, how a value is written, and the value of the dense denoiser if it has one."""
 
     title: str
     form: str
@@ -207,7 +207,7 @@ def _kept_tick(kept: float, frame: Frame) -> str:
 
 
 def _dense(axis: Axis, frame: Frame) -> str:
-    """A dashed line at the quality of the dense denoiser, or at its cost where its quality has no number."""
+    """A dashed line at the quality of the dense denoiser, or at its cost if its quality has no number."""
     x = frame.x(1.0)
     if axis.dense is None:
         line = f"M{x:.5g} {frame.top:g}v{frame.height:g}"

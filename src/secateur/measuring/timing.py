@@ -39,7 +39,7 @@ class Timing:
         return (high - low) / self.median_s
 
     def as_json(self) -> dict[str, float]:
-        """Median and quartiles in seconds, and how many repeats: one entry of a results file."""
+        """Median and quartiles in seconds, and the number of repeats, as a record has them."""
         low, high = self.quartiles_s
         return {"median": self.median_s, "low": low, "high": high, "repeats": len(self.seconds)}
 
@@ -49,7 +49,7 @@ def time_together(
 ) -> dict[str, Timing]:
     """A Timing for each of `runs`, measured in turns (A B A B), so that a machine that slows down slows all of them.
 
-    `warmup` rounds go before and are not counted. GPU work is waited for before the clock is read.
+    `warmup` rounds go before and are not counted. The clock is read when the GPU's work is done.
     """
     rounds = list(time_rounds(runs, repeats=repeats, warmup=warmup, clock=clock))
     return {name: Timing(name, tuple(r[name] for r in rounds)) for name in runs}
@@ -82,7 +82,7 @@ def speedup(slow: Timing, fast: Timing) -> tuple[float, float, float]:
     Both must come from one `time_together`: neighbours in time share what the machine was doing.
     """
     if len(slow.seconds) != len(fast.seconds):
-        found = f"{len(slow.seconds)} of {slow.name!r} and {len(fast.seconds)} of {fast.name!r}"
-        raise ValueError(f"a speed-up pairs the rounds of one measurement, but there are {found}: time them together")
+        rounds = f"{len(slow.seconds)} of {slow.name!r} and {len(fast.seconds)} of {fast.name!r}"
+        raise ValueError(f"a speed-up pairs the rounds of one measurement, but there are {rounds}: time them together")
     low, median, high = np.percentile(np.divide(slow.seconds, fast.seconds), (25, 50, 75))
     return float(median), float(low), float(high)

@@ -1,4 +1,4 @@
-"""What is drawn side by side: schedules, and fewer steps of some scheduler, each a Variant; the first one is the dense pipe."""
+"""What is drawn side by side: schedules and fewer steps of some scheduler, each a Variant. The dense pipe is the first."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ EVEN = {  # evenly held calls: name → hold
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to make the images: `steps` of a scheduler (the pipe's own where None), with a Schedule or without.
+    """One way to make the images: `steps` of a scheduler (None: the pipe's own), with a Schedule or without.
 
-    keep: what was aimed at; None for dense. pipe: that draws them instead of the one compared: a student's teacher.
+    keep: the budget it is for; None for dense. pipe: draws the images instead of the compared pipe, as a student's teacher.
     """
 
     name: str
@@ -45,9 +45,9 @@ class Variant:
 
 
 def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Sequence[str] = PLAIN) -> tuple[Variant, ...]:
-    """The baseline that every schedule must beat: plainly `steps` steps, of these solvers of `schedulers.SOLVERS`.
+    """The baseline that every schedule must beat: `steps` plain steps of these solvers of `schedulers.SOLVERS`.
 
-    Of the pipe's own scheduler alone where its noise is not theirs (flow matching).
+    Only of the pipe's own scheduler if its noise is not theirs (flow matching).
     """
     if "beta_schedule" not in pipe.scheduler.config:
         return (Variant(f"{steps} steps", "fewer steps", steps, keep=keep),)
@@ -113,7 +113,7 @@ def cached(counted: macs.Macs, *, calls: int, steps: int, keep: float) -> Varian
 
 
 def beside_teacher(teacher: DiffusionPipeline, variants: Sequence[Variant]) -> tuple[Variant, ...]:
-    """The variants of a student, whose first is dense, behind its teacher's dense images."""
+    """The variants of a student, the dense one first, after its teacher's dense images."""
     student, *others = variants
     first = replace(student, name="teacher, dense", pipe=teacher)
     return first, replace(student, name="student, dense", group="student"), *others
