@@ -16,7 +16,8 @@ GIGA = 1e9
 
 def blocks(traced: Blocks) -> Table:
     """A line per block: its index, name, what it reuses, and the blocks it reads."""
-    table = _table(f"{traced.denoiser}: {len(traced)} blocks at granularity {traced.granularity}", "", "block", "reuses", "reads")
+    title = f"{traced.denoiser}: {len(traced)} blocks at granularity {traced.granularity}"
+    table = _table(title, "", "block", "reuses", "reads")
     for i, (name, reuse, producers) in enumerate(zip(traced.names, traced.reuse, traced.producers, strict=True)):
         table.add_row(str(i), name, reuse, ", ".join(traced.names[p] for p in producers) or "–")
     table.add_row("", "(the denoiser's output)", "", ", ".join(traced.names[s] for s in traced.sinks))
