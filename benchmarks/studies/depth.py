@@ -151,7 +151,7 @@ def jobs(run: Run) -> Iterator[Job]:
         yield group(run, bench, "handcrafted", name, lambda n=name, g=given: (bench.share(g), {n: g}))
     for keep in KEEPS:
         yield group(run, bench, "chosen", f"output, exact at {keep:.3g}", lambda k=keep: (k, dict(chosen(bench.scores, k))))
-        yield group(run, bench, "random", f"random 0 at {keep:.3g}", lambda k=keep: (k, random_sets(bench, k)))
+        yield group(run, bench, "random", f"random 0 at {keep:.3g}", lambda k=keep: (k, feasible(bench, k)))
     for name, given in shapes.items():  # the same budget in truth
         yield group(run, bench, "equal", f"output, exact, as {name}", lambda n=name, g=given: equal(bench, n, g))
 
@@ -197,13 +197,9 @@ def chosen(scored: Mapping[str, LayerScores], keep: float) -> Iterator[tuple[str
             yield f"{name}, exact", planned(scores, keep=keep)
 
 
-def random_sets(bench: Bench, keep: float) -> dict[str, Plan]:
-    return {f"random {k}": given for k, given in enumerate(feasible(bench.scores["output"], keep))}
-
-
-def feasible(scores: LayerScores, keep: float) -> Iterator[Plan]:
+def feasible(bench: Bench, keep: float) -> dict[str, Plan]:
     """Random sets, each another: layers going in random order until the budget is met. Of layers alike, then all the others."""
-    found: dict[str, Plan] = {}
+    scores, found = bench.scores["output"], dict[str, Plan]()
     for k in range(100 * RANDOM):
         if len(found) == RANDOM:
             break
@@ -211,10 +207,11 @@ def feasible(scores: LayerScores, keep: float) -> Iterator[Plan]:
         values = replace(scores, losses=np.broadcast_to(np.array(order)[:, None], scores.losses.shape))
         given = planned(values, keep=keep, method="greedy")
         found[key(given)] = given
-    yield from found.values()
     size = len(next(iter(found.values())).layers)
-    every = combinations(scores.layers, size) if alike(scores) else ()
-    yield from (given for layers in every if key(given := plan_of(scores, layers, made={})) not in found)
+    for layers in combinations(scores.layers, size) if alike(scores) else ():
+        given = plan_of(scores, layers, made={})
+        found.setdefault(key(given), given)
+    return {f"random {k}": given for k, given in enumerate(found.values())}
 
 
 def alike(scores: LayerScores) -> bool:
