@@ -1,14 +1,18 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`. PYTHON chooses the interpreter (3.11 or newer).
+# Two commands do everything on a fresh machine: `make demo` and `make test`; `make quick` is for working. PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint types prose tables zoo results clean
+.PHONY: demo quick test check lint types prose tables zoo results clean
 
 demo: .venv/installed  ## the main job, on the zoo: a table here, a page in secateur-demo/
 	$(BIN)/secateur demo --out secateur-demo
 
+quick: .venv/installed  ## about a minute: laws, arithmetic, tiny networks; no command, no other process
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -k "not law_11 and not two_writers" \
+		tests/test_*.py tests/checks tests/denoiser tests/schedule
+
 test: .venv/installed  ## every test that needs no GPU and no network, in two processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
 
 check: lint types prose tables test  ## what .ci/run runs
 

@@ -6,6 +6,7 @@ import importlib
 import re
 import shlex
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import typer
 from PIL import Image
 
 import secateur
+from secateur.cli.changes import EXTRAS
 from secateur.cli.main import app
 
 ROOT = Path(__file__).parent.parent
@@ -111,6 +113,8 @@ def test_the_options_that_a_page_names_exist(page):
     known = {option for command in COMMANDS.values() for p in command.params for option in (*p.opts, *p.secondary_opts)}
     named = {word for code in inline(page) if "python " not in code for word in re.findall(r"(?<!\S)--[a-z][\w-]*", code)}
     assert named - known - OTHERS == set()
+    settings = {field.name for field in fields(secateur.DistilSettings)} | set(EXTRAS)
+    assert set(re.findall(r"--set ([a-z_]+)=", page.read_text())) - settings == set()
 
 
 @each_page
