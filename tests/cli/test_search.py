@@ -126,14 +126,46 @@ def test_a_schedule_for_another_solver_s_plain_configuration_is_measured(run):
     Path("p.txt").write_text("3\n", encoding="utf-8")
     words = ("--steps", "4", "--images", "1", "--prompts", "p.txt")
     search = ("search", "karras", *words, "--stages", "stock", "--keep", "0.5", "-o", "s.json")
-    code, _, error = run(*search)
-    assert code == 1
-    assert "has use_karras_sigmas=True" in error
-    assert "--scheduler" in error
-    assert run(*search, "--scheduler", "DPMSolverMultistepScheduler")[0] == 0
+    code, out, error = run(*search)
+    assert code == 0, error
+    assert "takes DPMSolverMultistepScheduler as it knows it" in out
     for command in (("compare", "karras", "s.json"), ("measure", "karras", "--schedule", "s.json")):
         code, _, error = run(*command, *words)
         assert code == 0, error
+
+
+@pytest.fixture(scope="module")
+def pndm(tmp_path_factory) -> str:
+    """emoji-sd with the scheduler that most repositories of Stable Diffusion 1.5 come with."""
+    folder, pipe = tmp_path_factory.mktemp("pndm"), pipes.load("emoji-sd")
+    pipe.scheduler = diffusers.PNDMScheduler.from_config(pipe.scheduler.config, skip_prk_steps=True)
+    pipe.save_pretrained(folder)
+    return str(folder)
+
+
+def test_pndm_gives_way_to_ddim_before_any_weights_are_loaded(run, pndm, monkeypatch):
+    def load(*args, **kwargs):
+        raise OSError("loaded")
+
+    monkeypatch.setattr(pipes, "load", load)
+    Path("p.txt").write_text("a fox on a blue background\n", encoding="utf-8")
+    words = ("search", pndm, "--keep", "0.5", "--prompts", "p.txt")
+    code, out, error = run(*words)
+    assert (code, "loaded" in error) == (1, True)
+    assert out.splitlines() == [
+        "the pipe's PNDMScheduler cannot be searched as it is, so the search takes DDIMScheduler in its place"
+    ]
+    code, out, error = run(*words, "--scheduler", "PNDMScheduler")
+    assert (code, out, "a step of PNDMScheduler is made of 4 predictions" in sentence(error)) == (1, "", True)
+
+
+def test_a_budget_that_is_missed_is_said(run):
+    words = ("--steps", "6", "--images", "1", "--more-images", "0", "--stages", "stock")
+    for keep, says in (("0.45", "26% less than --keep 0.45"), ("0.5", "")):
+        code, out, error = run("search", "emoji-sd", *words, "--keep", keep)
+        assert code == 0, error
+        assert ("than --keep" in out) is bool(says)
+        assert says in out
 
 
 @pytest.mark.parametrize(

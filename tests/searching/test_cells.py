@@ -7,7 +7,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from secateur.denoiser import macs
-from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.blocks import find_blocks, without
 from secateur.pipeline.pipes import component
 from secateur.pipeline.trajectory import record
 from secateur.schedule.apply import follow
@@ -33,7 +33,7 @@ def test_a_cell_costs_what_a_loop_by_hand_says(told):
 
 def by_hand(net, pipe, trajectory, blocks, i, t):
     """The denoiser's output at call t when block i alone gives what it gave at call t − 1."""
-    schedule = cells.without(blocks, i, calls=2, cells=range(1, 2))
+    schedule = cells.reusing(blocks, i, calls=2, cells=range(1, 2))
     conditions = conditions_of(pipe, trajectory)
     with torch.no_grad(), follow(net, schedule, blocks=blocks):
         for k in (t - 1, t):
@@ -49,7 +49,8 @@ def test_scores_make_every_closure_cost_what_its_head_does(told):
     scores = cells.cell_scores(pipe, trajectory, counted, losses=losses)
     assert scores.values.shape == (CALLS, len(counted.blocks))
     for i, part in enumerate(losses):
-        closure = [k for k, runs in enumerate(cells.closure(counted.blocks, i)) if runs]
+        row = without((True,) * len(counted.blocks), i, counted.blocks)
+        closure = [k for k, runs in enumerate(row) if not runs]
         assert i in closure
         assert scores.values[3, closure].sum() == pytest.approx(part.loss[3], rel=1e-3, abs=1e-9)
 

@@ -345,7 +345,7 @@ def test_a_search_ends_where_nothing_new_is_left(search):
 
 @every_search
 def test_an_objective_that_is_not_finite_is_refused(search):
-    with pytest.raises(ValueError, match="trial 1 was worth nan"):
+    with pytest.raises(ValueError, match="trial 1 has the value nan"):
         list(search(counted(u_net()), 6, keep=0.5, objective=lambda schedule: float("nan"), trials=3, seed=0))
 
 

@@ -116,7 +116,7 @@ def test_rows_of_partial_calls_are_closed_and_within_their_share(told):
     assert found
     for row in found:
         assert closed(counted.blocks, [None, row], made={}).runs(1) == row
-        assert refresh.row_macs(counted, row) <= max(refresh.SHARES) * counted.call()
+        assert macs.row_macs(row, counted.cells(), counted.rest()) <= max(refresh.SHARES) * counted.call()
 
 
 def test_law_8_a_block_that_does_nothing_is_left_out_of_partial_calls(told):

@@ -73,7 +73,7 @@ def missed(kept: float, keep: float) -> str | None:
     """A sentence on a schedule that keeps over 5 % more or less than the budget; None for one that does not."""
     off = kept / keep - 1
     word = "more" if off > 0 else "less"
-    return f"that is {abs(off):.0%} {word} than --keep {keep:g}: calls come whole" if abs(off) > MISSED else None
+    return f"that is {abs(off):.0%} {word} than --keep {keep:g}" if abs(off) > MISSED else None
 
 
 def scores_beside(out: Path) -> Path:

@@ -15,6 +15,8 @@ from secateur.denoiser.families import Family, architecture, bare, class_name, d
 from secateur.denoiser.patch import Patch
 from secateur.denoiser.reuse import KINDS
 
+Row = tuple[bool, ...]  # (L,) which blocks run
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -69,9 +71,14 @@ def needed(run: Sequence[bool], blocks: Blocks) -> tuple[bool, ...]:
     return tuple(i in found for i in range(len(blocks)))
 
 
-def live(run: Sequence[bool], blocks: Blocks) -> tuple[bool, ...]:
+def live(run: Sequence[bool], blocks: Blocks) -> Row:
     """Which blocks really run, (L,): those told to whose output somebody reads (DiP-GO, arXiv 2410.16942: the cascade)."""
     return tuple(r and n for r, n in zip(run, needed(run, blocks), strict=True))
+
+
+def without(row: Sequence[bool], i: int, blocks: Blocks) -> Row:
+    """A row without block i and without its closure, the blocks that only it reads."""
+    return live((*row[:i], False, *row[i + 1 :]), blocks)
 
 
 def matches(name: str, pattern: str) -> bool:

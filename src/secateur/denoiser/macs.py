@@ -7,7 +7,7 @@ attention (queries × keys, weights × values).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Protocol, TypedDict
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur.denoiser.blocks import Blocks, find_blocks, live, meta_twin
+from secateur.denoiser.blocks import Blocks, Row, find_blocks, live, meta_twin
 from secateur.denoiser.families import Size, dummy_inputs
 from secateur.denoiser.patch import Patch
 
@@ -127,6 +127,11 @@ class Macs:
                 f"the MACs are of {len(self.blocks)} blocks of {self.blocks.denoiser} from {self.blocks.names[0]} on, "
                 "so count them for the schedule's denoiser and granularity"
             )
+
+
+def row_macs(row: Row, cells: Sequence[int], rest: int) -> int:
+    """MACs of a call that runs a closed row: of its cells, and of the rest; nothing if no block runs, since it is held."""
+    return any(row) * rest + sum(macs for macs, runs in zip(cells, row, strict=True) if runs)
 
 
 def tally(counter: FlopCounterMode) -> tuple[int, int]:

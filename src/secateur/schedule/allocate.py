@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from secateur.denoiser.blocks import Blocks, live
+from secateur.denoiser.blocks import Blocks, Row, live, without
+from secateur.denoiser.macs import row_macs
 from secateur.knapsack import LARGEST, SCALE, budget
 from secateur.schedule.baselines import closed
 from secateur.schedule.schedule import Schedule
@@ -20,7 +21,6 @@ GAP = 1e-4  # of the best sum of scores: closer than this, the search for a bett
 SECONDS = 20.0  # after which the best grid found so far is taken
 UNIT = 1e-5  # what a unit of MACs is to HiGHS: it takes 1e-6 too many for none, and half a unit is more
 THRESHOLDS = 20  # of the public code: 0.95 down to 0 by 0.05
-Row = tuple[bool, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Problem:
 
     def cost(self, row: Row) -> int:
         """MACs of one closed row; nothing where nothing runs, since that call is held whole."""
-        return sum(macs for macs, runs in zip(self.cells, row, strict=True) if runs) + any(row) * self.rest
+        return row_macs(row, self.cells, self.rest)
 
 
 def allocate(scores: Scores, *, keep: float, method: str = "exact", attention: bool = False) -> Schedule:
@@ -89,11 +89,11 @@ def greedy(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
     over = sum(map(problem.cost, rows)) - problem.room
     for t, i in visits(reuse_scores(problem.values)):
         if rows[t][i] and (saved := saving(problem, rows[t], i)) <= over:
-            rows[t], over = without(problem.blocks, rows[t], i), over - saved
+            rows[t], over = without(rows[t], i, problem.blocks), over - saved
     if over > 0:
         left = ((saving(problem, row, i), t, i) for t, row in enumerate(rows) for i, runs in enumerate(row) if runs)
         _, t, i = min(removal for removal in left if removal[0] >= over)
-        rows[t] = without(problem.blocks, rows[t], i)
+        rows[t] = without(rows[t], i, problem.blocks)
     return rows, {}
 
 
@@ -117,14 +117,9 @@ def visits(reuse: np.ndarray) -> list[tuple[int, int]]:
     return [divmod(k, reuse.shape[1]) for k in order.tolist()]
 
 
-def without(blocks: Blocks, row: Row, i: int) -> Row:
-    """A row without block i and all that nobody reads then."""
-    return live((*row[:i], False, *row[i + 1 :]), blocks)
-
-
 def saving(problem: Problem, row: Row, i: int) -> int:
     """MACs that go with block i and its closure."""
-    return problem.cost(row) - problem.cost(without(problem.blocks, row, i))
+    return problem.cost(row) - problem.cost(without(row, i, problem.blocks))
 
 
 def exact(problem: Problem) -> tuple[list[Row], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Space: the grids that may be tried, closed and within a budget of MACs, and ways into it at random."""
+"""Space: the grids that a search may try, closed and within a budget of MACs, and random grids in it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from secateur.denoiser.blocks import Blocks, live
-from secateur.denoiser.macs import Macs
+from secateur.denoiser.blocks import Blocks, Row, live, without
+from secateur.denoiser.macs import Macs, row_macs
 from secateur.knapsack import budget
 from secateur.schedule.schedule import REUSE, RUN, Schedule
-
-Row = tuple[bool, ...]  # (L,) which blocks run
 
 
 @dataclass(frozen=True)
 class Space:
-    """Rows whose first is whole, whose others are closed, and which cost at most `limit_macs`.
+    """Lists of rows that cost at most `limit_macs`: the first row is whole, the others are closed.
 
-    blocks: with what they reuse. cells: MACs of each block, (L,). rest: MACs outside of them, of every call not held.
-    timesteps: that the denoiser was trained on; a schedule that chooses its own stays below that. kinds: of reuse that a
-    block may change to.
+    blocks: with what they reuse. cells: MACs of each block, (L,). rest: MACs outside of the blocks, in every call that is not
+    held. timesteps: number of timesteps in training; those of a schedule stay below it. kinds: the kinds of reuse that a block
+    may change to.
     """
 
     blocks: Blocks
@@ -37,12 +35,12 @@ class Space:
 
     @staticmethod
     def of(macs: Macs, calls: int, *, keep: float, attention: bool = False, timesteps: int = 1000) -> Space:
-        """The space of a fraction `keep` of this many dense calls."""
+        """The Space of a fraction `keep` of this many dense calls."""
         limit = budget_macs(macs, calls, keep=keep, attention=attention)
         return Space(macs.blocks, macs.cells(attention=attention), macs.rest(attention=attention), limit, timesteps)
 
     def reusing(self, reuse: tuple[str, ...]) -> Space:
-        """The same space where blocks reuse by these kinds, (L,)."""
+        """The same space with these kinds of reuse, (L,)."""
         return self if reuse == self.blocks.reuse else replace(self, blocks=replace(self.blocks, reuse=reuse))
 
     @property
@@ -52,35 +50,35 @@ class Space:
 
     @property
     def held(self) -> Row:
-        """The row of a call held whole."""
+        """The row of a held call."""
         return (False,) * len(self.blocks)
 
     def macs(self, row: Row) -> int:
         """MACs of a closed row."""
-        return any(row) * self.rest + sum(macs for macs, runs in zip(self.cells, row, strict=True) if runs)
+        return row_macs(row, self.cells, self.rest)
 
     def room(self, rows: Sequence[Row]) -> int:
-        """MACs that closed rows leave of the budget; negative where they take too much."""
+        """MACs of the budget that closed rows leave; negative if they take too much."""
         return self.limit_macs - sum(map(self.macs, rows))
 
     def closed(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows with the first one whole, and no cell in the others that nobody reads."""
+        """The rows with the first one whole, and the others without cells that nobody reads."""
         return [self.whole, *(live(row, self.blocks) for row in rows[1:])]
 
     def switched(self, row: Row, i: int, *, run: bool) -> Row:
         """A row with block i run or reused, closed again."""
-        return live((*row[:i], run, *row[i + 1 :]), self.blocks)
+        return live((*row[:i], True, *row[i + 1 :]), self.blocks) if run else without(row, i, self.blocks)
 
     def fitted(self, rows: Sequence[Row], rng: Random, *, fixed: Collection[int] = ()) -> list[Row]:
-        """Rows of this space near the given ones: thinned at random where they cost too much, then filled at random.
+        """Rows of this space near the given ones: thinned at random if they cost too much, then filled at random.
 
-        fixed: calls that are left alone; where those cost too much by themselves, so do all of them.
+        fixed: calls that stay as they are; if these alone cost too much, so do the rows that are returned.
         """
         free = [t for t in range(1, len(rows)) if t not in fixed]
         return self.filled(self.thinned(self.closed(rows), free, rng), free, rng)
 
     def thinned(self, rows: Sequence[Row], free: Sequence[int], rng: Random) -> list[Row]:
-        """Rows within the budget: free calls are held, or one block reused in them, one after the other until it is kept."""
+        """Rows within the budget: one free call after the other is held, or reuses one block, until they fit."""
         rows, room = list(rows), self.room(rows)
         while room < 0 and (running := [t for t in free if any(rows[t])]):
             i = rng.choice((None, rng.randrange(len(self.blocks))))
@@ -93,10 +91,10 @@ class Space:
         return rows
 
     def filled(self, rows: Sequence[Row], free: Sequence[int], rng: Random) -> list[Row]:
-        """Rows that run more at the free calls, by blocks and by whole calls in random order, until nothing more fits."""
+        """Rows that run more at the free calls: blocks and whole calls are added in random order until nothing more fits."""
         growths = [(t, i) for t in free for i in (*range(len(self.blocks)), None)]
         rows, room, growing = list(rows), self.room(rows), True
-        while growing:  # what nobody read before may be read now
+        while growing:  # a block that nobody read before may be read now
             growing = False
             for t, i in shuffled(growths, rng):
                 row = self.grown(rows[t], i, room)
@@ -106,13 +104,13 @@ class Space:
         return rows
 
     def grown(self, row: Row, i: int | None, room: int) -> Row:
-        """A row with block i, or with every block where i is None; the same where that block cannot fit anyway."""
+        """A row with block i, or with every block if i is None; the same row if that block cannot fit."""
         if i is None:
             return self.whole
         return row if row[i] or self.cells[i] > room else self.switched(row, i, run=True)
 
     def drawn(self, calls: int, rng: Random) -> list[Row]:
-        """Rows at random that fill the budget: how many calls run whole, and how dense the others are, is drawn first."""
+        """Random rows that fill the budget; the share of whole calls and the density of the others are drawn first."""
         wholes, density = rng.random(), rng.random()
         rows, free = [self.whole, *[self.held] * (calls - 1)], range(1, calls)
         room = self.room(rows)
@@ -135,13 +133,13 @@ def rows_of(schedule: Schedule) -> list[Row]:
 
 
 def with_rows(schedule: Schedule, rows: Sequence[Row], **changes: Any) -> Schedule:
-    """A schedule with other rows, and with these changes of what else it says."""
+    """A schedule with other rows, and with these changes of its other fields."""
     return replace(schedule, grid=tuple("".join(RUN if cell else REUSE for cell in row) for row in rows), **changes)
 
 
 def budget_macs(macs: Macs, calls: int, *, keep: float, attention: bool = False) -> int:
-    """MACs that a schedule may take: the fraction `keep` of `calls` dense calls, as it is written (0.2 of 50 is 10).
+    """MACs that a schedule may take: the fraction `keep` of `calls` dense calls; keep is taken as written (0.2 of 50 is 10).
 
-    Compare with `Macs.of(schedule)`: a schedule that chooses its timesteps has as many calls as it likes.
+    Compare it with `Macs.of(schedule)`: a schedule that chooses its timesteps may have more or fewer calls.
     """
     return budget([macs.call(attention=attention)] * calls, keep=keep, rest=0)

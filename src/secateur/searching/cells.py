@@ -1,6 +1,6 @@
-"""cell_scores(pipe, trajectory, macs): what reusing each cell alone costs, measured on a dense trajectory, without gradients.
+"""cell_scores(pipe, trajectory, macs): the loss of reusing each cell alone, measured on a dense trajectory without gradients.
 
-LAPTOP-Diff's single-removal output loss (arXiv 2404.11098, Eq. 3), of a cell of the schedule instead of a layer (ours).
+This is LAPTOP-Diff's output loss of a single removal (arXiv 2404.11098, Eq. 3), for a cell instead of a layer (ours).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from secateur.denoiser.blocks import Blocks, kinds, live, needed
+from secateur.denoiser.blocks import Blocks, kinds, needed, without
 from secateur.denoiser.macs import Macs
 from secateur.pipeline.schedulers import scheduler_signature
 from secateur.pipeline.trajectory import Trajectory, replay
@@ -25,14 +25,14 @@ from secateur.schedule.scores import Scores
 
 @dataclass(frozen=True)
 class ReuseLoss:
-    """One block, and what reusing it alone costs at each call: mean square of how far the prediction moves, (T,)."""
+    """One block, and the loss of reusing it alone at each call, (T,): mean square by which the prediction changes."""
 
     block: str
     loss: tuple[float, ...]
 
 
 class Choice(NamedTuple):
-    """A schedule, the scores that it is the best of, and the loss that these predict for it: the sum over what it reuses."""
+    """A schedule, the scores that it was allocated from, and the loss that these predict: the sum over its reused cells."""
 
     scores: Scores
     schedule: Schedule
@@ -40,10 +40,10 @@ class Choice(NamedTuple):
 
 
 def reuse_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> Iterator[ReuseLoss]:
-    """Block by block, two replays of the trajectory each: in one the block reuses at odd calls, in the other at even ones.
+    """The losses block by block, from two replays each: in one the block is reused at odd calls, in the other at even ones.
 
-    Every call gets the dense latents and what it reuses was dense one call before (for a line, three calls before too), so that
-    no cell hears of another.
+    Every call gets the dense latents, and what it reuses ran dense one call before (for a line, three calls before too). So no
+    cell depends on another.
     """
     T = len(trajectory.timesteps)
     whole = replay(pipe, trajectory, batch_size=batch_size)
@@ -51,38 +51,34 @@ def reuse_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: in
         loss = np.zeros(T)
         for first in (1, 2):
             cells = range(first, T, 2)
-            with apply(pipe, without(blocks, i, calls=T, cells=cells), blocks=blocks):
-                said = replay(pipe, trajectory, batch_size=batch_size)
-            loss[cells] = mean_square(said - whole)[list(cells)]
+            with apply(pipe, reusing(blocks, i, calls=T, cells=cells), blocks=blocks):
+                predictions = replay(pipe, trajectory, batch_size=batch_size)
+            loss[cells] = mean_square(predictions - whole)[list(cells)]
         yield ReuseLoss(name, tuple(loss))
 
 
-def without(blocks: Blocks, i: int, *, calls: int, cells: range) -> Schedule:
-    """The dense Schedule but for block i at these calls, and whatever nobody reads there then."""
+def reusing(blocks: Blocks, i: int, *, calls: int, cells: range) -> Schedule:
+    """The Schedule in which block i and its closure are reused at these calls, and everything else runs."""
     others = [k != i for k in range(len(blocks))]
-    found = closed(blocks, [others if t in cells else None for t in range(calls)], made={"method": "ablation"})
-    return replace(found, hold="extrapolate" if blocks.reuse[i] == "extrapolate" else "output")
+    schedule = closed(blocks, [others if t in cells else None for t in range(calls)], made={"method": "ablation"})
+    return replace(schedule, hold="extrapolate" if blocks.reuse[i] == "extrapolate" else "output")
 
 
 def mean_square(x: Tensor) -> np.ndarray:
-    """Of each call, (T,)."""
+    """Mean square of each call, (T,)."""
     return x.double().flatten(1).pow(2).mean(1).numpy()
 
 
-def closure(blocks: Blocks, i: int) -> tuple[bool, ...]:
-    """Which blocks need not run where block i alone is reused, (L,): itself and what only it reads."""
-    running = live([k != i for k in range(len(blocks))], blocks)
-    return tuple(not runs for runs in running)
-
-
 def cell_scores(pipe, trajectory: Trajectory, macs: Macs, *, losses: Sequence[ReuseLoss]) -> Scores:
-    """Scores (T, L) from `reuse_losses`: marginal, so that the cells of a closure sum to what reusing its head costs.
+    """Scores (T, L) from `reuse_losses`. They are marginal: over a block and its closure they sum to the loss of reusing it.
 
-    A reused block takes its closure with it (DiP-GO's cascade), and the loss of both was measured at once.
+    A reused block takes its closure with it (DiP-GO's cascade), and the loss of both was measured together.
     """
-    measured, values = np.stack([part.loss for part in losses], axis=1), np.zeros((len(trajectory.timesteps), len(losses)))
-    for i in range(len(losses)):  # what a block takes with it runs before it
-        values[:, i] = measured[:, i] - values[:, closure(macs.blocks, i)].sum(axis=1)
+    measured, whole = np.stack([part.loss for part in losses], axis=1), (True,) * len(losses)
+    values = np.zeros((len(trajectory.timesteps), len(losses)))
+    for i in range(len(losses)):  # the closure of a block runs before it
+        closure = ~np.array(without(whole, i, macs.blocks))
+        values[:, i] = measured[:, i] - values[:, closure].sum(axis=1)
     name, digest = scheduler_signature(pipe.scheduler)
     hold = "extrapolate" if all(macs.blocks.reuse[i] == "extrapolate" for i in macs.blocks.sinks) else "output"
     made = {"method": "ablation", "samples": len(trajectory.seeds), "seeds": list(trajectory.seeds), "hold": hold}
@@ -90,7 +86,7 @@ def cell_scores(pipe, trajectory: Trajectory, macs: Macs, *, losses: Sequence[Re
 
 
 def kind_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> dict[str, tuple[ReuseLoss, ...]]:
-    """What `reuse_losses` yields where all blocks reuse by one kind, for each kind that they can have."""
+    """The `reuse_losses` with every block reusing by the same kind, for each kind that they can have."""
     alike = {kind: replace(blocks, reuse=(kind,) * len(blocks)) for kind in kinds(blocks)}
     return {kind: tuple(reuse_losses(pipe, trajectory, some, batch_size=batch_size)) for kind, some in alike.items()}
 
@@ -98,10 +94,10 @@ def kind_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int
 def choices(
     pipe, trajectory: Trajectory, macs: Macs, *, losses: Mapping[str, Sequence[ReuseLoss]], keep: float
 ) -> Iterator[Choice]:
-    """The best schedules in which all blocks reuse alike, one a kind; then, if it loses less, one of a kind for each block.
+    """The best schedule for each kind of reuse; then, if its loss is lower, one in which each block has its own kind.
 
-    losses: of `kind_losses`. Kinds and cells are chosen in turns (ours): for given kinds the cells exactly, and for those that
-    are reused then the kinds that lose least in them, as long as the loss falls.
+    losses: from `kind_losses`. Kinds and cells are chosen in turns while the loss falls (ours): first the best cells for given
+    kinds, exactly; then the kinds with the least loss in the cells that are reused.
     """
 
     def choice(reuse: tuple[str, ...]) -> Choice:
@@ -113,18 +109,18 @@ def choices(
 
     alike = [choice((kind,) * len(macs.blocks)) for kind in losses]
     yield from alike
-    found = []
+    improved = []
     for best in alike:
         while (new := choice(least(losses, best))).loss < best.loss:
             best = new
-        found.append(best)
-    best = min((*alike, *found), key=lambda one: one.loss)
+        improved.append(best)
+    best = min((*alike, *improved), key=lambda one: one.loss)
     if best not in alike:
         yield best
 
 
 def least(losses: Mapping[str, Sequence[ReuseLoss]], choice: Choice) -> tuple[str, ...]:
-    """The kind of each block that loses least at the calls where it is reused and read, (L,); nowhere: its own."""
+    """For each block the kind with the least loss at the calls in which it is reused and read, (L,); if none, its own kind."""
     blocks, schedule = choice.scores.macs.blocks, choice.schedule
     rows = [schedule.runs(t) for t in range(schedule.calls)]
     reused = np.array([needed(row, blocks) for row in rows]) & ~np.array(rows)

@@ -1,4 +1,4 @@
-"""The ladder: noise levels of a dense trajectory, and what one update from any level to any other would make."""
+"""The ladder: noise levels of a dense trajectory, and the latents that one update from any level to any other gives."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from secateur.pipeline.solvers import SEARCHED, sigmas_at
 from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule.long_steps import Spans
 
-ONE_STEP_ERROR = 1e-3  # relative: a step that is not a·x + b·y misses the next latents by far more
-SPACINGS = {  # stock ones of solvers whose timesteps may be chosen
+ONE_STEP_ERROR = 1e-3  # relative; the error of a step that is not a·x + b·y is far larger
+SPACINGS = {  # stock spacings of solvers whose timesteps can be chosen
     "linspace": {"timestep_spacing": "linspace"},
     "leading": {"timestep_spacing": "leading"},
     "trailing": {"timestep_spacing": "trailing"},
@@ -29,9 +29,9 @@ class Ladder:
     """G noise levels of a dense trajectory, and the solver's update from any of them to any later one.
 
     From level s to level t, the call before at u:  x̂ = carry[s, t]·x[s] + gain[s, t]·y[s] + bend[u, s, t]·(y[s] − y[u]).
-    x: latents (G + 1, N), the last one the end; y: predictions (G, N); N: elements of all samples. carry, gain: (G, G + 1).
-    bend: (G, G, G + 1), zero where u = s, which stands for no call before. timesteps: (G,); chosen: whether a schedule may
-    choose among them, or holds calls on a grid of the scheduler's own. read: what the denoiser gives (G, N), at latents
+    x: latents (G + 1, N), the last of them the end. y: predictions (G, N). N: elements of all samples. carry, gain: (G, G + 1).
+    bend: (G, G, G + 1), zero if u = s, which stands for no call before. timesteps: (G,). chosen: whether a schedule may choose
+    among them; otherwise it holds calls on the scheduler's own grid. read: what the denoiser returns (G, N), at latents
     (G + 1, N) → predictions (G, N).
     """
 
@@ -51,8 +51,8 @@ class Ladder:
 def held(trajectory: Trajectory, scheduler: Any, *, hold: str = "output") -> Ladder:
     """The Ladder of holding calls on the scheduler's own grid, whose steps are x' = a·x + b·y: DDIM, Euler, flow matching.
 
-    scheduler: as it was when the trajectory was recorded. hold: of HOLDS, as in Schedule. ValueError where
-    a step needs more than the last prediction (DPM-Solver++, UniPC, PNDM).
+    scheduler: as it was when the trajectory was recorded. hold: of HOLDS, as in Schedule. Raises ValueError if a step needs
+    more than the last prediction (DPM-Solver++, UniPC, PNDM).
     """
     x, y = flat(trajectory.latents), flat(trajectory.outputs)
     spans = Spans.of(scheduler, hold=hold)
@@ -63,13 +63,13 @@ def held(trajectory: Trajectory, scheduler: Any, *, hold: str = "output") -> Lad
 
 
 def check_steps(scheduler: Any, spans: Spans, x: Tensor, y: Tensor, *, rounding: float) -> None:
-    """Nothing; ValueError where a trajectory of this `rounding` has a step that its scheduler's `spans` miss."""
+    """Raises ValueError if a step of the trajectory is another one than its scheduler's `spans` give, but for rounding."""
     limit = max(ONE_STEP_ERROR, 4 * rounding)
     for k in range(len(y)):
-        missed = (spans.carry[k, k + 1] * x[k] + spans.gain[k, k + 1] * y[k] - x[k + 1]).norm() / x[k + 1].norm()
-        if not missed < limit:
+        error = (spans.carry[k, k + 1] * x[k] + spans.gain[k, k + 1] * y[k] - x[k + 1]).norm() / x[k + 1].norm()
+        if not error < limit:
             raise ValueError(
-                f"step {k} of {type(scheduler).__name__} is not made of the last prediction alone (misses by {missed:.1e}): "
+                f"step {k} of {type(scheduler).__name__} is not made of the last prediction alone (misses by {error:.1e}): "
                 f"{SEARCHED}"
             )
 
@@ -77,8 +77,8 @@ def check_steps(scheduler: Any, spans: Spans, x: Tensor, y: Tensor, *, rounding:
 def free(trajectory: Trajectory, scheduler: Any) -> Ladder:
     """The Ladder of DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2) between any of the levels of a trajectory.
 
-    scheduler: of the trajectory's noise levels. UniPC's predictor is the same update; what its corrector then does is left
-    out, since that rests on predictions at latents which nobody recorded.
+    scheduler: the one with the trajectory's noise levels. UniPC's predictor is the same update. Its corrector is left out,
+    because it uses predictions at latents that were not recorded.
     """
     sigma = torch.cat((sigmas_at(scheduler, trajectory.timesteps), torch.zeros(1, dtype=torch.float64)))
     alpha, noise = signal_and_noise(sigma, flow=bool(scheduler.config.get("use_flow_sigmas")))
@@ -96,16 +96,16 @@ def free(trajectory: Trajectory, scheduler: Any) -> Ladder:
 
 
 def spaced(scheduler: Any, steps: int, options: Mapping[str, Any]) -> tuple[float, ...]:
-    """The timesteps that a scheduler of this class makes of so many steps, each once, noisiest first."""
+    """The timesteps of a scheduler of this class for a number of steps, each once, noisiest first."""
     other = type(scheduler).from_config(scheduler.config, **options)
     other.set_timesteps(steps)
     return tuple(sorted({float(t) for t in other.timesteps}, reverse=True))
 
 
 def levels(scheduler: Any, count: int) -> tuple[float, ...]:
-    """The timesteps of `count` steps of linspace and of Karras spacing together: dense where either is."""
-    found = (spaced(scheduler, count, SPACINGS[name]) for name in ("linspace", "Karras"))
-    return tuple(sorted({t for steps in found for t in steps}, reverse=True))
+    """The timesteps of `count` steps of linspace and of Karras spacing, together."""
+    spacings = (spaced(scheduler, count, SPACINGS[name]) for name in ("linspace", "Karras"))
+    return tuple(sorted({t for steps in spacings for t in steps}, reverse=True))
 
 
 def signal_and_noise(sigma: Tensor, *, flow: bool) -> tuple[Tensor, Tensor]:
@@ -117,7 +117,7 @@ def signal_and_noise(sigma: Tensor, *, flow: bool) -> tuple[Tensor, Tensor]:
 
 
 def data_predictions(outputs: Tensor, x: Tensor, alpha: Tensor, noise: Tensor, *, kind: str) -> Tensor:
-    """What the denoiser says the data is, (G, N), from what it gives, (G, N)."""
+    """Predictions of the data, (G, N), from what the denoiser returns, (G, N), by its prediction type."""
     a, s, x = alpha[:-1, None], noise[:-1, None], x[:-1]
     rules = {
         "epsilon": lambda: (x - s * outputs) / a,
@@ -136,10 +136,10 @@ def flat(x: Tensor) -> Tensor:
 
 
 def few(ladder: Ladder, elements: int) -> Ladder:
-    """The ladder of the samples that have the first so many elements."""
+    """The ladder of the first samples, which have this many elements."""
     return replace(ladder, x=ladder.x[:, :elements], y=ladder.y[:, :elements])
 
 
 def in_latents(ladder: Ladder) -> np.ndarray:
-    """Weights (G + 1,) that take errors relative to the latents they are in, where those are larger than data."""
+    """Weights (G + 1,) that make errors relative to the latents, where these are larger than data."""
     return (1 / ladder.x.pow(2).mean(dim=1).clamp(min=1.0)).numpy()

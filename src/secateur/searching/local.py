@@ -1,8 +1,7 @@
-"""Searches that only try: random and genetic search, the rivals in DiP-GO's ablation (arXiv 2410.16942), and local search.
+"""Local search: it measures small changes of the best schedule so far, and takes every improvement at once.
 
-Each is a generator of Trials, whose objective is anything that gives a schedule a value, higher for better. What they try
-is closed and within the budget; nothing is tried twice; one seed gives one sequence of trials. A search ends early where it
-finds nothing new to try.
+A generator of Trials. The objective is any function of a schedule, higher for better. Every schedule tried is closed and within
+the budget, and none is tried twice. A seed gives one sequence of trials. A search ends early if it finds nothing new to try.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from secateur.schedule.schedule import RUN, Schedule
 from secateur.searching.budget import Space, rows_of, with_rows
 from secateur.searching.moves import MOVES, Move, another_kind
 
-DRAWS = 1000  # with nothing new among so many, a search ends
+DRAWS = 1000  # a search ends if none of them is new
 
 Value = Callable[[Schedule], float]
 Propose = Callable[["Trial | None"], Schedule | None]
@@ -25,7 +24,7 @@ Propose = Callable[["Trial | None"], Schedule | None]
 
 @dataclass(frozen=True)
 class Trial:
-    """One evaluation: what was tried, what it was worth, and the best so far. number: evaluations made, from 1."""
+    """One measurement: a schedule, its value, and the best so far. number: of the measurement, from 1."""
 
     number: int
     schedule: Schedule
@@ -35,7 +34,7 @@ class Trial:
 
     def __post_init__(self):
         if not math.isfinite(self.value):
-            raise ValueError(f"trial {self.number} was worth {self.value}: give an objective whose values are finite")
+            raise ValueError(f"trial {self.number} has the value {self.value}: give an objective whose values are finite")
 
     @property
     def improved(self) -> bool:
@@ -58,30 +57,31 @@ def local_search(
     attention: bool = False,
     timesteps: int = 1000,
 ) -> Iterator[Trial]:
-    """Trials of small changes of the best schedule so far, `start` being the first: each improvement is taken at once.
+    """Trials of small changes of the best schedule so far; `start` is the first trial, and each improvement is taken at once.
 
-    calls: of the dense sampler, whose cost `keep` is a fraction of; a start that chooses its timesteps may have fewer or
-    more. timesteps: that the denoiser was trained on. kinds: of reuse among which each block may change; none: all stay as they
-    are. patience: trials in a row without anything better after which the search ends; None: never. A kind of move is drawn as
-    often as it has been of use. ValueError where the start is over the budget.
+    calls: of the dense sampler, whose cost `keep` is a fraction of; a start that chooses its timesteps may have fewer or more.
+    Moves are drawn in proportion to how often they have improved the best.
+    timesteps: number of timesteps in training. kinds: of reuse that a block may change to; none: blocks keep theirs. patience:
+    trials in a row without an improvement that end the search; None: it goes on to the last trial.
+    Raises ValueError if the start is over the budget or was folded, or if patience is below 1.
     """
     if patience is not None and patience < 1:
-        raise ValueError(f"found patience={patience}, wanted trials without anything better: give 1 or more, or None")
+        raise ValueError(f"found patience={patience}, wanted a number of trials: give 1 or more, or None")
     check_start(start)
     macs.check(start)
     reused = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
     space = Space.of(reused, calls, keep=keep, attention=attention, timesteps=timesteps)
     space, start = replace(space, kinds=tuple(kinds)), affordable(start, space)
     moves = (*moves, another_kind) if kinds else moves
-    rng, asked = Random(seed), list[Move]()
-    used: dict[Move, tuple[int, int]] = dict.fromkeys(moves, (1, 2))  # improvements and trials, as if one of two had been good
+    rng, drawn = Random(seed), list[Move]()
+    used: dict[Move, tuple[int, int]] = dict.fromkeys(moves, (1, 2))  # improvements, trials
     made = {"method": "local", "keep": keep, "attention": attention, "seed": seed, "start": start.made}
 
     def propose(last: Trial | None) -> Schedule | None:
         if last is None:
             return start
         [move] = rng.choices(moves, [wins / times for wins, times in used.values()])
-        asked.append(move)
+        drawn.append(move)
         new = move(last.best, space.reusing(last.best.reuse), rng, 1 - last.number / trials)
         if new is None or within(new, last.best) or space.room(rows_of(new)) < 0:
             return None
@@ -89,13 +89,13 @@ def local_search(
 
     for trial in patient(tried(propose, objective, trials=trials), patience):
         yield trial
-        if asked:
-            wins, times = used[asked[-1]]
-            used[asked[-1]] = (wins + trial.improved, times + 1)
+        if drawn:
+            wins, times = used[drawn[-1]]
+            used[drawn[-1]] = (wins + trial.improved, times + 1)
 
 
 def affordable(start: Schedule, space: Space) -> Schedule:
-    """The schedule without the cells that nobody reads; ValueError where it is over the budget."""
+    """The schedule without the cells that nobody reads. Raises ValueError if it is over the budget."""
     rows = space.closed(rows_of(start))
     if (over := -space.room(rows)) > 0:
         raise ValueError(f"the start takes {over} MACs more than the {space.limit_macs} allowed: ask for a higher keep")
@@ -103,7 +103,7 @@ def affordable(start: Schedule, space: Space) -> Schedule:
 
 
 def patient(trials: Iterator[Trial], patience: int | None) -> Iterator[Trial]:
-    """The trials up to the one that is the last of so many in a row which brought nothing better."""
+    """The trials until `patience` in a row were no improvement; all of them if it is None."""
     waited = 0
     for trial in trials:
         yield trial
@@ -113,11 +113,11 @@ def patient(trials: Iterator[Trial], patience: int | None) -> Iterator[Trial]:
 
 
 def tried(propose: Propose, objective: Value, *, trials: int) -> Iterator[Trial]:
-    """Trials of what `propose(last trial)` gives, as far as it is new."""
+    """Trials of the schedules that `propose(last trial)` returns, without those tried before."""
     last, seen = None, set()
     for number in range(1, trials + 1):
-        drawn = (propose(last) for _ in range(DRAWS))
-        schedule = next((new for new in drawn if new and (new.grid, new.timesteps, new.reuse) not in seen), None)
+        proposals = (propose(last) for _ in range(DRAWS))
+        schedule = next((new for new in proposals if new and (new.grid, new.timesteps, new.reuse) not in seen), None)
         if schedule is None:
             return
         seen.add((schedule.grid, schedule.timesteps, schedule.reuse))
@@ -128,7 +128,7 @@ def tried(propose: Propose, objective: Value, *, trials: int) -> Iterator[Trial]
 
 
 def within(schedule: Schedule, other: Schedule) -> bool:
-    """Whether a schedule runs nothing that the other does not, all else being equal: it is hardly better then."""
+    """Whether a schedule runs only cells that the other runs too, all else being equal; then it is hardly better."""
     if (schedule.calls, schedule.timesteps, schedule.reuse) != (other.calls, other.timesteps, other.reuse):
         return False
     pairs = zip("".join(schedule.grid), "".join(other.grid), strict=True)
@@ -136,6 +136,6 @@ def within(schedule: Schedule, other: Schedule) -> bool:
 
 
 def check_start(schedule: Schedule) -> None:
-    """Nothing; ValueError where no search can begin at a schedule: what its calls read ahead fits no other calls."""
+    """Raises ValueError if the schedule was folded: its `ahead` values fit only its own calls."""
     if schedule.ahead is not None:
         raise ValueError("the schedule was folded, and no search can begin there: begin at the one that it was folded from")

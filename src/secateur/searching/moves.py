@@ -1,7 +1,7 @@
 """Moves: small changes of a schedule that stay within a budget, for local search.
 
-`move(schedule, space, rng, reach)` gives another schedule, or None where the place that chance chose has nothing to change.
-reach: in (0, 1], how far a move may go; it shrinks as a search goes on.
+`move(schedule, space, rng, reach)` returns another schedule, or None if there is nothing to change at the place drawn.
+reach: how far a move may go, in (0, 1]; it shrinks during a search.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from secateur.schedule.schedule import Schedule
 from secateur.searching.budget import Row, Space, rows_of, with_rows
 
 Move = Callable[[Schedule, Space, Random, float], Schedule | None]
-FARTHEST = 3  # calls that `slide` may go
+FARTHEST = 3  # calls that `slide` may move a call by
 
 
 def exchange(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
-    """Two calls change places: as a rule one that was held begins to run, and one that ran is held."""
+    """Two calls change places; usually a held one begins to run, and one that ran is held."""
     if schedule.calls < 3:
         return None
     first, second = rng.sample(range(1, schedule.calls), 2)
@@ -30,7 +30,7 @@ def exchange(schedule: Schedule, space: Space, rng: Random, reach: float) -> Sch
 
 
 def slide(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
-    """A call changes places with one shortly after it: what runs, runs a little earlier or later."""
+    """A call changes places with one shortly after it, so that it runs a little earlier or later."""
     far = rng.randint(1, max(1, round(FARTHEST * reach)))
     if schedule.calls < 2 + far:
         return None
@@ -39,7 +39,7 @@ def slide(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedu
 
 
 def swap_cells(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
-    """A block runs at one call in place of another; neither of them is held."""
+    """A block runs at one call instead of another; neither call is held."""
     rows, i = rows_of(schedule), rng.randrange(len(space.blocks))
     entered = [t for t, row in enumerate(rows) if t and any(row)]
     running, reusing = [t for t in entered if rows[t][i]], [t for t in entered if not rows[t][i]]
@@ -51,7 +51,7 @@ def swap_cells(schedule: Schedule, space: Space, rng: Random, reach: float) -> S
 
 
 def rerun_block(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
-    """A block no longer runs, or runs again, at some of the calls; the other calls take what that frees, or pay for it."""
+    """A block stops running, or runs again, at some of the calls; the other calls use the MACs freed, or pay for them."""
     rows, i, run = rows_of(schedule), rng.randrange(len(space.blocks)), rng.random() < 0.5
     calls = [t for t, row in enumerate(rows) if t and any(row) and row[i] is not run]
     if not calls:
@@ -61,7 +61,7 @@ def rerun_block(schedule: Schedule, space: Space, rng: Random, reach: float) -> 
 
 
 def another_kind(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
-    """A block gives something else when it does not run; calls take what that frees, where nobody reads others any more."""
+    """A block changes its kind of reuse; the calls use the MACs of the blocks that nobody reads any more."""
     i = rng.randrange(len(space.blocks))
     others = [kind for kind in space.kinds if kind != schedule.reuse[i]]
     if not others or not any(any(row) and not row[i] for row in rows_of(schedule)):
@@ -72,7 +72,7 @@ def another_kind(schedule: Schedule, space: Space, rng: Random, reach: float) ->
 
 
 def shift(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
-    """One timestep goes towards the one before or after it."""
+    """One timestep moves towards the one before or after it."""
     if schedule.timesteps is None:
         return None
     times, k = list(schedule.timesteps), rng.randrange(schedule.calls)
@@ -81,7 +81,7 @@ def shift(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedu
 
 
 def stretch(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
-    """One timestep goes towards the one before or after it, and all others follow in proportion; the first one stays."""
+    """One timestep moves towards the one before or after it, and all others follow in proportion; the first one stays."""
     if schedule.timesteps is None or schedule.calls < 2:
         return None
     times, k = schedule.timesteps, rng.randrange(1, schedule.calls)
@@ -90,7 +90,7 @@ def stretch(schedule: Schedule, space: Space, rng: Random, reach: float) -> Sche
 
 
 def insert(schedule: Schedule, space: Space, rng: Random, reach: float) -> Schedule | None:
-    """A call begins half-way between two timesteps, and others pay for it; those held for that are left out."""
+    """A new call half-way between two timesteps; other calls pay for it, and those held for that are left out."""
     if schedule.timesteps is None:
         return None
     k = rng.randint(1, schedule.calls)
@@ -110,26 +110,26 @@ MOVES: tuple[Move, ...] = (exchange, slide, swap_cells, rerun_block, shift, stre
 
 
 def nearer(times: Sequence[float], k: int, space: Space, rng: Random, reach: float) -> float:
-    """Timestep k, moved towards the one before or after it by at most the fraction `reach` of what lies between."""
+    """Timestep k, moved towards the one before or after it by at most the fraction `reach` of the gap."""
     bounds = (space.timesteps, *times, -1)
     gap = bounds[k + rng.choice((0, 2))] - times[k]
     return times[k] + math.copysign(max(1, rng.random() * reach * abs(gap)), gap)
 
 
 def retimed(schedule: Schedule, space: Space, times: Sequence[float]) -> Schedule | None:
-    """The schedule at these timesteps in whole numbers; None where two of them fall together or one is outside of training."""
+    """The schedule at these timesteps, rounded; None if two of them are equal or one is outside of the training range."""
     new = tuple(float(round(t)) for t in times)
     apart = all(a > b for a, b in itertools.pairwise((space.timesteps, *new, -1)))
     return replace(schedule, timesteps=new) if apart else None
 
 
 def swapped(schedule: Schedule, space: Space, rng: Random, first: int, second: int) -> Schedule | None:
-    """The schedule with the rows of two calls swapped; None where they are equal."""
+    """The schedule with the rows of two calls swapped; None if they are equal."""
     a, b = schedule.runs(first), schedule.runs(second)
     return None if a == b else changed(schedule, space, rng, {first: b, second: a})
 
 
 def changed(schedule: Schedule, space: Space, rng: Random, new: Mapping[int, Row]) -> Schedule:
-    """The schedule with these rows in it; the others are thinned to pay for them, or filled up."""
+    """The schedule with these rows; the others are thinned to pay for them, or filled up."""
     rows = space.fitted([new.get(t, row) for t, row in enumerate(rows_of(schedule))], rng, fixed=new.keys())
     return with_rows(schedule, rows)

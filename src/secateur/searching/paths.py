@@ -1,7 +1,7 @@
 """The best path through noise levels with two kinds of calls, whole and partial, for every number of either; exact (ours).
 
-A partial call's update depends on the call before it and on when the denoiser last ran whole, a whole call's on the call
-before it and on what that one could say. So a state is a call and the last whole call up to it.
+The update of a call depends on the prediction of the call before it, and a partial call's prediction depends on when the
+denoiser last ran whole. So a state is a call and the last whole call up to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Updates:
     """Errors of single updates between G levels and the end, (…, G − s) for the next level s + 1 … G.
 
     first: of the first call, (G,). states[s]: the n states that a call before s may leave. whole[s], partial[s]: of a call at
-    s after each of them, (n, G − s); inf where it cannot be, as for a partial call more than `reach` after the whole one.
+    s after each of them, (n, G − s); inf if it is impossible, as for a partial call more than `reach` after the whole one.
     """
 
     first: np.ndarray
@@ -35,7 +35,7 @@ class Updates:
 
 @dataclass(frozen=True)
 class Path:
-    """Levels with the denoiser's calls, whether each is whole, and the sum of the errors of their updates."""
+    """The levels of the calls, whether each is whole, and the sum of the errors of their updates."""
 
     levels: tuple[int, ...]
     whole: tuple[bool, ...]
@@ -53,9 +53,9 @@ def states(level: int, *, reach: int) -> tuple[State, ...]:
 
 
 def best(updates: Updates, *, costs: tuple[float, float], limit: float) -> Path:
-    """The Path with the least error whose calls, a whole and a partial one at these costs, take at most `limit`.
+    """The Path with the least error whose calls take at most `limit`. costs: of a whole and of a partial call.
 
-    ValueError where not even the first call fits.
+    Raises ValueError if not even the first call fits.
     """
     G, (dear, cheap) = len(updates), costs
     if dear > limit:
@@ -73,7 +73,7 @@ def best(updates: Updates, *, costs: tuple[float, float], limit: float) -> Path:
 
 
 def forward(updates: Updates, wholes: int, partials: int) -> list[np.ndarray]:
-    """Least errors R[s][s − a, t − s − 1, w, p] up to level t: last call s, last whole one a, so many calls of either kind."""
+    """Least errors R[s][s − a, t − s − 1, w, p] up to level t: last call s, last whole call a, w whole and p partial calls."""
     G = len(updates)
     reached = [np.full((min(updates.reach, s) + 1, G - s, wholes + 1, partials + 1), np.inf) for s in range(G)]
     reached[0][0, :, 1, 0] = updates.first
@@ -86,9 +86,9 @@ def forward(updates: Updates, wholes: int, partials: int) -> list[np.ndarray]:
     return reached
 
 
-def arrivals(reached: Sequence[np.ndarray], found: Sequence[State], s: int) -> np.ndarray:
+def arrivals(reached: Sequence[np.ndarray], before: Sequence[State], s: int) -> np.ndarray:
     """Least errors up to level s from each of these states, (n, wholes + 1, partials + 1)."""
-    return np.stack([reached[u][u - a, s - u - 1] for u, a in found])
+    return np.stack([reached[u][u - a, s - u - 1] for u, a in before])
 
 
 def least(before: np.ndarray, errors: np.ndarray) -> np.ndarray:
@@ -97,7 +97,7 @@ def least(before: np.ndarray, errors: np.ndarray) -> np.ndarray:
 
 
 def backward(updates: Updates, reached: Sequence[np.ndarray], state: State, *, wholes: int, partials: int) -> Iterator[State]:
-    """The calls of the best path to a state, last one first."""
+    """The calls of the best path to a state, the last one first."""
     t = len(updates)
     while True:
         yield state
@@ -113,7 +113,7 @@ def backward(updates: Updates, reached: Sequence[np.ndarray], state: State, *, w
 
 
 def climbed(path: Path, value: Callable[[Path], float], *, levels: int) -> Path:
-    """The path after steps to better neighbours until none is better; `value` is the error to lower."""
+    """The path after moves to better neighbours until none is better; `value` is the error to lower."""
     best = replace(path, error=value(path))
     while True:
         improved = best
@@ -126,7 +126,7 @@ def climbed(path: Path, value: Callable[[Path], float], *, levels: int) -> Path:
 
 
 def neighbours(path: Path, *, levels: int) -> Iterator[Path]:
-    """Paths of the same cost: with one call moved by up to MOST_MOVED levels, or the kinds of two successive ones swapped."""
+    """Paths of the same cost: one call is moved by up to MOST_MOVED levels, or two successive calls swap their kinds."""
     for k in range(1, len(path.levels)):
         low, high = path.levels[k - 1], (*path.levels, levels)[k + 1]
         for s in range(max(low + 1, path.levels[k] - MOST_MOVED), min(high, path.levels[k] + MOST_MOVED + 1)):

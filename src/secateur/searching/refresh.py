@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.denoiser.blocks import Blocks
+from secateur.denoiser.blocks import Blocks, Row
 from secateur.denoiser.macs import Macs
 from secateur.pipeline.trajectory import Trajectory, replay
 from secateur.schedule.allocate import allocate
@@ -26,8 +26,6 @@ from secateur.searching.additive import squares
 from secateur.searching.cells import cell_scores, reuse_losses
 from secateur.searching.ladder import Ladder
 from secateur.searching.paths import Path, Updates, climbed, states
-
-Row = tuple[bool, ...]  # (L,) which blocks run
 
 TIE = 1e-6
 SHARES = (1 / 3, 2 / 3)  # of a dense call's MACs: the budgets of partial calls (ours)
@@ -162,8 +160,3 @@ def schedule_of(path: Path, ladder: Ladder, blocks: Blocks, row: Row = (), *, ho
         return replace(schedule, hold=hold, made=made)
     timesteps = tuple(ladder.timesteps[s] for s in path.levels)
     return replace(schedule, grid=tuple(schedule.grid[s] for s in path.levels), timesteps=timesteps, made=made)
-
-
-def row_macs(macs: Macs, row: Row) -> int:
-    """MACs (conv + linear) of a call that runs this closed row."""
-    return macs.rest() + sum(cell for cell, runs in zip(macs.cells(), row, strict=True) if runs)

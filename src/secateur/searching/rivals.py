@@ -1,4 +1,4 @@
-"""Random and genetic search over rows within a budget: rivals of the search, measured beside it."""
+"""Random and genetic search over rows within a budget: the rivals in DiP-GO's ablation (arXiv 2410.16942)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from secateur.schedule.schedule import Schedule
 from secateur.searching.budget import Row, Space, rows_of, with_rows
 from secateur.searching.local import Trial, Value, tried
 
-RIVALS = 3  # in a tournament
+RIVALS = 3  # schedules in a tournament (ours)
 
 
 def random_search(
     macs: Macs, calls: int, *, keep: float, objective: Value, trials: int, seed: int, attention: bool = False
 ) -> Iterator[Trial]:
-    """Trials of grids drawn at random: whole calls and partial ones in any mixture, until nothing more fits the budget."""
+    """Trials of random grids: whole and partial calls in any mixture, until nothing more fits the budget."""
     space, rng = Space.of(macs, calls, keep=keep, attention=attention), Random(seed)
     made = {"method": "random", "keep": keep, "attention": attention, "seed": seed}
     blank = replace(dense(space.blocks, calls), made=made)
@@ -36,12 +36,12 @@ def genetic_search(
     population: int = 16,
     attention: bool = False,
 ) -> Iterator[Trial]:
-    """Trials of a population that starts at random; each child then takes the place of the worst if it is worth more.
+    """Trials of a population that starts at random; each child then replaces the worst schedule if its value is higher.
 
-    The paper says no more than "genetic": parents by tournament, crossover, mutation and repair here are ours.
+    The paper says only "genetic"; parents by tournament, crossover, mutation and repair are ours.
     """
     if population < 2:
-        raise ValueError(f"found a population of {population}: give 2 or more, parents of a child")
+        raise ValueError(f"found a population of {population}, wanted two parents for each child: give 2 or more")
     space, rng = Space.of(macs, calls, keep=keep, attention=attention), Random(seed)
     made = {"method": "genetic", "keep": keep, "attention": attention, "seed": seed, "population": population}
     blank = replace(dense(space.blocks, calls), made=made)
@@ -57,13 +57,13 @@ def genetic_search(
 
 
 def child(alive: Sequence[Trial], space: Space, rng: Random) -> list[Row]:
-    """Rows of this space from two parents, each the best of a few."""
+    """Rows of this space from two parents, each the winner of a tournament."""
     mother, father = (max(rng.choices(alive, k=RIVALS), key=lambda trial: trial.value) for _ in range(2))
     return space.fitted(mutated(crossed(rows_of(mother.schedule), rows_of(father.schedule), rng), rng), rng)
 
 
 def crossed(mother: Sequence[Row], father: Sequence[Row], rng: Random) -> list[Row]:
-    """Every row from one of the two or, as often, every cell."""
+    """Each row from either parent or, in half of the cases, each cell."""
     pairs = list(zip(mother, father, strict=True))
     if rng.random() < 0.5:
         return [rng.choice(pair) for pair in pairs]
@@ -71,7 +71,7 @@ def crossed(mother: Sequence[Row], father: Sequence[Row], rng: Random) -> list[R
 
 
 def mutated(rows: Sequence[Row], rng: Random) -> list[Row]:
-    """Rows of which about one is now held or whole, and about one cell flipped."""
+    """The rows with about one of them held or whole instead, and about one cell flipped."""
     T, L = len(rows), len(rows[0])
-    drawn = [(rng.random() < 0.5,) * L if rng.random() < 1 / T else row for row in rows]
-    return [tuple(cell ^ (rng.random() < 1 / (T * L)) for cell in row) for row in drawn]
+    changed = [(rng.random() < 0.5,) * L if rng.random() < 1 / T else row for row in rows]
+    return [tuple(cell ^ (rng.random() < 1 / (T * L)) for cell in row) for row in changed]

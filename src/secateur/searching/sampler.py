@@ -41,9 +41,7 @@ def sampler_for(scheduler: Any) -> tuple[Sampler, str]:
         if "beta_schedule" not in scheduler.config:
             raise
     name = type(scheduler).__name__
-    if name in schedulers.PLAIN:
-        sampler, becomes = Sampler(name), f"takes {name} as it knows it"
-    else:
-        sampler, becomes = Sampler(*schedulers.SEARCHABLE), f"takes {schedulers.SEARCHABLE[0]} in its place"
+    sampler = Sampler(name) if name in schedulers.PLAIN else Sampler(*schedulers.SEARCHABLE)
     check_solver(sampler.on(scheduler))
-    return sampler, f"the pipe's {name} cannot be searched as it is, so the search {becomes}"
+    becomes = f"{name} as it knows it" if sampler.name == name else f"{sampler.name} in its place"
+    return sampler, f"the pipe's {name} cannot be searched as it is, so the search takes {becomes}"

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from secateur.denoiser.blocks import kinds
+from secateur.denoiser.blocks import Row, kinds
+from secateur.denoiser.macs import row_macs
 from secateur.pipeline.trajectory import first
 from secateur.schedule import baselines
 from secateur.schedule.schedule import HOLDS, Schedule
@@ -167,18 +168,14 @@ def refresh_schedules(search: Search, best: BestSoFar | None) -> Iterator[Schedu
             yield schedule_of(search, model, better, row=row, polished=True)
 
 
-def best_path(
-    search: Search, model: ErrorModel, ladder: ladders.Ladder, predictions: torch.Tensor, row: refresh.Row
-) -> paths.Path:
+def best_path(search: Search, model: ErrorModel, ladder: ladders.Ladder, predictions: torch.Tensor, row: Row) -> paths.Path:
     """The path with the least error within the budget, over whole calls and partial ones that run `row`."""
     updates = refresh.updates(ladder, predictions, weights=model.weights)
-    costs = search.macs.call(), refresh.row_macs(search.macs, row)
+    costs = search.macs.call(), row_macs(row, search.macs.cells(), search.macs.rest())
     return paths.best(updates, costs=costs, limit=budget_macs(search.macs, search.calls, keep=search.keep))
 
 
-def schedule_of(
-    search: Search, model: ErrorModel, path: paths.Path, *, row: refresh.Row = (), polished: bool = False
-) -> Schedule:
+def schedule_of(search: Search, model: ErrorModel, path: paths.Path, *, row: Row = (), polished: bool = False) -> Schedule:
     """The Schedule of a model's path."""
     provenance = {"weights": model.name, **({"polished": True} if polished else {})}
     return refresh.schedule_of(path, model.ladder, search.macs.blocks, row, hold=model.hold, made=provenance)

@@ -1,7 +1,7 @@
 """search(pipe, trajectory, keep=…): which cells to run, learned by gradients through the whole pipeline.
 
-DiP-GO (arXiv 2410.16942): a small Pruner makes a gate for every cell, and is optimised so that the gated pipeline, its
-weights untouched, draws what the dense one draws.
+DiP-GO (arXiv 2410.16942): a small network, the Pruner, makes a gate for every cell. It is optimised until the gated pipeline
+draws what the dense one draws; the pipeline's weights never change.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ PAPER = Settings()
 class SearchStep:
     """A search after `number` updates.
 
-    losses: of the last update: "consistency" L_c, "sparsity" L_s, and "total", what was minimised. kept_linear,
-    kept_attention: fraction of the dense MACs that the Pruner's own gates keep, in either convention. schedule: a closed one
-    within the budget, from the scores by the paper's bisection. scores: how surely the Pruner keeps each cell.
+    losses: of the last update: "consistency" L_c, "sparsity" L_s and "total", the one that is minimised. kept_linear,
+    kept_attention: fraction of the dense MACs that the Pruner's own gates keep, in either convention. schedule: closed and
+    within the budget, from the scores by the paper's bisection. scores: the Pruner's probability of keeping each cell.
     """
 
     number: int
@@ -65,28 +65,35 @@ def search(
     save_every: int = 50,
     accelerator: Accelerator | None = None,
 ) -> Iterator[SearchStep]:
-    """SearchSteps, one an update, each with a Schedule whose MACs are at most `keep` of the dense ones.
+    """One SearchStep an update, each with a Schedule that takes at most `keep` of the dense MACs: DiP-GO's search.
 
-    trajectory: prompts or labels, and how the pipe is called; see `trajectory.record`. macs: of the denoiser, with the blocks
-    to choose among; by default `macs.count(denoiser)`. start: a Schedule that the gates begin at, reusing as it says. folder:
-    where the search is saved every so many updates and at the end; made again with the same arguments it goes on from there,
-    and first yields the step that was saved. accelerator: each batch is spread over its processes, which changes no result;
-    losses go to its trackers. Between two steps the pipe is as it was, and free for other use. ValueError, TypeError:
-    arguments that do not fit, each in a sentence.
+    Between two steps the pipe is as it was, and free for other use. Raises ValueError or TypeError if arguments do not fit.
+
+    Arguments that matter:
+        trajectory: prompts or labels, and how the pipe is called; from `secateur.record`.
+        keep: fraction of the dense MACs, in (0, 1].
+        settings: updates, loss, optimizer and more; by default the paper's.
+
+    Arguments to tinker with:
+        macs: of the denoiser, with the blocks to choose among; by default `secateur.count(denoiser)`.
+        start: a Schedule that the gates begin at, and whose kinds of reuse they take.
+        folder, save_every: where checkpoints go, every `save_every` updates and at the end. Call again with the same arguments
+            to resume; the first step yielded is the one that was saved.
+        accelerator: spreads each batch over its processes, with the same result; losses go to its trackers.
     """
     macs = count(component(pipe)) if macs is None else macs
     if start is not None:
         check_start(start)
         macs.check(start)
         macs = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
-    looking = GradientSearch(pipe, trajectory, check_keep(keep), macs, settings, start, accelerator)
-    check(looking)
+    work = GradientSearch(pipe, trajectory, check_keep(keep), macs, settings, start, accelerator)
+    check(work)
     check_save_every(save_every)
-    return run_updates(looking, None if folder is None else Path(folder), save_every)
+    return run_updates(work, None if folder is None else Path(folder), save_every)
 
 
 def check(search: GradientSearch) -> None:
-    """Nothing; ValueError or TypeError where a search could not be made."""
+    """Raises ValueError or TypeError if the search could not be done."""
     trajectory, start, whole = search.trajectory, search.start, search.macs.call(attention=search.settings.attention)
     check_pipe(search.pipe)
     search.macs.check_convention(attention=search.settings.attention)
@@ -95,7 +102,7 @@ def check(search: GradientSearch) -> None:
         raise ValueError(f"the trajectory has {search.calls} denoiser calls, and the first one runs whole: record more steps")
     budget([whole] * (search.calls - 1), keep=search.keep, rest=whole)
     if start is not None and start.timesteps not in (None, trajectory.timesteps):
-        raise ValueError("the schedule to start at chooses other timesteps than the trajectory has: record one by it")
+        raise ValueError("the schedule to start at has other timesteps than the trajectory: record a trajectory with it")
 
 
 def run_updates(search: GradientSearch, folder: Path | None, save_every: int) -> Iterator[SearchStep]:
@@ -124,10 +131,10 @@ def train(search: GradientSearch, now: Progress) -> Iterator[SearchStep]:
 
 
 def step_of(search: GradientSearch, now: Progress) -> SearchStep:
-    """The record of a search as it stands."""
-    made = {"method": "dip-go", "keep": float(search.keep), "updates": now.number, **asdict(search.settings)}
+    """The SearchStep of a search as it stands."""
+    provenance = {"method": "dip-go", "keep": float(search.keep), "updates": now.number, **asdict(search.settings)}
     values, signature = now.pruner.importance().cpu().numpy(), scheduler_signature(search.pipe.scheduler)
-    scores = Scores(values, search.macs, *signature, made)
+    scores = Scores(values, search.macs, *signature, provenance)
     schedule = allocate(scores, keep=search.keep, method="bisection", attention=search.settings.attention)
     if search.start is not None:
         schedule = replace(schedule, timesteps=search.start.timesteps, hold=search.start.hold)
@@ -135,7 +142,7 @@ def step_of(search: GradientSearch, now: Progress) -> SearchStep:
 
 
 def arguments(search: GradientSearch) -> dict[str, Any]:
-    """What must be the same for a search to go on, as JSON."""
+    """The arguments that must be the same for a search to resume, as JSON."""
     t, blocks = search.trajectory, search.macs.blocks
     return {
         "keep": float(search.keep),

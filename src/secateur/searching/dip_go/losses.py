@@ -1,4 +1,4 @@
-"""What a search minimises: how far its images are from the dense ones, and what its gates cost.
+"""What the gradient search minimises: how far its images are from the dense ones, and what its gates cost.
 
 DiP-GO (arXiv 2410.16942), Eq. 3.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from secateur.denoiser.blocks import live
+from secateur.denoiser.blocks import without
 from secateur.denoiser.macs import Macs
 from secateur.measuring.quality import structural_similarity
 
@@ -22,7 +22,7 @@ TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def terms(kind: str) -> tuple[str, ...]:
-    """The names in a mixture such as "l1+ssim"; ValueError for one that is not known."""
+    """The names in a mixture such as "l1+ssim". Raises ValueError if one is unknown."""
     names = tuple(kind.split("+"))
     if wrong := [name for name in names if name not in TERMS]:
         raise ValueError(f"there is no loss {wrong[0]!r}: choose among {', '.join(TERMS)}, or join them as in l1+ssim")
@@ -32,16 +32,16 @@ def terms(kind: str) -> tuple[str, ...]:
 def consistency(images: Tensor, target: Tensor, *, kind: str = "ssim") -> Tensor:
     """L_c of each image (B,), the sum of the terms of `kind`; images (B, C, H, W), values in [−1, 1].
 
-    Ours: both are clamped to that range, since nobody will see what lies outside of it.
+    Both are clamped to that range, since nothing outside of it is visible (ours).
     """
     a, b = images.clamp(-1, 1), target.clamp(-1, 1)
     return sum((TERMS[name](a, b) for name in terms(kind)), start=a.new_zeros(len(a)))
 
 
 def closure_shares(macs: Macs, *, attention: bool = False) -> tuple[float, ...]:
-    """γ (L,): share of a dense call's MACs that is saved where this block alone reuses, with all that nobody reads then."""
+    """γ (L,): the share of a dense call's MACs that is saved if this block alone is reused, with its closure."""
     cells, whole, count = macs.cells(attention=attention), macs.call(attention=attention), len(macs.blocks)
-    rows = (live([i != b for i in range(count)], macs.blocks) for b in range(count))
+    rows = (without((True,) * count, i, macs.blocks) for i in range(count))
     return tuple(sum(cost for cost, runs in zip(cells, row, strict=True) if not runs) / whole for row in rows)
 
 

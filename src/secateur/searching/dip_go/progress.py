@@ -1,4 +1,4 @@
-"""Progress: how far a search has come, and the file it can go on from."""
+"""Progress: the state of a gradient search, and the file that it resumes from."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.opti
 
 @dataclass
 class Progress:
-    """A search after `number` updates: its Pruner, the optimizer of that, and whether the sparsity loss is pressing now.
+    """A search after `number` updates: its Pruner, the Pruner's optimizer, and whether the sparsity loss counts now.
 
-    There is nothing else: the learning rate follows from the number, and every draw from the seed and its own number.
+    This is the whole state: the learning rate follows from the number, and each random draw from the seed and its own number.
     """
 
     pruner: Pruner
@@ -34,19 +34,19 @@ class Progress:
 
 
 def save(progress: Progress, folder: Path, *, arguments: Mapping[str, Any]) -> None:
-    """Write a progress into its folder; whoever is killed on the way leaves the file that was there before."""
+    """Write a progress into its folder; if the process is killed meanwhile, the older file stays."""
     write(tensors(progress), folder / FILE, stated={key: getattr(progress, key) for key in STATED}, arguments=arguments)
 
 
 def load(progress: Progress, folder: Path, *, arguments: Mapping[str, Any]) -> Progress:
-    """The progress saved in a folder, in this one's pruner and optimizer; this one as it is where nothing was saved.
+    """The progress saved in a folder, put into this one's pruner and optimizer; this one itself if nothing was saved.
 
-    ValueError, with the folder's name: made by other arguments, or damaged.
+    Raises ValueError, with the folder's name, if it was saved with other arguments or is damaged.
     """
     if not (folder / FILE).exists():
         return progress
-    stated, found = read(folder / FILE, noun="search", arguments=arguments)
-    restore(progress, found)
+    stated, saved = read(folder / FILE, noun="search", arguments=arguments)
+    restore(progress, saved)
     for key in STATED:
         setattr(progress, key, stated[key])
     return progress
@@ -59,10 +59,10 @@ def tensors(progress: Progress) -> dict[str, Tensor]:
     return {f"pruner.{name}": x for name, x in progress.pruner.state_dict().items()} | optimizer
 
 
-def restore(progress: Progress, found: Mapping[str, Tensor]) -> None:
+def restore(progress: Progress, saved: Mapping[str, Tensor]) -> None:
     """Put tensors back where `tensors` took them from."""
     pruner, state = {}, defaultdict(dict)
-    for name, x in found.items():
+    for name, x in saved.items():
         part, rest = name.split(".", 1)
         if part == "pruner":
             pruner[rest] = x

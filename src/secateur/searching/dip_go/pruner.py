@@ -1,4 +1,4 @@
-"""Pruner: the small network whose queries, one a cell, become gates. DiP-GO (arXiv 2410.16942), section 3."""
+"""Pruner: the small network that turns queries, one a cell, into gates. DiP-GO (arXiv 2410.16942), section 3."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from secateur.schedule.schedule import Schedule
 
 ENCODERS = ("attention", "linear")
-NARROWING = 4  # queries of the paper's width, 512, are narrowed to 128 inside attention, feed-forward and heads
+NARROWING = 4  # attention, feed-forward and heads are this much narrower than the queries: 128 for the paper's 512
 
 
 class Attention(nn.Module):
-    """Every block of a call looks at every other one of that call: (T, L, D) → (T, L, D), one head, no dropout (ours)."""
+    """Attention over the blocks of each call: (T, L, D) → (T, L, D), with one head and no dropout (ours)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -31,9 +31,9 @@ class Attention(nn.Module):
 
 
 class Heads(nn.Module):
-    """Two linear layers of its own for every cell: (T, L, D) → (T, L, 2), as (reuse, keep).
+    """Two linear layers for every cell, each cell with its own: (T, L, D) → (T, L, 2), as (reuse, keep).
 
-    The last one begins with no weights and, by its bias, at (0, 1) where the cell should start running and (1, 0) elsewhere.
+    The second layer begins with zero weights; its bias is (0, 1) for a cell that starts running, and (1, 0) otherwise.
     """
 
     def __init__(self, run: Tensor, width: int):
@@ -50,10 +50,10 @@ class Heads(nn.Module):
 
 
 class Pruner(nn.Module):
-    """Gates for every cell of T calls × L blocks; call 0, which has nothing to reuse, has no queries.
+    """Gates for every cell of T calls × L blocks; call 0 has nothing to reuse, and no queries.
 
-    encoder: "attention" over the blocks of one call, or "linear" layers for each query alone; the paper offers both. width:
-    of the queries, D. start: a Schedule that the gates begin at; without one every cell runs. seed: of the weights.
+    encoder: "attention" over the blocks of a call, or "linear" layers for each query alone; the paper has both. width: of the
+    queries, D. start: a Schedule that the gates begin at; if None, every cell runs. seed: of the weights.
     """
 
     def __init__(
@@ -78,25 +78,25 @@ class Pruner(nn.Module):
             self.heads = Heads(run, width)
 
     def scores(self) -> Tensor:
-        """s = softmax(z), (T − 1, L, 2): how much reuse and keep are preferred from call 1 on."""
+        """s = softmax(z), (T − 1, L, 2): probabilities of reuse and keep, from call 1 on."""
         return self.heads(self.encoder(self.queries)).softmax(dim=-1)
 
     def gates(self) -> Tensor:
         """Gates (T, L), exactly 0 (reuse) or 1 (run), with the gradient of s_keep: the paper's g = h − sg(s) + s.
 
-        Ours: a tie runs, and the sum is taken so that no rounding is left in it.
+        A tie runs, and the sum is ordered so that it has no rounding error (ours).
         """
         reuse, keep = self.scores().unbind(dim=-1)
         return after_first((keep >= reuse).float() + (keep - keep.detach()))
 
     @torch.no_grad()
     def importance(self) -> Tensor:
-        """s_keep (T, L), in [0, 1], higher matters more; 1 at call 0."""
+        """s_keep (T, L), in [0, 1]; higher matters more; 1 at call 0."""
         return after_first(self.scores()[..., 1])
 
 
 def stacked(width: int) -> nn.Sequential:
-    """Two linear layers (ours: how many), for each query alone."""
+    """Two linear layers for each query alone (two is ours)."""
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
 
 
@@ -106,7 +106,7 @@ def after_first(rows: Tensor) -> Tensor:
 
 
 def first_gates(calls: int, blocks: int, start: Schedule | None) -> Tensor:
-    """Whether each cell from call 1 on should start running, bool (T − 1, L); ValueError where there is nothing to choose."""
+    """Whether each cell from call 1 on starts running, bool (T − 1, L). Raises ValueError if there is nothing to choose."""
     if calls < 2 or blocks < 1:
         raise ValueError(f"found {calls} calls of {blocks} blocks, wanted 2 calls or more: call 0 runs everything anyway")
     if start is None:

@@ -1,4 +1,4 @@
-"""A stock pipeline's own sampling loop with gradients: what its decoder gave, and a pipe that is left as it was."""
+"""A stock pipeline's own sampling loop, with gradients through it; the pipe stays as it is."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ if TYPE_CHECKING:
 
 
 def decoded(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Sequence[int], **call: Any) -> Tensor:
-    """Images (B, 3, H, W) as the pipe's VAE decodes them, float32, about [−1, 1], with gradients where those are enabled.
+    """Images (B, 3, H, W) as the pipe's VAE decodes them, float32, about [−1, 1], with gradients if those are enabled.
 
-    The loop is diffusers' own, `type(pipe).__call__` without its no_grad; conditions, seeds and call are as for
-    `generate.generate`. Ours: the global generator is seeded too and put back, for DiTPipeline hands its scheduler none.
-    ValueError where the pipe decodes nothing.
+    The loop is diffusers' own, `type(pipe).__call__` without its no_grad. conditions, seeds and call are as for `generate`. The
+    global generator is seeded too and put back, since DiTPipeline gives its scheduler none (ours). Raises ValueError if the
+    pipe decodes nothing.
     """
-    taken: list[Tensor] = []
+    images: list[Tensor] = []
 
     def decode(original, *args, **kwargs):
         out = original(*args, **kwargs)
-        taken.append(out[0])
+        images.append(out[0])
         return tree_map_only(Tensor, Tensor.detach, out)  # so that the pipe may turn it into numpy
 
-    asked = generating.arguments(conditions, seeds=seeds, call=call)
+    arguments = generating.arguments(conditions, seeds=seeds, call=call)
     with ExitStack() as stack:
         stack.enter_context(generating.quiet(pipe))
         stack.enter_context(
             schedulers.scheduled(pipe, None, {})
-        )  # multistep schedulers hold on to what they saw, graph and all
+        )  # multistep schedulers keep their past predictions, with the graph
         stack.enter_context(torch.random.fork_rng([pipe.device] if pipe.device.type == "cuda" else []))
         stack.callback(intercept(pipe.vae, "decode", decode).remove)
         torch.manual_seed(int(seeds[0]))
-        inspect.unwrap(type(pipe).__call__)(pipe, **asked, output_type="pt")
-    if not taken:
+        inspect.unwrap(type(pipe).__call__)(pipe, **arguments, output_type="pt")
+    if not images:
         raise ValueError(
             f"{type(pipe).__name__} decoded nothing by its vae: a search needs a pipe that turns latents into images"
         )
-    return taken[-1].float()
+    return images[-1].float()
 
 
 def branches(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Sequence[int], calls: int, **call: Any) -> int:
-    """Denoiser calls in each of `calls` steps, counted in one dense image: 2 where guidance makes a call of its own.
+    """Denoiser calls in each of `calls` steps, counted in one dense image: 2 if guidance makes a call of its own.
 
-    ValueError where that is no whole number, or where the image holds NaN.
+    Raises ValueError if that is no whole number, or if the image has NaN in it.
     """
     entered = 0
 
@@ -74,13 +74,13 @@ def branches(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Seque
     if not images.isfinite().all():
         raise ValueError("the dense pipe draws images with NaN or infinity in them: check its weights and its dtype")
     if not entered or entered % calls:
-        raise ValueError(f"found {entered} denoiser calls in {calls} steps, wanted as many in each: leave out what varies them")
+        raise ValueError(f"found {entered} denoiser calls in {calls} steps, wanted equally many in each: use such a call")
     return entered // calls
 
 
 @contextmanager
 def frozen(pipe: DiffusionPipeline) -> Iterator[None]:
-    """No parameter of the pipe takes a gradient meanwhile; those that did take them again afterwards."""
+    """Meanwhile no parameter of the pipe takes a gradient; afterwards those that did take them again."""
     parts = (part for part in pipe.components.values() if isinstance(part, nn.Module))
     found = [p for part in parts for p in part.parameters() if p.requires_grad]
     for parameter in found:
@@ -93,7 +93,7 @@ def frozen(pipe: DiffusionPipeline) -> Iterator[None]:
 
 
 def check_pipe(pipe: DiffusionPipeline) -> None:
-    """Nothing; ValueError where gradients could not flow through a pipe: offloaded, or in float16."""
+    """Raises ValueError if no gradient can flow through a pipe: if it is offloaded, or in float16."""
     denoiser = component(pipe)
     check_offload(bare(denoiser))
     if any(hasattr(getattr(part, "_hf_hook", None), "prev_module_hook") for part in pipe.components.values()):

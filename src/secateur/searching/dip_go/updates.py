@@ -1,4 +1,4 @@
-"""One update of a search: samples drawn, the gated pipeline unrolled, the Pruner moved. DiP-GO (arXiv 2410.16942), Eq. 3."""
+"""One update of the gradient search: the Pruner, moved by the loss of a few samples. DiP-GO (arXiv 2410.16942), Eq. 3."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers import DiffusionPipeline
 
-SLACK = 1.1  # the kept MACs may grow to this many times `keep` before the sparsity loss presses again
+SLACK = 1.1  # the sparsity loss counts again when the kept MACs have grown to this multiple of `keep` (ours)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to search; the defaults are the paper's, and where it says nothing its public code's.
+    """Settings of DiP-GO's search; the defaults are the paper's or, if it does not say, its public code's.
 
-    steps: updates. batch_size: samples at once, over all processes; accumulation: batches summed up for one update.
-    lr: at the first update, from where a cosine leads to 0; optimizer: "sgd" or "adam"; clip: longest gradient, or None.
-    alpha: weight of the sparsity loss; weighted=False leaves γ out of it; attention: count the attention products too.
-    loss: of the images, "ssim", "l1", "l2" or several joined by "+". fresh: new noise for every sample, and the dense image
-    drawn for it; otherwise the trajectory's own seeds and images. bf16: autocast to bfloat16. encoder, width: of the Pruner.
-    seed: of the Pruner, and of the order of the conditions and the noise.
+    steps: updates. batch_size: samples at once, over all processes. accumulation: batches in one update.
+    lr: at the first update; a cosine takes it to 0. optimizer: "sgd" or "adam". clip: longest gradient, or None.
+    alpha: weight of the sparsity loss. weighted=False leaves γ out of it. attention: count the attention products too.
+    loss: of the images: "ssim", "l1", "l2", or several joined by "+". fresh: draw new noise and its dense image for every
+    sample; otherwise take the trajectory's seeds and images. bf16: autocast to bfloat16. encoder, width: of the Pruner.
+    seed: of the Pruner, of the order of the conditions, and of the noise.
     """
 
     steps: int = 1000
@@ -73,7 +73,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class GradientSearch:
-    """What one search works on."""
+    """What a gradient search works on."""
 
     pipe: DiffusionPipeline
     trajectory: Trajectory
@@ -90,7 +90,7 @@ class GradientSearch:
 
     @property
     def hold(self) -> str:
-        """What the denoiser gives at a held call, see `Schedule`."""
+        """What a held call gives, see `Schedule`."""
         return self.start.hold if self.start else "output"
 
 
@@ -105,14 +105,14 @@ def begun(search: GradientSearch) -> Progress:
 
 
 def denoiser_branches(search: GradientSearch) -> int:
-    """Denoiser calls a step; see `loops.branches`."""
+    """Denoiser calls in a step; see `unrolled.branches`."""
     t = search.trajectory
     with frozen(search.pipe), precision(search):
         return branches(search.pipe, t.conditions[:1], seeds=t.seeds[:1], calls=search.calls, **t.options)
 
 
 def update(search: GradientSearch, now: Progress, chains: int) -> None:
-    """Minimise L_c + α L_s once, or L_c alone where the sparsity loss does not press."""
+    """Minimise L_c + α L_s once, or L_c alone while the sparsity loss does not count."""
     s, gates = search.settings, now.pruner.gates()
     grad, consistency = consistency_gradient(search, gates.detach(), first=now.number * s.samples, chains=chains)
     sparsity = losses.sparsity(gates, shares(search))
@@ -136,8 +136,7 @@ def update(search: GradientSearch, now: Progress, chains: int) -> None:
 def consistency_gradient(search: GradientSearch, gates: Tensor, *, first: int, chains: int) -> tuple[Tensor, float]:
     """dL_c/dg (T, L) and L_c over the samples of one update, of all processes; `first` is the number of the first one.
 
-    The Pruner comes before the gates and is the same everywhere, so this is all that processes tell one another. ValueError
-    for NaN, in all of them.
+    The Pruner is the same in every process, so this is all that they exchange. Raises ValueError for NaN, in all of them.
     """
     s, leaf, consistency = search.settings, gates.clone().requires_grad_(), 0.0
     with frozen(search.pipe):
@@ -155,9 +154,9 @@ def consistency_gradient(search: GradientSearch, gates: Tensor, *, first: int, c
 
 
 def backward(search: GradientSearch, leaf: Tensor, numbers: Sequence[int], chains: int) -> float:
-    """The share of some samples in L_c, whose gradient is added to the leaf's."""
+    """The part of L_c from some samples; its gradient is added to that of the leaf."""
     s, call = search.settings, search.trajectory.options
-    conditions, seeds, target = drawn(search, numbers)
+    conditions, seeds, target = draw_samples(search, numbers)
     with precision(search):
         if target is None:
             with torch.no_grad():
@@ -172,7 +171,7 @@ def backward(search: GradientSearch, leaf: Tensor, numbers: Sequence[int], chain
 
 
 def check_comparable(images: Tensor, target: Tensor) -> None:
-    """Nothing; ValueError where images and their targets differ in shape, or no gradient comes from the images."""
+    """Raises ValueError if images and their targets differ in shape, or if no gradient comes from the images."""
     if target.shape != images.shape:
         raise ValueError(
             f"the trajectory's images are {tuple(target.shape[1:])} and the pipe decodes {tuple(images.shape[1:])}: search "
@@ -182,10 +181,10 @@ def check_comparable(images: Tensor, target: Tensor) -> None:
         raise ValueError("no gradient comes from the images to the gates: the pipe's loop, or its VAE, turns gradients off")
 
 
-def drawn(search: GradientSearch, numbers: Sequence[int]) -> tuple[list[Any], list[int], Tensor | None]:
-    """Conditions, seeds and, unless they are fresh, dense images (B, 3, H, W) in [−1, 1] of samples by number.
+def draw_samples(search: GradientSearch, numbers: Sequence[int]) -> tuple[list[Any], list[int], Tensor | None]:
+    """Conditions and seeds of samples by number and, unless they are fresh, their dense images (B, 3, H, W) in [−1, 1].
 
-    The number and the settings' seed say everything, so neither processes, nor batches, nor an interruption change them.
+    A sample depends on its number and on the settings' seed alone: processes, batches and interruptions do not change it.
     """
     t, s = search.trajectory, search.settings
     places = [place(number, len(t.conditions), seed=s.seed) for number in numbers]
@@ -197,18 +196,18 @@ def drawn(search: GradientSearch, numbers: Sequence[int]) -> tuple[list[Any], li
 
 
 def place(number: int, size: int, *, seed: int) -> int:
-    """Which of `size` conditions a sample has: each of them once, in an order of its own every time round."""
+    """Which of `size` conditions a sample has: each of them once an epoch, in a new order in every epoch."""
     epoch, position = divmod(number, size)
     return int(np.random.default_rng([seed, 0, epoch]).permutation(size)[position])
 
 
 def precision(search: GradientSearch) -> torch.autocast:
-    """Autocast to bfloat16 where the settings ask for it."""
+    """Autocast to bfloat16 if the settings ask for it."""
     return torch.autocast(search.pipe.device.type, torch.bfloat16, enabled=search.settings.bf16)
 
 
 def shares(search: GradientSearch) -> tuple[float, ...]:
-    """γ (L,); without weights all of them 1/L (ours), so that a dense grid costs 1."""
+    """γ (L,); if unweighted, 1/L for each block (ours), so that a dense grid costs 1."""
     size, s = len(search.macs.blocks), search.settings
     return losses.closure_shares(search.macs, attention=s.attention) if s.weighted else (1 / size,) * size
 
@@ -216,14 +215,14 @@ def shares(search: GradientSearch) -> tuple[float, ...]:
 def presses(before: bool, share: float, keep: float) -> bool:
     """Whether the sparsity loss counts at the next update.
 
-    The paper adds it until the kept MACs have come down to `keep`; its code asks anew at every update, so that it flickers.
-    Ours: once they are down it stays away until they have grown past SLACK × keep.
+    The paper adds it until the kept MACs are down to `keep`; its code decides anew at every update, which makes it flicker.
+    Here it counts again only when they have grown past SLACK × keep (ours).
     """
     return share > (keep if before else SLACK * keep)
 
 
 def kept(search: GradientSearch, pruner: Pruner) -> tuple[float, float]:
-    """Fraction of the dense MACs that the pruner's own gates keep: convolutions and linear layers, and with attention."""
+    """Fraction of the dense MACs that the pruner's own gates keep, without and with the attention products."""
     with torch.no_grad():
         rows = (pruner.gates() > 0.5).tolist()
     grid = baselines.closed(search.macs.blocks, rows, made={})
@@ -231,7 +230,7 @@ def kept(search: GradientSearch, pruner: Pruner) -> tuple[float, float]:
 
 
 def own(search: GradientSearch, numbers: range) -> range:
-    """The samples of a batch that are this process's."""
+    """The samples of a batch that this process draws."""
     return (
         numbers if search.accelerator is None else numbers[search.accelerator.process_index :: search.accelerator.num_processes]
     )
