@@ -342,7 +342,7 @@ def test_a_student_of_a_half_precision_pipe_is_saved_in_its_dtype(sd, tmp_path, 
     plan_without(sd.unet, ["mid_block.resnets.1"]).save(tmp_path / "plan.json")
     code, said = run(tmp_path / "teacher", "--plan", tmp_path / "plan.json", "-o", tmp_path / "student")
     assert code == 0, said
-    assert pipes.stored_dtype(tmp_path / "student") == str(dtype).removeprefix("torch.")
+    assert pipes.stored_dtype(str(tmp_path / "student")) == str(dtype).removeprefix("torch.")
 
 
 def test_a_plan_for_another_denoiser_is_refused(dit, tmp_path):

@@ -59,6 +59,7 @@ def test_search_saves_a_schedule_that_generate_takes(run, scheduler, stages):
     made = last_json(out)["made"]
     assert made["command"].startswith("secateur search emoji-sd")
     assert {"conditions_sha256", "seeds", "secateur", "torch", "diffusers", "target"} <= made.keys()
+    assert made["guidance_scale"] == zoo.GUIDANCE["emoji-sd"]
     assert made["calibration_psnr_db"].keys() == {"dense", "converged"}
     assert len(set(made["calibration_psnr_db"].values())) == 2
     found = load("s.json")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 from secateur import zoo
 from secateur.cli.terminal import device_of
-from secateur.pipeline import pipes
+from secateur.pipeline import pipes, prompts
 
 
 @pytest.mark.parametrize(
@@ -23,13 +24,37 @@ def test_a_folder_is_loaded_as_its_weights_are_stored(dit, tmp_path, stored, ask
     whole = dit.transformer.dtype
     dit.to(stored).save_pretrained(tmp_path / "pipe")
     dit.to(whole)
-    assert pipes.stored_dtype(tmp_path / "pipe") == str(stored).removeprefix("torch.")
+    assert pipes.stored_dtype(str(tmp_path / "pipe")) == str(stored).removeprefix("torch.")
     assert pipes.load(str(tmp_path / "pipe"), dtype=asked).transformer.dtype == loaded
 
 
 def test_the_zoo_is_float32_however_small_its_files_are():
-    assert pipes.stored_dtype(zoo.folder("emoji-dit")) == "float16"
+    assert pipes.stored_dtype("emoji-dit") == "float16"
     assert pipes.load("emoji-dit").transformer.dtype == torch.float32
+
+
+@pytest.mark.parametrize("load", [pipes.load, zoo.load])
+def test_a_pipe_of_the_zoo_is_known_again_and_drawn_with_its_own_guidance(load):
+    pipe = load("emoji-dit")
+    assert pipes.zoo_name(pipe) == "emoji-dit"
+    assert prompts.guidance_of(pipe, pipes.zoo_name(pipe) or "", None) == zoo.GUIDANCE["emoji-dit"]
+
+
+def test_another_pipe_is_none_of_the_zoo(dit, tmp_path):
+    dit.save_pretrained(tmp_path / "emoji-dit")
+    assert pipes.zoo_name(pipes.load(str(tmp_path / "emoji-dit"))) is None
+
+
+def test_a_pipe_of_the_hub_is_known_by_its_id(dit, tmp_path, monkeypatch):
+    """Without a network: what the Hub would give lies in a folder already."""
+    dit.save_pretrained(tmp_path / "there")
+    loaded, whole = [], DiffusionPipeline.from_pretrained
+    monkeypatch.setattr(DiffusionPipeline, "download", lambda source: str(tmp_path / "there"))
+    monkeypatch.setattr(
+        DiffusionPipeline, "from_pretrained", lambda name, **how: loaded.append(name) or whole(tmp_path / "there", **how)
+    )
+    pipes.load("owner/name")
+    assert loaded == ["owner/name"]
 
 
 def test_a_dtype_that_is_none_is_refused_before_anything_is_read():

@@ -31,20 +31,22 @@ def load(source: str, *, dtype: str = "auto", device: str = "cpu") -> DiffusionP
 
     if dtype not in ("auto", *DTYPES):
         raise ValueError(f"found dtype {dtype!r}: choose auto, {', '.join(DTYPES)}")
-    folder = locate(source) or Path(DiffusionPipeline.download(source))
+    local = locate(source)
     if dtype == "auto":
-        stored = "float32" if source in zoo.NAMES else stored_dtype(folder)  # the zoo is kept small on disk alone
+        stored = "float32" if source in zoo.NAMES else stored_dtype(source)  # the zoo is kept small on disk alone
         dtype = "float32" if (device, stored) == ("cpu", "float16") else stored
-    return DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+    return DiffusionPipeline.from_pretrained(str(local or source), dtype=getattr(torch, dtype)).to(device)
 
 
-def stored_dtype(folder: Path) -> str:
-    """The dtype of the denoiser's weights in a pipeline's folder; "float32" if they are not safetensors.
+def stored_dtype(source: str) -> str:
+    """The dtype of a pipeline's denoiser on disk, see `load`; "float32" if its weights are not safetensors.
 
-    diffusers itself loads everything in float32 unless it is told.
+    diffusers itself loads everything in float32 unless it is told. A pipeline of the Hub is downloaded.
     """
+    from diffusers import DiffusionPipeline
     from safetensors import safe_open
 
+    folder = locate(source) or Path(DiffusionPipeline.download(source))
     for path in sorted(path for name in DENOISERS for path in (folder / name).glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             stored = (file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118  # no dict
@@ -80,7 +82,7 @@ def as_stored(pipe: DiffusionPipeline) -> DiffusionPipeline:
     """The pipe in the dtype of the weights in its folder; a zoo pipe as it is, which is packed in half precision."""
     import torch
 
-    return pipe if zoo_name(pipe) else pipe.to(dtype=getattr(torch, stored_dtype(Path(pipe.name_or_path))))
+    return pipe if zoo_name(pipe) else pipe.to(dtype=getattr(torch, stored_dtype(str(pipe.name_or_path))))
 
 
 def save(pipe: DiffusionPipeline, folder: str | Path, *, beside: Mapping[str, Any] | None = None) -> None:
