@@ -219,9 +219,6 @@ def alike(scores: LayerScores) -> bool:
     return len(set(scores.costs["parameters"].layers)) == 1
 
 
-# Additivity
-
-
 def additivity(bench: Bench) -> Iterator[Row]:
     """A row for each criterion, with the points of the picture."""
     output = bench.scores["output"]
