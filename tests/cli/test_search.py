@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+import secateur
 import tiny_pipes
 from commands import last_json
 from secateur import load, zoo
@@ -158,6 +159,18 @@ def test_pndm_gives_way_to_ddim_before_any_weights_are_loaded(run, pndm, monkeyp
     ]
     code, out, error = run(*words, "--scheduler", "PNDMScheduler")
     assert (code, out, "a step of PNDMScheduler is made of 4 predictions" in sentence(error)) == (1, "", True)
+
+
+def test_the_line_that_a_search_prints_draws_an_image_on_a_pndm_pipe(run, pndm):
+    Path("p.txt").write_text("a fox on a blue background\n", encoding="utf-8")
+    words = ("--steps", "4", "--images", "1", "--more-images", "0", "--stages", "stock", "--keep", "0.5", "--prompts", "p.txt")
+    code, out, error = run("search", pndm, *words)
+    assert code == 0, error
+    [line] = [line.removeprefix("in Python: ") for line in out.splitlines() if line.startswith("in Python: ")]
+    known = {"secateur": secateur, "pipe": pipes.load(pndm), "prompt": "a fox on a blue background"}
+    exec(line, known)
+    assert known["image"].size == (64, 64)
+    assert type(known["pipe"].scheduler).__name__ == "PNDMScheduler"
 
 
 def test_a_budget_that_is_missed_is_said(run):

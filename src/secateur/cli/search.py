@@ -154,10 +154,14 @@ def tell(
     if teacher := of_teacher(pipe, counted):
         share = counted.of(schedule) / (calls * counted.call())
         console.print(f"that is {share * teacher:.3f} of the MACs of the student's teacher", soft_wrap=True)
-    steps = schedule.made["num_inference_steps"]
+    show_use(out, steps=schedule.made["num_inference_steps"])
+    finish(schedule.document(), as_json=json)
+
+
+def show_use(out: Path, *, steps: int) -> None:
+    """Print the line of Python that draws an image by a schedule."""
     line = f'with secateur.apply(pipe, "{out}"): image = pipe(prompt, num_inference_steps={steps}).images[0]'
     console.print(f"in Python: {line}", soft_wrap=True, markup=False, highlight=False)
-    finish(schedule.document(), as_json=json)
 
 
 @app.command("fold")
@@ -181,8 +185,7 @@ def fold_command(
     folded.save(out)
     console.print(str(folded), markup=False, highlight=False)
     console.print(f"{folded.calls} steps give the images of {held.calls} calls; wrote {out}", soft_wrap=True)
-    line = f'with secateur.apply(pipe, "{out}"): image = pipe(prompt, num_inference_steps={folded.calls}).images[0]'
-    console.print(f"in Python: {line}", soft_wrap=True, markup=False, highlight=False)
+    show_use(out, steps=folded.calls)
     finish(folded.document(), as_json=json)
 
 

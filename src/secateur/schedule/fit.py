@@ -10,7 +10,16 @@ from torch import nn
 
 from secateur.denoiser.families import class_name
 from secateur.denoiser.patch import find_modules
-from secateur.pipeline.schedulers import DPM, FIRST_ORDER, begun, is_known, noise_levels, scheduler_like, scheduler_signature
+from secateur.pipeline.schedulers import (
+    DPM,
+    FIRST_ORDER,
+    SEARCHABLE,
+    begun,
+    is_known,
+    noise_levels,
+    scheduler_like,
+    scheduler_signature,
+)
 from secateur.pipeline.solvers import shifts, takes_timesteps
 from secateur.schedule.schedule import Schedule
 
@@ -92,6 +101,6 @@ def scheduler_for(scheduler: Any, schedule: Schedule | None) -> tuple[str | None
     if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(scheduler):
         return None, {}
     name, wanted = schedule.scheduler, schedule.scheduler_hash
-    known = FIRST_ORDER.values() if name == DPM else ()
+    known = {DPM: tuple(FIRST_ORDER.values()), SEARCHABLE[0]: ({}, SEARCHABLE[1])}.get(name or "", ())
     fits = (options for options in known if scheduler_signature(scheduler_like(scheduler, name, options))[1] == wanted)
     return name, next(fits, {})
