@@ -205,7 +205,7 @@ def test_a_lora_of_the_teacher_fits_the_layers_that_the_student_has():
 def test_a_teacher_with_adapters_is_refused():
     teacher = tiny("sd15")
     teacher.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q"]))
-    with pytest.raises(ValueError, match=r"adapters are loaded \(default\), which no saved student would keep"):
+    with pytest.raises(ValueError, match=r"adapters are loaded \(default\), and a saved student would lose them"):
         drop_layers(teacher, bk_sdm_base())
 
 

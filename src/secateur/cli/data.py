@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from secateur.pipeline.examples import Examples
 
 
-def examples_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator: Any) -> Examples:
-    """The examples in a file, where they were made of the same data by the same pipe; otherwise they are made, and saved there.
+def examples_of(path: Path, data: Data, pipe: Any, batch_size: int, accelerator: Any) -> Examples:
+    """The examples in a file, if the same pipe made them of the same data; otherwise they are made, and saved there.
 
-    ValueError: they are others, and a distillation in the same folder goes on from a checkpoint that learnt from them.
+    Raises ValueError if they are others, and a checkpoint in the same folder has learnt from them.
     """
-    some = partial(make_examples, asked, pipe, batch_size=batch_size)
-    return made_once(path, some, made=made_of(asked, pipe), limit=asked.limit, accelerator=accelerator,
-                     before=partial(check_pictures, asked))  # fmt: skip
+    some = partial(make_examples, data, pipe, batch_size=batch_size)
+    return made_once(path, some, made=made_of(data, pipe), limit=data.limit, accelerator=accelerator,
+                     before=partial(check_pictures, data))  # fmt: skip
 
 
-def unpictured_of(path: Path, asked: Data, pipe: Any, batch_size: int, accelerator: Any) -> Examples | None:
-    """The conditions of prompts without pictures, where there are some, kept like the examples."""
+def unpictured_of(path: Path, data: Data, pipe: Any, batch_size: int, accelerator: Any) -> Examples | None:
+    """The conditions of prompts without pictures, if there are any, kept like the examples."""
     from secateur.denoiser import fingerprint
     from secateur.distilling import encoded
 
-    if asked.unpictured is None:
+    if data.unpictured is None:
         return None
-    prompts = read_prompts(Path(asked.unpictured))
-    call = call_of(asked, pipe)
-    made = {"teacher": fingerprint.of_pipe(pipe), "--unpictured-prompts": text_of(asked.unpictured), "call": call}
+    prompts = read_prompts(Path(data.unpictured))
+    call = call_of(data, pipe)
+    made = {"teacher": fingerprint.of_pipe(pipe), "--unpictured-prompts": text_of(data.unpictured), "call": call}
 
     def some(first: int) -> Iterator[Examples]:
         return encoded.unpictured(pipe, prompts, first=first, batch_size=batch_size, **call)
@@ -53,7 +53,7 @@ def made_once(
     accelerator: Any,
     before: Callable[[], None] = lambda: None,
 ) -> Examples:
-    """The examples in a file, made by one process where it has none or others.
+    """The examples in a file; one process makes them if it has none or others.
 
     some: gives those from a number on. before: what is checked first.
     """
@@ -73,11 +73,11 @@ def made_once(
     return store.load(path, made=made)
 
 
-def check_prompts(asked: Data, pipe: Any) -> None:
-    """Nothing; ValueError, TypeError before any drawing for prompts that the pipe does not take. One cut short is noted."""
+def check_prompts(data: Data, pipe: Any) -> None:
+    """Raises ValueError or TypeError if the pipe does not take the prompts; prints a note if it cuts one short."""
     from secateur.pipeline import generate as generating
 
-    for file in filter(None, (asked.prompts, asked.unpictured)):
+    for file in filter(None, (data.prompts, data.unpictured)):
         prompts = read_prompts(Path(file))
         generating.check(pipe, prompts, seeds=range(len(prompts)), batch_size=1, call={})
         try:
@@ -86,20 +86,20 @@ def check_prompts(asked: Data, pipe: Any) -> None:
             console.print(f"note: {error}", soft_wrap=True)
 
 
-def check_pictures(asked: Data) -> None:
-    """Nothing; ValueError for a picture of a folder that cannot be read. Once any are encoded, mending it would lose them."""
+def check_pictures(data: Data) -> None:
+    """Raises ValueError if a picture of a folder cannot be read: later, mending it would lose those that are encoded."""
     from secateur.distilling import pictures
 
-    if asked.source is None or asked.source == SCENES or asked.source.startswith((HUB, TARS)):
+    if data.source is None or data.source == SCENES or data.source.startswith((HUB, TARS)):
         return
-    names = [name for name, _ in pictures.metadata(Path(asked.source), caption=asked.caption)[: asked.limit]]
+    names = [name for name, _ in pictures.metadata(Path(data.source), caption=data.caption)[: data.limit]]
     with progress() as bar:
         for name in bar.track(names, description="reading pictures"):
-            pictures.read_image(Path(asked.source, name), size=1)
+            pictures.read_image(Path(data.source, name), size=1)
 
 
 def is_made(path: Path, made: Mapping[str, Any]) -> bool:
-    """Whether a file has the examples that would be made; ValueError where it has others and there is a checkpoint of them."""
+    """Whether a file has these examples. Raises ValueError if it has others, and a checkpoint has learnt from them."""
     from secateur.distilling import checkpoints, store
 
     if not path.exists():

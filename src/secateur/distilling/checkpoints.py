@@ -1,4 +1,4 @@
-"""Checkpoints: a training in a file, from which it goes on exactly."""
+"""Checkpoints: a training in a file, which goes on from it exactly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATED = ("number", "scales", "raw", "normalized", "total")
 
 
 def save_checkpoint(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
-    """Write a training into its folder, see `progress.write`; every process calls this, and the main one writes."""
+    """Write a training into its folder, see `checkpoint.write`; every process calls this, and the main one writes."""
     found = gather_tensors(now, student)
     if now.accelerator.is_main_process:
         stated = {name: getattr(now, name) for name in STATED} | {"scaler": scaler_state(now)}
@@ -34,23 +34,23 @@ def save_checkpoint(now: Training, student: nn.Module, folder: Path, *, argument
 
 @torch.no_grad()
 def check_student(now: Training, distillation: Distillation) -> None:
-    """Nothing; ValueError, in all processes, where the last update left weights that are, or answer its samples with, NaN.
+    """Raises ValueError, in all processes, if the last update left weights or predictions that are not finite.
 
-    An update too long leaves weights that are finite and say nothing; that shows when they are asked.
+    Too large an update leaves finite weights that predict NaN, so the student predicts that update's samples once more.
     """
     s, device = distillation.settings, now.accelerator.device
     last = range(now.number * s.samples - s.batch_size, now.number * s.samples)
-    asked = draw_batch(distillation, last[now.accelerator.process_index :: now.accelerator.num_processes]).question
+    query = draw_batch(distillation, last[now.accelerator.process_index :: now.accelerator.num_processes]).question
     with autocast(distillation):
-        said = answer(now.model, asked.to(device, torch.float32))
+        prediction = answer(now.model, query.to(device, torch.float32))
     reshard(now.model)
-    sound = torch.stack([x.isfinite().all() for x in (said, *map(local, distillation.student.parameters()))]).all()
+    sound = torch.stack([x.isfinite().all() for x in (prediction, *map(local, distillation.student.parameters()))]).all()
     if now.accelerator.reduce(sound.float(), "mean").item() < 1:
         raise ValueError(f"update {now.number} left a student that answers NaN or infinity, which is not saved: {AFRESH}")
 
 
 def load_checkpoint(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
-    """Put the training saved in a folder, if any, into this one. ValueError: damaged, or made by other arguments."""
+    """Put the training saved in a folder, if any, into this one. Raises ValueError if it is damaged or another one's."""
     if not (folder / FILE).exists():
         return
     stated, found = checkpoint.read(folder / FILE, noun=NOUN, arguments=arguments)
@@ -62,13 +62,13 @@ def load_checkpoint(now: Training, student: nn.Module, folder: Path, *, argument
 
 
 def scaler_state(now: Training) -> dict[str, Any]:
-    """The state of the gradient scaler of fp16, empty where there is none."""
+    """The state of the gradient scaler of fp16, empty if there is none."""
     scaler = getattr(now.accelerator, "scaler", None)
     return scaler.state_dict() if scaler is not None else {}
 
 
 def gather_tensors(now: Training, student: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of a training by name, whole also where processes hold parts of it."""
+    """Every tensor of a training by name, whole even if processes hold parts of it."""
     names = [name for name, _ in student.named_parameters()]
     state = (
         deepspeed.gather_state(now.optimizer, student)
@@ -81,7 +81,7 @@ def gather_tensors(now: Training, student: nn.Module) -> dict[str, Tensor]:
 
 
 def put_tensors(now: Training, student: nn.Module, found: Mapping[str, Tensor]) -> None:
-    """Put tensors where `gather_tensors` took them from."""
+    """Put the tensors of `gather_tensors` back."""
     parameters, state = dict(student.named_parameters()), defaultdict(dict)
     places = {name: i for i, name in enumerate(parameters)}
     with torch.no_grad():
@@ -100,7 +100,7 @@ def put_tensors(now: Training, student: nn.Module, found: Mapping[str, Tensor]) 
 
 
 def whole(x: Tensor) -> Tensor:
-    """A tensor, gathered where processes hold parts of it."""
+    """A whole tensor, gathered if processes hold parts of it."""
     return x.full_tensor() if is_spread(x) else x
 
 

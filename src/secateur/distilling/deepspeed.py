@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO, stages 1 and 2, through accelerate: what its engine is told, and its optimizer's state by parameter.
+"""DeepSpeed's ZeRO, stages 1 and 2, through accelerate: its configuration, and its optimizer's state by parameter.
 
 Weights stay whole and float32 in every process, the optimizer is cut up, and half precision is torch's autocast. So terms,
 averages and checkpoints are those of any other training, and a checkpoint goes on under any number of processes.
@@ -24,7 +24,7 @@ def used(accelerator: Any) -> bool:
 
 
 def check_config(accelerator: Any, mixed_precision: str) -> None:
-    """Nothing; ValueError for a configuration of DeepSpeed, or a precision of ours, that does not work here."""
+    """Raises ValueError if a configuration of DeepSpeed, or the precision of the settings, does not work here."""
     stage = accelerator.state.deepspeed_plugin.zero_stage
     if stage not in STAGES:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Examples from pictures and captions, from prompts that the teacher draws, or from prompts alone."""
+"""Examples of pictures and captions, or of prompts alone."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def encoded(
 ) -> Iterator[Examples]:
     """Examples of pictures from number `first` to `limit`, `batch_size` at a time, for `store.making` or `concatenate`.
 
-    ValueError where there is no picture at all.
+    Raises ValueError if there is no picture at all.
     """
     left, number = islice(pairs, first, limit), first
     while part := list(islice(left, batch_size)):
         number += len(part)
-        images, told = zip(*part, strict=True)
-        yield from_images(pipe, np.stack(images), told, batch_size=batch_size, **call)
+        images, captions = zip(*part, strict=True)
+        yield from_images(pipe, np.stack(images), captions, batch_size=batch_size, **call)
     if not number:
         raise ValueError("there is no picture in the data: give one or more")
 
@@ -51,7 +51,7 @@ def unpictured(
 
 
 def null(pipe: DiffusionPipeline, *, labels: bool = False, **call: Any) -> dict[str, Any]:
-    """The denoiser's conditions for no prompt, of one sample, as guidance has them: of "", or of DiT's class for nothing.
+    """The denoiser's conditions for no prompt, of one sample, as guidance uses them: for "", or for DiT's class of nothing.
 
     Of SDXL and its like, whose configuration asks for it, zeros stand for the empty prompt.
     """

@@ -1,4 +1,4 @@
-"""Features: what the blocks of teacher and student give, in pairs that should be alike. LAPTOP-Diff (arXiv 2404.11098)."""
+"""Features: outputs of blocks of teacher and student, compared in pairs. LAPTOP-Diff (arXiv 2404.11098)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def stages(unet: nn.Module) -> list[str]:
 
 
 def resolutions(unet: nn.Module) -> dict[str, int]:
-    """Stage → how often its output was scaled down, less how often up."""
+    """Stage → how often its output was scaled down, minus how often up."""
     level, found = 0, {}
     for name in stages(unet):
         for kind, step in (("downsamplers", 1), ("upsamplers", -1)):
@@ -98,8 +98,8 @@ def same_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 def captured(denoiser: nn.Module, names: list[str], *, place: int = 0) -> Iterator[dict[str, Tensor]]:
     """A mapping that each call of the denoiser fills: name of a module → its hidden states.
 
-    place: see `stream_place`. Nothing is left on the denoiser afterwards. ValueError where it lacks a module, or a schedule is
-    applied to it.
+    place: see `stream_place`. Nothing is left on the denoiser afterwards. Raises ValueError if it lacks a module, or if a
+    schedule is applied to it.
     """
     found: dict[str, Tensor] = {}
 
@@ -113,7 +113,7 @@ def captured(denoiser: nn.Module, names: list[str], *, place: int = 0) -> Iterat
 
 
 def stream_place(teacher: nn.Module) -> int:
-    """Which element the hidden states are of what a block gives, where it gives several; of a student the same."""
+    """Which of a block's outputs the hidden states are; the student's blocks have the same order."""
     streams = family(teacher).streams
     return streams.index(STREAM) if STREAM in streams else 0
 
@@ -124,7 +124,7 @@ def hidden(out: Any, place: int) -> Tensor:
 
 
 def check_inputs(teacher: nn.Module, student: nn.Module) -> None:
-    """Nothing; ValueError where teacher and student read different inputs, such as texts of another width."""
+    """Raises ValueError if teacher and student read different inputs, such as texts of another width."""
     with torch.device("meta"):
         theirs, mine = (input_shapes(dummy_inputs(net, size=SIZE, tokens=TOKENS)) for net in (teacher, student))
     if wrong := [name for name in theirs | mine if theirs.get(name) != mine.get(name)]:
@@ -147,7 +147,7 @@ def input_shapes(inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def check_sites(teacher: nn.Module, student: nn.Module, found: Mapping[str, str]) -> None:
-    """Nothing; ValueError names a site that teacher or student lacks."""
+    """Raises ValueError, with its name, if teacher or student lacks a site."""
     for net, names, which in ((student, found.keys(), "student"), (teacher, found.values(), "teacher")):
         there = {name for name, _ in bare(net).named_modules()}
         if missing := sorted(set(names) - there):

@@ -1,4 +1,4 @@
-"""Pictures with captions, from a folder, the Hub, tar files or the zoo's renderer, and Examples made of them or of prompts."""
+"""Pictures with captions, from a folder, the Hub, tar files or the zoo's renderer."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def from_folder(folder: str | Path, *, size: int, caption: str | None = None) ->
     """Pairs of a folder in the convention of diffusers and datasets: metadata.jsonl with file_name and text on each line.
 
     size: side in pixels; the short side is scaled to it and the middle cut out. caption: the column to read; by default the
-    first of `CAPTIONS` that there is, where whole numbers are class labels. All that metadata.jsonl says is checked before the
-    first pair. FileNotFoundError, ValueError: a file that is missing, a line or a picture that cannot be read.
+    first of `CAPTIONS` that there is. Whole numbers are class labels. All of metadata.jsonl is checked before the first pair.
+    Raises FileNotFoundError if a file is missing, and ValueError if a line or a picture cannot be read.
     """
     folder = Path(folder)
     entries = metadata(folder, caption=caption)
@@ -59,7 +59,7 @@ def metadata(folder: Path, *, caption: str | None) -> list[tuple[str, Condition]
 
 
 def entry(line: str, where: str, *, caption: str | None) -> tuple[str, Condition]:
-    """The file and the caption in one line of metadata; ValueError with where it is."""
+    """The file and the caption in one line of metadata. Raises ValueError, with its place, if it is wrong."""
     try:
         found = json.loads(line)
     except json.JSONDecodeError as error:
@@ -70,7 +70,7 @@ def entry(line: str, where: str, *, caption: str | None) -> tuple[str, Condition
 
 
 def caption_in(row: Mapping[str, Any], where: str, *, caption: str | None) -> Condition:
-    """The caption or class label in a row of data; ValueError where there is none."""
+    """The caption or class label in a row of data. Raises ValueError if there is none."""
     names = (caption,) if caption else CAPTIONS
     found = next((row[name] for name in names if row.get(name) not in (None, "")), None)
     if isinstance(found, bytes):
@@ -81,7 +81,7 @@ def caption_in(row: Mapping[str, Any], where: str, *, caption: str | None) -> Co
 
 
 def decoded(caption: bytes, where: str) -> str:
-    """The text in bytes; ValueError where it is not in UTF-8."""
+    """The text in bytes. Raises ValueError if it is not in UTF-8."""
     try:
         return caption.decode()
     except UnicodeDecodeError as error:
@@ -89,7 +89,7 @@ def decoded(caption: bytes, where: str) -> str:
 
 
 def read_image(path: Path, *, size: int) -> np.ndarray:
-    """The picture in a file as `squared`; ValueError where it cannot be read."""
+    """The picture in a file as `squared`. Raises ValueError if it cannot be read."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -118,27 +118,27 @@ def squared(image: Image.Image, *, size: int) -> np.ndarray:
 def from_datasets(path: str, *, size: int, caption: str | None = None, split: str = "train", **options: Any) -> Iterator[Pair]:
     """Pairs of a Hub dataset, read as they are asked for; or with path "webdataset" and data_files=… of tar files.
 
-    options: of `datasets.load_dataset`, such as the name of a subset. ModuleNotFoundError where datasets is not installed;
-    ValueError where a row has no picture or no caption.
+    options: of `datasets.load_dataset`, such as the name of a subset. Raises ModuleNotFoundError if datasets is not installed;
+    Raises ValueError if a row has no picture or no caption.
     """
     rows, shown = streamed(path, split=split, **options), options.get("data_files", path)
     return (pair(row, f"row {n} of {shown}", size=size, caption=caption) for n, row in readable(rows, shown))
 
 
 def streamed(path: str, **options: Any) -> Iterable[Mapping[str, Any]]:
-    """The rows of a dataset, streamed; ValueError where there is no such dataset, subset or split."""
+    """The rows of a dataset, streamed. Raises ValueError if there is no such dataset, subset or split."""
     load = loader()
     try:
         return load(path, **{"streaming": True, **options})
     except (ValueError, OSError, RuntimeError) as error:  # a RuntimeError is a repository with a script
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"{path} cannot be read as a dataset ({said}): name one that there is, its subset and split"
+            f"{path} cannot be read as a dataset ({reason}): name one that there is, its subset and split"
         ) from error
 
 
 def loader() -> Callable[..., Any]:
-    """What loads datasets of the Hub and from tar files; ModuleNotFoundError where it is not installed."""
+    """The function that loads datasets. Raises ModuleNotFoundError if the package is not installed."""
     try:
         from datasets import load_dataset  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
@@ -147,7 +147,7 @@ def loader() -> Callable[..., Any]:
 
 
 def readable(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows with their numbers; ValueError with the number of one that cannot be read, such as half a picture."""
+    """The rows with their numbers. Raises ValueError, with its number, if one cannot be read."""
     left = iter(rows)
     for n in count():
         try:
@@ -181,6 +181,3 @@ def scenes(name: str, *, seed: int = 0) -> Iterator[Pair]:
     while True:
         scene = sample(rng, pairs=0.0 if labels else 0.35)
         yield render(scene, rng).astype(np.float32) / 255, class_label(scene) if labels else scene.caption
-
-
-# Examples

@@ -1,4 +1,4 @@
-"""Lessons: what the student is asked at each update, by the number of a sample and the seed alone."""
+"""The samples of each update, decided by the seed and the number of a sample alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ORDER, TIME, NOISE, DROPPED, SWAPPED, STRATA = range(6)  # what is drawn, each f
 class Distillation:
     """What one distillation works on. sites: module of the student → of the teacher. null: the condition of no prompt.
 
-    others: for their conditions alone, which swapped samples get besides those of `examples`.
+    others: examples of prompts without pictures; swapped samples get their conditions, or those of `examples`.
     """
 
     teacher: nn.Module
@@ -42,28 +42,29 @@ class Distillation:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A question to student and teacher, and which of its n samples have the condition that belongs to them, bool (n,)."""
+    """A query for student and teacher. own: which of its n samples have the condition that belongs to them, bool (n,)."""
 
     question: Question
     own: Tensor
 
 
 def draw_batch(distillation: Distillation, numbers: Sequence[int]) -> Batch:
-    """The lesson of samples by number: neither processes, nor batches, nor an interruption change a sample."""
+    """The batch of the samples of these numbers; neither processes, nor batches, nor an interruption change a sample."""
     s, examples = distillation.settings, distillation.examples
     size = len(examples)
-    heard = size + len(distillation.others or ())
+    count = size + len(distillation.others or ())
     places = [draw_example(n, size, seed=s.seed) for n in numbers]
     levels = [noise_level(n, s) for n in numbers]
     swapped = [generator_for(s.seed, SWAPPED, n).random() < s.swap_rate * u for n, u in zip(numbers, levels, strict=True)]
-    others = [int(generator_for(s.seed, SWAPPED, n).integers(heard)) for n in numbers]
-    told = [other if swap else p for other, swap, p in zip(others, swapped, places, strict=True)]
-    batch = replace(examples, latents=examples.latents[torch.tensor(places)], conditions=pick_conditions(distillation, told))
+    others = [int(generator_for(s.seed, SWAPPED, n).integers(count)) for n in numbers]
+    prompts = [other if swap else p for other, swap, p in zip(others, swapped, places, strict=True)]
+    latents, conditions = examples.latents[torch.tensor(places)], pick_conditions(distillation, prompts)
+    batch = replace(examples, latents=latents, conditions=conditions)
     batch = without_prompts(batch, distillation, numbers)
     noise = torch.stack([draw_noise(n, examples.latents.shape[1:], seed=s.seed) for n in numbers])
     timesteps = timesteps_at(torch.tensor(levels, dtype=torch.float64), distillation.scheduler, s.called)
-    asked = question(batch, distillation.scheduler, range(len(numbers)), timesteps=timesteps, noise=noise)
-    return Batch(asked, ~torch.tensor(swapped))
+    query = question(batch, distillation.scheduler, range(len(numbers)), timesteps=timesteps, noise=noise)
+    return Batch(query, ~torch.tensor(swapped))
 
 
 def pick_conditions(distillation: Distillation, places: Sequence[int]) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def pick_conditions(distillation: Distillation, places: Sequence[int]) -> dict[s
 
 
 def without_prompts(batch: Examples, distillation: Distillation, numbers: Sequence[int]) -> Examples:
-    """The batch, some of whose samples have got the null condition."""
+    """The batch, with the null condition for some of its samples."""
     s = distillation.settings
     if distillation.null is None or not s.null_rate:
         return batch
@@ -95,7 +96,7 @@ def without_prompts(batch: Examples, distillation: Distillation, numbers: Sequen
 
 
 def noise_level(number: int, settings: DistilSettings) -> float:
-    """How noisy a sample is, in [0, 1) of the timesteps of training."""
+    """How noisy a sample is: the fraction of the training timesteps, in [0, 1)."""
     u = float(generator_for(settings.seed, TIME, number).random())
     if settings.timesteps == "uniform":
         return u
@@ -104,7 +105,7 @@ def noise_level(number: int, settings: DistilSettings) -> float:
 
 
 def draw_example(number: int, size: int, *, seed: int) -> int:
-    """Which of `size` examples a sample is of: each of them once, in an order of its own every time round."""
+    """The place of a sample among `size` examples: each of them once, in another order every time round."""
     epoch, position = divmod(number, size)
     return int(shuffle(size, seed, ORDER, epoch)[position])
 
@@ -116,7 +117,7 @@ def shuffle(size: int, *key: int) -> np.ndarray:
 
 
 def generator_for(*key: int) -> np.random.Generator:
-    """The generator of a seed, of what is drawn, and of a number."""
+    """The random generator of a key: the seed, what is drawn, and a number."""
     return np.random.default_rng(key)
 
 

@@ -1,4 +1,4 @@
-"""How a student is taught."""
+"""How a student is distilled."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LR_SCHEDULES, TIMESTEPS = ("constant", "cosine"), ("uniform", "stratified")
 
 @dataclass(frozen=True, kw_only=True)
 class DistilSettings:
-    """How to distil; the paper leaves most of it open, so that the defaults are ours unless a source is named.
+    """How to distil. The paper leaves most of it open, so the defaults are ours unless a source is named.
 
     updates: of the student. batch_size: samples at once, over all processes; accumulation: batches for one update.
     lr: highest learning rate, after `warmup` updates of linear growth; lr_schedule: "constant" (BK-SDM) or "cosine" to 0.
     weight_decay: AdamW's. clip: longest gradient, or None. ema: decay of the averaged weights, or None.
-    task, output, feature: weights λ of the terms; a term of weight 0 is not computed. normalize: see `distil_loss.scales`.
+    task, output, feature: weights λ of the terms; a term of weight 0 is not computed. normalize: see `terms.scales`.
     timesteps: "uniform", or "stratified" so that those of an update spread evenly. called: those of a pipe of few steps, the
     only ones that are then learnt. null_rate: how often a sample gets the null condition, for classifier-free guidance.
     swap_rate: how often, at the noisiest timestep, a sample gets the condition of another one, or of a prompt without a picture

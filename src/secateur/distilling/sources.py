@@ -18,10 +18,10 @@ HUB, TARS, SCENES = "hub:", "tars:", "scenes"
 
 @dataclass(frozen=True)
 class Data:
-    """What examples are made of: the teacher with pictures from a source, or with prompts alone by which it draws.
+    """What examples are made of: the teacher and pictures from a source, or the teacher and prompts alone.
 
-    subset, split: of a dataset. Beside the examples, unpictured: file of prompts that are heard at noisy samples alone;
-    at_called_timesteps: whether noise is of the timesteps of so many `steps` alone.
+    subset, split: of a dataset. unpictured: a file of prompts for noisy samples alone. at_called_timesteps: whether samples are
+    drawn at the timesteps of the pipe's `steps` alone.
     """
 
     teacher: str
@@ -39,100 +39,100 @@ class Data:
     at_called_timesteps: bool = False
 
 
-def check_data(asked: Data) -> None:
-    """Nothing; ValueError, FileNotFoundError before any work where the data cannot be read."""
+def check_data(data: Data) -> None:
+    """Raises ValueError or FileNotFoundError, before any work, if the data cannot be read."""
     from secateur import zoo
     from secateur.distilling import pictures
 
-    source, prompts = asked.source, asked.prompts
+    source, prompts = data.source, data.prompts
     if (source is None) == (prompts is None):
         raise ValueError("found both --data and --prompts or neither: give pictures with captions, or prompts alone")
-    for file in filter(None, (prompts, asked.unpictured)):
+    for file in filter(None, (prompts, data.unpictured)):
         if not Path(file).is_file():
             raise FileNotFoundError(f"there is no file {file}: write prompts into it, one a line")
         read_prompts(Path(file))
-    check_options(asked)
-    if source == SCENES and asked.teacher not in zoo.NAMES:
-        raise ValueError(f"the zoo's scenes are for {' and '.join(zoo.NAMES)}, not for {asked.teacher}: give a folder")
+    check_options(data)
+    if source == SCENES and data.teacher not in zoo.NAMES:
+        raise ValueError(f"the zoo's scenes are for {' and '.join(zoo.NAMES)}, not for {data.teacher}: give a folder")
     if source is None or source == SCENES:
         return
     if not source.startswith((HUB, TARS)):
-        pictures.metadata(Path(source), caption=asked.caption)
+        pictures.metadata(Path(source), caption=data.caption)
         return
     pictures.loader()
     if source.startswith(TARS) and "://" not in source and not tar_files(source):
         raise FileNotFoundError(f"no file matches {source.removeprefix(TARS)}: give the tar files by name, or with a *")
 
 
-def check_options(asked: Data) -> None:
-    """Nothing; ValueError for options that would do nothing with these data."""
-    source = asked.source or ""
+def check_options(data: Data) -> None:
+    """Raises ValueError for options that would do nothing with these data."""
+    source = data.source or ""
     idle = {
-        f"--subset is of a dataset of the Hub: give --data {HUB}OWNER/NAME": asked.subset and not source.startswith(HUB),
-        f"--split is of a dataset: give --data {HUB}OWNER/NAME": asked.split and not source.startswith((HUB, TARS)),
-        "--caption is a column of --data: give data": asked.caption and asked.source is None,
-        "--guidance-scale is how the teacher draws by --prompts: give prompts": asked.guidance_scale is not None
-        and asked.prompts is None,
+        f"--subset is of a dataset of the Hub: give --data {HUB}OWNER/NAME": data.subset and not source.startswith(HUB),
+        f"--split is of a dataset: give --data {HUB}OWNER/NAME": data.split and not source.startswith((HUB, TARS)),
+        "--caption is a column of --data: give data": data.caption and data.source is None,
+        "--guidance-scale is how the teacher draws by --prompts: give prompts": data.guidance_scale is not None
+        and data.prompts is None,
     }
     if wrong := [says for says, is_idle in idle.items() if is_idle]:
         raise ValueError(f"{wrong[0]}, or leave it out")
 
 
-def call_of(asked: Data, pipe: Any) -> dict[str, Any]:
-    """How the pipe is called for conditions: by the size of the pictures and, where it draws them, its steps and guidance."""
+def call_of(data: Data, pipe: Any) -> dict[str, Any]:
+    """The arguments of the pipe for conditions: the size of the pictures and, if it draws them, its steps and guidance."""
     from secateur.pipeline.asked import sized
 
-    if asked.prompts is None:
-        side = asked.size or default_side(pipe)
+    if data.prompts is None:
+        side = data.size or default_side(pipe)
         return sized(pipe, side, side)
-    size = sized(pipe, asked.size, asked.size) if asked.size else {}
-    if asked.size and not size:
+    size = sized(pipe, data.size, data.size) if data.size else {}
+    if data.size and not size:
         raise ValueError(f"{type(pipe).__name__} draws pictures of one size: leave --size out")
-    guidance = guidance_of(pipe, asked.teacher, asked.guidance_scale)
-    return {**size, "num_inference_steps": asked.steps, "guidance_scale": guidance}
+    guidance = guidance_of(pipe, data.teacher, data.guidance_scale)
+    return {**size, "num_inference_steps": data.steps, "guidance_scale": guidance}
 
 
-def called_by(asked: Data, pipe: Any, *, labels: bool) -> tuple[float, ...] | None:
-    """The timesteps of the pipe's calls, where they are all that is taught; else None. labels: whether it takes classes."""
+def called_by(data: Data, pipe: Any, *, labels: bool) -> tuple[float, ...] | None:
+    """The timesteps of the pipe's calls, if samples are drawn at these alone. labels: whether the pipe takes classes."""
     from secateur.pipeline import trajectory as trajectories
 
-    if not asked.at_called_timesteps:
+    if not data.at_called_timesteps:
         return None
-    call = {"num_inference_steps": asked.steps, **call_of(asked, pipe)}
+    call = {"num_inference_steps": data.steps, **call_of(data, pipe)}
     return trajectories.called(pipe, 0 if labels else "", **call)
 
 
-def made_of(asked: Data, pipe: Any) -> dict[str, Any]:
-    """What examples are made of, as JSON that differs where they would: the data, the pipe's weights, how it draws."""
+def made_of(data: Data, pipe: Any) -> dict[str, Any]:
+    """What examples are made of, as JSON: the data, the pipe's weights, how it draws. Other JSON means other examples."""
     from secateur.denoiser import fingerprint
     from secateur.pipeline.schedulers import scheduler_signature
 
-    found = asdict(replace(asked, unpictured=None, at_called_timesteps=False))
-    found |= {"teacher": fingerprint.of_pipe(pipe), "source": source_of(asked)}
-    if asked.prompts is None:
+    found = asdict(replace(data, unpictured=None, at_called_timesteps=False))
+    found |= {"teacher": fingerprint.of_pipe(pipe), "source": source_of(data)}
+    if data.prompts is None:
         return found | {"steps": None, "guidance_scale": None}
-    drawn = {"guidance_scale": call_of(asked, pipe)["guidance_scale"], "scheduler": list(scheduler_signature(pipe.scheduler))}
-    return found | drawn | {"prompts": text_of(asked.prompts)}
+    drawn = {"guidance_scale": call_of(data, pipe)["guidance_scale"], "scheduler": list(scheduler_signature(pipe.scheduler))}
+    return found | drawn | {"prompts": text_of(data.prompts)}
 
 
 def text_of(file: str) -> str:
-    """The name of a file of prompts with what tells that they were edited."""
+    """The name of a file of prompts, with a hash of its text."""
     from secateur.denoiser import fingerprint
 
     return f"{Path(file)} with text {fingerprint.of_bytes(Path(file).read_bytes())}"
 
 
-def source_of(asked: Data) -> str | None:
-    """The source of pictures, and of local ones what tells that they were edited: the metadata, sizes and times of files."""
+def source_of(data: Data) -> str | None:
+    """The source of pictures; of local ones also a hash of the metadata, and of the sizes and times of files."""
     from secateur.denoiser import fingerprint
     from secateur.distilling import pictures
 
-    source = asked.source
+    source = data.source
     if source is None or source == SCENES or source.startswith(HUB):
         return source
     if source.startswith(TARS):
         return f"{source} with files {fingerprint.of_files(tar_files(source))}"
-    names = [name for name, _ in pictures.metadata(Path(source), caption=asked.caption)[: asked.limit]]
+    names = [name for name, _ in pictures.metadata(Path(source), caption=data.caption)[: data.limit]]
     text = fingerprint.of_bytes((Path(source) / pictures.METADATA).read_bytes())
     return f"{Path(source)} with captions {text}, files {fingerprint.of_files(Path(source, name) for name in names)}"
 
@@ -143,26 +143,26 @@ def tar_files(source: str) -> list[Path]:
     return list(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
 
 
-def make_examples(asked: Data, pipe: Any, first: int, *, batch_size: int) -> Iterator[Examples]:
+def make_examples(data: Data, pipe: Any, first: int, *, batch_size: int) -> Iterator[Examples]:
     """The examples from number `first` on, some at a time."""
     from secateur.distilling import encoded
     from secateur.pipeline import examples
 
-    if asked.prompts is None:
-        found = pairs(asked, asked.size or default_side(pipe))
-        return encoded.encoded(pipe, found, first=first, limit=asked.limit, batch_size=batch_size)
-    prompts, call = read_prompts(Path(asked.prompts)), call_of(asked, pipe)
-    return examples.draw_examples(pipe, prompts, first=first, count=asked.limit, seed=asked.seed, batch_size=batch_size, **call)
+    if data.prompts is None:
+        found = pairs(data, data.size or default_side(pipe))
+        return encoded.encoded(pipe, found, first=first, limit=data.limit, batch_size=batch_size)
+    prompts, call = read_prompts(Path(data.prompts)), call_of(data, pipe)
+    return examples.draw_examples(pipe, prompts, first=first, count=data.limit, seed=data.seed, batch_size=batch_size, **call)
 
 
-def pairs(asked: Data, size: int) -> Iterator[Pair]:
+def pairs(data: Data, size: int) -> Iterator[Pair]:
     """Pictures with captions, of this side."""
     from secateur.distilling import pictures
 
-    source, caption = asked.source or "", asked.caption
-    part = {key: value for key, value in {"name": asked.subset, "split": asked.split}.items() if value is not None}
+    source, caption = data.source or "", data.caption
+    part = {key: value for key, value in {"name": data.subset, "split": data.split}.items() if value is not None}
     if source == SCENES:
-        return pictures.scenes(asked.teacher, seed=asked.seed)
+        return pictures.scenes(data.teacher, seed=data.seed)
     if source.startswith(HUB):
         return pictures.from_datasets(source.removeprefix(HUB), size=size, caption=caption, **part)
     if source.startswith(TARS):
@@ -171,7 +171,7 @@ def pairs(asked: Data, size: int) -> Iterator[Pair]:
 
 
 def default_side(pipe: Any) -> int:
-    """Side of the pictures that a pipe draws, in pixels; ValueError where it does not say."""
+    """Side of the pictures that a pipe draws, in pixels. Raises ValueError if it does not say."""
     from secateur.pipeline.pipes import component
 
     config: Any = component(pipe).config

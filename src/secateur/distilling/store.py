@@ -106,9 +106,9 @@ def save(examples: Examples, path: str | Path, *, made: Mapping[str, Any]) -> No
 
 
 def load(path: str | Path, *, made: Mapping[str, Any] | None = None) -> Examples:
-    """The examples in a file, whose pages are read when they are asked for. made: how they must have been made, where given.
+    """The examples in a file, whose pages are read when they are used. made: how they must have been made, if given.
 
-    ValueError: damaged, or made otherwise.
+    Raises ValueError if it is damaged, or was made otherwise.
     """
     stated, flat = checkpoint.read(Path(path), noun=NOUN, arguments=made)
     conditions, shared = (rebuilt(stated[kind], kind, flat) for kind in ("conditions", "shared"))

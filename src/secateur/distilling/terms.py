@@ -18,28 +18,28 @@ NORMALIZE: Mapping[str, Callable[[Tensor], Tensor]] = {  # α of the teacher's m
     "none": torch.ones_like,
 }
 MEMORY = 0.99  # of the running mean, which begins at its first value (ours)
-LEAST = 1e-12  # a site whose teacher is silent must not divide by zero
+LEAST = 1e-12  # a teacher whose feature is zero must not make a division by zero
 
 
 def check_normalize(name: str) -> None:
-    """Nothing; ValueError where there is no such normalization."""
+    """Raises ValueError if there is no such normalization."""
     if name not in NORMALIZE:
         raise ValueError(f"there is no normalization {name!r}: choose {', '.join(NORMALIZE)}")
 
 
-def task(said: Tensor, target: Tensor, own: Tensor) -> Tensor:
-    """Mean square error to what a perfect denoiser says, of those samples alone whose condition is their `own`, bool (n,)."""
-    error = (said - target.float()).square().flatten(1).mean(1)
+def task(prediction: Tensor, target: Tensor, own: Tensor) -> Tensor:
+    """Mean square error to the true target, over the samples that have their `own` condition, bool (n,)."""
+    error = (prediction - target.float()).square().flatten(1).mean(1)
     return (error * own).mean()
 
 
-def output(said: Tensor, told: Tensor) -> Tensor:
-    """Mean square error to what the teacher says."""
-    return (said - told.float()).square().mean()
+def output(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean square error to the teacher's prediction."""
+    return (prediction - target.float()).square().mean()
 
 
 def features(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], sites: Mapping[str, str]) -> dict[str, Tensor]:
-    """Mean square error at each site, by the student's name of it. ValueError where shapes differ."""
+    """Mean square error at each site, by the student's name of it. Raises ValueError if shapes differ."""
     for own, other in sites.items():
         if mine[own].shape != theirs[other].shape:
             raise ValueError(
@@ -57,7 +57,7 @@ def mean_squares(theirs: Mapping[str, Tensor], sites: Sequence[str]) -> Tensor:
 
 
 def scales(found: Tensor, before: Sequence[float], *, normalize: str) -> Tensor:
-    """α of each site from the mean squares of this batch, and for "running" from the scales before it where there are any.
+    """α of each site from the mean squares of this batch, and for "running" also from the scales before it, if any.
 
     "mean_square" (ours): the mean of f_T² over the batch, so that a term is a relative error. "norm": its root, the teacher's
     L2 norm an element. "running": the mean square, averaged over the updates. "none": 1.

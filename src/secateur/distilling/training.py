@@ -37,9 +37,9 @@ SAMPLED = 16  # examples that go into the hash of all
 class DistilStep:
     """A distillation after `number` updates, with the terms of the last one.
 
-    raw: mean square errors by name: "task", "output" and "feature.SITE" for every site, those of weight 0 left out.
-    normalized: the same, features over their α, which for the others is 1. total: what was minimised. averaged: the averaged
-    weights by name, empty without; `holding(student, step.averaged)` puts them in; they move on with the next step.
+    raw: mean square errors by name: "task", "output" and "feature.SITE" for every site, without those of weight 0.
+    normalized: the same, with features divided by their α. total: what was minimised. averaged: the averaged weights by name,
+    or none; `holding(student, step.averaged)` puts them into the student; the next step changes them.
     """
 
     number: int
@@ -64,15 +64,15 @@ def distil_steps(
     save_every: int = 500,
     accelerator: Accelerator | None = None,
 ) -> Iterator[DistilStep]:
-    """DistilSteps, one an update; at the end the student, trained in place, holds the averaged weights where there are some.
+    """A DistilStep for each update of a student, which is trained in place; in the end it holds the averaged weights, if any.
 
-    teacher: stays as it is. student: float32 weights, on the teacher's device. examples: see `examples`. scheduler: of the
-    pipe, for its noise. sites: module of the student → module of the teacher; by default `features.sites`. null: the
-    denoiser's conditions for no prompt, of one sample, where settings.null_rate is not 0. others: prompts without pictures,
-    which swapped samples get too; see `dataset.unpictured`. folder: where the training is saved every so many updates and at
-    the end; made again with the same arguments, of which the student has the weights that it began with, it goes on from there,
-    and first yields the step that was saved. accelerator: each batch is spread over its processes, which changes no result but
-    by rounding; terms go to its trackers. ValueError, TypeError: arguments that do not fit, each in a sentence.
+    teacher: stays as it is. student: in float32, on the teacher's device. examples: see `secateur.Examples`. scheduler: the
+    pipe's, for its noise. sites: module of the student → module of the teacher; by default `features.sites`. null: the
+    denoiser's conditions for no prompt, of one sample, if settings.null_rate is not 0. others: prompts without pictures for
+    swapped samples, see `encoded.unpictured`. folder: where checkpoints go, every `save_every` updates and at the end. Call
+    again with the same arguments and the untrained student to resume; the first step is then the one that was saved.
+    accelerator: spreads each batch over its processes, which changes results by rounding alone; its trackers get the terms.
+    Raises ValueError or TypeError, in a sentence, if arguments do not fit.
     """
     if sites is None:
         sites = features.sites(teacher, student) if settings.feature else {}
@@ -117,7 +117,7 @@ def as_step(distillation: Distillation, now: Training) -> DistilStep:
 
 
 def tracker_values(step: DistilStep) -> dict[str, float]:
-    """What trackers get of a step."""
+    """The numbers of a step that trackers get."""
     parts = {f"{kind}/{name}": value for kind in ("raw", "normalized") for name, value in getattr(step, kind).items()}
     return parts | {"total": step.total, "learning_rate": step.learning_rate}
 
@@ -145,7 +145,7 @@ def copy_weights(weights: Mapping[str, Tensor], student: nn.Module) -> None:
 
 
 def check_distillation(distillation: Distillation) -> None:
-    """Nothing; ValueError where a distillation could not be made."""
+    """Raises ValueError if a distillation cannot begin."""
     s, teacher, student = distillation.settings, distillation.teacher, distillation.student
     shared = {id(p) for p in teacher.parameters()} & {id(p) for p in student.parameters()}
     if shared:
@@ -161,7 +161,7 @@ def check_distillation(distillation: Distillation) -> None:
     if s.feature and not distillation.sites:
         raise ValueError(f"there are no sites and feature weighs {s.feature}: name some, or set feature=0")
     if s.null_rate and distillation.null is None:
-        raise ValueError(f"null_rate is {s.null_rate} and there is no null condition: give `null`, see dataset.null")
+        raise ValueError(f"null_rate is {s.null_rate} and there is no null condition: give `null`, see encoded.null")
     if (
         s.null_rate
         and distillation.null is not None
@@ -175,7 +175,7 @@ def check_distillation(distillation: Distillation) -> None:
 
 
 def check_others(others: Examples, distillation: Distillation) -> None:
-    """Nothing; ValueError where samples could not get the conditions of `others`, or never would."""
+    """Raises ValueError if samples could not get the conditions of `others`, or never would."""
     if not distillation.settings.swap_rate:
         raise ValueError("there are other prompts and swap_rate is 0, so that no sample gets them: give it, such as 0.5")
     own, given = (features.input_shapes(part.conditions) for part in (distillation.examples, others))
@@ -188,7 +188,7 @@ def check_others(others: Examples, distillation: Distillation) -> None:
 
 
 def check_processes(distillation: Distillation) -> None:
-    """Nothing; ValueError where devices, precision or batch do not fit the accelerator."""
+    """Raises ValueError if devices, precision or batch do not fit the accelerator."""
     s, accelerator = distillation.settings, distillation.accelerator
     theirs, mine = (next(net.parameters()).device for net in (distillation.teacher, distillation.student))
     device = mine if accelerator is None else accelerator.device
@@ -211,7 +211,7 @@ def check_processes(distillation: Distillation) -> None:
 
 
 def resume_arguments(distillation: Distillation) -> dict[str, Any]:
-    """What must be the same for a distillation to go on, as JSON. With a constant rate it may get more steps."""
+    """What must be the same for a distillation to go on, as JSON. With a constant rate it may get more updates."""
     settings = asdict(distillation.settings)
     if distillation.settings.lr_schedule == "constant":
         del settings["updates"]

@@ -76,7 +76,7 @@ def prepared(distillation: Distillation) -> Iterator[Training]:
 
 
 def accelerator_of(distillation: Distillation) -> Any:
-    """The distillation's accelerator, counting its batches from here, or one that works alone."""
+    """The distillation's accelerator, counting its batches from here, or one for a single process."""
     s, accelerator = distillation.settings, distillation.accelerator
     if accelerator is None:
         return SingleProcess(next(distillation.student.parameters()).device, s.mixed_precision, s.accumulation)
@@ -85,7 +85,7 @@ def accelerator_of(distillation: Distillation) -> Any:
 
 
 def restore_student(student: nn.Module, flags: list[bool], attributes: set[str]) -> None:
-    """Put back what training asks of a student, and take away what accelerate sets on it."""
+    """Put a student's flags back, and take away what accelerate sets on it."""
     for p, flag in zip(student.parameters(), flags, strict=True):
         p.requires_grad_(flag).grad = None
     for name in {"forward", "_original_forward", "_is_accelerate_prepared"} & set(vars(student)) - attributes:
@@ -93,7 +93,7 @@ def restore_student(student: nn.Module, flags: list[bool], attributes: set[str])
 
 
 def enable_checkpointing(student: Any, undo: ExitStack) -> None:
-    """Turn diffusers' gradient checkpointing on, until `undo`. ValueError where the student has none."""
+    """Turn diffusers' gradient checkpointing on, until `undo`. Raises ValueError if the student has none."""
     if not getattr(student, "_supports_gradient_checkpointing", False):
         raise ValueError(f"{type(student).__name__} has no gradient checkpointing: set checkpointing=False")
     if not student.is_gradient_checkpointing:
@@ -119,7 +119,7 @@ def autocast(distillation: Distillation) -> torch.autocast:
 
 
 def update_student(distillation: Distillation, now: Training) -> None:
-    """Minimise the sum of the terms once, over all processes. ValueError, in all of them, for NaN or infinity."""
+    """Minimise the sum of the terms once, over all processes. Raises ValueError, in all of them, if it is not finite."""
     s, first = distillation.settings, now.number * distillation.settings.samples
     for group in now.optimizer.param_groups:
         group["lr"] = learning_rate(now.number, s)
@@ -152,16 +152,16 @@ def add_gradient(
 def compute_terms(distillation: Distillation, now: Training, numbers: range) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Every term whose weight is not 0, raw and normalized, with its gradient: "task", "output", "feature.SITE"."""
     s, sites = distillation.settings, distillation.sites if distillation.settings.feature else {}
-    asked = draw_batch(distillation, numbers)
-    question = asked.question.to(now.accelerator.device, torch.float32)  # whatever the teacher encoded its conditions in
-    told, theirs = ask_teacher(distillation, now, question) if s.output or s.feature else (None, {})
+    batch = draw_batch(distillation, numbers)
+    question = batch.question.to(now.accelerator.device, torch.float32)  # in whichever dtype the teacher encoded its conditions
+    teacher_prediction, theirs = ask_teacher(distillation, now, question) if s.output or s.feature else (None, {})
     with autocast(distillation), captured(distillation.student, list(sites), place=stream_place(distillation.teacher)) as mine:
-        said = answer(now.model, question).float()  # once, so that gradients of the terms are summed in full precision
+        prediction = answer(now.model, question).float()  # once, so that gradients of the terms are summed in full precision
     raw: dict[str, Tensor] = {}
     if s.task:
-        raw["task"] = terms.task(said, question.target, asked.own.to(said.device))
-    if s.output and told is not None:
-        raw["output"] = terms.output(said, told)
+        raw["task"] = terms.task(prediction, question.target, batch.own.to(prediction.device))
+    if s.output and teacher_prediction is not None:
+        raw["output"] = terms.output(prediction, teacher_prediction)
     found = terms.features(mine, theirs, sites)
     scales = site_scales(distillation, now, theirs, sites)
     raw |= {f"feature.{name}": term for name, term in found.items()}
@@ -170,12 +170,12 @@ def compute_terms(distillation: Distillation, now: Training, numbers: range) -> 
 
 @torch.no_grad()
 def ask_teacher(distillation: Distillation, now: Training, question: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    """What the teacher says and the features at its sites."""
+    """The teacher's prediction, and its features at the sites."""
     names = list(dict.fromkeys(distillation.sites.values())) if distillation.settings.feature else []
     dtype = next(distillation.teacher.parameters()).dtype
     with autocast(distillation), captured(distillation.teacher, names, place=stream_place(distillation.teacher)) as found:
-        told = answer(distillation.teacher, question.to(now.accelerator.device, dtype))
-    return told, dict(found)
+        target = answer(distillation.teacher, question.to(now.accelerator.device, dtype))
+    return target, dict(found)
 
 
 def site_scales(distillation: Distillation, now: Training, theirs: Mapping[str, Tensor], sites: Mapping[str, str]) -> Tensor:

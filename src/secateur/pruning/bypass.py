@@ -1,4 +1,4 @@
-"""A teacher with the layers of a Plan bypassed: what its student computes, with nothing cut or copied, and reversibly."""
+"""A teacher whose planned layers are bypassed: it computes what its student would, and nothing is cut or copied."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from secateur.pruning.surgery import check_fits
 def bypassed(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | None = None) -> Patch:
     """A Patch; until its `remove()` or the end of a `with` the denoiser computes what `drop_layers(denoiser, plan)` does.
 
-    found: as `surgery.cuttable` gives them, for a caller who bypasses often. ValueError as for `drop_layers`, but that
-    samplers and what stock diffusers can build are not looked at.
+    found: the layers of `surgery.cuttable`, for a caller who bypasses often. Raises ValueError as `drop_layers` does, but does
+    not check samplers, nor what stock diffusers can build.
     """
     denoiser = bare(denoiser)
     check_fits(denoiser, plan, found=found)
@@ -34,14 +34,14 @@ def bypassed(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | None
 
 
 def stand_ins(denoiser: nn.Module, plan: Plan) -> list[Callable[..., Any]]:
-    """For each layer of a plan what takes its inputs and gives what is left when it goes."""
+    """For each layer of a plan, a function of its inputs that gives what is left without the layer."""
     row, modules = family(denoiser), find_modules(denoiser, plan.layers)
     if row.depths:
         return [partial(passed, streams_of(module, row.streams)) for module in modules]
     return [replacement(module, how) for module, how in zip(modules, plan.removals, strict=True)]
 
 
-def passed(found: tuple[Stream, ...], *args: Any, **kwargs: Any) -> Any:
-    """The inputs that a transformer block's outputs continue, as it would give them."""
-    parts = tuple(continued(found, (args, kwargs)))
+def passed(streams: tuple[Stream, ...], *args: Any, **kwargs: Any) -> Any:
+    """The inputs that a transformer block would have updated, in the order of its outputs."""
+    parts = tuple(continued(streams, (args, kwargs)))
     return parts[0] if len(parts) == 1 else parts

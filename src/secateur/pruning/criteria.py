@@ -1,7 +1,7 @@
-"""What is lost without a layer: LAPTOP-Diff's output loss (arXiv 2404.11098) and the criteria that it is compared with.
+"""What a layer's absence costs: LAPTOP-Diff's output loss (arXiv 2404.11098) and the criteria that it is compared with.
 
-Each criterion gives for every plan its losses, (K,), one for each of K tuples (latents, timestep, noise, condition). The tuples
-are the same for all plans, so that differences are sharp. All but the first two are for plans of one layer each.
+Each criterion gives the losses of every plan, (K,): one for each of K tuples (latents, timestep, noise, condition). All plans
+share the tuples, so that differences are sharp. All criteria but the first two take plans of one layer each.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Criterion = Callable[[nn.Module, Any, Sequence[Plan]], Losses]  # teacher, Tuple
 
 @dataclass(frozen=True, eq=False)
 class Tuples:
-    """K tuples to ask a denoiser about: (sample, timestep, noise), all drawn from one seed. numbers: (K,), each one's own."""
+    """K tuples (sample, timestep, noise) to query a denoiser with, all drawn from one seed. numbers: (K,), one for each."""
 
     examples: Examples
     scheduler: Any
@@ -44,20 +44,20 @@ class Tuples:
         return len(self.places)
 
     def __getitem__(self, part: slice) -> Tuples:
-        kept = {name: getattr(self, name)[part] for name in ("places", "timesteps", "numbers")}
-        return replace(self, **kept)
+        picked = {name: getattr(self, name)[part] for name in ("places", "timesteps", "numbers")}
+        return replace(self, **picked)
 
     def questions(self, denoiser: nn.Module) -> Iterator[Question]:
-        """The questions, `batch_size` tuples at a time, where the denoiser is and in its dtype."""
+        """The queries, `batch_size` tuples at a time, on the denoiser's device and in its dtype."""
         weight = next(denoiser.parameters())
         for start in range(0, len(self), self.batch_size):
             part = self[start : start + self.batch_size]
             noise = torch.stack([self.noise(k) for k in part.numbers.tolist()])
-            asked = question(self.examples, self.scheduler, part.places, timesteps=part.timesteps, noise=noise)
-            yield asked.to(weight.device, weight.dtype)
+            query = question(self.examples, self.scheduler, part.places, timesteps=part.timesteps, noise=noise)
+            yield query.to(weight.device, weight.dtype)
 
     def noise(self, k: int) -> Tensor:
-        """Noise of tuple k, (C, H, W): its own generator, so that neither batches nor processes change it."""
+        """Noise of tuple k, (C, H, W), from its own generator, so that neither batches nor processes change it."""
         entropy = int(np.random.SeedSequence([self.seed, k]).generate_state(1)[0])
         return torch.randn(self.examples.latents.shape[1:], generator=torch.Generator().manual_seed(entropy))
 
@@ -65,9 +65,9 @@ class Tuples:
 def draw_tuples(
     examples: Examples, scheduler: Any, *, samples: int, seed: int, batch_size: int, called: Sequence[float] | None = None
 ) -> Tuples:
-    """Tuples whose timesteps are stratified: one in each of `samples` equal parts of the scheduler's training (ours).
+    """Tuples whose timesteps are stratified: one in each of `samples` equal parts of the scheduler's training range (ours).
 
-    Every example is taken as often as every other, give or take one. called: timesteps in place of all of training.
+    Examples are used equally often, give or take one. called: the only timesteps to use, in place of the whole range.
     """
     if samples < 1 or batch_size < 1:
         raise ValueError(f"found {samples} samples in batches of {batch_size}: ask for one of each or more")
@@ -80,28 +80,28 @@ def draw_tuples(
 
 @torch.no_grad()
 def output_losses(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Losses:
-    """‖ε(without) − ε_ori‖² for each plan, mean over C, H, W: LAPTOP-Diff's output loss, of one layer or of many at once."""
-    said = [answer(teacher, asked).float() for asked in tuples.questions(teacher)]
+    """‖ε(without) − ε_ori‖² for each plan, mean over C, H, W: LAPTOP-Diff's output loss, for one layer or many at once."""
+    predictions = [answer(teacher, query).float() for query in tuples.questions(teacher)]
     for changed in answers_without(teacher, tuples, plans):
-        yield torch.cat([mean_squares(a - b) for a, b in zip(said, changed, strict=True)])
+        yield torch.cat([mean_squares(a - b) for a, b in zip(predictions, changed, strict=True)])
 
 
 @torch.no_grad()
 def task_losses(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Losses:
-    """By how much the training loss ‖ε(without) − ε‖² is above the teacher's, for each plan."""
-    asked = list(tuples.questions(teacher))
-    own = torch.cat([mean_squares(answer(teacher, one) - one.target) for one in asked])
+    """For each plan, how far the training loss ‖ε(without) − ε‖² is above the teacher's."""
+    query = list(tuples.questions(teacher))
+    own = torch.cat([mean_squares(answer(teacher, one) - one.target) for one in query])
     for changed in answers_without(teacher, tuples, plans):
-        yield torch.cat([mean_squares(said - one.target) for said, one in zip(changed, asked, strict=True)]) - own
+        yield torch.cat([mean_squares(prediction - one.target) for prediction, one in zip(changed, query, strict=True)]) - own
 
 
 def answers_without(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Iterator[list[Tensor]]:
-    """For each plan what the teacher says without its layers, batch by batch; the teacher is whole again by then."""
+    """For each plan, the predictions of the teacher without its layers, batch by batch; the teacher is whole again by then."""
     found = cuttable(bare(teacher))
     for plan in plans:
         with bypassed(teacher, plan, found=found):
-            said = [answer(teacher, asked).float() for asked in tuples.questions(teacher)]
-        yield said
+            predictions = [answer(teacher, query).float() for query in tuples.questions(teacher)]
+        yield predictions
 
 
 def mean_squares(x: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def mean_squares(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def cosine_losses(teacher: nn.Module, tuples: Tuples, plans: Sequence[Plan]) -> Losses:
-    """1 − the cosine between what each layer gives in the teacher and what is left when it goes, all of a sample as one vector.
+    """1 − the cosine between each layer's output in the teacher and what is left without it, a sample as one vector.
 
     One pass over the teacher for all plans, of one layer each.
     """
@@ -126,13 +126,13 @@ def cosine_losses(teacher: nn.Module, tuples: Tuples, plans: Sequence[Plan]) -> 
         return out
 
     with Patch(bare(teacher), layers, call):
-        for asked in tuples.questions(teacher):
-            answer(teacher, asked)
+        for query in tuples.questions(teacher):
+            answer(teacher, query)
     return iter([torch.cat(parts) for parts in found])
 
 
 def vectors(out: Any) -> Tensor:
-    """What a layer gives as one vector a sample, (n, D) float32."""
+    """A layer's output as one vector for each sample, (n, D) float32."""
     return torch.cat([x.flatten(1).float() for x in tensors(out)], dim=1)
 
 
@@ -142,10 +142,10 @@ def taylor_losses(teacher: nn.Module, tuples: Tuples, plans: Sequence[Plan]) -> 
     names = [freed_names(whole, plan) for plan in plans]
     own = {name: p.detach().requires_grad_() for name, p in whole.named_parameters() if any(name in part for part in names)}
     rows = []
-    for asked in replace(tuples, batch_size=1).questions(whole):
+    for query in replace(tuples, batch_size=1).questions(whole):
         with torch.enable_grad():
-            said = answer(lambda **arguments: functional_call(whole, own, (), arguments), asked)
-            loss = mean_squares(said - asked.target).sum()
+            predictions = answer(lambda **arguments: functional_call(whole, own, (), arguments), query)
+            loss = mean_squares(predictions - query.target).sum()
         slopes = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
         change = {name: (0 if g is None else (g * p).sum().item()) for (name, p), g in zip(own.items(), slopes, strict=True)}
         rows.append([abs(sum(change[name] for name in part)) for part in names])
@@ -153,7 +153,7 @@ def taylor_losses(teacher: nn.Module, tuples: Tuples, plans: Sequence[Plan]) -> 
 
 
 def magnitude_losses(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Losses:
-    """Σ |w| over the weights that each plan frees (ours: a sum, as costs are), K = 1: no tuple is looked at."""
+    """Σ |w| over the weights that each plan frees (ours: a sum, as costs are), K = 1: it needs no tuples."""
     sizes = {name: p.detach().abs().sum().float() for name, p in bare(teacher).named_parameters()}
     return (torch.stack([sizes[name] for name in freed_names(bare(teacher), plan)]).sum().view(1) for plan in plans)
 
@@ -170,9 +170,9 @@ def freed_names(denoiser: nn.Module, plan: Plan) -> set[str]:
 
 
 def score_losses(score: Callable[[], np.ndarray]) -> Criterion:
-    """The criterion of a prompt score: by how much worse the images of the teacher's pipe get, by CLIP score, PickScore, ….
+    """The criterion of a prompt score: how much worse the images of the teacher's pipe get, by CLIP score, PickScore, ….
 
-    score: draws K images with the pipe, the same ones each time, and gives (K,), higher for better. No tuple is looked at.
+    score: draws K images with the pipe, with the same seeds each time, and gives (K,), higher for better. It needs no tuples.
     """
 
     def losses(teacher: nn.Module, tuples: Tuples | None, plans: Iterable[Plan]) -> Losses:

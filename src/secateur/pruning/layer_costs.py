@@ -1,4 +1,4 @@
-"""What the removal of each layer frees, in parameters, MACs or nanoseconds: the costs that a Plan's budget is counted in."""
+"""What the removal of each layer frees, in parameters, MACs or nanoseconds: the units of a Plan's budget."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from secateur.denoiser.macs import Macs
 from secateur.pruning.plan import KEEP_SHORTCUT
 from secateur.pruning.surgery import freed, names_within, parameters, removals
 
-Wholes = Mapping[str, tuple[str, ...]]  # transformer of a U-Net → all of its blocks, where each is a layer of its own
+Wholes = Mapping[str, tuple[str, ...]]  # transformer of a U-Net → all of its blocks, if each is a layer of its own
 
 
 @dataclass(frozen=True)

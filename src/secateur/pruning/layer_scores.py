@@ -56,12 +56,12 @@ class LayerScores:
 
     @property
     def values(self) -> np.ndarray:
-        """Weighted mean loss without each layer, (L,) float64; NaN where it is not found yet."""
+        """Weighted mean loss without each layer, (L,) float64; NaN if it is not found yet."""
         return self.losses.astype(float) @ self.weights / self.weights.sum(dtype=float)
 
     @property
     def errors(self) -> np.ndarray:
-        """Standard errors of `values` over the tuples, (L,); NaN where there is one tuple."""
+        """Standard errors of `values` over the tuples, (L,); NaN if there is one tuple."""
         K, w = len(self.weights), self.weights.astype(float) / self.weights.sum(dtype=float)
         squares = np.square(w * (self.losses - self.values[:, None])).sum(axis=1)
         return np.sqrt(squares * K / (K - 1)) if K > 1 else np.full(len(self.layers), np.nan)
@@ -106,7 +106,7 @@ class LayerScores:
 
 
 def check_layers(scores: LayerScores) -> None:
-    """Nothing; ValueError where layers, removals, wholes and costs do not go together."""
+    """Raises ValueError if layers, removals, wholes and costs do not belong together."""
     L = len(scores.layers)
     if not L or len(set(scores.layers)) < L or len(scores.removals) != L:
         raise ValueError(f"found {L} layers and {len(scores.removals)} removals: name one or more, each once, with how it goes")
@@ -119,7 +119,7 @@ def check_layers(scores: LayerScores) -> None:
 
 
 def check_losses(scores: LayerScores) -> None:
-    """Nothing; ValueError where losses, timesteps and weights are not of one number of tuples, or not finite."""
+    """Raises ValueError if losses, timesteps and weights differ in their number of tuples, or are not finite."""
     L, K = len(scores.layers), len(scores.weights)
     if scores.losses.shape != (L, K) or scores.timesteps.shape != (K,) or not K:
         shapes = [getattr(scores, name).shape for name in ARRAYS]
@@ -156,8 +156,8 @@ def stability(scores: LayerScores, *, draws: int = 1000, seed: int = 0) -> Stabi
     rng, losses = np.random.default_rng(seed), scores.losses.astype(float)
     counts = rng.multinomial(K, np.full(K, 1 / K), size=draws) * scores.weights  # (draws, K)
     again = places(losses @ counts.T)  # (L, draws); a positive factor in each draw does not move the ranks
-    told = places(scores.values[:, None])[:, 0]
-    correlations = [float(np.corrcoef(told, drawn)[0, 1]) for drawn in again.T] if len(told) > 1 else [1.0]
+    ranks = places(scores.values[:, None])[:, 0]
+    correlations = [float(np.corrcoef(ranks, drawn)[0, 1]) for drawn in again.T] if len(ranks) > 1 else [1.0]
     low, high = np.percentile(again, (5, 95), axis=1).round().astype(int)
     ranks = tuple(zip(low.tolist(), high.tolist(), strict=True))
     return Stability(float(np.mean(correlations)), float(np.percentile(correlations, 5)), ranks)

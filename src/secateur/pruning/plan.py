@@ -14,7 +14,7 @@ from secateur.artifact import TEXT, Form, document_of, frozen
 if TYPE_CHECKING:
     from secateur.denoiser.macs import Macs
 
-# A layer that goes leaves its input; or of it the hidden stream alone, where a skip was joined to that; or its 1×1 shortcut.
+# In place of a removed layer stands its input; or the hidden stream of it, if a skip was joined to that; or its 1×1 shortcut.
 IDENTITY, DROP_SKIP, KEEP_SHORTCUT = REMOVALS = ("identity", "drop_skip", "keep_shortcut")
 FORM = Form(
     noun="plan",
@@ -73,7 +73,7 @@ class Plan:
 
 
 def check_layers(plan: Plan) -> None:
-    """Nothing; ValueError where the layers and how they go make no sense."""
+    """Raises ValueError if the layers, or the ways in which they are removed, make no sense."""
     layers, removals = plan.layers, plan.removals
     if not layers or len(set(layers)) < len(layers):
         raise ValueError(f"found {len(layers)} layers, {len(set(layers))} of them different: name one or more, each once")

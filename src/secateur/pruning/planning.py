@@ -1,4 +1,4 @@
-"""LayerScores become the Plan of any budget: exactly, as a knapsack (LAPTOP-Diff, arXiv 2404.11098), or greedily."""
+"""The Plan of any budget, out of LayerScores: exact, as a knapsack (LAPTOP-Diff, arXiv 2404.11098), or greedy."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def planned(
     """The Plan that keeps at most a fraction `keep` of the whole denoiser's cost at the least sum of losses.
 
     cost: "parameters", "macs" (convolutions and linear layers), "macs_attention" (with its products), or "ms" after
-    `with_times`. method: "exact"; "greedy" lets the layers with the least loss go first, "greedy_ratio" those with the least
-    loss for what they free. keep_every_stage: of each stage of a U-Net one scored layer stays; of each list of a transformer's
+    `with_times`. method: "exact"; "greedy" removes the layers with the least loss first, "greedy_ratio" those with the least
+    loss for their cost. keep_every_stage: of each stage of a U-Net one scored layer stays; of each list of a transformer's
     blocks one always does, without which stock diffusers builds none. What a transformer of a U-Net has beside its blocks goes
-    with the last of them (ours): the exact method counts on that, the greedy ones do not. `made` has the fraction kept in
-    truth. ValueError where nothing would go, or keep is out of reach.
+    with the last of them (ours): the exact method counts on that, the greedy ones do not. `made` has the fraction that
+    is really kept. Raises ValueError if nothing would be removed, or if keep is out of reach.
     """
     check_scores(scores, cost=cost, method=method)
     check_reachable(scores, keep=keep, cost=cost, keep_every_stage=keep_every_stage)
@@ -53,7 +53,7 @@ def with_times(scores: LayerScores, denoiser: nn.Module, *, run: Callable[[], An
 
 
 def check_scores(scores: LayerScores, *, cost: str, method: str) -> None:
-    """Nothing; ValueError where a Plan cannot be made of these scores so."""
+    """Raises ValueError if the method is unknown, or the scores are not complete."""
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r}: choose {', '.join(METHODS)}")
     check_cost(scores, cost)
@@ -62,14 +62,14 @@ def check_scores(scores: LayerScores, *, cost: str, method: str) -> None:
 
 
 def check_cost(scores: LayerScores, cost: str) -> None:
-    """Nothing; ValueError where the layers' costs are not known in this unit."""
+    """Raises ValueError if the layers' costs are not known in this unit."""
     if cost not in scores.costs:
         known = ", ".join(scores.costs)
         raise ValueError(f"the scores have no costs in {cost!r}: choose {known}, or score anew in it (`with_times` in Python)")
 
 
 def check_reachable(scores: LayerScores, *, keep: float, cost: str = "parameters", keep_every_stage: bool = False) -> None:
-    """Nothing; ValueError where no choice of layers comes down to this fraction, whatever their losses, found or not."""
+    """Raises ValueError if no choice of layers meets this fraction, whatever their losses are."""
     check_cost(scores, cost)
     costs = scores.costs[cost]
     least = least_of(costs.layers, spared(scores, keep_every_stage=keep_every_stage), around(scores, costs))
@@ -83,14 +83,14 @@ def around(scores: LayerScores, costs: LayerCosts) -> list[Whole]:
 
 
 def spared(scores: LayerScores, *, keep_every_stage: bool) -> list[list[int]]:
-    """The groups of layers that one of each stays of."""
+    """The groups of layers of which one must stay."""
     return groups(scores) if keep_every_stage or is_transformer(scores) else []
 
 
 def greedy(
     values: Sequence[float], costs: LayerCosts, *, keep: float, groups: Sequence[Collection[int]], by_ratio: bool
 ) -> list[bool]:
-    """Which layers to keep: all but those with the least loss (for what they free) until the budget is met."""
+    """Which layers to keep: those with the least loss (for their cost) are removed until the budget is met."""
     rest = costs.rest + sum(costs.wholes)
     room = budget(costs.layers, keep=keep, rest=rest)
     worth = np.array(values) / np.maximum(costs.layers, 1) if by_ratio else np.array(values)
@@ -108,7 +108,7 @@ def greedy(
 
 
 def groups(scores: LayerScores) -> list[list[int]]:
-    """Places of the layers of each stage; of a transformer of each list of blocks, where its first one may go."""
+    """Places of the layers of each stage; in a transformer, of each list of blocks whose first one may be removed."""
     found: dict[str, list[int]] = {}
     for i, layer in enumerate(scores.layers):
         first, second, *_ = layer.split(".")
@@ -142,7 +142,7 @@ def plan_of(scores: LayerScores, layers: Collection[str], *, made: dict[str, Any
 
 
 def named(scores: LayerScores, gone: set[str]) -> Iterator[tuple[str, str]]:
-    """What a Plan says of the layers that go, in execution order."""
+    """Each removed layer with how it is removed, in execution order."""
     outer = {layer: name for name, inner in scores.wholes.items() if gone.issuperset(inner) for layer in inner}
     for layer, how in zip(scores.layers, scores.removals, strict=True):
         if layer in gone:

@@ -86,7 +86,7 @@ def bk_sdxl_small() -> Plan:
 
 
 def koala_depths(count: int) -> dict[str, Collection[int]]:
-    """The deepest transformers with their first so many blocks."""
+    """The deepest transformers with their first `count` blocks."""
     return dict.fromkeys(("down_blocks.2.attentions.0", "up_blocks.0.attentions.0", "up_blocks.0.attentions.2"), range(count))
 
 

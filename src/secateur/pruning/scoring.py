@@ -1,4 +1,4 @@
-"""How much each layer of a teacher matters, layer by layer, as LayerScores that a Plan of any budget is made from."""
+"""How much each layer of a teacher matters: LayerScores, from which a Plan of any budget is made."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Weighting = Callable[[Tensor], Tensor]  # timesteps (K,) -> weights (K,), 0 or m
 
 @dataclass(frozen=True, eq=False)
 class ScoreStep:
-    """One more layer scored. number: of layers scored so far, from 1. scores: all those, NaN where none is found yet."""
+    """One more layer scored. number: of layers scored so far, from 1. scores: of all layers, NaN for those not scored yet."""
 
     number: int
     layer: str
@@ -61,11 +61,11 @@ def scored(
 ) -> Iterator[ScoreStep]:
     """A ScoreStep for each layer; the last one's `scores` are the result.
 
-    criterion: of `CRITERIA`. layers: the teacher's `surgery.candidates` unless given. samples: K. called: the timesteps of a
-    pipe of few steps, the only ones that are then asked about. weighting: of the tuples by their timesteps; the losses are kept
-    as they are. path: a file where finished layers are kept and gone on from, if the same weights were asked about the same
-    examples. source: what says which examples these are, where they cannot be made again to the last bit; by default all their
-    values do. accelerator: spreads the tuples over its processes. ValueError where the file was made by other settings.
+    criterion: of `CRITERIA`. layers: by default the teacher's `surgery.candidates`. samples: K. called: the timesteps of a pipe
+    of few steps, the only ones to score at. weighting: of the tuples by their timesteps; the losses stay as they are. path: a
+    file where finished layers are kept; the same call goes on from it, and first yields the last of them. source: a name for
+    the examples, if they cannot be made again to the last bit; by default a hash of their values. accelerator: spreads the
+    tuples over its processes. Raises ValueError if other settings made the file.
     """
     if criterion not in CRITERIA:
         raise ValueError(f"there is no criterion {criterion!r}: choose {', '.join(CRITERIA)}")
@@ -95,8 +95,8 @@ def score_change(
 ) -> Iterator[ScoreStep]:
     """A ScoreStep for each layer by how much worse the pipe's images get: its score less the one without the layer.
 
-    score: of as many images as `samples`, see `score_losses`. name: of the criterion. made: of which images, any JSON. path: a
-    file where finished layers are kept and gone on from, if name and `made` are the same.
+    score: of `samples` images, see `score_losses`. name: of the criterion. made: how the images are drawn, any JSON. path: a
+    file where finished layers are kept; the same name and `made` go on from it.
     """
     check_teacher(teacher)
     blank = unscored(
@@ -124,13 +124,13 @@ def joint_loss(
 
 
 def check_teacher(teacher: nn.Module) -> None:
-    """Nothing; ValueError where a teacher would not answer twice alike."""
+    """Raises ValueError if a teacher would predict differently the second time."""
     if teacher.training:
         raise ValueError(f"this {class_name(teacher)} is in training mode, where dropout changes answers: call eval() on it")
 
 
 def costed(teacher: nn.Module) -> LayerScores:
-    """The layers that could go, with their costs and as yet no losses: enough to say which budgets can be kept."""
+    """The layers that could go, with their costs and no losses yet: enough to tell which budgets can be met."""
     one = torch.ones(1)
     return unscored(teacher, None, timesteps=one, weights=one, made={})
 
@@ -175,7 +175,7 @@ def score_left(scores: LayerScores, left: Sequence[int], find: Callable[[Sequenc
 
 
 def with_losses(scores: LayerScores, i: int, losses: np.ndarray) -> LayerScores:
-    """The scores with the losses of layer i found; ValueError where they are no numbers, or of another number of samples."""
+    """The scores with the losses of layer i. Raises ValueError if they are not finite, or if their number is wrong."""
     if losses.shape != scores.losses[i].shape:
         raise ValueError(f"found losses of {len(losses)} samples for {scores.losses.shape[1]}: give one for each of these")
     if not np.isfinite(losses).all():
@@ -191,7 +191,7 @@ def as_step(scores: LayerScores, i: int) -> ScoreStep:
 
 
 def resumed(blank: LayerScores, path: str | Path | None) -> LayerScores:
-    """The scores in a file, or `blank` where there are none yet; ValueError where other settings made them."""
+    """The scores in a file, or `blank` without a file. Raises ValueError if other settings made them."""
     if path is None or not Path(path).exists():
         return blank
     found = LayerScores.load(path)
@@ -206,7 +206,7 @@ def resumed(blank: LayerScores, path: str | Path | None) -> LayerScores:
 
 
 def spread(criterion: Criterion, accelerator: Any) -> Criterion:
-    """The criterion, every process looking at its own share of the tuples and all getting the losses of all of them."""
+    """The criterion, spread: each process scores its share of the tuples, and all get the losses of all tuples."""
     from accelerate.utils import gather_object
 
     def spread(teacher: nn.Module, tuples: Tuples, plans: Sequence[Plan]) -> Losses:
@@ -223,7 +223,7 @@ def spread(criterion: Criterion, accelerator: Any) -> Criterion:
 def min_snr(scheduler: Any, *, gamma: float = 5.0) -> Weighting:
     """The Min-SNR weighting of the squared error of what a denoiser predicts (arXiv 2303.09556, section 3.4).
 
-    ValueError where it predicts neither noise, data nor velocity of a diffusion: flow matching has none.
+    Raises ValueError if it predicts neither noise, data nor velocity of a diffusion: flow matching has no such weighting.
     """
     kind = scheduler.config.get("prediction_type", "flow_prediction")
     rules = {  # min(SNR, γ) of the error in the data, in what is predicted

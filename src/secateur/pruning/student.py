@@ -1,8 +1,8 @@
 """U-Nets without some of their layers, as models that diffusers saves and loads by themselves.
 
 A transformer that lost blocks is described by its stock configuration. A U-Net is not, so its class here carries the plan in
-the configuration. Importing secateur is enough for `DiffusionPipeline.from_pretrained` to find that class; diffusers itself is
-imported when it is first asked for.
+the configuration. After `import secateur`, `DiffusionPipeline.from_pretrained` finds that class. diffusers itself is imported
+when the class is first used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STUDENT = "StudentUNet"
 
 
 class Passage(nn.Module):
-    """What stands where a layer was: gives the first `width` channels of its input, or all. nested: in a tuple."""
+    """Stands in for a removed layer: gives the first `width` channels of its input, or all. nested: in a tuple."""
 
     def __init__(self, width: int | None = None, *, nested: bool = False):
         super().__init__()
@@ -38,7 +38,7 @@ class Passage(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """What stands where a resnet was that changes the width: its 1×1 convolution. scale: what resnets divide their sum by."""
+    """Stands in for a removed resnet that changes the width: its 1×1 convolution. scale: by which resnets divide their sum."""
 
     def __init__(self, conv_shortcut: nn.Module, *, out_channels: int, scale: float):
         super().__init__()
@@ -49,7 +49,7 @@ class Shortcut(nn.Module):
 
 
 def replacement(module: Any, how: str) -> nn.Module:
-    """What stands in a U-Net where this module was."""
+    """The module that stands in for this one in a U-Net."""
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
     if how == KEEP_SHORTCUT:
@@ -107,7 +107,7 @@ def cut(unet: UNet2DConditionModel, removed: Mapping[str, str]) -> None:
 
 
 def as_student(unet: Any, removed: Mapping[str, str]) -> UNet2DConditionModel:
-    """The same U-Net, which lacks these layers already beside what its configuration says, as one that can be saved."""
+    """The same U-Net as a class that diffusers can save; it lacks these layers beside those in its configuration."""
     known = dict(unet.config.get("removed") or {})
     outer = {layer: how for layer, how in known.items() if not any(layer.startswith(f"{new}.") for new in removed)}
     unet.__class__ = student_class()  # the same attributes: it differs in how it is built
@@ -116,7 +116,7 @@ def as_student(unet: Any, removed: Mapping[str, str]) -> UNet2DConditionModel:
 
 
 def exported(name: str) -> Any:
-    """StudentUNet, and ModelMixin, by which diffusers knows how to load it; both take an import of diffusers."""
+    """StudentUNet, and ModelMixin, through which diffusers loads it; both take an import of diffusers."""
     if name == STUDENT:
         return student_class()
     if name == "ModelMixin":

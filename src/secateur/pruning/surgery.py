@@ -23,7 +23,7 @@ from secateur.pruning.student import Passage, Shortcut, as_student, replacement
 def drop_layers(denoiser: nn.Module, plan: Plan) -> nn.Module:
     """The student: a copy of the denoiser without the plan's layers; nothing is shared with the teacher.
 
-    ValueError where the denoiser is another one than the plan's, lacks a layer, or cannot do without it.
+    Raises ValueError if the plan is for another denoiser, or if a layer is missing or cannot be removed.
     """
     denoiser = bare(denoiser)
     check_fits(denoiser, plan)
@@ -82,7 +82,7 @@ def names_within(outer: str, names: Collection[str]) -> set[str]:
 
 
 def check_fits(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | None = None) -> None:
-    """Nothing; ValueError where a plan is not for this denoiser as it is. found: its `cuttable` layers, where known."""
+    """Raises ValueError if a plan does not fit this denoiser. found: its `cuttable` layers, if they are known."""
     if (name := class_name(denoiser)) != plan.denoiser:
         raise ValueError(f"the plan is for a {plan.denoiser} and this is a {name}: take the denoiser it was made for")
     if held := [name for name, module in denoiser.named_modules() if "forward" in vars(module)]:
@@ -92,7 +92,7 @@ def check_fits(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | No
         )
     if adapters := getattr(denoiser, "peft_config", None):
         raise ValueError(
-            f"adapters are loaded ({', '.join(adapters)}), which no saved student would keep: pipe.fuse_lora() and "
+            f"adapters are loaded ({', '.join(adapters)}), and a saved student would lose them: call pipe.fuse_lora() and "
             "pipe.unload_lora_weights() first, or load them into the student"
         )
     found = found or cuttable(denoiser)
@@ -111,11 +111,11 @@ def cuttable(denoiser: nn.Module) -> dict[str, str]:
 
 
 def check_known(denoiser: nn.Module, layers: Collection[str], found: Collection[str]) -> None:
-    """Nothing; ValueError names layers that are not among those found."""
+    """Raises ValueError, with their names, if layers are not among those found."""
     if missing := sorted(set(layers) - set(found)):
         raise ValueError(
             f"{class_name(denoiser)} has no layer {', '.join(missing[:3])}{', …' * (len(missing) > 3)} that can go: choose "
-            "among those that secateur.surgery.removals gives for it"
+            "among those of secateur.pruning.surgery.removals"
         )
 
 
@@ -166,7 +166,7 @@ def is_sampler(name: str) -> bool:
 
 
 def check_samplers(denoiser: nn.Module, layers: Sequence[str]) -> None:
-    """Nothing; ValueError where a U-Net would shrink without growing back, or the other way round."""
+    """Raises ValueError if a U-Net would shrink without growing back, or the other way round."""
     innermost = len(list(denoiser.get_submodule("down_blocks").children())) - 1
     stages = {layer: int(layer.split(".")[1]) for layer in layers if is_sampler(layer)}
     down = {stage: layer for layer, stage in stages.items() if layer.startswith("down_blocks.")}
@@ -212,12 +212,12 @@ def kept_blocks(denoiser: nn.Module, name: str, layers: Collection[str]) -> list
 
 
 def block_removals(denoiser: nn.Module) -> dict[str, str]:
-    """The blocks without any one of which stock diffusers can still build this transformer, and it computes the same."""
+    """The blocks that may be removed one at a time, so that stock diffusers can still build the transformer."""
     return {layer: IDENTITY for name in family(denoiser).depths for layer in single_removals(denoiser, name)}
 
 
 def single_removals(denoiser: nn.Module, name: str) -> Iterator[str]:
-    """Names of the blocks of one list any one of which can go."""
+    """Names of the blocks of one list that may be removed one at a time."""
     count = len(kept_blocks(denoiser, name, ()))
     wanted = built(denoiser, name, count - 1) if count > 1 else []
     for k in range(count):
@@ -227,7 +227,7 @@ def single_removals(denoiser: nn.Module, name: str) -> Iterator[str]:
 
 
 def check_list(denoiser: nn.Module, name: str, blocks: Sequence[nn.Module], *, wanted: Sequence[nn.Module]) -> None:
-    """Nothing; ValueError where these cannot be all the blocks of a list. wanted: those that diffusers builds.
+    """Raises ValueError if these cannot be all the blocks of a list. wanted: those that diffusers builds.
 
     Position decides what it builds: SD3's last block is unlike the rest, and so are the first ones of SD3.5.
     """
@@ -248,7 +248,7 @@ def check_list(denoiser: nn.Module, name: str, blocks: Sequence[nn.Module], *, w
 
 
 def built(denoiser: nn.Module, name: str, count: int) -> list[nn.Module]:
-    """The list of so many blocks that diffusers builds for such a transformer, on the meta device."""
+    """The list of `count` blocks that diffusers builds for such a transformer, on the meta device."""
     cls, arguments = architecture(denoiser)
     with torch.device("meta"):
         return list(cls(**arguments | {family(denoiser).depths[name]: count}).get_submodule(name).children())
