@@ -17,6 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 from secateur.cli import prune as command
+from secateur.cli.criterion import criterion_for
 from secateur.cli.main import app
 from secateur.denoiser import macs
 from secateur.measuring import learned_scores
@@ -296,9 +297,9 @@ def test_two_launched_processes_score_as_one(saved):
 def test_images_are_not_scored_in_several_processes():
     two, one = SimpleNamespace(num_processes=2), SimpleNamespace(num_processes=1)
     with pytest.raises(ValueError, match="clip scores all images in one process, and 2 were launched: launch one"):
-        command.criterion_for("clip", two, "cpu")
-    assert callable(command.criterion_for("clip", one, "cpu"))
-    assert command.criterion_for("output", two, "cpu") == "output"
+        criterion_for("clip", two, "cpu")
+    assert callable(criterion_for("clip", one, "cpu"))
+    assert criterion_for("output", two, "cpu") == "output"
 
 
 def test_scores_that_were_saved_are_cut_by_at_another_keep_without_scoring(saved, monkeypatch):

@@ -7,6 +7,7 @@ search     the commands search, fold and retarget
 watch      a search as it stands
 follow     a long job as it stands, and where it goes on from
 prune      the command prune
+criterion  the criterion of `prune` by its name
 distil     the command distil
 changes    settings of `distil` by NAME=VALUE
 data       the examples of `distil`, made and kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table, box
 
+from secateur.cli.criterion import check_scoring, check_texts, criterion_for
 from secateur.cli.follow import follow
 from secateur.cli.terminal import (
     AUTO,
@@ -86,8 +87,7 @@ def prune(
     """Cut the layers out of a pipe's denoiser that it needs least, and save the student's pipe.
 
     Stopped while it scores layers, the same command goes on from the last one scored.
-    If accelerate launches it, its processes share the samples.
-    Next, `secateur distil` teaches the student.
+    Processes that accelerate launches share the samples. Next, `secateur distil` teaches the student.
     """
     from secateur.pipeline.pipes import component, locate
     from secateur.pruning.prune import PruneSettings, prune_steps
@@ -158,46 +158,6 @@ def check_given(
     if out.exists():
         raise FileExistsError(f"{out} exists already: give another folder by --out, or remove it first")
     check_writable(out)
-
-
-def check_scoring(criterion: str, *, keep: float, cost: str, settings: PruneSettings) -> None:
-    """Raises ValueError if layers cannot be scored so."""
-    from secateur.measuring.learned_scores import SCORES
-    from secateur.pruning import prune
-    from secateur.pruning.criteria import CRITERIA
-
-    prune.check_keep(keep)
-    prune.check_word("criterion", criterion, (*CRITERIA, *SCORES))
-    prune.check_word("cost", cost, prune.COSTS)
-    prune.check_criterion(image_score(criterion) if criterion in SCORES else criterion, settings)
-
-
-def criterion_for(name: str, accelerator: Any, device: str) -> str | Callable[..., Any]:
-    """What `prune_steps` takes for a criterion of this name. Raises ValueError if processes cannot share it."""
-    from secateur.measuring.learned_scores import SCORES
-    from secateur.pruning.prune import check_processes
-
-    criterion = image_score(name, device) if name in SCORES else name
-    check_processes(criterion, accelerator)
-    return criterion
-
-
-def image_score(name: str, device: str = "cpu") -> Callable[..., Any]:
-    """The learned score of this name, which its model is loaded for at the first call; LayerScores say the name."""
-    from secateur.measuring.learned_scores import SCORES
-
-    score = SCORES[name](device=device)
-    named = lambda images, prompts: score(images, prompts)  # noqa: E731
-    named.__name__ = name
-    return named
-
-
-def check_texts(criterion: str, conditions: tuple[Any, ...]) -> None:
-    """Raises ValueError if images shall be compared with prompts, and there are class labels."""
-    from secateur.measuring.learned_scores import SCORES
-
-    if criterion in SCORES and any(not isinstance(condition, str) for condition in conditions):
-        raise ValueError(f"found class labels, which {criterion} cannot compare images with: choose another --criterion")
 
 
 def fixed_plan(plan: Path | None, preset: str | None) -> Plan | None:

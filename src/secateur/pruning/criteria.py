@@ -63,7 +63,13 @@ class Tuples:
 
 
 def draw_tuples(
-    examples: Examples, scheduler: Any, *, samples: int, seed: int, batch_size: int, called: Sequence[float] | None = None
+    examples: Examples,
+    scheduler: Any,
+    *,
+    samples: int = 64,
+    seed: int = 0,
+    batch_size: int = 8,
+    called: Sequence[float] | None = None,
 ) -> Tuples:
     """Tuples whose timesteps are stratified: one in each of `samples` equal parts of the scheduler's training range (ours).
 

@@ -50,31 +50,28 @@ def scored(
     *,
     criterion: str = "output",
     layers: Sequence[str] | None = None,
-    samples: int = 64,
-    seed: int = 0,
-    batch_size: int = 8,
-    called: Sequence[float] | None = None,
     weighting: Weighting | None = None,
     path: str | Path | None = None,
     source: str | None = None,
     accelerator: Any = None,
+    **drawing: Any,
 ) -> Iterator[ScoreStep]:
     """A ScoreStep for each layer; the last one's `scores` are the result.
 
-    criterion: of `CRITERIA`. layers: by default the teacher's `surgery.candidates`. samples: K. called: the timesteps of a pipe
-    of few steps, the only ones to score at. weighting: of the tuples by their timesteps; the losses stay as they are. path: a
-    file where finished layers are kept; the same call goes on from it, and first yields the last of them. source: a name for
-    the examples, if they cannot be made again to the last bit; by default a hash of their values. accelerator: spreads the
-    tuples over its processes. Raises ValueError if other settings made the file.
+    criterion: of `CRITERIA`. layers: by default the teacher's `surgery.candidates`. weighting: of the tuples by their
+    timesteps; the losses stay as they are. path: a file where finished layers are kept; the same call goes on from it, and
+    first yields the last of them. source: a name for the examples, if they cannot be made again to the last bit; by default a
+    hash of their values. accelerator: spreads the tuples over its processes. drawing: samples, seed, batch_size and called, as
+    for `draw_tuples`. Raises ValueError if other settings made the file.
     """
     if criterion not in CRITERIA:
         raise ValueError(f"there is no criterion {criterion!r}: choose {', '.join(CRITERIA)}")
     check_teacher(teacher)
-    tuples = draw_tuples(examples, scheduler, samples=samples, seed=seed, batch_size=batch_size, called=called)
+    tuples = draw_tuples(examples, scheduler, **drawing)
     name, digest = scheduler_signature(scheduler)
-    made = {"criterion": criterion, "samples": samples, "seed": seed, "scheduler": name, "scheduler_hash": digest}
+    made = {"criterion": criterion, "samples": len(tuples), "seed": tuples.seed, "scheduler": name, "scheduler_hash": digest}
     made |= {"weighting": weighting and weighting.__name__, "teacher": fingerprint.of_module(teacher)}
-    made |= {} if called is None else {"called": list(called)}
+    made |= {} if drawing.get("called") is None else {"called": list(drawing["called"])}
     made |= {"examples": source or fingerprint.of_values((examples.latents, examples.conditions, examples.shared))}
     timesteps = tuples.timesteps[:1] if criterion == "magnitude" else tuples.timesteps
     weights = torch.ones(len(timesteps)) if weighting is None else weighting(timesteps)
