@@ -192,5 +192,5 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def are_whole(numbers: Sequence[Any], *, below: int | None = None) -> bool:
-    """Whether these are whole numbers from 0 on, and less than `below` where that is given."""
+    """Whether these are whole numbers from 0 on, and less than `below` if that is given."""
     return all(type(n) is int and n >= 0 and (below is None or n < below) for n in numbers)

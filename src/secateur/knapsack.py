@@ -26,10 +26,10 @@ def knapsack(
     scores: (L,), higher matters more; among sets of one sum, any. costs: (L,) whole numbers 0 or more (parameters, MACs,
     nanoseconds). rest: cost of what is kept whatever is chosen. wholes: (cost, places of layers) of what is kept as long as
     any of these layers is. Fractions are of the sum of all costs, and exact: the one achieved is never above `keep`. groups: of
-    each, places of layers, at least one is kept; no layer is in two, of groups or of wholes. ValueError where `rest`, with the
-    cheapest of each group, is above `keep`. LAPTOP-Diff (arXiv 2404.11098): the knapsack, seen from what stays.
+    each, places of layers, at least one is kept; no layer is in two, of groups or of wholes. Raises ValueError
+    if `rest`, with the cheapest of each group, is above `keep`. LAPTOP-Diff's knapsack (arXiv 2404.11098), seen from the rest.
     """
-    check(scores, costs, rest)
+    check_items(scores, costs, rest)
     free = [*costs, *(cost for cost, _ in wholes)]
     room = budget(free, keep=keep, rest=rest)
     if (least := least_of(costs, groups, wholes)) > room:
@@ -40,7 +40,7 @@ def knapsack(
     kept = optimum(scores, costs, room=room, groups=groups, wholes=wholes)
     due = sum(cost for cost, inner in wholes if any(kept[i] for i in inner))
     if (cost := due + sum(cost for cost, k in zip(costs, kept, strict=True) if k)) > room:
-        raise RuntimeError(f"HiGHS chose layers of cost {cost} where {room} were left: report this with scores and costs")
+        raise RuntimeError(f"HiGHS chose layers of cost {cost} and {room} were left: report this with scores and costs")
     return kept
 
 
@@ -55,8 +55,8 @@ def achieved(kept: Sequence[bool], costs: Sequence[int], *, rest: int = 0) -> fl
     return (rest + sum(cost for cost, k in zip(costs, kept, strict=True) if k)) / (rest + sum(costs))
 
 
-def check(scores: Sequence[float], costs: Sequence[int], rest: int) -> None:
-    """Nothing; ValueError or TypeError where scores and costs make no knapsack."""
+def check_items(scores: Sequence[float], costs: Sequence[int], rest: int) -> None:
+    """Raises ValueError or TypeError if scores and costs make no knapsack."""
     if not costs or len(scores) != len(costs):
         raise ValueError(f"found {len(scores)} scores and {len(costs)} costs: give one of each for every layer")
     if wrong := [score for score in scores if not math.isfinite(score)]:
@@ -68,7 +68,7 @@ def check(scores: Sequence[float], costs: Sequence[int], rest: int) -> None:
 
 
 def budget(costs: Sequence[int], *, keep: float, rest: int) -> int:
-    """The cost that may be chosen beside `rest`; ValueError where there is none."""
+    """The cost that may be chosen beside `rest`. Raises ValueError if there is none."""
     if not 0 < keep <= 1:
         raise ValueError(f"keep is the fraction that stays, above 0 and at most 1; got {keep}")
     total = sum(map(index, costs)) + index(rest)

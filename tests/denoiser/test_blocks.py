@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from secateur.denoiser import blocks as finding
 from secateur.denoiser.blocks import Blocks, find_blocks, live, matches, needed, trace
 from secateur.denoiser.families import dummy_inputs
 from secateur.denoiser.macs import Macs, count, denoiser_config
@@ -240,3 +241,15 @@ def test_an_architecture_is_traced_once_and_another_anew(monkeypatch):
     assert len(traced) == 1
     assert len(find_blocks(tiny("dit", num_layers=4))) == 4
     assert len(traced) == 2
+
+
+def test_blocks_found_once_are_matched_without_building_the_architecture_again(monkeypatch):
+    found = find_blocks(tiny("sdxl"), "layer")
+
+    def build(*_):
+        raise AssertionError("it was built again")
+
+    monkeypatch.setattr(finding, "meta_twin", build)
+    assert finding.matching(tiny("sdxl"), found.names) is found
+    with pytest.raises(AssertionError):
+        finding.matching(tiny("sdxl"), ("other",))

@@ -15,7 +15,7 @@ from secateur.measuring import quality
 from secateur.pipeline.generate import generate
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
-from secateur.schedule.retime import nearest, retime, timesteps
+from secateur.schedule.retime import nearest, retime, timesteps_of
 from tiny import tiny
 from tiny_pipes import ddim
 
@@ -40,7 +40,7 @@ def test_calls_stay_near_in_noise_and_in_order(calls):
     assert found.calls == calls
     assert len(running) == len(RUN)
     assert running[0] == 0
-    old, new = timesteps(ddim(), T), timesteps(ddim(), calls)
+    old, new = timesteps_of(ddim(), T), timesteps_of(ddim(), calls)
     if calls > T:
         assert np.abs(old[RUN] - new[running])[1:].max() <= 1000 / calls
     assert list(new[running]) == sorted(new[running], reverse=True)

@@ -79,7 +79,7 @@ def check_prompts(data: Data, pipe: Any) -> None:
 
     for file in filter(None, (data.prompts, data.unpictured)):
         prompts = read_prompts(Path(file))
-        generating.check(pipe, prompts, seeds=range(len(prompts)), batch_size=1, call={})
+        generating.check_call(pipe, prompts, seeds=range(len(prompts)), batch_size=1, call={})
         try:
             check_tokens(pipe, tuple(prompts))
         except ValueError as error:

@@ -95,7 +95,7 @@ def meta_twin(denoiser: nn.Module | Mapping) -> nn.Module:
 
 
 def block_names(denoiser: nn.Module, row: Family, granularity: str) -> tuple[str, ...]:
-    """Names of the sub-modules that are blocks, in the order they were registered; ValueError lists the granularities."""
+    """Names of the sub-modules that are blocks, in the order they were registered. Raises ValueError with the granularities."""
     if granularity not in row.granularities:
         raise ValueError(
             f"{class_name(denoiser)} has no granularity {granularity!r}, so choose {' or '.join(row.granularities)}"
@@ -112,7 +112,7 @@ def block_names(denoiser: nn.Module, row: Family, granularity: str) -> tuple[str
 
 
 def has_weights(module: nn.Module) -> bool:
-    """Whether a module has parameters; what stands where a student's layer was may have none, and is no block."""
+    """Whether a module has parameters; what replaces a student's layer may have none, and is no block."""
     return next(module.parameters(), None) is not None
 
 
@@ -164,9 +164,9 @@ def find_blocks(denoiser: nn.Module | Mapping, granularity: str | None = None) -
 
     Class and configuration are enough: nothing of the denoiser is run, moved or changed, wherever its weights lie.
     """
-    row, (cls, arguments) = family(denoiser), architecture(denoiser)
+    row = family(denoiser)
     granularity = next(iter(row.granularities)) if granularity is None else granularity
-    key = cls, repr((arguments, row, granularity))
+    key = key_of(denoiser, row, granularity)
     if key not in FOUND:
         FOUND[key] = traced(denoiser, row, granularity)
     if isinstance(denoiser, nn.Module):
@@ -174,7 +174,13 @@ def find_blocks(denoiser: nn.Module | Mapping, granularity: str | None = None) -
     return FOUND[key]
 
 
-FOUND: dict[tuple[Any, str], Blocks] = {}  # of each architecture and granularity, as tracing takes a second and they are small
+FOUND: dict[tuple[Any, str], Blocks] = {}  # of each architecture and granularity: tracing takes a second, and they are small
+
+
+def key_of(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> tuple[Any, str]:
+    """What the blocks of a denoiser depend on: its class, its configuration, its family, the granularity."""
+    cls, arguments = architecture(denoiser)
+    return cls, repr((arguments, row, granularity))
 
 
 def traced(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> Blocks:
@@ -188,8 +194,13 @@ def traced(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> Bloc
 
 
 def matching(denoiser: nn.Module | Mapping, names: Sequence[str]) -> Blocks:
-    """The blocks of a denoiser (or configuration) at the granularity with exactly these names; ValueError for none."""
-    row, twin = family(denoiser), meta_twin(denoiser)
+    """The blocks of a denoiser (or configuration) at the granularity with exactly these names. Raises ValueError for none."""
+    row = family(denoiser)
+    for granularity in row.granularities:  # traced before, which is cheap to look up
+        known = FOUND.get(key_of(denoiser, row, granularity))
+        if known and set(known.names) == set(names):
+            return find_blocks(denoiser, granularity)
+    twin = meta_twin(denoiser)
     for granularity in row.granularities:
         if set(block_names(twin, row, granularity)) == set(names):
             return find_blocks(denoiser, granularity)
@@ -200,7 +211,7 @@ def matching(denoiser: nn.Module | Mapping, names: Sequence[str]) -> Blocks:
 
 
 def check_present(denoiser: nn.Module, names: Sequence[str]) -> None:
-    """Nothing; ValueError where the denoiser lacks blocks that its configuration describes."""
+    """Raises ValueError if the denoiser lacks blocks that its configuration describes."""
     present = {name for name, _ in bare(denoiser).named_modules()}
     if missing := [name for name in names if name not in present]:
         raise ValueError(

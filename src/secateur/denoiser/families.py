@@ -32,7 +32,7 @@ class Family:
     own_grid: whether its pipelines give the scheduler noise levels of their own.
     cls: gives the class, if it is not diffusers' own; then a configuration is enough to build it.
     inputs: `inputs(config, *, batch, size, tokens)` → keyword arguments of one forward, on the default device;
-    size and tokens are None where the caller leaves them to the denoiser's configuration.
+    size and tokens are None if the caller leaves them to the denoiser's configuration.
     """
 
     granularities: Mapping[str, tuple[str, ...]]
@@ -59,7 +59,7 @@ def sides(size: Size) -> tuple[int, ...]:
 
 
 def unet_class(config: Mapping, batch: int) -> dict[str, Tensor]:
-    """The class condition of a U-Net, by its `class_embed_type`; empty where it has none."""
+    """The class condition of a U-Net, by its `class_embed_type`; empty if it has none."""
     kind = config["class_embed_type"]
     if kind is None and config["num_class_embeds"] is None:
         return {}
@@ -109,7 +109,7 @@ def dit_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | 
 
 
 def pixart_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
-    """PixArt-α and Σ: 120 tokens of T5 unless told (Σ takes 300); resolution and aspect ratio where the net reads them."""
+    """PixArt-α and Σ: 120 tokens of T5 by default (Σ takes 300); resolution and aspect ratio if the net reads them."""
     reads_resolution = config["use_additional_conditions"]
     if reads_resolution is None:
         reads_resolution = config["sample_size"] == 128
@@ -224,7 +224,7 @@ def class_name(denoiser: nn.Module | Mapping | str) -> str:
 
 
 def family(denoiser: nn.Module | Mapping | str) -> Family:
-    """The row of a denoiser (or its configuration, or class name); ValueError says what to declare for an unknown one."""
+    """The row of a denoiser (or its configuration, or class name). Raises ValueError for an unknown one."""
     name = class_name(denoiser)
     if name not in FAMILIES:
         raise ValueError(

@@ -54,8 +54,8 @@ class Macs:
     """MACs of one call, exact integers for the batch counted.
 
     linear, attention: of each block (L,), convolutions and linear layers, and the attention products alone.
-    rest_linear, rest_attention: outside the blocks, paid by every call that is not held whole. unit: "macs", or "ns" where
-    these are nanoseconds on one device, see `measure.block_times`.
+    rest_linear, rest_attention: outside the blocks, paid by every call that is not held whole. unit: "macs", or "ns" if
+    these are nanoseconds on one device, see `times.block_times`.
     """
 
     blocks: Blocks
@@ -87,7 +87,7 @@ class Macs:
         return sum(self.cells(attention=attention)) + self.rest(attention=attention)
 
     def check_convention(self, *, attention: bool) -> None:
-        """Nothing; ValueError where the attention products are asked for and these are no MACs."""
+        """Raises ValueError if the attention products are to be counted and these are no MACs."""
         if attention and self.unit != "macs":
             raise ValueError(f"these costs are of {self.noun}, in which attention has its part: leave attention out")
 
@@ -120,7 +120,7 @@ class Macs:
         )
 
     def check(self, schedule: Grid) -> None:
-        """Nothing; ValueError where a schedule is for another denoiser or other blocks than were counted."""
+        """Raises ValueError if a schedule is for another denoiser or other blocks than were counted."""
         if (schedule.denoiser, schedule.blocks) != (self.blocks.denoiser, self.blocks.names):
             raise ValueError(
                 f"the schedule is for {len(schedule.blocks)} blocks of {schedule.denoiser} from {schedule.blocks[0]} on and "
@@ -173,7 +173,7 @@ def count(
 
 
 def denoiser_config(name: str) -> dict[str, Any]:
-    """Configuration of a published denoiser at full size, by short name such as "sd15"; ValueError lists the names."""
+    """Configuration of a published denoiser at full size, by short name such as "sd15". Raises ValueError with all names."""
     if name not in (names := denoiser_names()):
         raise ValueError(f"no full-size configuration is called {name!r}, so choose one of {', '.join(names)}")
     return json.loads((files("secateur.denoiser") / "configs" / f"{name}.json").read_text())

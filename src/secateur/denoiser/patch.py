@@ -75,7 +75,7 @@ def intercept(obj: Any, name: str, wrapper: Callable[..., Any], *, owner: Any = 
 
 
 def owner_of(module: nn.Module) -> Any:
-    """Who has intercepted a module's forward, or None; found also where accelerate has put its own around it."""
+    """Who has intercepted a module's forward, or None; also if accelerate has put its own around it."""
     for slot in ("forward", "_old_forward"):
         found = getattr(vars(module).get(slot), "intercept", None)
         if found is not None and found.alive:
@@ -84,7 +84,7 @@ def owner_of(module: nn.Module) -> Any:
 
 
 def find_modules(denoiser: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """The modules of these names; ValueError names those that the denoiser lacks."""
+    """The modules of these names. Raises ValueError with the names that the denoiser lacks."""
     modules = dict(denoiser.named_modules())
     if missing := [name for name in names if name not in modules]:
         raise ValueError(

@@ -36,7 +36,7 @@ def continued(found: tuple[Stream, ...], inputs: Inputs) -> list[Tensor]:
 
 
 def minus(out: Any, found: tuple[Stream, ...], inputs: Inputs) -> Any:
-    """What a block added to its inputs; all of what it gives where it continues none. None stays None."""
+    """What a block added to its inputs; all of its output if that continues none. None stays None."""
     if not found:
         return out
     parts = out if isinstance(out, tuple) else (out,)

@@ -1,4 +1,4 @@
-"""What a pipeline asks its denoiser: every argument of its first call, read off the pipeline itself."""
+"""The arguments with which a pipeline first calls its denoiser, read off the pipeline itself."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Asked(Exception):  # it carries an answer out of the pipe, and is no error
 def asked_for(pipe: DiffusionPipeline, conditions: Sequence[Any], *, call: Mapping[str, Any]) -> list[Asked]:
     """What the pipe asks its denoiser first for each condition, without guidance; equal prompts and labels are run once."""
     call = {**call, **unguided(pipe)}
-    generating.check(pipe, conditions[:1], seeds=range(len(conditions[:1])), batch_size=1, call=call)
+    generating.check_call(pipe, conditions[:1], seeds=range(len(conditions[:1])), batch_size=1, call=call)
     keys = [c if isinstance(c, (str, Integral)) else id(c) for c in conditions]
     different = dict(zip(keys, conditions, strict=True))
     with generating.quiet(pipe):
@@ -59,8 +59,8 @@ def asked_for(pipe: DiffusionPipeline, conditions: Sequence[Any], *, call: Mappi
 def unguided(pipe: Any) -> dict[str, Any]:
     """The argument that turns guidance off, for denoisers that do not take its scale themselves."""
     denoiser: Any = bare(component(pipe))
-    told = denoiser.config.get("guidance_embeds") or denoiser.config.get("time_cond_proj_dim")
-    return {} if told or "guidance_scale" not in signature(type(pipe).__call__).parameters else {"guidance_scale": 1.0}
+    takes_scale = denoiser.config.get("guidance_embeds") or denoiser.config.get("time_cond_proj_dim")
+    return {} if takes_scale or "guidance_scale" not in signature(type(pipe).__call__).parameters else {"guidance_scale": 1.0}
 
 
 @torch.no_grad()

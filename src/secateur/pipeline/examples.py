@@ -62,7 +62,7 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One forward for n samples: keyword arguments of the denoiser, and what a perfect one says to them.
+    """One forward for n samples: keyword arguments of the denoiser, and the prediction of a perfect one.
 
     target: (n, C, H, W), the noise, the data or a velocity, by the scheduler's prediction type.
     """
@@ -86,7 +86,7 @@ def from_images(
     """Examples of pictures: latents by the pipe's VAE, of each the mean of what it may be (ours: no seed needed).
 
     images: (N, H, W, 3), float in [0, 1]. conditions: one for each, as for `generate.generate`. call: further arguments of
-    the pipe. ValueError where there are not as many, or the denoiser takes no such latents.
+    the pipe. Raises ValueError if their numbers differ, or the denoiser takes other latents.
     """
     pixels = as_tensor(images) * 2 - 1  # (N, 3, H, W), as a VAE takes them
     height, width = pixels.shape[-2:]
@@ -158,15 +158,9 @@ def question(
 
 
 def answer(denoiser: Callable[..., Any], question: Question) -> Tensor:
-    """What a denoiser says, (n, C, H, W); of one with learned sigma the first C channels."""
-    said = denoiser(**question.arguments, return_dict=False)[0]
-    return said[:, : question.target.shape[1]]
-
-
-# Noise
-
-
-# Latents
+    """A denoiser's prediction, (n, C, H, W); without the channels of a learned sigma."""
+    prediction = denoiser(**question.arguments, return_dict=False)[0]
+    return prediction[:, : question.target.shape[1]]
 
 
 @torch.no_grad()
@@ -187,11 +181,8 @@ def packed(pipe: Any, latents: Tensor) -> Tensor:
     return pack(latents, *latents.shape) if pack is not None and known else latents
 
 
-# Conditions
-
-
 def together(latents: Tensor, asked: Sequence[Asked]) -> Examples:
-    """Examples of latents (N, C, H, W) and what was asked for each. ValueError where the denoiser takes other latents."""
+    """Examples of latents (N, C, H, W) and what was asked for each. Raises ValueError if the denoiser takes others."""
     first = asked[0]
     if latents.shape[1:] != first.shape[1:]:
         raise ValueError(

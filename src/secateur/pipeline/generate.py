@@ -1,4 +1,4 @@
-"""Prompts and seeds in, images and the dense trajectory out.
+"""Prompts and seeds in, images out.
 
 Every sample has a generator of its own, so how many are made at once does not change any of them.
 """
@@ -43,7 +43,7 @@ def generate_batches(
     pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int = 8, **call: Any
 ) -> Iterator[np.ndarray]:
     """The images of `generate` batch by batch, as they are made, for a caller who shows progress."""
-    check(pipe, conditions, seeds=seeds, batch_size=batch_size, call=call)
+    check_call(pipe, conditions, seeds=seeds, batch_size=batch_size, call=call)
     with quiet(pipe):
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
@@ -74,8 +74,8 @@ def quiet(pipe) -> Iterator[None]:
         pipe.set_progress_bar_config(**(before or {}))
 
 
-def check(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int, call: Mapping[str, Any]) -> None:
-    """Nothing; ValueError or TypeError where conditions, seeds or further arguments do not fit the pipe."""
+def check_call(pipe, conditions: Sequence[Any], *, seeds: Sequence[int], batch_size: int, call: Mapping[str, Any]) -> None:
+    """Raises ValueError or TypeError if conditions, seeds or further arguments do not fit the pipe."""
     if len(conditions) != len(seeds) or not len(seeds):
         raise ValueError(f"each sample has a condition and a seed: got {len(conditions)} and {len(seeds)}; give as many")
     if batch_size < 1:
@@ -110,7 +110,7 @@ def _named(conditions: Sequence[Any]) -> dict[str, Any]:
 
 
 def image_file(folder: Path, seed: int) -> Path:
-    """Where `save_images` writes the image of a seed."""
+    """The file into which `save_images` writes the image of a seed."""
     return folder / f"{seed:04d}.png"
 
 

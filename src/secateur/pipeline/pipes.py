@@ -86,7 +86,7 @@ def as_stored(pipe: DiffusionPipeline) -> DiffusionPipeline:
 
 
 def save(pipe: DiffusionPipeline, folder: str | Path, *, beside: Mapping[str, Any] | None = None) -> None:
-    """Write a pipeline's folder; until all of it is there, what was there before stays. OSError where there is no room.
+    """Write a pipeline's folder; until all of it is there, what was there before stays. Raises OSError if there is no room.
 
     What a killed saving left behind is cleared away, and the folder that it had put aside is put back.
     beside: artifacts to save in the folder too, by the names of their files.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def read_prompts(path: Path) -> list[str] | list[int]:
-    """The prompts in a file, one a line, or class labels where all lines are whole numbers; ValueError where there is none."""
+    """The prompts in a file, one a line, or class labels if all lines are whole numbers. Raises ValueError if there is none."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
@@ -25,7 +25,7 @@ def read_prompts(path: Path) -> list[str] | list[int]:
 
 
 def conditions_of(lines: list[str]) -> list[str] | list[int]:
-    """Class labels where all lines are whole numbers, otherwise the prompts that they are."""
+    """Class labels if all lines are whole numbers, otherwise prompts."""
     return [int(line) for line in lines] if all(re.fullmatch(r"-?\d+", line) for line in lines) else lines
 
 
@@ -40,7 +40,7 @@ def digest(conditions: tuple) -> str:
 
 
 def check_tokens(pipe, conditions: tuple) -> None:
-    """Nothing; ValueError where a prompt is longer than any tokenizer of the pipe reads: its end would not be heard.
+    """Raises ValueError if a prompt is longer than any tokenizer of the pipe reads: its end would be ignored.
 
     A tokenizer reads what it is made for, and no more than what the pipe's call cuts prompts at (`max_sequence_length`).
     """

@@ -40,13 +40,13 @@ PLAIN: dict[str, dict[str, Any]] = {  # solvers whose timesteps may be chosen, c
     # UniPC-2 (arXiv 2302.04867)
     UNIPC: _PLAIN | {"predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None},
 }
-FIRST_ORDER = {  # in what DPM-Solver++ differs from `PLAIN` where it makes the steps of DDIM, by where the last one ends
+FIRST_ORDER = {  # how DPM-Solver++ differs from `PLAIN` if it makes the steps of DDIM, by the end of the last step
     final: {"solver_order": 1, "final_sigmas_type": final} for final in ("zero", "sigma_min")
 }
 
 
 def begun(scheduler: Any, steps: int) -> Any:
-    """A scheduler like this one, before the first of so many steps."""
+    """A scheduler like this one, set to this many steps."""
     made = type(scheduler).from_config(scheduler.config)
     made.set_timesteps(steps, **({"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}))
     return made

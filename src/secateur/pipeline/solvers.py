@@ -31,12 +31,12 @@ def is_free(scheduler: Any) -> bool:
 
 
 def corrects(scheduler: Any) -> bool:
-    """Whether a scheduler's calls mend the step that led to them, which takes what was put into the latents out again."""
+    """Whether a scheduler's calls correct the step that led to them, and so take out of the latents what was put into them."""
     return type(scheduler).__name__ == UNIPC
 
 
 def check_solver(scheduler: Any) -> None:
-    """Nothing; ValueError where the search can neither place a scheduler's calls nor hold them."""
+    """Raises ValueError if the search can neither place a scheduler's calls nor hold them."""
     if not is_free(scheduler):
         check_linear(scheduler)
 
@@ -49,7 +49,7 @@ def remembers(scheduler: Any) -> int:
 
 
 def check_linear(scheduler: Any) -> None:
-    """Nothing; ValueError where a scheduler's steps are not known to be made of the last prediction alone, linearly."""
+    """Raises ValueError if a scheduler's steps are not known to be linear in the last prediction alone."""
     if why := nonlinear(scheduler):
         raise ValueError(f"{why}: {SEARCHED}")
 
@@ -99,8 +99,10 @@ def takes_timesteps(scheduler: Any) -> bool:
     return type(scheduler).__name__ in BY_SIGMAS or "timesteps" in signature(scheduler.set_timesteps).parameters
 
 
-def place(scheduler: Any, set_timesteps: Callable[..., None], timesteps: Sequence[float], *, asked: Mapping[str, Any]) -> None:
-    """Set a scheduler, by its own `set_timesteps` with what else was `asked`, to these timesteps, noisiest first.
+def place_timesteps(
+    scheduler: Any, set_timesteps: Callable[..., None], timesteps: Sequence[float], *, asked: Mapping[str, Any]
+) -> None:
+    """Set a scheduler, by its own `set_timesteps` with its other arguments, `asked`, to these timesteps, noisiest first.
 
     Of UniPC they are rounded to whole ones; of flow matching they are those after any shift.
     """
@@ -125,7 +127,7 @@ def sigmas_at(scheduler: Any, timesteps: Sequence[float]) -> Tensor:
 
 
 def shifts(scheduler: Any) -> bool:
-    """Whether a scheduler of flow matching would put chosen timesteps elsewhere, and nobody here can tell it not to."""
+    """Whether a scheduler of flow matching would move chosen timesteps, and cannot be kept from it."""
     if type(scheduler).__name__ in BY_SIGMAS:
         return False
     return bool(scheduler.config.get("use_dynamic_shifting")) or scheduler.config.get("shift", 1.0) not in (None, 1.0)

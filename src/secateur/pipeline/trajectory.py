@@ -19,7 +19,7 @@ from secateur.pipeline.generate import generate_batches
 class Trajectory:
     """What the sampler went through for B samples: T scheduler steps from noise to latents, then the images.
 
-    latents[t] went into step t with outputs[t], what the denoiser said after guidance; latents[T] came out of the last. CPU,
+    latents[t] went into step t with outputs[t], the prediction after guidance; latents[T] came out of the last. CPU,
     in the pipe's own dtype; images are float32 in [0, 1].
     """
 

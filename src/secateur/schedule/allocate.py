@@ -47,7 +47,7 @@ def allocate(scores: Scores, *, keep: float, method: str = "exact", attention: b
     method: "exact", the highest sum of scores there is; "bisection", DiP-GO's threshold; "greedy", its public code's order.
     attention: count the attention products too. Held calls give what the scores were found with ("hold" in their `made`).
     Every cell that runs is read; call 0 runs whole. ValueError: keep outside (0, 1] or less than call 0 alone takes, no such
-    method, attention where the costs are no MACs.
+    method, attention if the costs are no MACs.
     """
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r} to allocate by: choose {', '.join(METHODS)}")
@@ -143,7 +143,7 @@ def exact(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
 def solution(problem: Problem) -> Any:
     """What HiGHS finds, as scipy gives it: `x` is whether each block runs and then whether the call is entered, for all calls.
 
-    RuntimeError where it ends for another reason than the best sum or the time.
+    Raises RuntimeError if it ends for another reason than the best sum or the time.
     """
     from scipy.optimize import milp
 
@@ -160,7 +160,7 @@ def solution(problem: Problem) -> Any:
 def constraints(problem: Problem) -> list[Any]:
     """What HiGHS must respect: each row closed, and all of them together within the budget.
 
-    The MACs are in whole units that keep their sum exact in floating point, rounded up where that takes rounding.
+    The MACs are in whole units that keep their sum exact in floating point, rounded up if need be.
     """
     from scipy.optimize import LinearConstraint
     from scipy.sparse import csr_array, eye_array, kron
@@ -190,7 +190,7 @@ def closure(blocks: Blocks) -> np.ndarray:
 def conditions(blocks: Blocks) -> list[set[int]]:
     """For each block those of which one must run for it to be read, (L,) sets; L stands for the call being entered.
 
-    A block that adds its last residual reads its input also where it does not run, so it passes on its own conditions.
+    A block that adds its last residual reads its input also if it does not run, so it passes on its own conditions.
     """
     found: list[set[int]] = [{len(blocks)} if i in blocks.sinks else set() for i in range(len(blocks))]
     for reader in reversed(range(len(blocks))):

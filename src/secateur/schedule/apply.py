@@ -15,7 +15,7 @@ from secateur.denoiser.blocks import Blocks, find_blocks, matching
 from secateur.denoiser.families import bare
 from secateur.denoiser.patch import intercept, patch_of
 from secateur.pipeline.pipes import DENOISERS, component
-from secateur.pipeline.solvers import place, unholdable
+from secateur.pipeline.solvers import place_timesteps, unholdable
 from secateur.schedule.baselines import check_keep, hold_for, uniform
 from secateur.schedule.fit import check_fit, check_offload, check_scheduler, fitting_scheduler
 from secateur.schedule.schedule import Schedule
@@ -175,7 +175,7 @@ def begin_image(
         asked = inspect.signature(original).bind(*args, **kwargs).arguments
         if sliced and (steps := asked.get("num_inference_steps")) != calls:
             raise ValueError(f"the schedule chooses {calls} timesteps and {steps} were asked for: ask for {calls}")
-        place(scheduler, original, timesteps, asked=asked)
+        place_timesteps(scheduler, original, timesteps, asked=asked)
     else:
         original(*args, **kwargs)
     subnet.restart()

@@ -192,7 +192,7 @@ def make(method: str, counted: Macs, *, calls: int, keep: float | None = None, i
 
 
 def check_keep(keep: float | None) -> float:
-    """`keep`, where it is in (0, 1]; ValueError otherwise."""
+    """`keep` itself. Raises ValueError if it is not in (0, 1]."""
     if keep is None or not 0 < keep <= 1:
         raise ValueError(f"keep is the fraction of the cost kept, above 0 and at most 1; got {keep}: try 0.5")
     return keep

@@ -1,4 +1,4 @@
-"""What each cell of a schedule does with the cache. All of it is known before the first call, so nothing is kept too long."""
+"""What a SubNet keeps from call to call, and how many bytes that takes."""
 
 from __future__ import annotations
 

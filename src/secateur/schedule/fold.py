@@ -12,9 +12,9 @@ import torch
 
 from secateur.denoiser.families import FAMILIES
 from secateur.pipeline.schedulers import DPM, FIRST_ORDER, PLAIN, scheduler_signature
-from secateur.pipeline.solvers import nonlinear, place, remembers, shifts
+from secateur.pipeline.solvers import nonlinear, place_timesteps, remembers, shifts
 from secateur.schedule.fit import check_scheduler
-from secateur.schedule.long_steps import Spans, linear_steps
+from secateur.schedule.long_steps import LongSteps, linear_steps
 from secateur.schedule.schedule import LINES, Schedule
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
     matching for k calls is one step over them, so that the images stay the same; along a line y + d·k it is one step by the
     line's mean, which the call then answers with (`Schedule.ahead`). Held predictions that a multistep solver
     (DPM-Solver++) took for new ones are left out, which makes the images better. DDIM of diffusers takes no timesteps;
-    DPM-Solver++ of first order, which is the same update (arXiv 2211.01095, section 4), takes its place. ValueError where
-    there is nothing like it, or where the images would be others.
+    DPM-Solver++ of first order, which is the same update (arXiv 2211.01095, section 4), takes its place.
+    Raises ValueError if there is nothing like it, or if the images would be others.
     """
-    check(schedule, scheduler)
+    check_foldable(schedule, scheduler)
     steps, taking = copy.deepcopy(scheduler), taker(scheduler)
     steps.set_timesteps(schedule.calls)
     if len(steps.timesteps) != schedule.calls:
@@ -58,8 +58,8 @@ def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
     return folded, taking
 
 
-def check(schedule: Schedule, scheduler: Any) -> None:
-    """Nothing; ValueError where a schedule's held rows cannot be left out, or where it is for another scheduler."""
+def check_foldable(schedule: Schedule, scheduler: Any) -> None:
+    """Raises ValueError if a schedule's held rows cannot be left out, or if it is for another scheduler."""
     if schedule.timesteps is not None:
         raise ValueError(f"the schedule chooses {len(schedule.timesteps)} timesteps already: fold one that holds calls")
     check_scheduler(scheduler, schedule)
@@ -73,23 +73,23 @@ def check(schedule: Schedule, scheduler: Any) -> None:
 def read_ahead(
     schedule: Schedule, steps: Any, taking: Any, running: Sequence[int], timesteps: Sequence[float]
 ) -> tuple[float, ...] | None:
-    """How far ahead each call that is left reads its line, in calls that are left; None where predictions are repeated.
+    """How far ahead each call that is left reads its line, in calls that are left; None if predictions are repeated.
 
-    steps: the scheduler of all calls. ValueError where the folded steps would not be those that are folded.
+    steps: the scheduler of all calls. Raises ValueError if a long step is not the steps that it replaces.
     """
     if remembers(steps) and schedule.hold not in LINES:
         return None
     if why := nonlinear(steps):
         raise ValueError(f"{why}: {INSTEAD}")
-    spans, ends = Spans.of(steps, hold=schedule.hold), [*running[1:], schedule.calls]
+    long, ends = LongSteps.of(steps, hold=schedule.hold), [*running[1:], schedule.calls]
     folded = copy.deepcopy(taking)
-    place(folded, folded.set_timesteps, timesteps, asked={})
-    wanted = torch.stack([spans.carry[running, ends], spans.gain[running, ends]])
+    place_timesteps(folded, folded.set_timesteps, timesteps, asked={})
+    wanted = torch.stack([long.carry[running, ends], long.gain[running, ends]])
     if not torch.allclose(torch.tensor(linear_steps(folded)).to(wanted), wanted, rtol=ROUNDING, atol=ROUNDING):
         raise ValueError(f"{type(steps).__name__}'s steps {why_not(steps)}, so longer ones give other images: {INSTEAD}")
     if schedule.hold not in LINES:
         return None
-    gain, slope = spans.gain[running, ends], spans.slope[running, ends]
+    gain, slope = long.gain[running, ends], long.slope[running, ends]
     means = torch.where(slope == 0, 0.0, slope / gain)  # a last step may go nowhere
     return (0.0, *(float(means[j]) / (running[j] - running[j - 1]) for j in range(1, len(running))))
 

@@ -13,11 +13,11 @@ Line = tuple[Any, Any, int]  # what was computed last, how much it grew by each 
 
 
 def line(new: Any, before: Line | None, t: int) -> Line:
-    """The line through two outputs, this one of call t; level where there was none before."""
+    """The line through two outputs, this one of call t; level if there was none before."""
     if before is None:
         return new, None, t
     old, _, s = before
-    slopes: dict[int, Tensor] = {}  # one for each tensor, also where a U-Net's block gives it twice
+    slopes: dict[int, Tensor] = {}  # one for each tensor, also if a U-Net's block gives it twice
 
     def slope(y: Any, x: Any) -> Any:
         return slopes.setdefault(id(y), (y - x) / (t - s)) if torch.is_tensor(y) else y
@@ -28,7 +28,7 @@ def line(new: Any, before: Line | None, t: int) -> Line:
 def leads(held: Sequence[bool], hold: str) -> tuple[float, ...]:
     """How many calls ahead of itself each held call reads the line, (T,); 0 for any hold but "adams_bashforth".
 
-    A call's own step takes what it says, which is where the line begins; of n steps the n − 1 held ones make up for that by
+    A call's own step takes its own prediction, at the beginning of the line; of n steps the n − 1 held ones make up for that by
     n / 2(n − 1), so that all n go by the line's mean: one step of the two-step Adams-Bashforth method (ours, where the
     scheduler's steps are even). A call with none held after it steps as the sampler does, by its first order.
     """
@@ -40,7 +40,7 @@ def leads(held: Sequence[bool], hold: str) -> tuple[float, ...]:
 
 
 def lead(k: int, n: int) -> float:
-    """That of the k-th of n steps."""
+    """How many calls ahead the k-th of n steps reads the line."""
     return n / (2 * (n - 1)) if k else 0.0
 
 

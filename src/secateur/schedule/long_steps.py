@@ -1,4 +1,4 @@
-"""Spans: any number of a sampler's steps x' = a·x + b·y taken as one, while a prediction is held over them."""
+"""Long steps: any number of a sampler's steps x' = a·x + b·y taken as one, while a prediction is held over them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from secateur.schedule.lines import lead
 GRID = {"timesteps", "sigmas", "num_inference_steps"}  # what set_timesteps leaves in a scheduler
 
 
-class Spans(NamedTuple):
+class LongSteps(NamedTuple):
     """From before call s to before call t:  x[t] = carry[s, t]·x[s] + gain[s, t]·y + slope[s, t]·d, (T, T + 1) each, float64.
 
-    y: what call s says; d: how much the line that the calls after it are held along grows by each call, 0 where y is repeated.
+    y: the prediction of call s. d: how much the line that the held calls follow grows by each call, 0 if y is repeated.
     """
 
     carry: Tensor
@@ -24,8 +24,8 @@ class Spans(NamedTuple):
     slope: Tensor
 
     @staticmethod
-    def of(scheduler: Any, *, hold: str) -> Spans:
-        """The spans of a scheduler whose timesteps are set, holding by one of HOLDS; ValueError where steps are not linear."""
+    def of(scheduler: Any, *, hold: str) -> LongSteps:
+        """The long steps of a scheduler whose timesteps are set, by one of HOLDS. Raises ValueError if steps are not linear."""
         a, b = linear_steps(scheduler)
         T = len(a)
         carry, gain, slope = torch.zeros(3, T, T + 1, dtype=torch.float64)
@@ -35,19 +35,19 @@ class Spans(NamedTuple):
                 m, p, q, r = a[k] * m, a[k] * p + b[k], a[k] * q + b[k] * (k - s), a[k] * r + b[k] * (k > s)
                 ahead = lead(k - s, k + 1 - s) if hold == "adams_bashforth" else 0.0
                 carry[s, k + 1], gain[s, k + 1], slope[s, k + 1] = m, p, (q + ahead * r) * (hold != "output")
-        return Spans(carry, gain, slope)
+        return LongSteps(carry, gain, slope)
 
 
 def linear_steps(scheduler: Any) -> tuple[list[float], list[float]]:
-    """(a, b) of each step x' = a·x + b·y, read off a scheduler whose timesteps are set; ValueError as `check_linear` raises."""
+    """(a, b) of each step x' = a·x + b·y of a scheduler whose timesteps are set. Raises ValueError as `check_linear` does."""
     check_linear(scheduler)
     probe, a, b = type(scheduler).from_config(scheduler.config), [], []
     for name in GRID & vars(scheduler).keys():  # the same levels, and no memory of a trajectory
         setattr(probe, name, getattr(scheduler, name))
-    probe.is_scale_input_called = True  # Euler warns where its input was not scaled, which it does not read
+    probe.is_scale_input_called = True  # Euler warns if its input was not scaled, which it does not read
     for t in scheduler.timesteps:
-        said, sample = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]])
-        out = probe.step(said, t, sample, return_dict=False)[0].double()
+        prediction, sample = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]])
+        out = probe.step(prediction, t, sample, return_dict=False)[0].double()
         a.append(float(out[0, 0]))
         b.append(float(out[1, 0]))
     return a, b

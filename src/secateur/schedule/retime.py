@@ -12,16 +12,17 @@ from secateur.pipeline.solvers import draws_noise, remembers
 from secateur.schedule.schedule import REUSE, Schedule
 
 
-def retime(schedule: Schedule, old: Any, new: Any, *, calls: int) -> Schedule:
-    """The Schedule for `calls` calls of the scheduler `new` whose running rows are nearest in noise to those under `old`.
+def retime(schedule: Schedule, old_scheduler: Any, new_scheduler: Any, *, calls: int) -> Schedule:
+    """The Schedule for `calls` calls of the new scheduler whose running rows are nearest in noise to those under the old one.
 
     Every row that runs something goes to a call of its own, in the same order, so that the timesteps move least in the sum
-    of squares; the others are held. old: the scheduler that the schedule is for. It is not searched again: measure it.
-    ValueError where the two schedulers add noise differently, where the new one's steps remember several predictions or draw
-    new noise, where the schedule chooses its timesteps (any number of calls has them already), or where `calls` are too few.
+    of squares; the others are held. It is not searched again: measure it. old_scheduler: the one that the schedule is for.
+    Raises ValueError if the two schedulers add noise differently, if the new one's steps remember several predictions or draw
+    new noise, if the schedule chooses its timesteps (any number of calls has them already), or if `calls` are too few.
     """
-    check(schedule, old, new)
-    before, after = timesteps(old, schedule.calls), timesteps(new, calls)
+    old, new = old_scheduler, new_scheduler
+    check_retimable(schedule, old, new)
+    before, after = timesteps_of(old, schedule.calls), timesteps_of(new, calls)
     if draws_noise(new):
         name = type(new).__name__
         raise ValueError(f"{name} draws new noise at its steps, which held calls do not follow: use one that draws none")
@@ -45,8 +46,8 @@ def nearest(wanted: np.ndarray, grid: np.ndarray) -> list[int]:
     return [int(column) + 1 for column in columns]
 
 
-def timesteps(scheduler: Any, calls: int) -> np.ndarray:
-    """The timesteps of so many steps, (T,), shifted by mu = 1 where that is dynamic; ValueError where they are other calls."""
+def timesteps_of(scheduler: Any, calls: int) -> np.ndarray:
+    """The timesteps of these calls, (T,); dynamic shifting takes mu = 1. Raises ValueError if a step is not a call."""
     grid = begun(scheduler, calls)
     if len(grid.timesteps) != calls:
         raise ValueError(
@@ -55,8 +56,8 @@ def timesteps(scheduler: Any, calls: int) -> np.ndarray:
     return np.array([float(t) for t in grid.timesteps])
 
 
-def check(schedule: Schedule, old: Any, new: Any) -> None:
-    """Nothing; ValueError where a schedule cannot be carried over."""
+def check_retimable(schedule: Schedule, old: Any, new: Any) -> None:
+    """Raises ValueError if a schedule cannot be carried over."""
     if schedule.timesteps is not None:
         raise ValueError(f"the schedule chooses its {len(schedule.timesteps)} timesteps, whatever the steps: use it as it is")
     if schedule.scheduler_hash not in (None, digest := scheduler_signature(old)[1]):

@@ -15,7 +15,7 @@ from secateur.denoiser.reuse import KINDS
 RUN, REUSE = "#", "."
 HOLDS = ("output", "extrapolate", "adams_bashforth")
 LINES = HOLDS[1:]  # what is made of the last two outputs
-BAND_CALLS = 84  # so many calls across still fit beside the names of SD-1.5's layers in 120 columns
+BAND_CALLS = 84  # this many calls across fit beside the names of SD-1.5's layers in 120 columns
 FORM = Form(
     noun="schedule",
     number=1,
@@ -38,14 +38,14 @@ FORM = Form(
 
 @dataclass(frozen=True)
 class Schedule:
-    """A T × L grid, `#` where a block runs and `.` where it reuses, with what it is for and how it was made.
+    """A T × L grid, `#` if a block runs and `.` if it reuses, with what it is for and how it was made.
 
     blocks: (L,) names in execution order. grid: T rows of L characters; the first runs everything, and one without `#`
     holds the whole denoiser. reuse: (L,) what a block gives that does not run: its last "output", its input plus the last
     "residual", or "extrapolate", the line through its last two outputs over the calls. hold: likewise of the denoiser,
     "output", "extrapolate", or "adams_bashforth", that line read so far ahead that a call and those held after it step by the
-    line's mean (see `reuse.leads`). denoiser, scheduler: class names. scheduler_hash: of the scheduler's configuration.
-    timesteps: (T,) where the schedule chooses them. ahead: (T,) where every call is made and answers with that line, so many
+    line's mean (see `lines.leads`). denoiser, scheduler: class names. scheduler_hash: of the scheduler's configuration.
+    timesteps: (T,) if the schedule chooses them. ahead: (T,) if every call runs and answers with that line, this many
     calls ahead of itself, instead of others that were held (see `fold`). made: how it was made, any JSON.
     """
 
@@ -119,7 +119,7 @@ load, save = Schedule.load, Schedule.save
 
 
 def check_blocks(schedule: Schedule) -> None:
-    """Nothing; ValueError where the block names and what they reuse make no sense."""
+    """Raises ValueError if the block names and what they reuse make no sense."""
     names, reuse = schedule.blocks, schedule.reuse
     if not names or len(set(names)) < len(names):
         raise ValueError(
@@ -134,7 +134,7 @@ def check_blocks(schedule: Schedule) -> None:
 
 
 def check_grid(schedule: Schedule) -> None:
-    """Nothing; ValueError where the grid is not T rows of L cells whose first runs everything."""
+    """Raises ValueError if the grid is not T rows of L cells whose first runs everything."""
     width = len(schedule.blocks)
     for t, row in enumerate(schedule.grid):
         if len(row) != width:
@@ -151,7 +151,7 @@ def check_grid(schedule: Schedule) -> None:
 
 
 def check_ahead(schedule: Schedule) -> None:
-    """Nothing; ValueError where made calls cannot answer with a line as far ahead as the schedule says."""
+    """Raises ValueError if calls cannot answer with a line as far ahead as the schedule says."""
     if schedule.ahead is None:
         return
     held = sum(map(schedule.held, range(schedule.calls)))

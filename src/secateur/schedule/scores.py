@@ -96,7 +96,7 @@ class Scores:
 
 
 def check_values(values: np.ndarray, blocks: Blocks) -> None:
-    """Nothing; ValueError where the values are not T ≥ 1 rows of one finite number a block."""
+    """Raises ValueError if the values are not T ≥ 1 rows of one finite number a block."""
     if values.ndim != 2 or not len(values) or values.shape[1] != len(blocks):
         raise ValueError(f"found scores of shape {values.shape} for {len(blocks)} blocks: give (T, {len(blocks)})")
     if wrong := np.argwhere(~np.isfinite(values)).tolist():
@@ -105,7 +105,7 @@ def check_values(values: np.ndarray, blocks: Blocks) -> None:
 
 
 def check_graph(blocks: Blocks) -> None:
-    """Nothing; ValueError where names are not all different, or an edge leads to no earlier block."""
+    """Raises ValueError if names are not all different, or an edge leads to no earlier block."""
     size = len(blocks)
     if not size or len(set(blocks.names)) < size:
         raise ValueError(f"found {size} block names, {len(set(blocks.names))} of them different: name one or more, each once")
@@ -117,7 +117,7 @@ def check_graph(blocks: Blocks) -> None:
 
 
 def check_counts(macs: Macs) -> None:
-    """Nothing; ValueError where the MACs are not whole numbers, 0 or more and not all 0, one of each kind a block."""
+    """Raises ValueError if the MACs are not whole numbers, 0 or more and not all 0, one of each kind a block."""
     size, lengths = len(macs.blocks), {len(macs.linear), len(macs.attention)}
     if lengths != {size}:
         raise ValueError(f"found MACs of {max(lengths ^ {size})} blocks and {size} blocks: count them for these blocks")

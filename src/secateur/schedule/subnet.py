@@ -162,7 +162,7 @@ class SubNet:
         return along(through, branch.t + ahead) if ahead else out
 
     def _enter(self, t: int, found: tuple[Size, ...]) -> Branch:
-        """The branch of this call; a new one, so that the call runs dense, where its past is not that of these inputs."""
+        """The branch of this call; a new one, so that the call runs dense, if these inputs have another past."""
         n = self._entered
         if n >= MOST_BRANCHES:
             raise ValueError(
@@ -183,7 +183,7 @@ class SubNet:
 
 
 def decided(rows: Sequence[Sequence[Act]]) -> set[int]:
-    """Blocks that do anything but run at a call that enters the denoiser; none where calls are only made or held whole."""
+    """Blocks that do anything but run at a call that enters the denoiser; none if calls only run or are held whole."""
     entered = (row[:-1] for row in rows if row[-1] in (Act.RUN, Act.KEEP, Act.AHEAD))
     return {i for row in entered for i, act in enumerate(row) if act is not Act.RUN}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secateur.pipeline.solvers import SEARCHED, sigmas_at
 from secateur.pipeline.trajectory import Trajectory
-from secateur.schedule.long_steps import Spans
+from secateur.schedule.long_steps import LongSteps
 
 ONE_STEP_ERROR = 1e-3  # relative; the error of a step that is not a·x + b·y is far larger
 SPACINGS = {  # stock spacings of solvers whose timesteps can be chosen
@@ -55,14 +55,14 @@ def held(trajectory: Trajectory, scheduler: Any, *, hold: str = "output") -> Lad
     more than the last prediction (DPM-Solver++, UniPC, PNDM).
     """
     x, y = flat(trajectory.latents), flat(trajectory.outputs)
-    spans = Spans.of(scheduler, hold=hold)
+    spans = LongSteps.of(scheduler, hold=hold)
     check_steps(scheduler, spans, x, y, rounding=torch.finfo(trajectory.latents.dtype).eps)
     ago = torch.arange(len(y))[None, :] - torch.arange(len(y))[:, None]  # of u, seen from s
     inverse = torch.where(ago > 0, 1 / ago.clamp(min=1), 0.0)
     return Ladder(x, y, spans.carry, spans.gain, inverse[:, :, None] * spans.slope[None], trajectory.timesteps)
 
 
-def check_steps(scheduler: Any, spans: Spans, x: Tensor, y: Tensor, *, rounding: float) -> None:
+def check_steps(scheduler: Any, spans: LongSteps, x: Tensor, y: Tensor, *, rounding: float) -> None:
     """Raises ValueError if a step of the trajectory is another one than its scheduler's `spans` give, but for rounding."""
     limit = max(ONE_STEP_ERROR, 4 * rounding)
     for k in range(len(y)):

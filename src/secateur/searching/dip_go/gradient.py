@@ -15,7 +15,7 @@ from secateur.checkpoint import check_save_every, saved_steps
 from secateur.denoiser import fingerprint
 from secateur.denoiser.macs import Macs, count
 from secateur.knapsack import budget
-from secateur.pipeline.generate import check as check_conditions
+from secateur.pipeline.generate import check_call
 from secateur.pipeline.pipes import component
 from secateur.pipeline.schedulers import scheduler_signature
 from secateur.pipeline.trajectory import Trajectory
@@ -97,7 +97,7 @@ def check(search: GradientSearch) -> None:
     trajectory, start, whole = search.trajectory, search.start, search.macs.call(attention=search.settings.attention)
     check_pipe(search.pipe)
     search.macs.check_convention(attention=search.settings.attention)
-    check_conditions(search.pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=1, call=trajectory.options)
+    check_call(search.pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=1, call=trajectory.options)
     if search.calls < 2:
         raise ValueError(f"the trajectory has {search.calls} denoiser calls, and the first one runs whole: record more steps")
     budget([whole] * (search.calls - 1), keep=search.keep, rest=whole)
