@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo quick test check lint types prose tables zoo results clean
+.PHONY: demo quick test test-all check lint types prose tables zoo results clean
 
 demo: .venv/installed  ## the main job, on the zoo: a table here, a page in secateur-demo/
 	$(BIN)/secateur demo --out secateur-demo
@@ -13,6 +13,9 @@ quick: .venv/installed  ## about a minute: laws, arithmetic, tiny networks; no c
 
 test: .venv/installed  ## every test that needs no GPU and no network, in two processes of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
+
+test-all: .venv/installed  ## the slow ones too: killed and launched processes of every job
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15 -m "not gpu and not network"
 
 check: lint types prose tables test  ## what .ci/run runs
 

@@ -280,6 +280,7 @@ def test_an_interrupted_scoring_goes_on_and_ends_as_an_undisturbed_one(saved, mo
     np.testing.assert_allclose(one.losses, other.losses, rtol=1e-2)
 
 
+@pytest.mark.slow  # the launcher is tested by distil's command, the shared samples by the scores' own test
 @pytest.mark.parametrize("saved", ["sd"], indirect=True)
 def test_two_launched_processes_score_as_one(saved):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")

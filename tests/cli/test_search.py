@@ -29,6 +29,7 @@ from secateur.pipeline import pipes, prompts, schedulers
 from secateur.schedule import baselines
 from secateur.schedule.scores import Scores
 from secateur.searching import objective, search, stages
+from secateur.searching.settings import SearchSettings
 
 
 @pytest.fixture(autouse=True)
@@ -251,6 +252,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(small):
     assert_alike("s", "whole", rtol=1e-5)
 
 
+@pytest.mark.slow  # the launcher is tested by distil's command, the shared gradients by dip_go's own test
 def test_two_launched_processes_write_what_one_writes(small):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     assert started("-o", "two.json", launcher=launcher).wait(timeout=600) == 0
@@ -470,8 +472,11 @@ def test_milliseconds_of_one_run_are_not_those_of_the_next(run):
     assert not list(Path().iterdir())
 
 
-def test_a_tracker_alone_shares_no_milliseconds(small):
-    assert started("--budget", "ms", "--updates", "1", "--log-with", "tensorboard", "-o", "s.json").wait(timeout=600) == 0
+def test_a_tracker_alone_shares_no_milliseconds():
+    timed = SearchSettings(budget="ms", stages=("stock", "gradient"))
+    timed.check_processes(SimpleNamespace(num_processes=1))
+    with pytest.raises(ValueError, match="can neither resume nor use several processes"):
+        timed.check_processes(SimpleNamespace(num_processes=2))
 
 
 def test_an_error_on_the_way_says_where_the_best_so_far_is(small, monkeypatch):

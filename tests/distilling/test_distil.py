@@ -480,6 +480,7 @@ def ended(folder) -> tuple[dict[str, torch.Tensor], list[DistilStep]]:
     return student.state_dict(), steps
 
 
+@pytest.mark.slow  # every long job saves by checkpoint.saved_steps: the search command's test kills one
 def test_a_distillation_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(tmp_path):
     victim = int(np.random.default_rng().integers(3, 11))
     with script(str(tmp_path / "a")) as process:
@@ -618,7 +619,7 @@ ZERO = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpee
 @pytest.mark.parametrize(
     ("way", "kind"),
     [
-        ("ddp", "dit"),
+        pytest.param("ddp", "dit", marks=pytest.mark.slow),  # which the command's test launches too
         ("fsdp", "sd15"),
         pytest.param("zero1", "dit", marks=ZERO),
         pytest.param("zero2", "sd15", marks=ZERO),

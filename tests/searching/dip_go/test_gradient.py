@@ -379,6 +379,7 @@ def script(*arguments: str, text: str = SCRIPT, **env: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
+@pytest.mark.slow  # the command's test kills the same search
 def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(tmp_path):
     victim = int(np.random.default_rng().integers(3, 11))
     with script(str(tmp_path / "a")) as process:
