@@ -10,6 +10,7 @@ import typer
 
 from secateur.cli.terminal import (
     AUTO,
+    DRAW,
     AsJson,
     BatchSize,
     Device,
@@ -39,7 +40,7 @@ Images = Annotated[int, typer.Option(min=1, help="images of each variant")]
 RECORD, PAGE = "record.json", "report.html"
 
 
-@app.command()
+@app.command(rich_help_panel=DRAW)
 def demo(
     pipe: Annotated[str, typer.Option(help="emoji-sd or emoji-dit")] = "emoji-sd",
     out: Out = Path("secateur-demo"),
@@ -69,7 +70,7 @@ def demo(
     report(record, out, as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=DRAW)
 def measure(
     pipe: Pipe,
     schedule: Annotated[list[Path], typer.Option(help="a schedule to measure; may be repeated")] = [],  # noqa: B006
@@ -114,7 +115,7 @@ def measure(
                  batch_size=batch_size, call=call, out=out, as_json=json)  # fmt: skip
 
 
-@app.command("compare")
+@app.command("compare", rich_help_panel=DRAW)
 def compare_command(
     pipe: Pipe,
     schedules: Annotated[list[Path], typer.Argument(metavar="SCHEDULE…", help="schedules, of any budgets")],

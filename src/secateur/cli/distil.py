@@ -16,6 +16,7 @@ from secateur.cli.data import check_prompts, examples_of, unpictured_of
 from secateur.cli.follow import follow
 from secateur.cli.terminal import (
     AUTO,
+    DEPTH,
     AsJson,
     Device,
     Dtype,
@@ -73,7 +74,7 @@ class Folders:
     checkpoints: Path
 
 
-@app.command()
+@app.command(rich_help_panel=DEPTH)
 def distil(
     student: Student,
     teacher: Teacher,

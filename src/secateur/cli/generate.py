@@ -10,6 +10,7 @@ import typer
 
 from secateur.cli.terminal import (
     AUTO,
+    DRAW,
     AsJson,
     BatchSize,
     Device,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=DRAW)
 def generate(
     pipe: Pipe,
     prompt: Annotated[list[str], typer.Option(help="a prompt (or class label); may be repeated")] = [],  # noqa: B006

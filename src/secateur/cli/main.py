@@ -50,7 +50,7 @@ def stop(sentence: str) -> NoReturn:
     raise SystemExit(1) from None
 
 
-for commands in (compare, generate, search, prune, distil, show):
+for commands in (search, prune, distil, generate, compare, show):
     app.add_typer(commands.app)
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from secateur.cli.criterion import check_scoring, check_texts, criterion_for
 from secateur.cli.follow import follow
 from secateur.cli.terminal import (
     AUTO,
+    DEPTH,
     AsJson,
     BatchSize,
     Device,
@@ -59,7 +60,7 @@ Method = Annotated[str, CHOICE(help="exact, greedy or greedy_ratio")]
 EveryStage = Annotated[bool, CHOICE("--keep-every-stage", help="keep one layer or more in each stage of a U-Net")]
 
 
-@app.command()
+@app.command(rich_help_panel=DEPTH)
 def prune(
     pipe: Pipe,
     keep: Keep = None,

@@ -10,6 +10,7 @@ import typer
 
 from secateur.cli.terminal import (
     AUTO,
+    TIME,
     AsJson,
     Attention,
     BatchSize,
@@ -44,7 +45,7 @@ BUDGET, LOCAL, GRADIENT = (
 )
 
 
-@app.command()
+@app.command(rich_help_panel=TIME)
 def search(
     pipe: Pipe,
     keep: Keep,
@@ -164,7 +165,7 @@ def show_use(out: Path, *, steps: int) -> None:
     console.print(f"in Python: {line}", soft_wrap=True, markup=False, highlight=False)
 
 
-@app.command("fold")
+@app.command("fold", rich_help_panel=TIME)
 def fold_command(
     pipe: Pipe,
     schedule: Annotated[Path, typer.Argument(metavar="SCHEDULE", help="one that holds calls of DDIM, Euler or flow matching")],
@@ -189,7 +190,7 @@ def fold_command(
     finish(folded.document(), as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=TIME)
 def retarget(
     scores: Annotated[Path, typer.Argument(metavar="SCORES", help="the scores that a search saved, one a cell")],
     keep: Keep,

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.terminal import AsJson, Denoiser, Granularity, ScheduleOut, check_writable, console, finish
+from secateur.cli.terminal import LOOK, TIME, AsJson, Denoiser, Granularity, ScheduleOut, check_writable, console, finish
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def macs(
     pipe: Denoiser,
     granularity: Granularity = None,
@@ -39,7 +39,7 @@ def macs(
     finish(tables.macs_document(counted, plan, calls=calls), as_json=json)
 
 
-@app.command("blocks")
+@app.command("blocks", rich_help_panel=LOOK)
 def blocks_command(pipe: Denoiser, granularity: Granularity = None, json: AsJson = False) -> None:
     """The blocks of a denoiser in execution order, what each reuses and which blocks it reads."""
     from dataclasses import asdict
@@ -53,7 +53,7 @@ def blocks_command(pipe: Denoiser, granularity: Granularity = None, json: AsJson
     finish(asdict(blocks), as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=TIME)
 def schedule(
     pipe: Denoiser,
     method: Annotated[str, typer.Option(help="dense, uniform, deepcache, fora, delta-dit or dip-go-published")] = "uniform",
@@ -78,7 +78,7 @@ def schedule(
     finish(static.document(), as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def show(artifact: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson = False) -> None:
     """Draw a schedule (# runs, . reuses), or list the layers of a plan or of a file of layer scores."""
     from secateur.pruning.layer_scores import LayerScores
@@ -102,7 +102,7 @@ def show(artifact: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson
     finish(drawn.document(), as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def report(
     record: Annotated[Path, typer.Argument(metavar="RECORD", help="JSON that demo, measure or a benchmark wrote")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="the page; default: beside the record")] = None,
