@@ -14,14 +14,15 @@ import tables_costs
 import tables_depth
 import tables_front
 import tables_search
-from tables import ROOT, texts
+from tables import ROOT
 
 MARKED = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def sections() -> dict[str, str]:
     """The text between each pair of markers."""
-    return tables_costs.sections() | texts(tables_front.TABLES | tables_search.TABLES | tables_depth.TABLES)
+    tables = tables_costs.TABLES | tables_front.TABLES | tables_search.TABLES | tables_depth.TABLES
+    return {name: table.text() for name, table in tables.items()}
 
 
 def written(page: str, sections: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from names import PLAIN, library
+from names import is_plain, library
 from tables import RESULTS, Row, load
 
 matplotlib.use("Agg")
@@ -45,7 +45,7 @@ def ways() -> list[Way]:
     """Dense, the best stock solver at ten steps, and the searched schedule."""
     rows = load(f"front-{PIPE}")["rows"]
     named = {row["name"]: row for row in rows}
-    plain = max((r for r in rows if r["group"] in PLAIN and r["steps"] == CALLS), key=lambda row: row["psnr_db"]["mean"])
+    plain = max((r for r in rows if is_plain(r["group"]) and r["steps"] == CALLS), key=lambda row: row["psnr_db"]["mean"])
     found = schedule.load(RESULTS / "schedules" / f"{SEARCHED}.json")
     pipe, solver = zoo.load(PIPE), library(plain["group"])
     pipe.set_progress_bar_config(disable=True)

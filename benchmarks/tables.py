@@ -1,4 +1,9 @@
-"""Tables as data: which records, which rows, and the text of each column; one renderer makes Markdown of them."""
+"""Tables as data: which records, which rows, and the text of each column; one renderer makes Markdown of them.
+
+Columns are one text, "heading = cell | heading = cell". Both are templates, a heading of the first row and a cell of its own:
+"{psnr_db.mean:.1f dB}" is a field's path, its digits and its unit. Units of UNITS scale the number, and one in brackets is not
+printed. A sign in the digits prints a true minus. Names of SHORT stand for longer templates. A missing field is a dash.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +13,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 Row = dict[str, Any]
 Record = dict[str, Any]
-Cell = str | Callable[[Row], str]  # a template such as "{psnr_db.mean:.1f dB}", or a function of the row
+Rows = Iterable[Row] | Mapping[str, Iterable[Row]]  # a mapping: headings, and the rows below each
 SAME_DB = 100.0  # images nearer than this differ by rounding alone
-UNITS = {"M": 1e6, "G": 1e9, "T": 1e12, "MiB": 2**20, "GiB": 2**30}
-FIELD = re.compile(r"\{([\w.]+)(?::([^} ]*)(?: ([^}]+))?)?\}")
-KEPT = "{keep_linear:.1f %} ({keep_attention:.1f %})"
-FASTER = "{speedup.median:.2f}× ({speedup.low:.2f}–{speedup.high:.2f})"
+UNITS = {"%": 0.01, "M": 1e6, "G": 1e9, "T": 1e12, "MiB": 2**20, "GiB": 2**30}
+FIELD = re.compile(r"\{([^{}:]+)(?::([^} ]*)(?: ([^}]+))?)?\}")
+PIPES = ("emoji-sd", "emoji-dit")
+SHORT = {
+    "KEPT": "{keep_linear:.1f %} ({keep_attention:.1f %})",
+    "FASTER": "{speedup.median:.2f}× ({speedup.low:.2f}–{speedup.high:.2f})",
+    "RIGHT": "{accuracy.mean:.1f %} ({accuracy.ci95.0:.0f (%)}–{accuracy.ci95.1:.0f (%)})",
+}
 
 
 def load(name: str) -> Record:
@@ -27,14 +37,21 @@ def load(name: str) -> Record:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def shown(cell: Cell, row: Row, *, missing: str = "–") -> str:
-    """The text of a cell; `missing` if the row lacks one of the template's numbers."""
-    if callable(cell):
-        return cell(row)
+def shown(template: str, row: Row, *, missing: str = "–") -> str:
+    """The text of a template; `missing` if the row lacks one of its fields."""
     try:
-        return FIELD.sub(lambda match: number(look_up(row, match[1]), match[2] or "", match[3] or ""), cell)
+        return FIELD.sub(lambda match: field(row, *match.groups(default="")), template)
     except LookupError:
         return missing
+
+
+def field(row: Row, path: str, digits: str, unit: str) -> str:
+    """The text of one field, with its unit; raises LookupError if there is none."""
+    if path in SHORT:
+        return shown(SHORT[path], row)
+    value, scale = look_up(row, path), UNITS.get(unit.strip("()"))
+    text = format(value / scale if scale else value, digits)
+    return (text.replace("-", "−") if "+" in digits else text) + (f" {unit}" if unit and unit[0] != "(" else "")
 
 
 def look_up(row: Row, path: str) -> Any:
@@ -45,69 +62,57 @@ def look_up(row: Row, path: str) -> Any:
     return value
 
 
-def number(value: Any, digits: str, unit: str) -> str:
-    """A number with its unit; the unit scales it."""
-    scaled = 100 * value if unit == "%" else value / UNITS[unit] if unit in UNITS else value
-    return format(scaled, digits) + (f" {unit}" if unit else "")
-
-
-def table(columns: Mapping[str, Cell], rows: Iterable[Row], *, missing: str = "–") -> str:
+def markdown(columns: str, rows: Iterable[Row], *, missing: str = "–") -> str:
     """Rows in Markdown, a column for each heading; the first column is text and the others are numbers."""
-    return markdown(
-        [head.strip() for head in columns], [[shown(cell, row, missing=missing) for cell in columns.values()] for row in rows]
+    rows, parts = list(rows), [[part.strip() for part in column.split("=", 1)] for column in columns.split("|")]
+    heads = [shown(head, rows[0]) for head, _ in parts]
+    lines = ([shown(cell, row, missing=missing) for _, cell in parts] for row in rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, *lines)).replace(
+        "\n", f"\n|---|{'---:|' * len(heads[1:])}\n", 1
     )
 
 
-def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    align = "|" + "|".join(["---"] + ["---:"] * (len(heads) - 1)) + "|"
-    return "\n".join([f"| {' | '.join(heads)} |", align, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
-def percent(spread: Row) -> str:
-    """A share with its 95 % interval."""
-    low, high = spread["ci95"]
-    return f"{100 * spread['mean']:.1f} % ({100 * low:.0f}–{100 * high:.0f})"
-
-
-def decibels(spread: Row | None, *, interval: bool = True) -> str:
+def decibels(values: Row | None) -> str:
     """A mean with its interval; "the same" for images that differ by rounding alone."""
-    if spread is None or spread["mean"] > SAME_DB:
-        return "the same"
-    return f"{spread['mean']:.1f} dB" + (" ({:.1f}–{:.1f})".format(*spread["ci95"]) if interval else "")
+    close = values is None or values["mean"] > SAME_DB
+    return "the same" if close else shown("{mean:.1f dB} ({ci95.0:.1f}–{ci95.1:.1f})", values)
 
 
-def accuracy(row: Row) -> str:
-    return percent(row["accuracy"])
-
-
-def ends(values: Sequence[float]) -> str:
-    """The range of several searches; nothing for one."""
-    return f" ({min(values):.1f}–{max(values):.1f})" if len(values) > 1 else ""
+def spread(values: Sequence[float], form: str = "{:.1f} dB") -> str:
+    """The mean over several searches, and their range."""
+    ends = f" ({min(values):.1f}–{max(values):.1f})" if len(values) > 1 else ""
+    return form.format(fmean(values)) + ends
 
 
 def means(rows: Iterable[Row], key: str) -> list[float]:
     return [row[key]["mean"] for row in rows if row.get(key)]
 
 
-def budgets(*records: Record) -> list[float]:
+def by_group(rows: Iterable[Row], key: str = "psnr_db") -> dict[str, list[float]]:
+    """The mean of each row that has it, by group: one for each search."""
+    rows = list(rows)
+    values = {group: means((row for row in rows if row["group"] == group), key) for group in (row["group"] for row in rows)}
+    return {group: found for group, found in values.items() if found}
+
+
+def budgets(record: Record) -> list[float]:
     """The fractions of the MACs below 1 that rows were made for, the highest first."""
-    return sorted({row["keep"] for record in records for row in record["rows"]} - {1.0}, reverse=True)
+    return sorted({row["keep"] for row in record["rows"]} - {1.0}, reverse=True)
 
 
-def provenance(record: Record) -> str:
-    """Where a record's numbers come from: how many images a row, the command, the machine, the versions, the day."""
-    machine = record["hardware"]
-    on = machine["gpu"] or f"{machine['cores']} cores of {' and '.join(processors(record))}"
-    images = len(record.get("seeds") or ())
+def provenance(*records: Record) -> str:
+    """Where the numbers come from, a line a record: how many images a row, the command, the machine, the versions, the day."""
+    return "\n".join(map(source, records))
+
+
+def source(record: Record) -> str:
+    machine, images = record["hardware"], len(record.get("seeds") or ())
+    parts = [part for row in record.get("rows", ()) for part in (row, *row.values()) if isinstance(part, dict)]
+    processors = dict.fromkeys([machine["cpu"], *(part["cpu"] for part in parts if "cpu" in part)])  # later ones name theirs
+    on = machine["gpu"] or f"{machine['cores']} cores of {' and '.join(processors)}"
     count = f"{images} images a row, " if images > 1 else ""
     versions = f"torch {machine['torch']}, diffusers {machine['diffusers']}"
     return f"{count}`{record['command']}`, {on}, {versions}, {record['made'][:10]}."
-
-
-def processors(record: Record) -> list[str]:
-    """The processors that a record was measured on: the first one's, and those that rows and timings name as theirs."""
-    later = [part for row in record.get("rows", ()) for part in (row, *row.values()) if isinstance(part, dict)]
-    return list(dict.fromkeys([record["hardware"]["cpu"], *(part["cpu"] for part in later if "cpu" in part)]))
 
 
 def all_rows(*records: Record) -> list[Row]:
@@ -117,35 +122,19 @@ def all_rows(*records: Record) -> list[Row]:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of some records. rows: of those records, all by default. before, after: text around it."""
+    """A table of some records: rows of them, all by default. before, after: text around it."""
 
-    records: tuple[str, ...]
-    columns: Mapping[str, Cell]
-    rows: Callable[..., Iterable[Row]] = all_rows
+    records: str
+    columns: str
+    rows: Callable[..., Rows] = all_rows
     before: str = ""
-    after: Callable[..., str] = lambda *records: "\n".join(map(provenance, records))
+    after: Callable[..., str] = provenance
     missing: str = "–"
 
     def text(self) -> str:
         """The Markdown between this table's markers."""
-        records = [load(name) for name in self.records]
-        whole = table(self.columns, self.rows(*records), missing=self.missing)
-        return "\n\n".join(filter(None, (self.before.format(**records[0]), whole, self.after(*records))))
-
-
-@dataclass(frozen=True)
-class Text:
-    """What `write` makes of some records, if it is more than one Table."""
-
-    records: tuple[str, ...]
-    write: Callable[..., str]
-
-    def text(self) -> str:
-        """The Markdown between these markers."""
-        return self.write(*map(load, self.records))
-
-
-def texts(parts: Mapping[str, Table | Text]) -> dict[str, str]:
-    """The text between each pair of markers, if its records are there."""
-    there = {name: all((RESULTS / f"{record}.json").exists() for record in part.records) for name, part in parts.items()}
-    return {name: part.text() for name, part in parts.items() if there[name]}
+        records = [load(name) for name in self.records.split()]
+        rows = self.rows(*records)
+        parts = rows if isinstance(rows, Mapping) else {self.before.format(**records[0]): rows}
+        tables = [text for head, some in parts.items() for text in (head, markdown(self.columns, some, missing=self.missing))]
+        return "\n\n".join(filter(None, (*tables, self.after(*records))))

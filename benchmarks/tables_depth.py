@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from statistics import mean, median
 
 from scipy.stats import spearmanr
 
-from tables import Record, Row, Table, Text, accuracy, markdown, provenance
+from tables import PIPES, Record, Row, Table, provenance, shown
 
-PIPES, KEEPS = ("emoji-sd", "emoji-dit"), (0.7, 0.5, 0.38)
-DEPTHS = tuple(f"depth-{pipe}" for pipe in PIPES)
+KEEPS = (0.7, 0.5, 0.38)
+DEPTHS = " ".join(f"depth-{pipe}" for pipe in PIPES)
 RECOVERED = ("emoji-sd", "emoji-sd-macs", "emoji-dit")
 OTHERS = "better than, of random sets (of emoji-dit: of all)"
 LEVELS = (0.0, 0.1, 0.3, 1.0)  # shares of the updates
-
-
-def named(record: Record) -> dict[str, Row]:
-    return {row["name"]: row for row in record["rows"]}
+FORETOLD = (
+    "Over the {count} plans, normalized: rank correlation (Spearman) of the joint output loss before training with the "
+    "accuracy after it {accuracy:.2f}, with the Fréchet distance after it {frechet:.2f}.\n\n"
+)
 
 
 def of_budget(record: Record, keep: float) -> list[Row]:
@@ -25,128 +25,98 @@ def of_budget(record: Record, keep: float) -> list[Row]:
     return [row for row in record["rows"] if row["group"] == "random" and row["wanted"] == keep]
 
 
-def is_every(record: Record) -> bool:
-    """Whether all sets of a budget were measured, not random ones alone."""
-    return record["options"].get("sets") == "all"
-
-
-def depth_rows(*records: Record) -> Iterator[Row]:
+def depth(*records: Record) -> Iterator[Row]:
     """The exact choice, random sets and handcrafted ones of each pipe, budget by budget."""
     for record in records:
-        pipe, rows = record["pipe"], named(record)
+        pipe, named = record["pipe"], {row["name"]: row for row in record["rows"]}
         for keep in KEEPS:
-            yield shown_as(rows[f"output, exact at {keep:g}"], f"{pipe}, {keep:g} asked: least output loss, exact")
-            rivals = of_budget(record, keep)
-            sets = f"all {len(rivals)} sets" if is_every(record) else f"{len(rivals)} random sets"
-            yield summary(f"{pipe}: {sets}, median (least; accuracy: mean)", rivals)
-        for name, row in rows.items():
+            yield chosen(named[f"output, exact at {keep:g}"], f"{pipe}, {keep:g} asked: least output loss, exact")
+            sets, kind = of_budget(record, keep), "all {} sets" if record["options"].get("sets") == "all" else "{} random sets"
+            yield summary(sets, f"{pipe}: {kind.format(len(sets))}, median (least; accuracy: mean)")
+        for name, row in named.items():
             if row["group"] in ("handcrafted", "equal"):
-                yield shown_as(row, f"{pipe}: {name.partition(' at ')[0]}")
+                yield chosen(row, f"{pipe}: {name.partition(' at ')[0]}")
 
 
-def shown_as(row: Row, name: str) -> Row:
-    """The row under a name, its loss and accuracy as text."""
-    return row | {"name": name, "loss": f"{row['joint_loss']:.2g}", "right": accuracy(row)}
+def chosen(row: Row, name: str) -> Row:
+    return row | {"name": name, "loss": f"{row['joint_loss']:.2g}", "right": shown("{RIGHT}", row)}
 
 
-def summary(name: str, rows: list[Row]) -> Row:
+def summary(rows: list[Row], name: str) -> Row:
     """Many sets in one row."""
     losses, seen = [row["joint_loss"] for row in rows], [row["accuracy"]["mean"] for row in rows if "accuracy" in row]
-    right = f"{100 * mean(seen):.1f} % ({len(seen)} of them)" if seen else "–"
-    loss = f"{median(losses):.2g} ({min(losses):.2g})"
+    right, loss = f"{100 * mean(seen):.1f} % ({len(seen)} of them)", f"{median(losses):.2g} ({min(losses):.2g})"
     return {"name": name, "keep": median(row["keep"] for row in rows), "loss": loss, "right": right}
 
 
-def criteria_rows(*records: Record) -> list[Row]:
+def criteria(*records: Record) -> Iterator[Row]:
     """How the sums of single scores go with the joint output loss of sets of layers, by criterion."""
-    return [row | {"pipe": record["pipe"]} for record in records for row in record["rows"] if row["group"] == "additivity"]
+    for record in records:
+        for row in record["rows"]:
+            if row["group"] == "additivity":
+                quarters = ", ".join(f"{part['spearman']:.2f}" for part in row["quarters"])
+                yield row | {"pipe": record["pipe"], "by_size": quarters}
 
 
-def every(record: Record) -> str:
-    """How the sums of single scores rank all sets of one size, by criterion; nothing if only random sets were measured."""
-    if not is_every(record):
-        return ""
+def every(record: Record) -> Iterator[Row]:
+    """How the sums of single scores rank all sets of one size, by criterion."""
     sizes = [of_budget(record, keep) for keep in KEEPS]
-    heads = [f"all {len(rows)} sets without {len(rows[0]['layers'])}" for rows in sizes]
-    rows = [(name, *(ranked(rows, scores) for rows in sizes)) for name, scores in record["scores"].items()]
-    return markdown(("Spearman of sums with joint output losses", *heads), rows) + "\n\n" + provenance(record)
+    about = {"sets": [len(rows) for rows in sizes], "gone": [len(rows[0]["layers"]) for rows in sizes]}
+    for name, scores in record["scores"].items():
+        sums = [[sum(scores[layer] for layer in row["layers"]) for row in rows] for rows in sizes]
+        joint = [[row["joint_loss"] for row in rows] for rows in sizes]
+        yield about | {"name": name, "ranks": [spearmanr(*pair).statistic for pair in zip(sums, joint, strict=True)]}
 
 
-def ranked(rows: list[Row], scores: dict[str, float]) -> str:
-    sums = [sum(scores[layer] for layer in row["layers"]) for row in rows]
-    return f"{spearmanr(sums, [row['joint_loss'] for row in rows]).statistic:.2f}"
-
-
-def choices(*records: Record) -> str:
-    """What every criterion and way of solving chooses at each budget: joint output loss, and how much is drawn right."""
-    rows = [row for record in records for row in record["rows"] if row["group"] == "chosen"]
-    names = dict.fromkeys(row["name"].partition(" at ")[0] for row in rows)
-    heads = (f"joint output loss / {OTHERS} / prompt accuracy", *(f"keep {keep:g}" for keep in KEEPS))
-    lines = [
-        (f"{record['pipe']}, {name}", *(chosen(named(record)[f"{name} at {keep:g}"]) for keep in KEEPS))
-        for record in records
-        for name in names
-    ]
-    return markdown(heads, lines)
-
-
-def chosen(row: Row) -> str:
-    return f"{row['joint_loss']:.2g} / {row['beats_random_percent']:.0f} % / {100 * row['accuracy']['mean']:.0f} %"
+def choices(*records: Record) -> Iterator[Row]:
+    """What every criterion and way of solving chooses at each budget."""
+    for record in records:
+        rows = {row["name"]: row for row in record["rows"] if row["group"] == "chosen"}
+        for name in dict.fromkeys(name.partition(" at ")[0] for name in rows):
+            yield {"name": f"{record['pipe']}, {name}", "at": [rows[f"{name} at {keep:g}"] for keep in KEEPS]}
 
 
 # Recovery
 
 
-def recovery(record: Record) -> str:
+def recovery(record: Record) -> Iterator[Row]:
     """A line for each plan and way of teaching: mean accuracy at each mark over its seeds, and what it lost at the end."""
     last, rows = record["options"]["updates"], record["rows"]
     marks = [round(share * last) for share in LEVELS]
+    cost, share = ("MACs", "keep_macs") if record["options"].get("cost") == "macs" else ("parameters", "keep")
     teacher = next(row for row in rows if row["plan"] == "teacher")
-    kept, share = ("MACs kept", "keep_macs") if record["options"].get("cost") == "macs" else ("parameters kept", "keep")
-    heads = ("plan, distillation", kept, "joint output loss", *(f"after {n} updates" for n in marks),
-             "relative decline (range of seeds)", "Fréchet distance", "seeds")  # fmt: skip
-    first = ("teacher", "100 %", "–", *["–"] * (len(marks) - 1), accuracy(teacher), "–", f"{teacher['frechet']:.3g}", "–")
-    arms = dict.fromkeys((row["plan"], row["way"]) for row in rows if row.get("updates") == last)
-    lines = [first, *(recovered(rows, arm, marks, teacher=teacher, share=share) for arm in arms)]
-    return "\n\n".join([markdown(heads, lines), *foretold(rows, last), provenance(record)])
+    first = {"name": "teacher", "cost": cost, "marks": marks, "kept": "100 %", "frechet": teacher["frechet"]}
+    yield first | {"right": [None, None, None, shown("{RIGHT}", teacher)]}
+    for plan, way in dict.fromkeys((row["plan"], row["way"]) for row in rows if row.get("updates") == last):
+        before = [row for row in rows if row["plan"] == plan and row.get("updates") == 0]
+        taught = [row for row in rows if (row["plan"], row.get("way")) == (plan, way)]
+        ends = [row for row in taught if row["updates"] == last]
+        seen = {n: [r["accuracy"]["mean"] for r in (taught if n else before) if r["updates"] == n] for n in marks}
+        declines = [100 * (1 - value / teacher["accuracy"]["mean"]) for value in seen[last]]
+        yield {
+            "name": f"{plan}, {way}",
+            "kept": f"{100 * mean(row[share] for row in before):.1f} %",
+            "loss": mean(row["joint_loss"] for row in before),
+            "right": [f"{100 * mean(seen[n]):.1f} %" if seen[n] else None for n in marks],
+            "decline": f"{mean(declines):.1f} % ({min(declines):.1f} to {max(declines):.1f})",
+            "frechet": mean(row["frechet"] for row in ends),
+            "seeds": len(ends),
+        }
 
 
-def recovered(rows: list[Row], arm: tuple[str, str], marks: list[int], *, teacher: Row, share: str) -> tuple[str, ...]:
-    """The line of a plan and its way of teaching."""
-    plan, way = arm
-    before = [row for row in rows if row["plan"] == plan and row.get("updates") == 0]
-    taught = [row for row in rows if (row["plan"], row.get("way")) == arm]
-    right = [[row["accuracy"]["mean"] for row in (taught if n else before) if row["updates"] == n] for n in marks]
-    ends = [row for row in taught if row["updates"] == marks[-1]]
-    declines = [100 * (1 - row["accuracy"]["mean"] / teacher["accuracy"]["mean"]) for row in ends]
-    return (
-        f"{plan}, {way}",
-        f"{100 * mean(row[share] for row in before):.1f} %",
-        f"{mean(row['joint_loss'] for row in before):.2g}",
-        *(f"{100 * mean(values):.1f} %" if values else "–" for values in right),
-        f"{mean(declines):.1f} % ({min(declines):.1f} to {max(declines):.1f})",
-        f"{mean(row['frechet'] for row in ends):.3g}",
-        str(len(ends)),
+def foretold(record: Record) -> str:
+    """How losses before training rank students by what they are worth after it."""
+    before = {student(row): row["joint_loss"] for row in record["rows"] if row.get("updates") == 0}
+    last = record["options"]["updates"]
+    ends = [row for row in record["rows"] if row.get("updates") == last and row["way"] == "normalized"]
+    plans = dict.fromkeys(map(student, ends))
+    losses = [before[plan] for plan in plans]
+    accuracies, distances = (
+        [mean(values(row) for row in ends if student(row) == plan) for plan in plans]
+        for values in (lambda row: row["accuracy"]["mean"], lambda row: row["frechet"])
     )
-
-
-def foretold(rows: list[Row], last: int) -> list[str]:
-    """How losses before training rank students by what they are worth after it; nothing for fewer than four of them."""
-    losses = {student(row): row["joint_loss"] for row in rows if row.get("updates") == 0}
-    ends = [row for row in rows if row.get("updates") == last and row["way"] == "normalized"]
-    students = {key: [row for row in ends if student(row) == key] for key in dict.fromkeys(map(student, ends))}
-    if len(students) < 4:
-        return []
-
-    def rank(value: Callable[[Row], float]) -> float:
-        after = [mean(map(value, found)) for found in students.values()]
-        return float(spearmanr([losses[key] for key in students], after).statistic)
-
-    return [
-        f"Over the {len(students)} plans, normalized: rank correlation (Spearman) of the joint output loss before training "
-        f"with the accuracy after it {rank(lambda row: row['accuracy']['mean']):.2f}, "
-        f"with the Fréchet distance after it {rank(lambda row: row['frechet']):.2f}."
-    ]
+    ranks = {"accuracy": spearmanr(losses, accuracies).statistic, "frechet": spearmanr(losses, distances).statistic}
+    return shown(FORETOLD, {"count": len(plans), **ranks}) + provenance(record)
 
 
 def student(row: Row) -> tuple[str, int | None]:
@@ -154,10 +124,10 @@ def student(row: Row) -> tuple[str, int | None]:
     return row["plan"], row["seed"] if row["plan"] == "random" else None
 
 
-def imbalance_rows(*records: Record) -> Iterator[Row]:
+def imbalance(*records: Record) -> Iterator[Row]:
     """How uneven the feature terms of LAPTOP's student are, early and at the last update, and what the largest weighs."""
-    for pipe, record in zip(RECOVERED, records, strict=True):
-        name = pipe.replace("-macs", ", half of its MACs")
+    for record in records:
+        name = record["pipe"] + (", half of its MACs" if record["options"].get("cost") == "macs" else "")
         for way in dict.fromkeys(row["way"] for row in record["rows"]):
             rows = [row for row in record["rows"] if row["way"] == way]
             yield from (row | {"name": f"{name}, {way}"} | uneven(row) for row in (rows[1], rows[-1]))
@@ -165,55 +135,48 @@ def imbalance_rows(*records: Record) -> Iterator[Row]:
 
 def uneven(row: Row) -> Row:
     """The largest raw feature term, how far it is above the median one, and its share of the sum that is minimised."""
-    raw, used = (sites(row[kind]) for kind in ("raw", "normalized"))
+    raw, used = ({s: x for s, x in row[kind].items() if s.startswith("feature.")} for kind in ("raw", "normalized"))
     site = max(raw, key=lambda site: raw[site])
-    largest, shares = f"{site.removeprefix('feature.')}: {raw[site]:.2g}", used[site] / sum(used.values())
-    return {"largest": largest, "over": raw[site] / median(raw.values()), "share": shares, "sites": len(raw)}
+    largest, share = f"{site.removeprefix('feature.')}: {raw[site]:.2g}", used[site] / sum(used.values())
+    return {"largest": largest, "over": raw[site] / median(raw.values()), "share": share, "sites": len(raw)}
 
 
-def sites(terms: dict[str, float]) -> dict[str, float]:
-    return {site: x for site, x in terms.items() if site.startswith("feature.")}
-
-
-TABLES: dict[str, Table | Text] = {
+CHOICE = "{at.N.joint_loss:.2g} / {at.N.beats_random_percent:.0f} % / {at.N.accuracy.mean:.0f %}"
+CHOICES = [f"keep {keep:g} = {CHOICE.replace('N', str(place))}" for place, keep in enumerate(KEEPS)]
+RECOVERY = """plan, distillation = {name} | {cost} kept = {kept} | joint output loss = {loss:.2g}
+    | after {marks.0} updates = {right.0} | after {marks.1} updates = {right.1} | after {marks.2} updates = {right.2}
+    | after {marks.3} updates = {right.3} | relative decline (range of seeds) = {decline}
+    | Fréchet distance = {frechet:.3g} | seeds = {seeds}"""
+TABLES = {
     "depth": Table(
         DEPTHS,
-        {
-            "before any training": "{name}",
-            "parameters kept": "{keep:.1f %}",
-            "joint output loss": "{loss}",
-            OTHERS: "{beats_random_percent:.0f} %",
-            "prompt accuracy (95 %)": "{right}",
-        },
-        rows=depth_rows,
+        f"""before any training = {{name}} | parameters kept = {{keep:.1f %}} | joint output loss = {{loss}}
+        | {OTHERS} = {{beats_random_percent:.0f}} % | prompt accuracy (95 %) = {{right}}""",
+        rows=depth,
     ),
     "depth-criteria": Table(
         DEPTHS,
-        {
-            "": "{pipe}, {criterion}",
-            "sets": "{sets}",
-            "Pearson": "{pearson:.2f}",
-            "Spearman": "{spearman:.2f}",
-            "slope": "{slope:.2g}",
-            "Spearman by size, smallest quarter of sets first": lambda row: ", ".join(
-                f"{part['spearman']:.2f}" for part in row["quarters"]
-            ),
-        },
-        rows=criteria_rows,
+        """= {pipe}, {criterion} | sets = {sets} | Pearson = {pearson:.2f} | Spearman = {spearman:.2f} | slope = {slope:.2g}
+        | Spearman by size, smallest quarter of sets first = {by_size}""",
+        rows=criteria,
     ),
-    "depth-choices": Text(DEPTHS, choices),
-    "depth-every": Text(("depth-emoji-dit",), every),
-    **{f"recovery-{pipe}": Text((f"recovery-{pipe}",), recovery) for pipe in RECOVERED},
+    "depth-choices": Table(
+        DEPTHS,
+        " | ".join([f"joint output loss / {OTHERS} / prompt accuracy = {{name}}", *CHOICES]),
+        rows=choices,
+        after=lambda *records: "",
+    ),
+    "depth-every": Table(
+        "depth-emoji-dit",
+        """Spearman of sums with joint output losses = {name} | all {sets.0} sets without {gone.0} = {ranks.0:.2f}
+        | all {sets.1} sets without {gone.1} = {ranks.1:.2f} | all {sets.2} sets without {gone.2} = {ranks.2:.2f}""",
+        rows=every,
+    ),
+    **{f"recovery-{name}": Table(f"recovery-{name}", RECOVERY, rows=recovery, after=foretold) for name in RECOVERED},
     "imbalance": Table(
-        tuple(f"recovery-terms-{pipe}" for pipe in RECOVERED),
-        {
-            "": "{name}",
-            "update": "{updates}",
-            "largest raw term": "{largest}",
-            "raw terms, largest ÷ median": "{over:.1f}",
-            "its share of what is minimised": "{share:.0f %}",
-            "sites": "{sites}",
-        },
-        rows=imbalance_rows,
+        " ".join(f"recovery-terms-{name}" for name in RECOVERED),
+        """= {name} | update = {updates} | largest raw term = {largest} | raw terms, largest ÷ median = {over:.1f}
+        | its share of what is minimised = {share:.0f %} | sites = {sites}""",
+        rows=imbalance,
     ),
 }
