@@ -1,28 +1,26 @@
-"""A pipe of the zoo, what it is searched with, and the images that it is measured on."""
+"""A pipe of the zoo, what it is searched with, and the images that it is measured on; `Bench.measured` makes rows."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from secateur import zoo
-from secateur.denoiser import macs
-from secateur.denoiser.families import FAMILIES
-from secateur.measuring import compare, quality
+from secateur import FAMILIES, Macs, Schedule, SearchSettings, Trajectory, apply, count, record, zoo
+from secateur.measuring import quality, timing
 from secateur.pipeline import schedulers
-from secateur.pipeline.trajectory import Trajectory, record
-from secateur.schedule.schedule import Schedule
+from secateur.pipeline.generate import generate_batches
 from secateur.searching import objective
 from secateur.searching.paired_gain import PairedGain
-from secateur.searching.settings import SearchSettings
 from secateur.searching.stages import BestSoFar, run_stages
 from secateur.searching.task import Search
+from study import Row
 
 BATCH, FIRST_SEED, SEARCH_SEED = 8, 50_000, 40_000
 CONVERGED = 100, *schedulers.SOLVERS["DPM-Solver++"]
@@ -31,33 +29,32 @@ DENOISERS = {"emoji-sd": "unet", "emoji-dit": "transformer"}
 
 
 @cache
-def counted(name: str, granularity: str | None = None) -> macs.Macs:
+def counted(name: str, granularity: str | None = None) -> Macs:
     """MACs of a pipe's denoiser, from its configuration alone."""
-    return macs.count(json.loads((zoo.folder(name) / DENOISERS[name] / "config.json").read_text()), granularity)
+    return count(json.loads((zoo.folder(name) / DENOISERS[name] / "config.json").read_text()), granularity)
+
+
+def faster(slow: timing.Timing, fast: timing.Timing, **more: Any) -> Row:
+    """A speed-up as a row has it."""
+    return dict(zip(("median", "low", "high"), timing.speedup(slow, fast), strict=True)) | more
 
 
 class Bench:
     """A pipe with so many dense steps. Weights, images and trajectories are loaded or made when they are first needed.
 
-    images: that a row is measured on. calibration: captions and noises that searches see, others than those; more: further
-    ones where a gain is in doubt. folder: where images are kept between runs.
+    images: that a row is measured on, of these seeds on. calibration: captions and noises that searches see, others than those;
+    more: further ones where a gain is in doubt. folder: where images are kept between runs.
     """
 
     def __init__(
-        self,
-        name: str,
-        *,
-        steps: int = 50,
-        images: int = 128,
-        calibration: int = 16,
-        more: int = 48,
-        folder: Path | None = None,
+        self, name: str, *, steps=50, images=128, calibration=16, more=48, seed=FIRST_SEED, folder: Path | None = None
     ):
         self.name, self.steps, self.calibration, self.more, self.folder = name, steps, calibration, more, folder
         self.conditions, self.captions = zoo.conditions(name, images)
-        self.seeds = range(FIRST_SEED, FIRST_SEED + images)
-        self.call = {"guidance_scale": zoo.GUIDANCE[name], "batch_size": BATCH}
+        self.seeds = range(seed, seed + images)
+        self.call: dict[str, Any] = {"guidance_scale": zoo.GUIDANCE[name], "batch_size": BATCH}
         self.recorded, self.targets, self.plain = cache(self._recorded), cache(self._targets), cache(self._plain)
+        self.macs = counted(name)
 
     @cached_property
     def pipe(self) -> Any:
@@ -70,26 +67,35 @@ class Bench:
         return pipe
 
     @property
-    def macs(self) -> macs.Macs:
-        return counted(self.name)
-
-    @property
-    def layers(self) -> macs.Macs:
+    def layers(self) -> Macs:
         """MACs at the finest granularity, at which caches choose."""
         return counted(self.name, list(FAMILIES[self.macs.blocks.denoiser].granularities)[-1])
 
-    def counted(self, schedule: Schedule | None) -> macs.Macs:
+    def counted(self, schedule: Schedule | None) -> Macs:
         """The MACs at the granularity of a schedule."""
         return self.macs if schedule is None or schedule.blocks == self.macs.blocks.names else self.layers
+
+    # Images
 
     @cached_property
     def renders(self) -> np.ndarray:
         return zoo.renders(self.captions)
 
-    def draw(self, schedule: Schedule | None = None, *, steps: int | None = None) -> np.ndarray:
-        """(N, H, W, 3) images of the measured conditions, with the scheduler that the pipe has."""
-        call = {"seeds": self.seeds, "num_inference_steps": steps or self.steps, **self.call}
-        return compare.draw(self.pipe, schedule, self.conditions, **call)
+    def clocked(self, schedule: Schedule | None = None, *, steps: int = 0, pipe: Any = None) -> tuple[np.ndarray, list[float]]:
+        """(N, H, W, 3) images of the measured conditions, and the seconds that one took in each batch."""
+        pipe, parts, seconds, call = pipe or self.pipe, [], [], {"num_inference_steps": steps or self.steps, **self.call}
+        with apply(pipe, schedule) if schedule else nullcontext():
+            start = time.perf_counter()
+            for images in generate_batches(pipe, self.conditions, seeds=self.seeds, **call):
+                seconds.append((time.perf_counter() - start) / len(images))
+                parts.append(images)
+                start = time.perf_counter()
+        quality.check_finite(images := np.concatenate(parts), "the images")
+        return images, seconds
+
+    def draw(self, schedule: Schedule | None = None, **how: Any) -> np.ndarray:
+        """The images alone."""
+        return self.clocked(schedule, **how)[0]
 
     def scheduled(self, scheduler: str | None, options: Mapping[str, Any]) -> AbstractContextManager[None]:
         return schedulers.scheduled(self.pipe, scheduler, options)
@@ -107,23 +113,20 @@ class Bench:
     def _plain(self, steps: int, scheduler: str | None = None, options: Sequence[tuple[str, Any]] = ()) -> np.ndarray:
         """Images of plain steps, kept on disk as they take minutes."""
         with self.scheduled(scheduler, dict(options)):
-            return self.kept(f"{self.scheduler}-{steps}-{len(self.seeds)}", lambda: self.draw(steps=steps))
+            if self.folder is None:
+                return self.draw(steps=steps)
+            path = self.folder / f"{self.name}-{self.scheduler}-{steps}-{len(self.seeds)}.npy"
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(part := path.with_suffix(".part.npy"), self.draw(steps=steps))
+                part.replace(path)
+            return np.load(path)
 
     @property
     def scheduler(self) -> str:
         return "-".join(schedulers.scheduler_signature(self.pipe.scheduler))
 
-    def kept(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """An array in a file of this bench's folder, made if it is not there."""
-        if self.folder is None:
-            return make()
-        path = self.folder / f"{self.name}-{name}.npy"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part.npy")
-            np.save(part, make())
-            part.replace(path)
-        return np.load(path)
+    # Searches
 
     def calibration_conditions(self, more: int = 0) -> Sequence[Any]:
         return zoo.conditions(self.name, self.calibration + more, calibration=True)[0]
@@ -146,17 +149,25 @@ class Bench:
         seeds = range(seed + self.calibration, seed + self.calibration + self.more)
         return value, [cache(make) for make in objective.more_for(value, conditions, seeds, target=target)]
 
-    def search(self, seed: int, *, keep: float, target: str = "dense", number: int = 0, **how: Any) -> Iterator[BestSoFar]:
-        """What `secateur search` finds with the scheduler that the pipe has. number: its seed; how: its SearchSettings."""
+    def task(self, seed: int, *, keep: float, target: str = "dense", number: int = 0, **how: Any) -> Search:
+        """What a search works on, with the scheduler that the pipe has. number: its seed; how: its SearchSettings."""
         gain = PairedGain(*self.objective(seed, target))
-        return run_stages(Search(self.pipe, self.trajectory(seed), self.macs, keep, gain, SearchSettings(**how), seed=number))
+        return Search(self.pipe, self.trajectory(seed), self.macs, keep, gain, SearchSettings(**how), seed=number)
 
-    def spent(self, schedule: Schedule | None, *, calls: int | None = None, dense_calls: int | None = None) -> dict[str, Any]:
-        """The four cost fields of a row; fractions are of so many dense calls."""
-        counted, whole = self.counted(schedule), dense_calls or self.steps
-        return dict(counted.spent(schedule, calls or self.steps, samples=2, whole=(counted, whole)))
+    def search(self, seed: int, **how: Any) -> Iterator[BestSoFar]:
+        """What `secateur search` finds; arguments as for `task`."""
+        return run_stages(self.task(seed, **how))
 
-    def judged(self, images: np.ndarray, *, dense: np.ndarray | None = None, fully: bool = False) -> dict[str, Any]:
-        """How near images come to the dense ones, and what the judge reads; fully: to the converged ones too, and Fréchet."""
-        more = {"converged": self.converged, "renders": self.renders} if fully else {}
-        return quality.measured(images, self.dense if dense is None else dense, captions=self.captions, **more)
+    # Rows
+
+    def measured(
+        self, images: np.ndarray, schedule: Schedule | None = None, *, calls=0, dense_calls=0, dense=None, fully=False
+    ) -> Row:
+        """The cost fields of a row, fractions of so many dense calls; how near images come, and what the judge reads.
+
+        dense: the images of the dense calls, if they are others than the bench's. fully: how near the converged ones, and
+        Fréchet, too.
+        """
+        macs, more = self.counted(schedule), {"converged": self.converged, "renders": self.renders} if fully else {}
+        spent = macs.spent(schedule, calls or self.steps, samples=2, whole=(macs, dense_calls or self.steps))
+        return {**spent, **quality.measured(images, self.dense if dense is None else dense, captions=self.captions, **more)}

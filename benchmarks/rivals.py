@@ -5,21 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bench import Bench
-from names import EVEN
-from secateur.denoiser import macs
+from secateur import Macs, Schedule, Scores, allocate
+from secateur.measuring.variants import EVEN
 from secateur.pipeline.trajectory import first
 from secateur.schedule import baselines
-from secateur.schedule.allocate import allocate
-from secateur.schedule.schedule import Schedule
-from secateur.schedule.scores import Scores
-from secateur.searching import objective
 from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.updates import Settings
+from secateur.searching.objective import to_dense
 from secateur.searching.rivals import genetic_search, random_search
 
 GLANCE, FINALISTS = 4, 6  # images on which every setting of a cache is measured, and how many are then measured on all
@@ -37,33 +34,27 @@ class Caches:
     """DeepCache, or FORA and Δ-DiT for a transformer, at every interval and depth."""
 
     def __init__(self, bench: Bench, seed: int):
-        self.bench, self.seed = bench, seed
-        self.glance = cache(self._glance)
+        self.bench, self.seed, self.glance = bench, seed, cache(self._glance)
+        self.every = [s for n in range(2, bench.steps + 1) for s in settings(bench.layers, bench.steps, interval=n)]
 
     def fits(self, budget: float) -> list[Schedule]:
         """The settings that cost at most so many dense calls."""
-        limit = budget * self.bench.layers.call()
-        return [schedule for schedule in self.every if self.bench.layers.of(schedule) <= limit]
-
-    @cached_property
-    def every(self) -> list[Schedule]:
-        steps = self.bench.steps
-        return [schedule for n in range(2, steps + 1) for schedule in settings(self.bench.layers, steps, interval=n)]
+        layers = self.bench.layers
+        return [schedule for schedule in self.every if layers.of(schedule) <= budget * layers.call()]
 
     def _glance(self, schedule: Schedule) -> float:
         few = first(self.bench.trajectory(self.seed), GLANCE)
-        return objective.to_dense(self.bench.pipe, few, blocks=self.bench.layers.blocks)(schedule)
+        return to_dense(self.bench.pipe, few, blocks=self.bench.layers.blocks)(schedule)
 
     def best(self, budget: float) -> Made:
         """The setting that is best on the calibration images: all are measured on a few of them, the best on all."""
         fits = self.fits(budget)
-        last = sorted(fits, key=self.glance)[-FINALISTS:]
-        value = objective.to_dense(self.bench.pipe, self.bench.trajectory(self.seed), blocks=self.bench.layers.blocks)
-        best = max(last, key=value)
+        value = to_dense(self.bench.pipe, self.bench.trajectory(self.seed), blocks=self.bench.layers.blocks)
+        best = max(sorted(fits, key=self.glance)[-FINALISTS:], key=value)
         return best, {"setting": dict(best.made), "settings": len(fits)}
 
 
-def settings(counted: macs.Macs, steps: int, *, interval: int) -> Iterator[Schedule]:
+def settings(counted: Macs, steps: int, *, interval: int) -> Iterator[Schedule]:
     """The caches of one interval."""
     blocks = counted.blocks
     if "residual" in blocks.reuse:
@@ -77,8 +68,7 @@ def settings(counted: macs.Macs, steps: int, *, interval: int) -> Iterator[Sched
 
 def tried(bench: Bench, name: str, *, budget: float, seed: int, number: int, trials: int) -> Made:
     """Random or genetic search, holding as is best for evenly held calls."""
-    start = time.perf_counter()
-    value = objective.to_dense(bench.pipe, bench.trajectory(seed), blocks=bench.macs.blocks)
+    start, (value, _) = time.perf_counter(), bench.objective(seed)
     hold = max(evenly(bench, int(budget)).values(), key=value).hold
     keep, holding = budget / bench.steps, lambda schedule: value(replace(schedule, hold=hold))
     *_, last = TRIALS[name](bench.macs, bench.steps, keep=keep, objective=holding, trials=trials, seed=number)
@@ -89,8 +79,7 @@ def learned(bench: Bench, path: Path, *, method: str, budget: float, seed: int, 
     """DiP-GO with fewer updates than the paper's: one search whose scores, in a file, are allocated for every budget."""
     start, known = time.perf_counter(), path.exists()
     if not known:
-        how = Settings(steps=UPDATES, lr=LR, seed=number)
-        folder = path.with_suffix("")
+        how, folder = Settings(steps=UPDATES, lr=LR, seed=number), path.with_suffix("")
         *_, last = search(bench.pipe, bench.trajectory(seed), keep=LEARNED_KEEP, macs=bench.macs, settings=how, folder=folder)
         last.scores.save(path)
     schedule = allocate(Scores.load(path), keep=budget / bench.steps, method=method)

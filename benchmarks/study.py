@@ -15,10 +15,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study: the pipe, the options of the command line, the record so far.
-
-    work: the folder for what a rerun takes up. results: the folder of the records.
-    """
+    """One run of a study. record: what is measured so far. work: a folder for what a rerun takes up. results: of records."""
 
     pipe: str
     options: Mapping[str, Any]
@@ -33,13 +30,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """Some rows of a record. make: measures them; a row of a name that is there adds to it.
+    """Some rows of a record. make: one row, named like the job, or named rows; a row of a name that is there adds to it.
 
     last: the name of the row that tells that the job is done, if it is not the job's. done: overrides that.
     """
 
     name: str
-    make: Callable[[], Iterable[Row]]
+    make: Callable[[], Row | Iterable[Row]]
     last: str = ""
     done: bool | None = None
 
@@ -54,7 +51,7 @@ class Study:
     """A table's worth of measurements: `jobs` yields what is to be measured, in order of interest.
 
     title: may name the {pipe}. options: of the command line, with their defaults. pipes: to choose from, the first by default.
-    settings: what a record must have been measured with: its "seeds" and "options". finish: adds what all rows together tell.
+    head: of the record, with the "seeds" and "options" that it must have been measured with. finish: adds what all rows tell.
     file: the record's name, the study's (and the pipe's) by default; times: adds to the rows of a record that is there.
     """
 
@@ -63,7 +60,7 @@ class Study:
     jobs: Callable[[Run], Iterator[Job]]
     options: Mapping[str, Any] = field(default_factory=dict)
     pipes: tuple[str, ...] = ()
-    settings: Callable[[str, Mapping[str, Any]], Record] = lambda pipe, options: {}
+    head: Record | Callable[[str, Mapping[str, Any]], Record] = field(default_factory=dict)
     finish: Callable[[Run], None] = lambda run: None
     file: Callable[[str, Mapping[str, Any]], str] | None = None
     times: bool = False
@@ -74,5 +71,5 @@ class Study:
 
     def command(self, pipe: str, options: Mapping[str, Any]) -> str:
         """What a user types to measure this again."""
-        given = (f"--{name} {value}" for name, value in options.items() if value not in ("", None))
+        given = (f"--{name} {value}" for name, value in options.items())
         return " ".join(filter(None, ("python benchmarks/run.py", self.name, pipe, *given)))

@@ -1,6 +1,6 @@
 """The studies, each a module with its STUDY or its STUDIES; `python benchmarks/run.py` measures what one has not measured."""
 
-from studies import (
+from studies import (  # fmt: skip
     ablations,
     additivity,
     depth,
@@ -17,19 +17,8 @@ from studies import (
 )
 from studies import zoo as zoo_study
 
+SINGLE = (front, timing, ablations, transfer, grids, stages, additivity, search_cost, depth, zoo_study)
 STUDIES = (
-    front.STUDY,
-    timing.STUDY,
-    ablations.STUDY,
-    transfer.STUDY,
-    grids.STUDY,
-    stages.STUDY,
-    additivity.STUDY,
-    search_cost.STUDY,
-    depth.STUDY,
-    *recovery.STUDIES,
-    *product.STUDIES,
-    *full_size.STUDIES,
-    *full_depth.STUDIES,
-    zoo_study.STUDY,
+    *(module.STUDY for module in SINGLE),
+    *(study for module in (recovery, product, full_size, full_depth) for study in module.STUDIES),
 )

@@ -12,24 +12,18 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from bench import BATCH, FIRST_SEED, Bench
+from bench import FIRST_SEED, Bench
 from paper import PAPER, orders
-from secateur import zoo
-from secateur.pipeline.trajectory import first
-from secateur.schedule.allocate import allocate
-from secateur.schedule.schedule import Schedule
-from secateur.searching import objective, task
+from secateur import Schedule, allocate, zoo
 from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.updates import Settings
-from secateur.searching.paired_gain import PairedGain
 from secateur.searching.rivals import genetic_search, random_search
-from secateur.searching.settings import SearchSettings
-from secateur.searching.stages import additive_schedules, run_stages
+from secateur.searching.stages import additive_schedules
 from study import Job, Record, Row, Run, Study
 
 PIPE, CALLS, IMAGES = "emoji-sd", 10, 64
 KEEPS, SEARCHED = (0.5, 0.3), 0.5  # gradients are searched at one of them
-SEEDS, PROMPTS, CALIBRATION, MORE = (40_000, 41_000, 42_000), 40, 16, 48  # gradients see all prompts, the others the first few
+SEEDS, PROMPTS, CALIBRATION = (40_000, 41_000, 42_000), 40, 16  # gradients see all prompts, the others the first few
 UPDATES, LR = 40, 0.5  # the paper: 1000 updates from 0.1 at 50 calls; the sum of the steps over the calls is the same
 SEEN_AT = (10, 20, 40)  # updates
 TRIALS, TRIED_AT, LOCAL = 96, (12, 24, 48, 96), 40
@@ -66,91 +60,67 @@ class Shot:
     spent: float | None = None  # CPU seconds, if the search is over before this is yielded
 
 
-@dataclass(frozen=True)
-class Search:
-    """One search seed's pipe, trajectory and number."""
+def learned(bench: Bench, number: int, *, settings: Mapping[str, Any]) -> Iterator[Shot]:
+    """The paper's search: its scores allocated by its bisection for both budgets, and exactly at the end."""
+    how = Settings(steps=UPDATES, lr=LR, seed=number, **settings)
+    for step in search(bench.pipe, bench.trajectory(SEEDS[number]), keep=SEARCHED, macs=bench.macs, settings=how):
+        last = step.number == UPDATES
+        if last or (not settings and step.number in SEEN_AT):
+            for method in ("bisection", "exact") if last else ("bisection",):
+                for keep in KEEPS:
+                    yield Shot(allocate(step.scores, keep=keep, method=method), keep, step.number, method)
 
-    bench: Bench
-    seed: int
 
-    @property
-    def number(self) -> int:
-        return SEEDS.index(self.seed)
+def tried(bench: Bench, number: int, *, keep: float, look: Callable) -> Iterator[Shot]:
+    """The best of a search that only tries, as it goes; held calls give their last output, as in the paper."""
+    value, _ = bench.objective(SEEDS[number])
+    for trial in look(bench.macs, CALLS, keep=keep, objective=value, trials=TRIALS, seed=number):
+        if trial.number in TRIED_AT:
+            yield Shot(trial.best, keep, trial.number)
 
-    @property
-    def few(self):
-        """The calibration samples of all searches but the gradients'."""
-        return first(self.bench.trajectory(self.seed), CALIBRATION)
 
-    def objective(self) -> objective.Objective:
-        return objective.to_dense(self.bench.pipe, self.few, blocks=self.bench.macs.blocks)
+def solved(bench: Bench, number: int, *, keep: float) -> Iterator[Shot]:
+    """The additive solution among schedules that give the last output at held calls, like the paper's."""
+    task = bench.task(SEEDS[number], keep=keep, number=number)
+    held = [schedule for schedule in additive_schedules(task) if schedule.hold == "output"]
+    yield Shot(max(held, key=bench.objective(SEEDS[number])[0]), keep, len(held))
 
-    def learned(self, settings: Mapping[str, Any]) -> Iterator[Shot]:
-        """The paper's search: its scores allocated by its bisection for both budgets, and exactly at the end."""
-        how = Settings(steps=UPDATES, lr=LR, seed=self.number, **settings)
-        bench = self.bench
-        for step in search(bench.pipe, bench.trajectory(self.seed), keep=SEARCHED, macs=bench.macs, settings=how):
-            last = step.number == UPDATES
-            if last or (not settings and step.number in SEEN_AT):
-                for method in ("bisection", "exact") if last else ("bisection",):
-                    for keep in KEEPS:
-                        yield Shot(allocate(step.scores, keep=keep, method=method), keep, step.number, method)
 
-    def tried(self, keep: float, look: Callable) -> Iterator[Shot]:
-        """The best of a search that only tries, as it goes; held calls give their last output, as in the paper."""
-        value = self.objective()
-        for trial in look(self.bench.macs, CALLS, keep=keep, objective=value, trials=TRIALS, seed=self.number):
-            if trial.number in TRIED_AT:
-                yield Shot(trial.best, keep, trial.number)
-
-    def solved(self, keep: float) -> Iterator[Shot]:
-        """The additive solution among schedules that give the last output at held calls, like the paper's."""
-        value, bench = self.objective(), self.bench
-        whole = task.Search(bench.pipe, self.few, bench.macs, keep, PairedGain(value), seed=self.number, batch_size=BATCH)
-        held = [schedule for schedule in additive_schedules(whole) if schedule.hold == "output"]
-        yield Shot(max(held, key=value), keep, len(held))
-
-    def staged(self, keep: float) -> Iterator[Shot]:
-        """What `find` has after its additive stage, the one that finds partial calls, and the local one."""
-        ends, start, bench, value = dict[str, Shot](), time.process_time(), self.bench, self.objective()
-        conditions = zoo.conditions(PIPE, CALIBRATION + MORE, calibration=True)[0][CALIBRATION:]
-        seeds = range(self.seed + CALIBRATION, self.seed + CALIBRATION + MORE)
-        gain = PairedGain(value, objective.more_for(value, conditions, seeds, target="dense"))
-        how = SearchSettings(stages=("additive", "refresh", "local"), trials=LOCAL)
-        steps = run_stages(task.Search(bench.pipe, self.few, bench.macs, keep, gain, how, seed=self.number))
-        for count, step in enumerate(steps, start=1):
-            variant = ", ".join(dict.fromkeys((*ends, step.stage)))
-            ends[step.stage] = Shot(step.schedule, keep, count, variant=variant, spent=time.process_time() - start)
-        yield from ends.values()
+def staged(bench: Bench, number: int, *, keep: float) -> Iterator[Shot]:
+    """What the search has after its additive stage, the one that finds partial calls, and the local one."""
+    ends, start = dict[str, Shot](), time.process_time()
+    stages = ("additive", "refresh", "local")
+    steps = bench.search(SEEDS[number], keep=keep, number=number, stages=stages, trials=LOCAL)
+    for count, step in enumerate(steps, start=1):
+        variant = ", ".join(dict.fromkeys((*ends, step.stage)))
+        ends[step.stage] = Shot(step.schedule, keep, count, variant=variant, spent=time.process_time() - start)
+    yield from ends.values()
 
 
 def jobs(run: Run) -> Iterator[Job]:
     """Every search, one search seed after the other."""
     bench = Bench(PIPE, steps=CALLS, images=IMAGES, calibration=PROMPTS, more=0)
-    yield Job("dense", lambda: [dense_row(bench)])
+    few = Bench(PIPE, steps=CALLS, images=IMAGES, calibration=CALIBRATION)
+    dense = {"job": "dense", "group": "dense", "variant": "dense", "keep": 1.0, "allocation": None, "evaluations": 0}
+    yield Job("dense", lambda: dense | measured(bench, None))
+    tries = {"additive, outputs held": solved, "additive, refresh, local": staged}
+    tries |= {"random": partial(tried, look=random_search), "genetic": partial(tried, look=genetic_search)}
     for number in range(run.options["seeds"]):
-        one = Search(bench, SEEDS[number])
         for variant, settings in GRADIENT.items():
-            yield job(one, f"{variant}, seed {number}", variant, partial(one.learned, settings))
+            make, name = partial(learned, settings=settings), f"{variant}, seed {number}"
+            yield Job(name, partial(rows, bench, number, name=name, variant=variant, make=make))
         for keep in KEEPS:
-            tries = {
-                "additive, outputs held": partial(one.solved, keep),
-                "additive, refresh, local": partial(one.staged, keep),
-                "random": partial(one.tried, keep, random_search),
-                "genetic": partial(one.tried, keep, genetic_search),
-            }
-            for variant, make in tries.items():
-                yield job(one, f"{variant}, keep {keep}, seed {number}", variant, make)
+            for variant, look in tries.items():
+                make, name = partial(look, keep=keep), f"{variant}, keep {keep}, seed {number}"
+                yield Job(name, partial(rows, few, number, name=name, variant=variant, make=make))
 
 
-def job(one: Search, name: str, variant: str, make: Callable[[], Iterator[Shot]]) -> Job:
-    return Job(name, lambda: rows(one, name, variant, make))
-
-
-def rows(one: Search, name: str, variant: str, make: Callable[[], Iterator[Shot]]) -> Iterator[Row]:
-    """A row for each Shot of a search."""
-    one.bench.trajectory(one.seed)  # recorded before the clock runs
-    for shot, spent in clocked(make):
+def rows(bench: Bench, number: int, *, name: str, variant: str, make: Callable[..., Iterator[Shot]]) -> Iterator[Row]:
+    """A row for each Shot of a search, with the CPU seconds that the search took until then."""
+    bench.trajectory(SEEDS[number])  # recorded before the clock runs
+    spent, start = 0.0, time.process_time()
+    for shot in make(bench, number):
+        spent += time.process_time() - start
         yield {
             "name": ", ".join(filter(None, (name, f"keep {shot.keep}", shot.allocation, f"after {shot.evaluations}"))),
             "job": name,
@@ -159,40 +129,21 @@ def rows(one: Search, name: str, variant: str, make: Callable[[], Iterator[Shot]
             "allocation": shot.allocation,
             "evaluations": shot.evaluations,
             "search_cpu_s": shot.spent or spent,
-            **measured(one.bench, shot.schedule),
+            **measured(bench, shot.schedule),
         }
-
-
-def clocked(make: Callable[[], Iterator[Shot]]) -> Iterator[tuple[Shot, float]]:
-    """Each Shot, and the CPU seconds that its search took until then."""
-    spent, start = 0.0, time.process_time()
-    for shot in make():
-        spent += time.process_time() - start
-        yield shot, spent
         start = time.process_time()
 
 
 def measured(bench: Bench, schedule: Schedule | None) -> Row:
     """Cost and quality of a schedule, or of the dense pipe."""
     images = bench.draw(schedule) if schedule else bench.dense
-    more = {"grid": list(schedule.grid) if schedule else None, "hold": schedule.hold if schedule else None}
-    return {"calls": CALLS, **bench.spent(schedule), **bench.judged(images), **more}
+    more = {"grid": schedule and list(schedule.grid), "hold": schedule and schedule.hold}
+    return {"calls": CALLS, **bench.measured(images, schedule), **more}
 
 
-def dense_row(bench: Bench) -> Row:
-    known = {"variant": "dense", "keep": 1.0, "allocation": None, "evaluations": 0}
-    return {"name": "dense", "job": "dense", "group": "dense", **known, **measured(bench, None)}
-
-
-def settings(pipe: str, options: Mapping[str, Any]) -> Record:
-    measured = {
-        "guidance_scale": zoo.GUIDANCE[PIPE],
-        "samples_an_image": 2,
-        "search_seeds": list(SEEDS[: options["seeds"]]),
-        "calibration_images": CALIBRATION,
-        "prompts": PROMPTS,
-        "gradient": asdict(Settings(steps=UPDATES, lr=LR)),
-    }
+def head(pipe: str, options: Mapping[str, Any]) -> Record:
+    measured = {"guidance_scale": zoo.GUIDANCE[PIPE], "samples_an_image": 2, "search_seeds": SEEDS[: options["seeds"]]}
+    measured |= {"calibration_images": CALIBRATION, "prompts": PROMPTS, "gradient": asdict(Settings(steps=UPDATES, lr=LR))}
     seeds = range(FIRST_SEED, FIRST_SEED + IMAGES)
     return {"pipe": PIPE, "seeds": seeds, "options": measured, "paper": PAPER, "reduced": REDUCED}
 
@@ -202,11 +153,5 @@ def finish(run: Run) -> None:
     run.record["orders"] = orders(run.record["rows"], KEEPS)
 
 
-STUDY = Study(
-    "ablations",
-    f"DiP-GO's ablations on {PIPE}: {CALLS} DDIM calls",
-    jobs,
-    options={"seeds": 2},
-    settings=settings,
-    finish=finish,
-)
+TITLE = f"DiP-GO's ablations on {PIPE}: {CALLS} DDIM calls"
+STUDY = Study("ablations", TITLE, jobs, options={"seeds": 2}, head=head, finish=finish)

@@ -17,13 +17,10 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 
 from bench import SEARCH_SEED, Bench
-from secateur import zoo
+from secateur import Trajectory, apply, dense, record, zoo
 from secateur.measuring.hardware import hardware
 from secateur.pipeline import schedulers
 from secateur.pipeline.generate import generate
-from secateur.pipeline.trajectory import Trajectory, record
-from secateur.schedule import baselines
-from secateur.schedule.apply import apply
 from secateur.searching import additive, paths, refresh
 from secateur.searching import ladder as ladders
 from secateur.searching.sensitivity import sensitivity
@@ -53,8 +50,8 @@ def jobs(run: Run) -> Iterator[Job]:
     model = cache(partial(model_of, bench))
     for kind in KINDS:
         for calls in CALLS:
-            name = f"{kind}, {calls} calls"
-            yield Job(name, partial(rows, bench, model, kind, calls, sets=run.options["sets"]))
+            make = partial(row, bench, model, kind=kind, calls=calls, sets=run.options["sets"])
+            yield Job(f"{kind}, {calls} calls", make)
 
 
 def model_of(bench: Bench, kind: str) -> Model:
@@ -62,40 +59,39 @@ def model_of(bench: Bench, kind: str) -> Model:
     scheduler, _, hold = KINDS[kind]
     pipe, blocks = bench.pipe, bench.macs.blocks
     steps = ladders.levels(pipe.scheduler, LEVELS) if scheduler else None
-    grid = replace(baselines.dense(blocks, len(steps) if steps else STEPS), timesteps=steps)
-    with apply(pipe, grid, blocks=blocks):
-        dense = record(pipe, bench.calibration_conditions(), **call(bench))
-    ladder = ladders.free(dense, pipe.scheduler) if steps else ladders.held(dense, pipe.scheduler, hold=hold)
-    shown = sensitivity(pipe, dense, ladder, blocks=blocks, gap=len(ladder) // 10)
+    with apply(pipe, replace(dense(blocks, len(steps) if steps else STEPS), timesteps=steps), blocks=blocks):
+        whole = record(pipe, bench.calibration_conditions(), **call(bench))
+    ladder = ladders.free(whole, pipe.scheduler) if steps else ladders.held(whole, pipe.scheduler, hold=hold)
+    shown = sensitivity(pipe, whole, ladder, blocks=blocks, gap=len(ladder) // 10)
     errors = {"latents": additive.local_errors(ladder), "images": additive.local_errors(ladder, weights=shown)}
-    return Model(dense, ladder, errors)
+    return Model(whole, ladder, errors)
 
 
 def call(bench: Bench) -> dict[str, Any]:
     seeds = range(SEARCH_SEED, SEARCH_SEED + bench.calibration)
-    return {"seeds": seeds, "guidance_scale": zoo.GUIDANCE[PIPE], "num_inference_steps": STEPS}
+    return {"seeds": seeds, "num_inference_steps": STEPS, **bench.call}
 
 
-def rows(bench: Bench, model: Callable[[str], Model], kind: str, calls: int, *, sets: int) -> list[Row]:
-    """One row: correlations of the logarithms, and how far off the prediction is."""
+def row(bench: Bench, model: Callable[[str], Model], *, kind: str, calls: int, sets: int) -> Row:
+    """Correlations of the logarithms, and how far off the prediction is."""
     scheduler, options, hold = KINDS[kind]
     with bench.scheduled(scheduler, options):
         known = model(kind)
         best = {f"best by {w}": additive.solve(errors, calls=calls)[-1].levels for w, errors in known.errors.items()}
         random = {f"random {k}": levels for k, levels in enumerate(spread(len(known.ladder), calls, sets))}
         points = [point(bench, known, levels, hold) | {"set": label} for label, levels in {**random, **best}.items()]
-    head = {"name": f"{kind}, {calls} calls", "calls": calls, "cpu": hardware()["cpu"]}
-    return [{**head, **correlations(points, sets), "points": points}]
+    return {"calls": calls, "cpu": hardware()["cpu"], **correlations(points, sets), "points": points}
 
 
 def point(bench: Bench, model: Model, levels: tuple[int, ...], hold: str) -> Row:
-    """The measured and the predicted error of a set of calls."""
+    """The measured and the predicted error of a set of calls: the sum of local errors along it."""
     path = paths.of_whole_calls(levels, 0.0)
     schedule = refresh.schedule_of(path, model.ladder, bench.macs.blocks, hold=hold, made={})
     with apply(bench.pipe, schedule, blocks=bench.macs.blocks):
         images = generate(bench.pipe, bench.calibration_conditions(), **call(bench))
-    measured = float(((images - model.trajectory.images) ** 2).mean())
-    return {"measured": measured, **{weights: predicted(errors, levels) for weights, errors in model.errors.items()}}
+    ways = list(zip((levels[0], *levels[:-1]), levels, (*levels[1:], len(model.ladder)), strict=True))
+    predicted = {weights: float(sum(errors[way] for way in ways)) for weights, errors in model.errors.items()}
+    return {"measured": float(((images - model.trajectory.images) ** 2).mean()), **predicted}
 
 
 def spread(levels: int, calls: int, sets: int) -> list[tuple[int, ...]]:
@@ -108,22 +104,15 @@ def spread(levels: int, calls: int, sets: int) -> list[tuple[int, ...]]:
     return found
 
 
-def predicted(errors: np.ndarray, levels: tuple[int, ...]) -> float:
-    """The sum of local errors along a set of calls."""
-    before, after = (levels[0], *levels[:-1]), (*levels[1:], len(errors))
-    return float(sum(errors[u, s, t] for u, s, t in zip(before, levels, after, strict=True)))
-
-
 def correlations(points: list[Row], sets: int) -> dict[str, float]:
     """Over the random sets, of log errors: Pearson, Spearman, slope; and predicted minus measured in dB, by images."""
     random, found = points[:sets], dict[str, float]()
-    measured = np.log([p["measured"] for p in random])
+    logs = {key: np.log([p[key] for p in random]) for key in ("measured", "latents", "images")}
     for weights in ("latents", "images"):
-        sums = np.log([p[weights] for p in random])
-        found[f"pearson_{weights}"] = float(pearsonr(sums, measured).statistic)
-        found[f"spearman_{weights}"] = float(spearmanr(sums, measured).statistic)
-        found[f"slope_{weights}"] = float(np.polyfit(sums, measured, 1)[0])
-    over = np.median(measured - np.log([p["images"] for p in random]))
+        pair = logs[weights], logs["measured"]
+        values = pearsonr(*pair).statistic, spearmanr(*pair).statistic, np.polyfit(*pair, 1)[0]
+        found |= {f"{n}_{weights}": float(v) for n, v in zip(("pearson", "spearman", "slope"), values, strict=True)}
+    over = np.median(logs["measured"] - logs["images"])
     found["measured_over_predicted_db"] = float(10 * np.log10(np.e) * over)
     for p in points[sets:]:
         beaten = [p["measured"] < other["measured"] for other in random]
@@ -131,15 +120,10 @@ def correlations(points: list[Row], sets: int) -> dict[str, float]:
     return found
 
 
-def settings(pipe: str, options: Mapping[str, Any]) -> Record:
+def head(pipe: str, options: Mapping[str, Any]) -> Record:
     measured = {"steps": STEPS, "guidance_scale": zoo.GUIDANCE[PIPE], "sets": options["sets"]}
     return {"pipe": PIPE, "seeds": range(SEARCH_SEED, SEARCH_SEED + options["images"]), "options": measured}
 
 
-STUDY = Study(
-    "additivity",
-    f"Predicted and measured error of sets of calls on {PIPE}",
-    jobs,
-    options={"sets": 40, "images": 4},
-    settings=settings,
-)
+TITLE = f"Predicted and measured error of sets of calls on {PIPE}"
+STUDY = Study("additivity", TITLE, jobs, options={"sets": 40, "images": 4}, head=head)

@@ -8,34 +8,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import rivals
 from bench import BATCH, FIRST_SEED, SEARCH_SEED, Bench
-from secateur import zoo
+from secateur import Schedule, load, zoo
 from secateur.measuring import timing
 from secateur.measuring.hardware import hardware
-from secateur.pipeline import schedulers
-from secateur.pipeline.generate import generate
+from secateur.pipeline.schedulers import SOLVERS
 from secateur.schedule import baselines
-from secateur.schedule.apply import apply
-from secateur.schedule.schedule import Schedule, load
 from study import Job, Record, Row, Run, Study
 
 STEPS, TRIALS, MOST_IMAGES = 50, 40, 192
 BUDGETS = (10, 5, 17, 7.5, 25, 12.5)  # dense calls; the most interesting first
 AGAIN = (5,)  # the closest: here rivals that search do so from every seed
 SEEDS = (SEARCH_SEED, 41_000, 42_000)
-SOLVERS = {  # that are searched with: scheduler, options, and what the search comes near to
+SEARCHED = {  # solvers: scheduler, options, and what the search comes near to
     "DDIM": (None, {}, "dense"),
-    "DPM-Solver++": (*schedulers.SOLVERS["DPM-Solver++"], "converged"),
-    "UniPC": (*schedulers.SOLVERS["UniPC"], "converged"),
+    "DPM-Solver++": (*SOLVERS["DPM-Solver++"], "converged"),
+    "UniPC": (*SOLVERS["UniPC"], "converged"),
 }
 
 
@@ -51,148 +45,111 @@ class Way:
 
 
 def bench_of(run: Run) -> Bench:
-    images = run.options["images"]
-    if images > MOST_IMAGES:
+    if (images := run.options["images"]) > MOST_IMAGES:
         raise SystemExit(f"found --images {images}: give at most {MOST_IMAGES}, as further classes are searched with")
     return Bench(run.pipe, steps=STEPS, images=images, folder=run.work)
 
 
 def jobs(run: Run) -> Iterator[Job]:
     """Every row, the ones that others build on first."""
-    bench = bench_of(run)
+    bench, folder = bench_of(run), run.results / "schedules"
     caches = rivals.Caches(bench, SEEDS[0])
-    yield job(bench, "dense", Way("dense", STEPS))
+    yield Job("dense", partial(row, bench, Way("dense", STEPS)))
     for budget in BUDGETS:
-        yield from plain(bench, budget)
+        for name, (scheduler, options) in SOLVERS.items():
+            way = Way(name, budget, int(budget), scheduler, options)
+            yield Job(f"{name}, {int(budget)} steps", partial(row, bench, way))
         yield from static(bench, caches, budget)
-        yield from ours(bench, budget, SEEDS[0], folder=run.results / "schedules")
+        yield from ours(bench, budget, SEEDS[0], folder=folder)
     for budget in BUDGETS:
         yield from searching_rivals(bench, budget, SEEDS[0])
     for seed in SEEDS[1:]:
         for budget in BUDGETS:
-            yield from ours(bench, budget, seed, folder=run.results / "schedules")
+            yield from ours(bench, budget, seed, folder=folder)
         for budget in AGAIN:
             yield from searching_rivals(bench, budget, seed)
-
-
-def job(bench: Bench, name: str, way: Way, make: Any = None) -> Job:
-    return Job(name, lambda: [row(bench, name, way, make)])
-
-
-def plain(bench: Bench, budget: float) -> Iterator[Job]:
-    """Fewer steps of every stock solver."""
-    for name, (scheduler, options) in schedulers.SOLVERS.items():
-        yield job(bench, f"{name}, {int(budget)} steps", Way(name, budget, int(budget), scheduler, options))
 
 
 def static(bench: Bench, caches: rivals.Caches, budget: float) -> Iterator[Job]:
     """Evenly held calls in three ways; the best setting of DeepCache or FORA; the published pattern."""
     for group, schedule in rivals.evenly(bench, int(budget)).items():
-        yield job(bench, f"{group}, {int(budget)} calls", Way(group, budget), lambda s=schedule: (s, {}))
+        yield Job(f"{group}, {int(budget)} calls", partial(row, bench, Way(group, budget), lambda s=schedule: (s, {})))
     if caches.fits(budget):
-        yield job(bench, f"static cache, {budget:g}", Way("static cache, best setting", budget), partial(caches.best, budget))
-    if budget == 10 and len(bench.macs.blocks) == 9:
-        published = lambda: (baselines.published_dip_go(bench.macs.blocks), {})  # noqa: E731
-        yield job(bench, "DiP-GO, published pattern", Way("DiP-GO, published", budget), published)
+        way = Way("static cache, best setting", budget)
+        yield Job(f"static cache, {budget:g}", partial(row, bench, way, partial(caches.best, budget)))
+    if budget == 10 and len(blocks := bench.macs.blocks) == 9:
+        published = lambda: (baselines.published_dip_go(blocks), {})  # noqa: E731
+        yield Job("DiP-GO, published pattern", partial(row, bench, Way("DiP-GO, published", budget), published))
 
 
 def ours(bench: Bench, budget: float, seed: int, *, folder: Path) -> Iterator[Job]:
     """What `secateur search` finds: under DDIM near the dense images, under two solvers of second order near the converged."""
-    for solver, (scheduler, options, target) in SOLVERS.items():
-        name = f"Secateur, {solver}, {budget:g}, seed {seed}"
+    for solver, (scheduler, options, target) in SEARCHED.items():
         way = Way(f"Secateur, {solver}", budget, STEPS, scheduler, options)
-        yield job(bench, name, way, partial(searched, bench, name, way, target=target, seed=seed, folder=folder))
+        name = f"{way.group}, {budget:g}, seed {seed}"
+        path = folder / f"{bench.name} {name}.json".replace(", ", "-").replace(" ", "-").lower()
+        yield Job(name, partial(row, bench, way, partial(searched, bench, way, target=target, seed=seed, path=path)))
 
 
-def searched(bench: Bench, name: str, way: Way, *, target: str, seed: int, folder: Path) -> rivals.Made:
+def searched(bench: Bench, way: Way, *, target: str, seed: int, path: Path) -> rivals.Made:
     """The schedule of one search, saved beside the records too."""
-    path = folder / f"{bench.name} {name}.json".replace(", ", "-").replace(" ", "-").lower()
     start, stages = time.perf_counter(), {}
     with bench.scheduled(way.scheduler, way.options):
         for found in bench.search(seed, keep=way.budget / STEPS, target=target, trials=TRIALS, number=seed):
             stages[found.stage] = {"psnr_db": found.value_db, "seconds": found.seconds, "measured": found.measured}
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     replace(found.schedule, made={**found.schedule.made, "stages": stages}).save(path)
     return load(path), {"search_s": time.perf_counter() - start, "stages": stages}
 
 
 def searching_rivals(bench: Bench, budget: float, seed: int) -> Iterator[Job]:
     """DiP-GO, random and genetic search; their evaluations are 51, ours 61 at most."""
-    number, folder = SEEDS.index(seed), bench.folder
-    more = f", seed {seed}" if number else ""
-    path = folder / f"{bench.name}-dip-go{more.replace(', seed ', '-')}.safetensors"
+    number = SEEDS.index(seed)
+    end, more = (f"-{seed}", f", seed {seed}") if number else ("", "")
+    how: dict[str, Any] = {"budget": budget, "seed": seed, "number": number}
+    path = bench.folder / f"{bench.name}-dip-go{end}.safetensors"
     for method in ("bisection", "greedy"):
-        group = f"DiP-GO ({rivals.UPDATES} updates), {method}"
-        make = partial(rivals.learned, bench, path, method=method, budget=budget, seed=seed, number=number)
-        yield job(bench, f"{group}, {budget:g}{more}", Way(group, budget), make)
+        way = Way(f"DiP-GO ({rivals.UPDATES} updates), {method}", budget)
+        make = partial(rivals.learned, bench, path, method=method, **how)
+        yield Job(f"{way.group}, {budget:g}{more}", partial(row, bench, way, make))
     for group in rivals.TRIALS:
-        make = partial(rivals.tried, bench, group, budget=budget, seed=seed, number=number, trials=TRIALS + 8)
-        yield job(bench, f"{group}, {budget:g}{more}", Way(group, budget), make)
+        make = partial(rivals.tried, bench, group, trials=TRIALS + 8, **how)
+        yield Job(f"{group}, {budget:g}{more}", partial(row, bench, Way(group, budget), make))
 
 
-def row(bench: Bench, name: str, way: Way, make: Any) -> Row:
+def row(bench: Bench, way: Way, make: Any = None) -> Row:
     """A way measured: what it costs, how long it took, and how near its images come."""
     schedule, more = make() if make else (None, {})
     with bench.scheduled(way.scheduler, way.options):
         steps = schedule.calls if schedule and schedule.timesteps else way.steps
-        images, seconds = drawn(bench, schedule, steps)
+        images, seconds = bench.clocked(schedule, steps=steps)
         calls = len(bench.pipe.scheduler.timesteps)
-    grid = "grid" if bench.counted(schedule) is bench.macs else "layer_grid"
-    return {
-        "name": name,
-        "group": way.group,
-        "keep": way.budget / STEPS,
-        "calls": calls,
-        "steps": steps,
-        "scheduler": way.scheduler,
-        "options": dict(way.options),
-        **bench.spent(schedule, calls=calls, dense_calls=STEPS),
-        "latency_s": timing.Timing(name, seconds).as_json(),
-        "cpu": hardware()["cpu"],
-        **bench.judged(images, fully=True),
-        **saved_by_calls(bench, schedule),
-        grid: list(schedule.grid) if schedule else None,
-        "timesteps": list(schedule.timesteps) if schedule and schedule.timesteps else None,
-        "hold": schedule.hold if schedule else None,
-        "reuse": list(schedule.reuse) if schedule else None,
-        **more,
-    }
+    head = {"group": way.group, "keep": way.budget / STEPS, "calls": calls, "steps": steps}
+    head |= {"scheduler": way.scheduler, "options": dict(way.options), "cpu": hardware()["cpu"]}
+    head |= {"latency_s": timing.Timing(way.group, tuple(seconds)).as_json(), "timesteps": None, "hold": None, "reuse": None}
+    return head | bench.measured(images, schedule, calls=calls, fully=True) | described(bench, schedule) | more
 
 
-def drawn(bench: Bench, schedule: Schedule | None, steps: int) -> tuple[np.ndarray, tuple[float, ...]]:
-    """The images, and the seconds that one took in each batch."""
-    parts, seconds = [], []
-    with apply(bench.pipe, schedule) if schedule else nullcontext():
-        for start in range(0, len(bench.seeds), BATCH):
-            part, begun = slice(start, start + BATCH), time.perf_counter()
-            call = {"seeds": bench.seeds[part], "num_inference_steps": steps, **bench.call}
-            parts.append(generate(bench.pipe, bench.conditions[part], **call))
-            seconds.append((time.perf_counter() - begun) / len(parts[-1]))
-    return np.concatenate(parts), tuple(seconds)
-
-
-def saved_by_calls(bench: Bench, schedule: Schedule | None) -> Row:
-    """Which share of the saved MACs comes from calls that are not made or held whole, not from blocks of the others."""
+def described(bench: Bench, schedule: Schedule | None) -> Row:
+    """What a row says of its schedule, and which share of the saved MACs is of calls that are not made or held whole."""
     if schedule is None:
-        return {}
+        return {"grid": None}
     counted = bench.counted(schedule)
     entered = sum(not schedule.held(t) for t in range(schedule.calls))
     saved = STEPS * counted.call() - counted.of(schedule)
-    return {"saved_by_calls": (STEPS - entered) * counted.call() / saved if saved else 0.0}
-
-
-def settings(pipe: str, options: Mapping[str, Any]) -> Record:
-    measured = {
-        "guidance_scale": zoo.GUIDANCE[pipe],
-        "samples_an_image": 2,
-        "batch_size": BATCH,
-        "calibration_images": 16,
-        "calibration_images_in_doubt": 64,
-        "search_seeds": list(SEEDS),
-        "trials": TRIALS,
-        "gradient_updates": rivals.UPDATES,
-        "gradient_lr": rivals.LR,
+    return {
+        "saved_by_calls": (STEPS - entered) * counted.call() / saved if saved else 0.0,
+        "grid" if counted is bench.macs else "layer_grid": list(schedule.grid),
+        "timesteps": list(schedule.timesteps) if schedule.timesteps else None,
+        "hold": schedule.hold,
+        "reuse": list(schedule.reuse),
     }
+
+
+def head(pipe: str, options: Mapping[str, Any]) -> Record:
+    measured = {"guidance_scale": zoo.GUIDANCE[pipe], "samples_an_image": 2, "batch_size": BATCH, "calibration_images": 16}
+    measured |= {"calibration_images_in_doubt": 64, "search_seeds": SEEDS, "trials": TRIALS}
+    measured |= {"gradient_updates": rivals.UPDATES, "gradient_lr": rivals.LR}
     return {"seeds": range(FIRST_SEED, FIRST_SEED + options["images"]), "options": measured}
 
 
@@ -200,12 +157,5 @@ def finish(run: Run) -> None:
     run.record["blocks"] = list(bench_of(run).macs.blocks.names)
 
 
-STUDY = Study(
-    "front",
-    "The front on {pipe}: 50 dense DDIM calls and less",
-    jobs,
-    options={"images": 128},
-    pipes=zoo.NAMES,
-    settings=settings,
-    finish=finish,
-)
+TITLE = "The front on {pipe}: 50 dense DDIM calls and less"
+STUDY = Study("front", TITLE, jobs, options={"images": 128}, pipes=zoo.NAMES, head=head, finish=finish)

@@ -17,22 +17,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch import nn
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from secateur import drop_layers, zoo
-from secateur.denoiser import macs
+from secateur import DistilSettings, Examples, count, distil_steps, drop_layers, output_loss, planned, zoo
 from secateur.denoiser.families import dummy_inputs
-from secateur.distilling.settings import DistilSettings
-from secateur.distilling.training import distil_steps
-from secateur.measuring import timing
 from secateur.measuring.memory import peak_memory
-from secateur.pipeline.examples import Examples
+from secateur.measuring.timing import speedup, time_together
 from secateur.pipeline.pipes import component
-from secateur.pruning import planning
-from secateur.pruning.scoring import costed, output_loss
+from secateur.pruning.planning import with_times
+from secateur.pruning.scoring import costed
 from secateur.pruning.surgery import parameters
-from studies.full_size import measured_with, random_unet
+from studies.full_size import random_unet
 from study import Job, Row, Run, Study
 
 KEEPS = {"sd15": 0.5, "sdxl": 0.3}  # AdamW takes 16 bytes a parameter: of SDXL's half that is 20 GB beside a teacher of 5
@@ -51,10 +48,12 @@ def phases(name: str, *, tuples: int) -> list[Row]:
     rows, scheduler, side = list[Row](), DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False), SIDES[name]
     phase = partial(clocked, rows, name)
     teacher = phase("random weights", lambda: random_unet(name, dtype=torch.bfloat16).requires_grad_(False))
-    examples, options = noise_examples(teacher, side), {"latent_side": side, "tuples": tuples}
+    given = tree_map_only(Tensor, lambda x: torch.randn(x.shape), dummy_inputs(teacher, batch=2, size=side))
+    examples = Examples(given.pop("sample"), {key: value for key, value in given.items() if key != "timestep"})
+    options = {"latent_side": side, "tuples": tuples}
     score = partial(output_loss, teacher, examples, scheduler, samples=tuples, batch_size=1)
     scores = phase("score", lambda: list(score())[-1].scores, **options)
-    plan = phase("solve", lambda: planning.planned(scores, keep=KEEPS[name]), layers=len(scores.layers))
+    plan = phase("solve", lambda: planned(scores, keep=KEEPS[name]), layers=len(scores.layers))
     student = phase("cut", lambda: drop_layers(teacher, plan), removed=len(plan.layers))
     rows[-1]["keep"] = parameters(student) / parameters(teacher)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,22 +70,10 @@ def clocked(rows: list[Row], name: str, label: str, run: Callable[[], Any], **mo
     """What `run` gives; a row with its seconds and peak memory is added."""
     results, start = [], time.perf_counter()
     peak = peak_memory(lambda: results.append(run()))
-    process = 1024 * getrusage(RUSAGE_SELF).ru_maxrss
-    cost = {"seconds": time.perf_counter() - start, "peak_memory_bytes": peak.peak_bytes, "process_peak_bytes": process}
+    cost = {"seconds": time.perf_counter() - start, "peak_memory_bytes": peak.peak_bytes}
+    cost["process_peak_bytes"] = 1024 * getrusage(RUSAGE_SELF).ru_maxrss
     rows.append({"name": f"{name}, {label}", **cost, **more, "denoiser": name})
     return results[0]
-
-
-def noise_examples(teacher: UNet2DConditionModel, side: int) -> Examples:
-    """Two samples of noise, with the conditions that this U-Net takes."""
-    given = dummy_inputs(teacher, batch=2, size=side)
-    latents, _ = given.pop("sample"), given.pop("timestep")
-    return Examples(torch.randn(latents.shape), {name: filled(value) for name, value in given.items()})
-
-
-def filled(value: Any) -> Any:
-    """Noise for the zeros of a nest of tensors."""
-    return {k: filled(v) for k, v in value.items()} if isinstance(value, dict) else torch.randn(value.shape)
 
 
 # Milliseconds kept
@@ -100,8 +87,8 @@ def millisecond_jobs(run: Run) -> Iterator[Job]:
     for name in TIMED:
         for keep in MS_KEEPS:
             for number in range(SETS):
-                row = f"{name}, {keep:g} asked, set {number}"
-                yield Job(row, partial(millisecond_rows, known, name, row, keep=keep, seed=number))
+                make = partial(millisecond_row, known, name, keep=keep, seed=number)
+                yield Job(f"{name}, {keep:g} asked, set {number}", make)
 
 
 def teacher_and_costs(name: str) -> tuple[nn.Module, Callable[[], Any], Any]:
@@ -109,7 +96,7 @@ def teacher_and_costs(name: str) -> tuple[nn.Module, Callable[[], Any], Any]:
     teacher = component(zoo.load(name)) if name in zoo.NAMES else random_unet(name)
     call = caller(teacher)
     call()
-    return teacher, call, planning.with_times(costed(teacher), teacher, run=lambda: [call() for _ in range(TIMED_CALLS)])
+    return teacher, call, with_times(costed(teacher), teacher, run=lambda: [call() for _ in range(TIMED_CALLS)])
 
 
 def caller(denoiser: nn.Module) -> Callable[[], Any]:
@@ -117,43 +104,24 @@ def caller(denoiser: nn.Module) -> Callable[[], Any]:
     return torch.inference_mode()(lambda: denoiser(**inputs))
 
 
-def millisecond_rows(known: Callable[[str], Any], name: str, row: str, *, keep: float, seed: int) -> list[Row]:
+def millisecond_row(known: Callable[[str], Any], name: str, *, keep: float, seed: int) -> Row:
     """What is kept of a call's time by the sum of layers' times, by the clock, and by MACs."""
     teacher, call, costs = known(name)
     losses = np.random.default_rng(seed).random((len(costs.layers), 1))
-    plan = planning.planned(replace(costs, losses=losses), keep=keep, cost="ms", method="greedy")
+    plan = planned(replace(costs, losses=losses), keep=keep, cost="ms", method="greedy")
     student = drop_layers(teacher, plan)
-    times = timing.time_together({"teacher": call, "student": caller(student)}, repeats=REPEATS)
-    median, high, low = (1 / x for x in timing.speedup(times["teacher"], times["student"]))
-    return [
-        {
-            "name": row,
-            "denoiser": name,
-            "keep_ms": plan.made["kept"],
-            "keep_timed": median,
-            "keep_timed_quartiles": [low, high],
-            "keep_macs": macs.count(student).call() / macs.count(teacher).call(),
-            "latency_s": times["teacher"].as_json(),
-            "removed": len(plan.layers),
-        }
-    ]
+    times = time_together({"teacher": call, "student": caller(student)}, repeats=REPEATS)
+    median, high, low = (1 / x for x in speedup(times["teacher"], times["student"]))
+    kept = {"keep_ms": plan.made["kept"], "keep_timed": median, "keep_timed_quartiles": [low, high]}
+    kept["keep_macs"] = count(student).call() / count(teacher).call()
+    return {"denoiser": name, **kept, "latency_s": times["teacher"].as_json(), "removed": len(plan.layers)}
 
 
+HEAD = {"pipe": "random weights", "options": {"keep": KEEPS, "teacher": "bfloat16"}}
+MS_OPTIONS = {"keep": MS_KEEPS, "sets": SETS, "calls": TIMED_CALLS, "repeats": REPEATS}
+MS_HEAD = {"pipe": "emoji-sd, emoji-dit, sd15 with random weights", "options": MS_OPTIONS}
+MS = "What is kept of a call's time: by the sum of layers' times, and timed"
 STUDIES = (
-    Study(
-        "fullsize-depth",
-        "Pruning in depth at full size (random weights)",
-        depth_jobs,
-        options={"tuples": 1},
-        settings=measured_with(lambda options: {"keep": KEEPS, "teacher": "bfloat16"}, pipe="random weights"),
-    ),
-    Study(
-        "milliseconds",
-        "What is kept of a call's time: by the sum of layers' times, and timed",
-        millisecond_jobs,
-        settings=measured_with(
-            lambda options: {"keep": MS_KEEPS, "sets": SETS, "calls": TIMED_CALLS, "repeats": REPEATS},
-            pipe="emoji-sd, emoji-dit, sd15 with random weights",
-        ),
-    ),
+    Study("fullsize-depth", "Pruning in depth at full size (random weights)", depth_jobs, options={"tuples": 1}, head=HEAD),
+    Study("milliseconds", MS, millisecond_jobs, head=MS_HEAD),
 )

@@ -7,27 +7,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from secateur.denoiser import macs
-from secateur.denoiser.blocks import find_blocks
+from bench import faster
+from secateur import Schedule, Trajectory, apply, count, deepcache, dense, find_blocks, published_dip_go, uniform
 from secateur.denoiser.families import dummy_inputs
-from secateur.measuring import timing
+from secateur.denoiser.macs import denoiser_config, meta_denoiser
 from secateur.measuring.memory import peak_memory
-from secateur.pipeline.trajectory import Trajectory
-from secateur.schedule import baselines
-from secateur.schedule.apply import apply
+from secateur.measuring.timing import time_together
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
 from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.updates import Settings
-from study import Job, Record, Row, Run, Study
+from study import Job, Row, Run, Study
 
 CALLS = 50
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,19 +37,24 @@ def random_unet(name: str, *, dtype: torch.dtype = torch.float32, device: str = 
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
     try:
-        return UNet2DConditionModel.from_config(macs.denoiser_config(name)).to(device).eval()
+        return UNet2DConditionModel.from_config(denoiser_config(name)).to(device).eval()
     finally:
         torch.set_default_dtype(torch.float32)
 
 
-def sd15(dtype: torch.dtype, device: str, *, coder: nn.Module | None = None) -> StableDiffusionPipeline:
+def sd15(dtype: torch.dtype, *, coder: nn.Module | None = None) -> StableDiffusionPipeline:
     """SD-1.5's U-Net with random weights in a stock pipeline that gets embeddings."""
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     scheduler = DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-    unet = random_unet("sd15", dtype=dtype, device=device)
+    unet = random_unet("sd15", dtype=dtype, device=DEVICE)
     pipe = StableDiffusionPipeline(coder, None, None, unet, scheduler, None, None, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def noise(*shape: int, seed: int, like: Any) -> Tensor:
+    """Noise on the device of a pipe and in its dtype: embeddings of a prompt and of none, or latents."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(like.device, like.dtype)
 
 
 # The MACs of the paper's tables
@@ -74,36 +78,24 @@ FIGURES = {
     "SDXL, 4 calls": Figure("sdxl", 4, 11.95),
     "PixArt-α, 1024 px, 20 calls, guidance": Figure("pixart-alpha-1024", 20, 85.65, samples=2),
 }
+NAMED = ("conv + linear", "with attention")
+PUBLISHED = "secateur schedule sd15 --method dip-go-published -o s.json; secateur macs sd15 --schedule s.json"
 
 
 def paper_jobs(run: Run) -> Iterator[Job]:
-    for name, figure in FIGURES.items():
-        yield Job(name, partial(paper_rows, name, figure))
+    yield from (Job(name, partial(paper_row, figure)) for name, figure in FIGURES.items())
 
 
-def paper_rows(name: str, figure: Figure) -> list[Row]:
+def paper_row(figure: Figure) -> Row:
     """Both conventions, and which of them is the paper's."""
-    counted = macs.count(macs.denoiser_config(figure.denoiser))
-    plan = baselines.published_dip_go(counted.blocks) if figure.published else None
-    spent = counted.spent(plan, figure.calls, samples=figure.samples)
-    amounts = {"conv + linear": spent["macs_linear"], "with attention": spent["macs_attention"]}
-    off = {convention: amount / (figure.paper_t * 1e12) - 1 for convention, amount in amounts.items()}
+    counted = count(denoiser_config(figure.denoiser))
+    spent = counted.spent(published_dip_go(counted.blocks) if figure.published else None, figure.calls, samples=figure.samples)
+    amounts = {key: spent[key] for key in ("macs_linear", "macs_attention")}
+    off = {name: x / (figure.paper_t * 1e12) - 1 for name, x in zip(NAMED, amounts.values(), strict=True)}
     nearest = min(off, key=lambda convention: abs(off[convention]))
     shown = f"secateur macs {figure.denoiser} --calls {figure.calls}" + " --guidance" * (figure.samples == 2)
-    if figure.published:
-        shown = "secateur schedule sd15 --method dip-go-published -o s.json; secateur macs sd15 --schedule s.json"
-    return [
-        {
-            "name": name,
-            "calls": figure.calls,
-            "macs_linear": spent["macs_linear"],
-            "macs_attention": spent["macs_attention"],
-            "paper": f"{figure.paper_t} T",
-            "convention": nearest,
-            "off_percent": round(100 * off[nearest], 2),
-            "command": shown,
-        }
-    ]
+    found = {"paper": f"{figure.paper_t} T", "convention": nearest, "off_percent": round(100 * off[nearest], 2)}
+    return {"calls": figure.calls, **amounts, **found, "command": PUBLISHED if figure.published else shown}
 
 
 # Bytes kept for later calls
@@ -119,21 +111,18 @@ def cache_jobs(run: Run) -> Iterator[Job]:
 
 def cache_rows(name: str, granularity: str) -> Iterator[Row]:
     """A row for each schedule of one denoiser at one granularity."""
-    denoiser = macs.meta_denoiser(name).half()
+    denoiser = meta_denoiser(name).half()
     blocks = find_blocks(denoiser, granularity)
     with torch.device("meta"):
         inputs = dummy_inputs(denoiser, batch=2)
-    half = {k: v.half() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in inputs.items()}
-    half |= {k: {n: x.half() for n, x in v.items()} for k, v in inputs.items() if isinstance(v, dict)}
-    sizes = block_bytes(denoiser, blocks, half)
-    plans = {"uniform hold, every 5th call": baselines.uniform(blocks, CALLS, every=5)}
-    plans["DeepCache, interval 5"] = baselines.deepcache(blocks, CALLS, interval=5)
+    sizes = block_bytes(denoiser, blocks, tree_map_only(Tensor, lambda x: x.half() if x.is_floating_point() else x, inputs))
+    plans = {"uniform hold, every 5th call": uniform(blocks, CALLS, every=5)}
+    plans["DeepCache, interval 5"] = deepcache(blocks, CALLS, interval=5)
     if name == "sd15" and granularity == "stage":
-        plans["published DiP-GO"] = baselines.published_dip_go(blocks)
+        plans["published DiP-GO"] = published_dip_go(blocks)
     for method, plan in plans.items():
-        peak = peak_cached_bytes(plan, blocks, sizes)
-        named = {"name": f"{name}, {granularity}, {method}", "calls": CALLS}
-        yield {**named, "every_output_bytes": sum(sizes), "peak_cached_bytes": peak}
+        sums = {"every_output_bytes": sum(sizes), "peak_cached_bytes": peak_cached_bytes(plan, blocks, sizes)}
+        yield {"name": f"{name}, {granularity}, {method}", "calls": CALLS, **sums}
 
 
 # Milliseconds for MACs
@@ -146,35 +135,26 @@ def runtime_jobs(run: Run) -> Iterator[Job]:
 
 def runtime_rows(*, size: int, dtype: str, repeats: int) -> Iterator[Row]:
     """Dense, the published DiP-GO schedule and DeepCache; efficiency is the speed-up over the MACs reduction."""
-    pipe, kind = sd15(getattr(torch, dtype), DEVICE), getattr(torch, dtype)
-    text = torch.randn(2, 1, 77, 768, generator=torch.Generator().manual_seed(1)).to(DEVICE, kind)
-    noise = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(2)).to(DEVICE, kind)
-    stage, layer = (macs.count(pipe.unet, granularity, size=size) for granularity in ("stage", "layer"))
+    pipe = sd15(getattr(torch, dtype))
+    text, latents = noise(2, 1, 77, 768, seed=1, like=pipe), noise(1, 4, size, size, seed=2, like=pipe)
+    stage, layer = (count(pipe.unet, granularity, size=size) for granularity in ("stage", "layer"))
     plans = {
-        "dense": (stage, baselines.dense(stage.blocks, CALLS)),
-        "DiP-GO, published, keep 0.2": (stage, baselines.published_dip_go(stage.blocks)),
-        "DeepCache, interval 5": (layer, baselines.deepcache(layer.blocks, CALLS, interval=5)),
+        "dense": (stage, dense(stage.blocks, CALLS)),
+        "DiP-GO, published, keep 0.2": (stage, published_dip_go(stage.blocks)),
+        "DeepCache, interval 5": (layer, deepcache(layer.blocks, CALLS, interval=5)),
     }
+    call = {"num_inference_steps": CALLS, "guidance_scale": 7.5, "output_type": "latent"}
 
-    def sample(schedule: Any) -> None:
+    def sample(schedule: Schedule) -> None:
         with apply(pipe, schedule):
-            pipe(prompt_embeds=text[0], negative_prompt_embeds=text[1], latents=noise.clone(), num_inference_steps=CALLS,
-                 guidance_scale=7.5, output_type="latent")  # fmt: skip
+            pipe(prompt_embeds=text[0], negative_prompt_embeds=text[1], latents=latents.clone(), **call)
 
-    times = timing.time_together({name: partial(sample, plan) for name, (_, plan) in plans.items()}, repeats=repeats)
+    times = time_together({name: partial(sample, plan) for name, (_, plan) in plans.items()}, repeats=repeats)
     for name, (counted, plan) in plans.items():
-        median, low, high = timing.speedup(times["dense"], times[name])
-        yield {
-            "name": name,
-            "group": name.partition(",")[0],
-            "calls": CALLS,
-            "steps": CALLS,
-            "scheduler": "DDIMScheduler",
-            **counted.spent(plan, CALLS, samples=2),
-            "latency_s": times[name].as_json(),
-            "speedup": {"median": median, "low": low, "high": high},
-            "efficiency": median * counted.keep(plan, attention=True),
-        }
+        speedup = faster(times["dense"], times[name])
+        row = {"name": name, "group": name.partition(",")[0], "calls": CALLS, "steps": CALLS, "scheduler": "DDIMScheduler"}
+        row |= {**counted.spent(plan, CALLS, samples=2), "latency_s": times[name].as_json(), "speedup": speedup}
+        yield row | {"efficiency": speedup["median"] * counted.keep(plan, attention=True)}
 
 
 # One update of DiP-GO's search
@@ -182,83 +162,53 @@ def runtime_rows(*, size: int, dtype: str, repeats: int) -> Iterator[Row]:
 
 def update_jobs(run: Run) -> Iterator[Job]:
     """SD-1.5's U-Net and VAE, 64² latents, guidance; embeddings stand for prompts."""
-    yield Job(f"SD-1.5, T = {run.options['calls']}", partial(update_rows, run, **run.options))
+    yield Job(f"SD-1.5, T = {run.options['calls']}", partial(update_row, run, **run.options))
 
 
-def update_rows(run: Run, *, calls: int, dtype: str) -> list[Row]:
+def update_row(run: Run, *, calls: int, dtype: str) -> Row:
     """Seconds of one update, and of a whole search of the paper's 1000 updates of 50 calls."""
-    coder = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        sample_size=512,
-        scaling_factor=0.18215,
-    )
-    pipe = sd15(getattr(torch, dtype), DEVICE, coder=coder.to(DEVICE, getattr(torch, dtype)).eval())
-    steps = search(pipe, blank_trajectory(pipe, calls), keep=0.5, macs=macs.count(pipe.unet), settings=Settings(steps=1))
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    sizes = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512}
+    coder = AutoencoderKL(**blocks, **sizes, scaling_factor=0.18215).to(DEVICE, getattr(torch, dtype)).eval()
+    pipe = sd15(getattr(torch, dtype), coder=coder)
+    steps = search(pipe, blank_trajectory(pipe, calls), keep=0.5, macs=count(pipe.unet), settings=Settings(steps=1))
     start = time.perf_counter()
     peak = peak_memory(lambda: list(steps), device=DEVICE)
     seconds = time.perf_counter() - start
     run.record["options"]["peak_memory"] = peak.how
-    return [
-        {
-            "name": f"SD-1.5, T = {calls}",
-            "calls": calls,
-            "update_s": seconds,
-            "paper_search_h": seconds / calls * 50 * 1000 / 3600,
-            "weights_bytes": sum(p.numel() * p.element_size() for part in (pipe.unet, pipe.vae) for p in part.parameters()),
-            "peak_memory_bytes": peak.peak_bytes,
-        }
-    ]
+    weights = sum(p.numel() * p.element_size() for part in (pipe.unet, pipe.vae) for p in part.parameters())
+    found = {"calls": calls, "update_s": seconds, "paper_search_h": seconds / calls * 50 * 1000 / 3600}
+    return found | {"weights_bytes": weights, "peak_memory_bytes": peak.peak_bytes}
 
 
 def blank_trajectory(pipe: StableDiffusionPipeline, calls: int) -> Trajectory:
     """What a search with fresh noise reads of a trajectory: a condition, how the pipe is called, and its timesteps."""
-    text = torch.randn(2, 77, 768, generator=torch.Generator().manual_seed(1)).to(pipe.device, pipe.unet.dtype)
+    text = noise(2, 77, 768, seed=1, like=pipe)
     condition = {"prompt_embeds": text[0], "negative_prompt_embeds": text[1]}
     pipe.scheduler.set_timesteps(calls)
-    times = tuple(float(t) for t in pipe.scheduler.timesteps)
-    blank = torch.zeros(calls + 1, 1, 4, 64, 64)
+    blank, times = torch.zeros(calls + 1, 1, 4, 64, 64), tuple(float(t) for t in pipe.scheduler.timesteps)
     options = {"num_inference_steps": calls, "guidance_scale": 7.5}
     return Trajectory((condition,), (0,), times, blank, blank[1:], np.zeros((1, 8, 8, 3), np.float32), options)
 
 
-def measured_with(options: Callable[[Mapping[str, Any]], Record], **more: Any) -> Callable[[str, Mapping[str, Any]], Record]:
-    """The settings of a study, by its options."""
-    return lambda pipe, given: {"options": options(given), **more}
+def runtime_head(pipe: str, given: Mapping[str, Any]) -> Row:
+    options = {"samples_an_image": 2, "latent_side": given["size"], "dtype": given["dtype"]}
+    return {"pipe": "sd15 (random weights)", "options": options}
 
 
+def update_head(pipe: str, given: Mapping[str, Any]) -> Row:
+    options = {"dtype": given["dtype"], "latent_side": 64, "guidance_scale": 7.5}
+    return {"pipe": "sd15 (random weights)", "options": options}
+
+
+CACHE = "Bytes cached at most, freed after the last reader, against every block's output"
+CACHE_HEAD = {"pipe": "sd15, sdxl (meta)", "options": {"dtype": "float16", "batch": 2}}
+RUNTIME, RUNTIME_OPTIONS = "Runtime efficiency on SD-1.5's full-size U-Net (random weights)", {"size": 32, "repeats": 5}
+UPDATE = "One update of DiP-GO's search at full size (random weights)"
+DTYPE = {"dtype": "bfloat16"}
 STUDIES = (
-    Study(
-        "paper-macs",
-        "The MACs in DiP-GO's tables",
-        paper_jobs,
-        settings=lambda pipe, options: {"pipe": "full-size configurations (meta)"},
-    ),
-    Study(
-        "cache",
-        "Bytes cached at most, freed after the last reader, against every block's output",
-        cache_jobs,
-        settings=measured_with(lambda options: {"dtype": "float16", "batch": 2}, pipe="sd15, sdxl (meta)"),
-    ),
-    Study(
-        "runtime",
-        "Runtime efficiency on SD-1.5's full-size U-Net (random weights)",
-        runtime_jobs,
-        options={"size": 32, "dtype": "bfloat16", "repeats": 5},
-        settings=measured_with(
-            lambda options: {"samples_an_image": 2, "latent_side": options["size"], "dtype": options["dtype"]},
-            pipe="sd15 (random weights)",
-        ),
-    ),
-    Study(
-        "fullsize",
-        "One update of DiP-GO's search at full size (random weights)",
-        update_jobs,
-        options={"calls": 4, "dtype": "bfloat16"},
-        settings=measured_with(
-            lambda options: {"dtype": options["dtype"], "latent_side": 64, "guidance_scale": 7.5}, pipe="sd15 (random weights)"
-        ),
-    ),
+    Study("paper-macs", "The MACs in DiP-GO's tables", paper_jobs, head={"pipe": "full-size configurations (meta)"}),
+    Study("cache", CACHE, cache_jobs, head=CACHE_HEAD),
+    Study("runtime", RUNTIME, runtime_jobs, options=RUNTIME_OPTIONS | DTYPE, head=runtime_head),
+    Study("fullsize", UPDATE, update_jobs, options={"calls": 4, **DTYPE}, head=update_head),
 )

@@ -11,15 +11,12 @@ from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from typing import Any
 
-from bench import BATCH, FIRST_SEED, SEARCH_SEED, Bench
-from secateur import zoo
+from bench import FIRST_SEED, SEARCH_SEED, Bench
+from secateur import Schedule, zoo
 from secateur.measuring.quality import nearness
-from secateur.schedule.schedule import HOLDS, Schedule
-from secateur.searching.objective import to_converged
-from secateur.searching.paired_gain import PairedGain
+from secateur.schedule.schedule import HOLDS
 from secateur.searching.stages import additive_schedules
-from secateur.searching.task import Search
-from study import Job, Record, Row, Run, Study
+from study import Job, Row, Run, Study
 
 PIPE, CALIBRATION, IMAGES = "emoji-sd", 8, 40
 GRIDS, CALLS, DENSE = (50, 200), (10, 17, 5), 50
@@ -30,34 +27,29 @@ def jobs(run: Run) -> Iterator[Job]:
     """The dense row, and one for each grid, number of calls and way of holding."""
     benches = {steps: Bench(PIPE, steps=steps, images=IMAGES, calibration=CALIBRATION) for steps in GRIDS}
     solved = cache(lambda steps, calls: solutions(benches[steps], calls))
-    yield Job("dense", lambda: [dense_row(benches[DENSE])])
+    yield Job("dense", partial(dense_row, benches[DENSE]))
     for steps in GRIDS:
         for calls in CALLS:
             for hold in HOLDS:
-                name = f"{calls} calls of a grid of {steps}, {hold}"
                 make = partial(row, benches, solved, steps=steps, calls=calls, hold=hold)
-                yield Job(name, lambda name=name, make=make: [{"name": name, **make()}])
+                yield Job(f"{calls} calls of a grid of {steps}, {hold}", make)
 
 
 def dense_row(bench: Bench) -> Row:
     with bench.scheduled(*SAMPLER):
         near = nearness(bench.dense, bench.converged, prefix="converged_")
-    return {"name": "dense", "steps": DENSE, "calls": DENSE, "hold": None, **near}
+    return {"steps": DENSE, "calls": DENSE, "hold": None, **near}
 
 
 def solutions(bench: Bench, calls: int) -> dict[str, tuple[float, Schedule]]:
     """The solution nearest to the converged images for every way of holding, and how near it is."""
-    found: dict[str, tuple[float, Schedule]] = {}
-    trajectory = bench.trajectory(SEARCH_SEED)
-    value = to_converged(bench.pipe, trajectory, blocks=bench.macs.blocks)
+    task, best = bench.task(SEARCH_SEED, keep=calls / bench.steps, target="converged"), dict[str, tuple[float, Schedule]]()
+    value, _ = bench.objective(SEARCH_SEED, "converged")
     bench.pipe.scheduler.set_timesteps(bench.steps)
-    search = Search(bench.pipe, trajectory, bench.macs, calls / bench.steps, PairedGain(value), batch_size=BATCH)
-    for schedule in additive_schedules(search):
+    for schedule in additive_schedules(task):
         bound = schedule.bound_to(bench.pipe.scheduler)
-        near = value(bound)
-        if bound.hold not in found or near > found[bound.hold][0]:
-            found[bound.hold] = near, bound
-    return found
+        best[bound.hold] = max(best.get(bound.hold, (-1.0, bound)), (value(bound), bound), key=lambda pair: pair[0])
+    return best
 
 
 def row(benches: Mapping[int, Bench], solved: Any, *, steps: int, calls: int, hold: str) -> Row:
@@ -68,22 +60,13 @@ def row(benches: Mapping[int, Bench], solved: Any, *, steps: int, calls: int, ho
     with bench.scheduled(*SAMPLER):
         near, schedule = solved(steps, calls)[hold]
         bench.pipe.scheduler.set_timesteps(steps)
-        timesteps = bench.pipe.scheduler.timesteps.tolist()
+        times = bench.pipe.scheduler.timesteps.tolist()
         images = bench.draw(schedule)
-    return {
-        "steps": steps,
-        "calls": calls,
-        "hold": hold,
-        "calibration_psnr_db": near,
-        "timesteps": [round(t) for k, t in enumerate(timesteps) if not schedule.held(k)],
-        **nearness(images, dense),
-        **nearness(images, converged, prefix="converged_"),
-    }
+    known = {"steps": steps, "calls": calls, "hold": hold, "calibration_psnr_db": near}
+    known["timesteps"] = [round(t) for k, t in enumerate(times) if not schedule.held(k)]
+    return {**known, **nearness(images, dense), **nearness(images, converged, prefix="converged_")}
 
 
-def settings(pipe: str, options: Mapping[str, Any]) -> Record:
-    measured = {"guidance_scale": zoo.GUIDANCE[PIPE], "scheduler": SAMPLER[0], **SAMPLER[1], "calibration": CALIBRATION}
-    return {"pipe": PIPE, "seeds": range(FIRST_SEED, FIRST_SEED + IMAGES), "options": measured}
-
-
-STUDY = Study("grids", f"Euler's calls on {PIPE}, chosen among the levels of finer grids", jobs, settings=settings)
+OPTIONS = {"guidance_scale": zoo.GUIDANCE[PIPE], "scheduler": SAMPLER[0], **SAMPLER[1], "calibration": CALIBRATION}
+HEAD = {"pipe": PIPE, "seeds": range(FIRST_SEED, FIRST_SEED + IMAGES), "options": OPTIONS}
+STUDY = Study("grids", f"Euler's calls on {PIPE}, chosen among the levels of finer grids", jobs, head=HEAD)

@@ -1,6 +1,6 @@
 """Both shears on one pipeline: prune in depth, distil, search a schedule for the student, and measure the product.
 
-The student is made by the commands that a user gives, in the folder --work; a rerun goes on where one was stopped. Then the
+The student is made by the commands that a user gives, and kept; a rerun goes on where one was stopped. Then the
 teacher and the student, each dense, with a schedule of a fifth of the MACs, and plainly with a fifth of the steps: size on
 disk, MACs and accuracy on captions that nothing was searched with. The study `product-times` adds how long they take to load
 and, one image at a time and in turns, to draw: on an idle machine.
@@ -9,30 +9,28 @@ and, one image at a time and in turns, to draw: on an idle machine.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from subprocess import run as run_command
 from typing import Any
 
-import numpy as np
-
-from bench import BATCH, FIRST_SEED
-from secateur import zoo
-from secateur.denoiser import macs
-from secateur.measuring import compare, quality, timing
+from bench import FIRST_SEED, Bench, faster
+from secateur import Schedule, apply, count, load, zoo
+from secateur.measuring import quality
+from secateur.measuring.timing import time_together
 from secateur.pipeline import pipes
 from secateur.pipeline.generate import generate
 from secateur.pipeline.pipes import component
 from secateur.pruning.surgery import parameters
-from secateur.schedule.apply import apply
-from secateur.schedule.schedule import load
 from study import Job, Record, Row, Run, Study
 
 STEPS, KEEP, REPEATS, CALIBRATION = 50, 0.2, 9, 64
-DEPTH = {"emoji-sd": ("--keep", "0.5"), "emoji-dit": ("--keep", "0.504")}  # of the transformer that is six blocks of twelve
+DEPTH = {"emoji-sd": 0.5, "emoji-dit": 0.504}  # of the transformer that is six blocks of twelve
 WAYS = {"dense": STEPS, "schedule": STEPS, "fewer steps": round(KEEP * STEPS)}  # steps of each
+DISTIL = ("--data", "scenes", "--batch-size", 16, "--lr", 5e-4)
+DISTIL += tuple(x for word in ("warmup=50", "lr_schedule=cosine", "ema=0.995") for x in ("--set", word))
 
 
 def secateur(*arguments: object) -> None:
@@ -51,10 +49,9 @@ def folder_of(run: Run, kind: str) -> Path:
     if not teacher.exists():
         pipes.save(zoo.load(name), teacher)
     if kind == "student" and not student.exists():
-        secateur("prune", teacher, *DEPTH[name], "--prompts", prompts, *guidance(name), "-o", student)
+        secateur("prune", teacher, "--keep", DEPTH[name], "--prompts", prompts, *guidance(name), "-o", student)
     if kind == "student" and not taught.exists():
-        secateur("distil", student, "--teacher", name, "--data", "scenes", "--updates", updates, "--batch-size", 16, "--lr",
-                 5e-4, "--set", "warmup=50", "--set", "lr_schedule=cosine", "--set", "ema=0.995", "-o", taught)  # fmt: skip
+        secateur("distil", student, "--teacher", name, *DISTIL, "--updates", updates, "-o", taught)
     return taught if kind == "student" else teacher
 
 
@@ -62,107 +59,73 @@ def guidance(name: str) -> tuple[str, float]:
     return "--guidance-scale", zoo.GUIDANCE[name]
 
 
-def schedule_of(run: Run, folder: Path):
-    """The schedule that a search finds for a folder's pipe."""
-    path = folder.with_suffix(".json")
-    if not path.exists():
-        draft = path.with_name(f"searching-{path.name}")  # written at every improvement
+def loaded(run: Run, kind: str, way: str) -> tuple[Path, Any, Schedule | None]:
+    """The folder and pipe of a kind, and the schedule that a search finds for it, if this way has one."""
+    folder = folder_of(run, kind)
+    path, draft = folder.with_suffix(".json"), folder.with_name(f"searching-{folder.name}.json")  # written as it improves
+    if way == "schedule" and not path.exists():
         secateur("search", folder, "--prompts", folder.parent / "prompts.txt", "--keep", KEEP, *guidance(run.pipe), "-o", draft)
         draft.replace(path)
-    return load(path)
+    return folder, pipes.load(str(folder)), load(path) if way == "schedule" else None
 
 
 def jobs(run: Run) -> Iterator[Job]:
     """A row for each way to make the images."""
+    bench = Bench(run.pipe, steps=STEPS, images=run.options["images"], folder=run.work / run.pipe)
     for kind in ("teacher", "student"):
         for way in WAYS:
-            yield Job(f"{kind}, {way}", partial(rows, run, kind, way))
+            yield Job(f"{kind}, {way}", partial(row, run, bench, kind=kind, way=way))
 
 
-def rows(run: Run, kind: str, way: str) -> list[Row]:
+def row(run: Run, bench: Bench, *, kind: str, way: str) -> Row:
     """What a way costs and what its images are worth; likeness is to the dense teacher's."""
-    folder = folder_of(run, kind)
-    pipe, schedule = pipes.load(str(folder)), schedule_of(run, folder) if way == "schedule" else None
-    count = run.options["images"]
-    conditions, captions = zoo.conditions(run.pipe, count)
-    call = {"seeds": range(FIRST_SEED, FIRST_SEED + count), "batch_size": BATCH, "guidance_scale": zoo.GUIDANCE[run.pipe]}
-    images = compare.draw(pipe, schedule, conditions, num_inference_steps=WAYS[way], **call)
-    first, path = (kind, way) == ("teacher", "dense"), run.work / run.pipe / f"dense-{count}.npy"
-    if first or not path.exists():
-        teacher = pipes.load(str(folder_of(run, "teacher")))
-        np.save(path, images if first else compare.draw(teacher, None, conditions, num_inference_steps=STEPS, **call))
-    figures = quality.measured(images, None if first else np.load(path), captions=captions, renders=zoo.renders(captions))
+    (folder, pipe, schedule), first = loaded(run, kind, way), (kind, way) == ("teacher", "dense")
+    images = bench.draw(schedule, steps=WAYS[way], pipe=pipe)
+    figures = quality.measured(images, None if first else bench.dense, captions=bench.captions, renders=bench.renders)
     figures.pop("ssim")
-    whole = macs.count(component(pipes.load(str(folder_of(run, "teacher"))))), STEPS
-    return [
-        {
-            "name": f"{kind}, {way}",
-            "group": "dense" if first else f"{kind}, {way}",
-            "parameters": parameters(component(pipe)),
-            "disk_bytes": disk_bytes(pipe, folder),
-            **macs.count(component(pipe)).spent(schedule, WAYS[way], samples=2, whole=whole),
-            **figures,
-        }
-    ]
-
-
-def disk_bytes(pipe: Any, folder: Path) -> int:
-    """Of the denoiser's files."""
     [name] = (name for name, part in pipe.components.items() if part is component(pipe))
-    return sum(file.stat().st_size for file in (folder / name).iterdir())
+    sizes = {"parameters": parameters(component(pipe)), "disk_bytes": sum(f.stat().st_size for f in (folder / name).iterdir())}
+    spent = count(component(pipe)).spent(schedule, WAYS[way], samples=2, whole=(bench.macs, STEPS))
+    return {"group": "dense" if first else f"{kind}, {way}", **sizes, **spent, **figures}
 
 
 def timing_jobs(run: Run) -> Iterator[Job]:
     """One job: all ways are timed in turns."""
-    done = all("speedup" in row for row in run.record["rows"])
-    yield Job("load and draw", lambda: timed(run), done=done)
+    yield Job("load and draw", partial(timed, run), done=all("speedup" in row for row in run.record["rows"]))
 
 
-def timed(run: Run) -> list[Row]:
+def timed(run: Run) -> Iterator[Row]:
     """What to add to each row: seconds to load and to draw, and the speed-up over the first way, round by round."""
-    names, conditions = [row["name"] for row in run.record["rows"]], zoo.conditions(run.pipe, 1)[0]
-    draw, folders = dict[str, Callable[[], Any]](), dict[str, Path]()
+    names, draw, folders = [row["name"] for row in run.record["rows"]], {}, {}
     call = {"seeds": [FIRST_SEED], "batch_size": 1, "guidance_scale": zoo.GUIDANCE[run.pipe]}
     with ExitStack() as applied:
         for name in names:
             kind, _, way = name.partition(", ")
-            folders[name] = folder_of(run, kind)
-            pipe, schedule = pipes.load(str(folders[name])), schedule_of(run, folders[name]) if way == "schedule" else None
-            applied.enter_context(apply(pipe, schedule) if schedule else nullcontext())
-            draw[name] = partial(generate, pipe, conditions, num_inference_steps=WAYS[way], **call)
-        times = timing.time_together(draw, repeats=REPEATS)
-    loads = timing.time_together({str(f): partial(pipes.load, str(f)) for f in folders.values()}, repeats=REPEATS)
-    added = []
+            folders[name], pipe, schedule = loaded(run, kind, way)
+            if schedule:
+                applied.enter_context(apply(pipe, schedule))
+            draw[name] = partial(generate, pipe, zoo.conditions(run.pipe, 1)[0], num_inference_steps=WAYS[way], **call)
+        times = time_together(draw, repeats=REPEATS)
+    loads = time_together({str(f): partial(pipes.load, str(f)) for f in folders.values()}, repeats=REPEATS)
     for name in names:
-        median, low, high = timing.speedup(times[names[0]], times[name])
-        speedup = {"median": median, "low": low, "high": high, "repeats": REPEATS}
         seconds = {"load_s": loads[str(folders[name])].as_json(), "latency_s": times[name].as_json()}
-        added.append({"name": name, **seconds, "speedup": speedup})
-    return added
+        yield {"name": name, **seconds, "speedup": faster(times[names[0]], times[name], repeats=REPEATS)}
 
 
-def settings(pipe: str, options: Mapping[str, Any]) -> Record:
+def head(pipe: str, options: Mapping[str, Any]) -> Record:
     return {"options": {"steps": STEPS, "guidance_scale": zoo.GUIDANCE[pipe], **options}}
 
 
-OPTIONS = {"updates": 2000, "images": 128}
+def file_of(pipe: str, options: Mapping[str, Any]) -> str:
+    return f"product-{pipe}"
+
+
+TITLE, TIMES = (
+    "Depth and time together on {pipe}: half of the layers, a fifth of the calls' MACs",
+    "Seconds to load and to draw",
+)
+HOW: dict[str, Any] = {"options": {"updates": 2000, "images": 128}, "pipes": zoo.NAMES, "head": head, "file": file_of}
 STUDIES = (
-    Study(
-        "product",
-        "Depth and time together on {pipe}: half of the layers, a fifth of the calls' MACs",
-        jobs,
-        options=OPTIONS,
-        pipes=zoo.NAMES,
-        settings=settings,
-    ),
-    Study(
-        "product-times",
-        "Seconds to load and to draw of the product on {pipe}",
-        timing_jobs,
-        options=OPTIONS,
-        pipes=zoo.NAMES,
-        settings=settings,
-        file=lambda pipe, options: f"product-{pipe}",
-        times=True,
-    ),
+    Study("product", TITLE, jobs, **HOW),
+    Study("product-times", f"{TIMES} of the product on {{pipe}}", timing_jobs, times=True, **HOW),
 )

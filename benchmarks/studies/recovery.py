@@ -7,7 +7,7 @@ six of its twelve blocks, LAPTOP's choice, every second one, the middle ones and
 training foretell what is recovered (TinyFusion, arXiv 2412.01199, says it does not)? LAPTOP's also without any pictures, taught
 with what the teacher draws: of all classes, or of half of them, and then with the other half heard at noisy samples or not.
 
-The study `recovery-terms` reads the feature terms of LAPTOP's student by site from the same folder --work.
+The study `recovery-terms` reads the feature terms of LAPTOP's student by site, which its runs have kept.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from secateur import drop_layers, zoo
-from secateur.distilling import features
-from secateur.distilling.settings import DistilSettings
-from secateur.distilling.training import DistilStep, distil_steps
-from secateur.pruning import scoring
-from students import TUPLES, Bench, case
+from secateur import DistilSettings, DistilStep, joint_loss, zoo
+from secateur.distilling.distil import pipe_steps
+from secateur.distilling.training import holding
+from secateur.pipeline.pipes import component
+from secateur.pruning.prune import with_plan
+from students import TUPLES, School, case
 from study import Job, Record, Row, Run, Study
 
 SHARES = (0.1, 0.3, 1.0)  # of the updates, where students are judged; before training once for each plan
@@ -65,76 +65,69 @@ ARMS: dict[str, tuple[Arm, ...]] = {  # what matters most first
 }
 
 
-# Rows
-
-
 def jobs(run: Run) -> Iterator[Job]:
     """The teacher; then for each seed and arm the student before training and at each mark."""
-    given, updates = run.options, run.options["updates"]
+    given, updates, known = run.options, run.options["updates"], set[str]()
     kind = case(run.pipe, given["cost"])
     if kind not in ARMS:
         raise SystemExit(f"the blocks of {run.pipe} are all alike, and half of them is half of either: leave --cost out")
-    bench = Bench(run.pipe, cost=given["cost"], images=given["images"], examples=given["examples"], work=run.work)
-    yield Job("teacher", lambda: [{"name": "teacher", "plan": "teacher", "keep": 1.0, **bench.judged()}])
-    known = set[str]()
+    school = School(run.pipe, cost=given["cost"], images=given["images"], examples=given["examples"], work=run.work)
+    yield Job("teacher", lambda: {"plan": "teacher", "keep": 1.0, **school.judged()})
     for seed in range(given["seeds"]):
         for arm in ARMS[kind]:
             before = f"{arm[0]}, seed {seed}, untrained" if arm[0] == "random" else f"{arm[0]}, untrained"
             if before not in known:
-                yield Job(before, lambda row=before, arm=arm, seed=seed: [{"name": row, **untrained(bench, arm[0], seed)}])
+                yield Job(before, partial(untrained, school, arm[0], seed))
             known.add(before)
             name = f"{', '.join(arm)}, seed {seed}"
             ended = run.row(f"{name}, {updates} updates") is not None  # then marks before are not made again
             for mark in marks(updates):
-                row = f"{name}, {mark} updates"
-                yield Job(row, partial(taught, bench, row, arm, seed, updates=updates, mark=mark), done=ended or None)
+                make = partial(taught, school, arm, seed=seed, updates=updates, mark=mark)
+                yield Job(f"{name}, {mark} updates", make, done=ended or None)
 
 
 def marks(updates: int) -> list[int]:
     return sorted({round(share * updates) for share in SHARES} - {0})
 
 
-def untrained(bench: Bench, name: str, seed: int) -> Row:
+def untrained(school: School, name: str, seed: int) -> Row:
     """The row of a plan's student before any training."""
-    plan = bench.plan(name, seed)
-    student = drop_layers(bench.teacher, plan)
-    [loss] = scoring.joint_loss(bench.teacher, bench.examples, bench.pipe.scheduler, [plan], samples=TUPLES)
-    known = {"plan": name, "way": None, "seed": seed, **bench.kept(student), "updates": 0}
-    return {**known, "joint_loss": float(loss.mean()), **bench.student_judged(student, {})}
+    plan = school.plan(name, seed)
+    student = with_plan(school.pipe, plan)
+    [loss] = joint_loss(school.teacher, school.examples, school.pipe.scheduler, [plan], samples=TUPLES)
+    known = {"plan": name, "way": None, "seed": seed, **school.kept(component(student)), "updates": 0}
+    return {**known, "joint_loss": float(loss.mean()), **school.judged(student)}
 
 
-def taught(bench: Bench, name: str, arm: Arm, seed: int, *, updates: int, mark: int) -> Iterator[Row]:
+def taught(school: School, arm: Arm, *, seed: int, updates: int, mark: int) -> Row:
     """The row of a run after so many of its updates; training goes on from the checkpoint of the mark before."""
-    plan, folder = bench.plan(arm[0], seed), folder_of(bench.folder, arm, seed)
-    student = drop_layers(bench.teacher, plan)
-    settings, (examples, others) = replace(WAYS[arm[1]], updates=updates, seed=seed), bench.taught_with(arm[1])
-    sites, start = features.sites(bench.teacher, student, plan=plan), time.perf_counter()
-    steps = distil_steps(bench.teacher, student, examples, bench.pipe.scheduler, settings=settings, null=bench.null,
-                         others=others, folder=folder, save_every=marks(updates)[0], sites=sites)  # fmt: skip
+    plan, folder, start = school.plan(arm[0], seed), folder_of(school.folder, arm, seed), time.perf_counter()
+    student, (examples, others) = with_plan(school.pipe, plan), school.taught_with(arm[1])
+    settings = replace(WAYS[arm[1]], updates=updates, seed=seed)
+    steps = pipe_steps(student, school.pipe, examples, call={}, settings=settings, plan=plan, unpictured=others,
+                       folder=folder, save_every=marks(updates)[0])  # fmt: skip
     for step in steps:
         if step.number % max(updates // WATCHED, 1) == 0 or step.number == 1:
             watch(folder, step)
         if step.number == mark:
-            known = {"plan": arm[0], "way": arm[1], "seed": seed, **bench.kept(student), "updates": mark}
+            known = {"plan": arm[0], "way": arm[1], "seed": seed, **school.kept(component(student)), "updates": mark}
             spent = time.perf_counter() - start
-            yield {"name": name, **known, "since_s": spent, **bench.student_judged(student, step.averaged)}
-            return
+            with holding(component(student), step.averaged):
+                return {**known, "since_s": spent, **school.judged(student)}
+    raise AssertionError(f"no run of {updates} updates ends before {mark}")
 
 
 def watch(folder: Path, step: DistilStep) -> None:
     """Add the terms of an update to the run's own file."""
     folder.mkdir(parents=True, exist_ok=True)
-    line = {"updates": step.number, "raw": dict(step.raw), "normalized": dict(step.normalized)}
     with (folder / "terms.jsonl").open("a") as file:
+        line = {"updates": step.number, "raw": dict(step.raw), "normalized": dict(step.normalized)}
         file.write(json.dumps(line) + "\n")
 
 
 def folder_of(folder: Path, arm: Arm, seed: int) -> Path:
     """Where a run keeps its checkpoints."""
     return folder / f"{arm[0]} {arm[1]} {seed}".replace(" ", "-")
-
-
-# Feature terms
 
 
 def term_jobs(run: Run) -> Iterator[Job]:
@@ -144,37 +137,27 @@ def term_jobs(run: Run) -> Iterator[Job]:
         yield Job(way, partial(term_rows, folder, way), last=f"{way}, update {run.options['updates']}")
 
 
-def term_rows(folder: Path, way: str) -> list[Row]:
+def term_rows(folder: Path, way: str) -> Iterator[Row]:
     """Some of the terms of a run, evenly; an update that was made twice, after an interruption, counts once."""
     path = folder_of(folder, ("laptop", way), 0) / "terms.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     once = [line for _, line in sorted({line["updates"]: line for line in lines}.items())]
-    kept = sorted({round(k * (len(once) - 1) / (SHOWN - 1)) for k in range(SHOWN)})
-    return [
-        {"name": f"{way}, update {line['updates']}", "way": way, "updates": line["updates"]}
-        | {kind: {site: float(f"{x:.4g}") for site, x in line[kind].items()} for kind in ("raw", "normalized")}
-        for line in (once[k] for k in kept)
-    ]
+    for k in sorted({round(k * (len(once) - 1) / (SHOWN - 1)) for k in range(SHOWN)}):
+        updates = once[k]["updates"]
+        terms = {kind: {site: float(f"{x:.4g}") for site, x in once[k][kind].items()} for kind in ("raw", "normalized")}
+        yield {"name": f"{way}, update {updates}", "way": way, "updates": updates, **terms}
 
 
-def settings(pipe: str, options: Mapping[str, Any]) -> Record:
+def head(pipe: str, options: Mapping[str, Any]) -> Record:
     cost = {"cost": options["cost"]} if options["cost"] != "parameters" else {}
     return {"options": cost | {key: options[key] for key in ("updates", "images", "examples")}}
 
 
 OPTIONS = {"updates": 2000, "examples": 8192, "images": 128, "seeds": 3, "cost": "parameters"}
+HOW: dict[str, Any] = {"options": OPTIONS, "pipes": zoo.NAMES, "head": head}
+TITLES = {"recovery": "Recovery of students of {pipe} under distillation"}
+TITLES["recovery-terms"] = "Feature terms of a student of {pipe} by site"
 STUDIES = tuple(
-    Study(
-        name,
-        title,
-        work,
-        options=OPTIONS,
-        pipes=zoo.NAMES,
-        settings=settings,
-        file=lambda pipe, options, name=name: f"{name}-{case(pipe, options['cost'])}",
-    )
-    for name, title, work in (
-        ("recovery", "Recovery of students of {pipe} under distillation", jobs),
-        ("recovery-terms", "Feature terms of a student of {pipe} by site", term_jobs),
-    )
+    Study(name, title, work, file=lambda pipe, options, name=name: f"{name}-{case(pipe, options['cost'])}", **HOW)
+    for (name, title), work in zip(TITLES.items(), (jobs, term_jobs), strict=True)
 )

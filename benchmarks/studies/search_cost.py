@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -25,7 +25,7 @@ from secateur.schedule.cache import block_bytes
 from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.pruner import Pruner
 from secateur.searching.dip_go.updates import Settings
-from study import Job, Record, Row, Run, Study
+from study import Job, Row, Run, Study
 
 PIPE, IMAGES, KEEP, TRIALS, EVALUATIONS = "emoji-sd", 8, 0.2, 20, 40
 THRESHOLD = 8192  # bytes
@@ -35,90 +35,79 @@ UPDATES = ((10, 512), (25, 512), (50, 512), (50, 64))  # calls, width of the Pru
 def jobs(run: Run) -> Iterator[Job]:
     """Every measurement, each in a process of its own."""
     for calls, width in UPDATES:
-        yield Job(f"gradient update, T = {calls}, width {width}", partial(update_rows, calls, width))
+        yield Job(f"gradient update, T = {calls}, width {width}", partial(update_row, calls, width))
     yield Job("all stages", partial(apart, stage_rows))
     for name in RIVALS:
-        yield Job(name, partial(apart, tried_rows, name))
+        yield Job(name, partial(apart, tried_row, name))
 
 
-def apart(make: Callable[..., list[Row]], *what: Any, **env: str) -> list[Row]:
+def apart(make: Callable[..., Any], *what: Any, **env: str) -> Any:
     """The rows of one measurement, from a fresh process with this in its environment."""
     with patch.dict(os.environ, env), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(make, *what).result()
 
 
-def update_rows(calls: int, width: int) -> list[Row]:
+def update_row(calls: int, width: int) -> Row:
     """The row of an update, and its memory without the holes in glibc's heap."""
-    [row], [tight] = (apart(gradient_rows, calls, width, **env) for env in ({}, {"MALLOC_MMAP_THRESHOLD_": str(THRESHOLD)}))
-    return [row | {"peak_without_holes_bytes": tight["peak_memory_bytes"]}]
+    row, tight = (apart(gradient_row, calls, width, **env) for env in ({}, {"MALLOC_MMAP_THRESHOLD_": str(THRESHOLD)}))
+    return row | {"peak_without_holes_bytes": tight["peak_memory_bytes"]}
 
 
-def gradient_rows(calls: int, width: int) -> list[Row]:
+def gradient_row(calls: int, width: int) -> Row:
     """Two updates of DiP-GO as the paper has them: batch 1, fresh noise; the second one is timed. width: of the Pruner."""
-    bench, seconds = Bench(PIPE, steps=calls, images=1, calibration=2, more=0), []
+    bench, ends = Bench(PIPE, steps=calls, images=1, calibration=2, more=0), list[tuple[float, float]]()
     pipe, blocks, how = bench.pipe, bench.macs.blocks, Settings(steps=2, width=width)
     updates = search(pipe, bench.trajectory(SEARCH_SEED), keep=KEEP, macs=bench.macs, settings=how)
-    peak = peak_memory(lambda: seconds.extend((time.perf_counter(), time.process_time()) for _ in updates))
+    peak = peak_memory(lambda: ends.extend(clocks() for _ in updates))
     weights = sum(p.numel() * p.element_size() for p in Pruner(calls, len(blocks), width=width).parameters())
     between = sum(block_bytes(pipe.unet, blocks, dummy_inputs(pipe.unet, batch=2)))  # what one call leaves to the next
-    return [
-        {
-            "name": f"gradient update, T = {calls}, width {width}",
-            "calls": calls,
-            "update_s": seconds[1][0] - seconds[0][0],
-            "update_cpu_s": seconds[1][1] - seconds[0][1],
-            "pruner_bytes": weights,
-            "kept_bytes": calls * between,
-            "peak_memory_bytes": peak.peak_bytes,
-        }
-    ]
+    sizes = {"pruner_bytes": weights, "kept_bytes": calls * between, "peak_memory_bytes": peak.peak_bytes}
+    return {"calls": calls, **spent("update", *ends), **sizes}
 
 
 def stage_rows() -> list[Row]:
     """Every stage of the default search, 8 calibration images, T = 50."""
-    begun = time.perf_counter(), time.process_time()
-    bench = Bench(PIPE, images=1, calibration=IMAGES, more=3 * IMAGES)
+    begun, bench = clocks(), Bench(PIPE, images=1, calibration=IMAGES, more=3 * IMAGES)
     bench.trajectory(SEARCH_SEED)
-    ends, measured = {"recording, loading included": clocks(begun)}, dict[str, int]()
+    ends, measured = {"recording, loading included": clocks()}, dict[str, int]()
     steps = bench.search(SEARCH_SEED, keep=KEEP, trials=TRIALS)
 
     def run() -> None:
         for step in steps:
-            ends[step.stage], measured[step.stage] = clocks(begun), step.measured
+            ends[step.stage], measured[step.stage] = clocks(), step.measured
 
-    peak, rows, before = peak_memory(run), list[Row](), (0.0, 0.0)
+    peak, rows, before = peak_memory(run), list[Row](), begun
     for name, end in ends.items():
         count = {"measured": measured[name]} if name in measured else {}
-        rows.append({"name": name, "search_s": end[0] - before[0], "search_cpu_s": end[1] - before[1], **count})
+        rows.append({"name": name, **spent("search", before, end), **count})
         before = end
-    whole = {"name": "all stages", "search_s": before[0], "search_cpu_s": before[1], "peak_memory_bytes": peak.peak_bytes}
-    return [*rows, whole]
+    return [*rows, {"name": "all stages", **spent("search", begun, before), "peak_memory_bytes": peak.peak_bytes}]
 
 
-def tried_rows(name: str) -> list[Row]:
+def tried_row(name: str) -> Row:
     """Random or genetic search, which measure as many schedules on as many images as the stages do at most."""
     bench, trials = Bench(PIPE, images=1, calibration=IMAGES, more=0), []
     value, _ = bench.objective(SEARCH_SEED)
-    begun = time.perf_counter(), time.process_time()
+    begun = clocks()
     steps = RIVALS[name](bench.macs, bench.steps, keep=KEEP, objective=value, trials=EVALUATIONS, seed=0)
     peak = peak_memory(lambda: trials.extend(steps))
-    passed, used = clocks(begun)
-    cost = {"search_s": passed, "search_cpu_s": used, "measured": len(trials), "peak_memory_bytes": peak.peak_bytes}
-    return [{"name": name, **cost}]
+    return {**spent("search", begun, clocks()), "measured": len(trials), "peak_memory_bytes": peak.peak_bytes}
 
 
-def clocks(begun: tuple[float, float]) -> tuple[float, float]:
-    """Seconds since then, as they passed and of the CPU."""
-    return time.perf_counter() - begun[0], time.process_time() - begun[1]
+def clocks() -> tuple[float, float]:
+    """The time, as it passes and of the CPU."""
+    return time.perf_counter(), time.process_time()
 
 
-def settings(pipe: str, options: Mapping[str, Any]) -> Record:
-    measured = {"keep": KEEP, "calibration_images": IMAGES, "trials": TRIALS, "malloc_mmap_threshold": THRESHOLD}
-    return {"pipe": PIPE, "options": measured}
+def spent(what: str, begun: tuple[float, float], ended: tuple[float, float]) -> Row:
+    """Seconds between two times."""
+    return {f"{what}_s": ended[0] - begun[0], f"{what}_cpu_s": ended[1] - begun[1]}
 
 
 def finish(run: Run) -> None:
     run.record["load_average"] = os.getloadavg()[2]
 
 
-STUDY = Study("search-cost", f"What searching costs on {PIPE}", jobs, settings=settings, finish=finish)
+OPTIONS = {"keep": KEEP, "calibration_images": IMAGES, "trials": TRIALS, "malloc_mmap_threshold": THRESHOLD}
+HEAD = {"pipe": PIPE, "options": OPTIONS}
+STUDY = Study("search-cost", f"What searching costs on {PIPE}", jobs, head=HEAD, finish=finish)

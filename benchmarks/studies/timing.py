@@ -6,7 +6,7 @@ from the MACs reduction is timed again, with more pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import cache, partial
 from typing import Any
@@ -14,18 +14,14 @@ from typing import Any
 import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import BATCH, Bench
+from bench import BATCH, Bench, faster
 from names import library
-from secateur import zoo
+from secateur import Schedule, apply, chosen, fold, zoo
 from secateur.measuring import timing
 from secateur.measuring.hardware import hardware
 from secateur.pipeline import schedulers
 from secateur.pipeline.generate import generate
-from secateur.schedule import baselines
-from secateur.schedule.apply import apply
-from secateur.schedule.fold import fold
-from secateur.schedule.schedule import Schedule
-from studies.front import STEPS, bench_of, settings
+from studies.front import STEPS, bench_of, head
 from study import Job, Row, Run, Study
 
 MANY, SOME, FEW = 25, 9, 3  # pairs
@@ -37,14 +33,10 @@ def jobs(run: Run) -> Iterator[Job]:
     bench = bench_of(run)
     other = cache(bench.another)  # the same pipe again, for what is timed in turns with it
     yield Job("outside the denoiser", lambda: outside(run, bench, other), done="outside_macs" in run.record)
-    for row in sorted(run.record["rows"], key=first):
+    for row in sorted(run.record["rows"], key=lambda row: (row["keep"] != 0.2, not (is_ours(row) or is_leading(row)))):
         for key, images, repeats in wanted(run, row):
             make = partial(timed, bench, other, row, key, images=images, repeats=repeats)
             yield Job(f"{row['name']}: {key}, {repeats} pairs", make, done=row.get(key, {}).get("repeats", 0) >= repeats)
-
-
-def first(row: Row) -> tuple[bool, bool]:
-    return row["keep"] != 0.2, not (is_ours(row) or is_leading(row))
 
 
 def is_ours(row: Row) -> bool:
@@ -58,15 +50,16 @@ def is_leading(row: Row) -> bool:
 
 def wanted(run: Run, row: Row) -> Iterator[tuple[str, int, int]]:
     """What is timed of a row: as what, how many images at a time, and in how many pairs at least."""
-    fifth, many = row["keep"] == 0.2, MANY if is_leading(row) else SOME
-    yield "speedup", 1, many if fifth else FEW
-    if fifth:
-        yield "speedup_batch", BATCH, SOME if is_ours(row) or is_leading(row) else FEW
-    if fifth and is_ours(row) and not row["timesteps"]:
+    if row["keep"] != 0.2:
+        yield "speedup", 1, FEW
+        if "speedup" in row and doubtful(run, row):
+            yield "speedup", 1, SOME
+        return
+    yield "speedup", 1, MANY if is_leading(row) else SOME
+    yield "speedup_batch", BATCH, SOME if is_ours(row) or is_leading(row) else FEW
+    if is_ours(row) and not row["timesteps"]:
         yield "folded_speedup", 1, MANY
         yield "folded_speedup_batch", BATCH, SOME
-    if not fifth and "speedup" in row and doubtful(run, row):
-        yield "speedup", 1, SOME
 
 
 def doubtful(run: Run, row: Row) -> bool:
@@ -84,54 +77,43 @@ def timed(bench: Bench, other: Callable[[], Any], row: Row, key: str, *, images:
             schedule, pipe.scheduler = fold(schedule, pipe.scheduler)
             steps = schedule.calls
         times = in_turns(bench, pipe, schedule, steps=steps, images=images, repeats=repeats)
-    return [{"name": row["name"], key: spread(*timing.speedup(times["dense"], times["row"]), repeats=repeats)}]
+    return [{"name": row["name"], key: faster(times["dense"], times["row"], repeats=repeats, cpu=hardware()["cpu"])}]
 
 
 def rebuilt(bench: Bench, row: Row) -> Schedule | None:
     """The schedule of a row; None for plain steps."""
-    counted, grid = (bench.macs, row["grid"]) if row.get("grid") else (bench.layers, row.get("layer_grid"))
+    blocks, grid = (bench.macs.blocks, row["grid"]) if row.get("grid") else (bench.layers.blocks, row.get("layer_grid"))
     if grid is None:
         return None
-    blocks, timesteps = counted.blocks, row["timesteps"] and tuple(row["timesteps"])
-    reuse = tuple(row.get("reuse") or blocks.reuse)
+    timesteps, reuse = row["timesteps"] and tuple(row["timesteps"]), tuple(row.get("reuse") or blocks.reuse)
     return Schedule(blocks.names, tuple(grid), reuse, blocks.denoiser, timesteps=timesteps, hold=row["hold"])
 
 
-def in_turns(bench: Bench, pipe: Any, schedule: Schedule | None, *, steps: int, images: int, repeats: int) -> Mapping[str, Any]:
+def in_turns(bench: Bench, pipe: Any, schedule: Schedule | None, *, steps: int, images: int, repeats: int) -> dict[str, Any]:
     """Timings of dense calls and of a schedule, which is applied once, as users do; one batch of each in turns."""
     call = {"seeds": bench.seeds[:images], **bench.call, "batch_size": images}
     draw = partial(generate, conditions=bench.conditions[:images], **call)
     with apply(pipe, schedule, blocks=bench.counted(schedule).blocks) if schedule else nullcontext():
-        runs = {
-            "dense": lambda: draw(bench.pipe, num_inference_steps=STEPS),
-            "row": lambda: draw(pipe, num_inference_steps=steps),
-        }
-        return timing.time_together(runs, repeats=repeats)
-
-
-def spread(median: float, low: float, high: float, *, repeats: int) -> Row:
-    """What was timed, with its quartiles and the processor."""
-    return {"median": float(median), "low": float(low), "high": float(high), "repeats": repeats, "cpu": hardware()["cpu"]}
+        runs = {"dense": partial(draw, bench.pipe, num_inference_steps=STEPS)}
+        return timing.time_together(runs | {"row": partial(draw, pipe, num_inference_steps=steps)}, repeats=repeats)
 
 
 def outside(run: Run, bench: Bench, other: Callable[[], Any]) -> list[Row]:
     """Adds what no schedule saves of a dense image: the share of its time, and the MACs of decoder and text encoder."""
-    once = baselines.chosen(bench.macs.blocks, STEPS, run=[0])
+    once = chosen(bench.macs.blocks, STEPS, run=[0])
     times = in_turns(bench, other(), once, steps=STEPS, images=1, repeats=SOME)
     saved = 1 - np.divide(times["row"].seconds, times["dense"].seconds)
-    low, median, high = np.percentile(1 - saved * STEPS / (STEPS - 1), (25, 50, 75))
-    run.record["outside"], run.record["outside_macs"] = spread(median, low, high, repeats=SOME), outside_macs(bench)
+    parts = np.percentile(1 - saved * STEPS / (STEPS - 1), (50, 25, 75)).tolist()
+    share = dict(zip(("median", "low", "high"), parts, strict=True)) | {"repeats": SOME, "cpu": hardware()["cpu"]}
+    run.record.update(outside=share, outside_macs=2 * image_macs(bench, 1) - image_macs(bench, 2))
     return []
 
 
-def outside_macs(bench: Bench) -> int:
-    """MACs of one image that are not its denoiser's, attention counted."""
-    counts = []
-    for steps in (1, 2):
-        with FlopCounterMode(display=False) as counter:
-            generate(bench.pipe, bench.conditions[:1], seeds=bench.seeds[:1], num_inference_steps=steps, **bench.call)
-        counts.append(counter.get_total_flops() // 2)
-    return 2 * counts[0] - counts[1]
+def image_macs(bench: Bench, steps: int) -> int:
+    """MACs of one image of so many steps, of the whole pipeline, attention counted."""
+    with FlopCounterMode(display=False) as counter:
+        generate(bench.pipe, bench.conditions[:1], seeds=bench.seeds[:1], num_inference_steps=steps, **bench.call)
+    return counter.get_total_flops() // 2
 
 
 STUDY = Study(
@@ -140,7 +122,7 @@ STUDY = Study(
     jobs,
     options={"images": 128},
     pipes=zoo.NAMES,
-    settings=settings,
+    head=head,
     file=lambda pipe, options: f"front-{pipe}",
     times=True,
 )

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 
 from bench import FIRST_SEED, Bench
-from names import EVEN
-from secateur import zoo
+from secateur import Schedule, load, retime, zoo
+from secateur.measuring.variants import EVEN
 from secateur.pipeline import schedulers
-from secateur.schedule import baselines, schedule
-from secateur.schedule.retime import retime
-from secateur.schedule.schedule import Schedule
+from secateur.schedule import baselines
 from study import Job, Record, Row, Run, Study
 from tables import RESULTS
 
@@ -66,14 +64,14 @@ REFUSED = (
 
 
 def stored(name: str) -> Schedule:
-    return schedule.load(RESULTS / "schedules" / f"{name}.json")
+    return load(RESULTS / "schedules" / f"{name}.json")
 
 
 def jobs(run: Run) -> Iterator[Job]:
     """Every row that is drawn, one target after the other."""
     bench, known = Bench(PIPE, images=IMAGES), [stored(name) for name in FOUND]
     for target in TARGETS:
-        yield job(bench, f"{target.title}: dense", "dense", target, target.steps)
+        yield Job(f"{target.title}: dense", partial(row, bench, target, group="dense", calls=target.steps))
         for given in known:
             yield from beside(bench, target, given)
 
@@ -85,34 +83,27 @@ def beside(bench: Bench, target: Target, given: Schedule) -> Iterator[Job]:
     held = {"retimed": partial(retimed, bench, given, target)}
     held |= {group: partial(baselines.evenly, blocks, target.steps, count, hold=hold) for group, hold in EVEN.items()}
     for group, make in held.items():
-        yield job(bench, f"{title}, {group}", group, target, count, make=make)
+        yield Job(f"{title}, {group}", partial(row, bench, target, group=group, calls=count, make=make))
     spacings = {f"{target.name}, {s}": (target.scheduler, {"timestep_spacing": s}) for s in ("leading", "trailing")}
     for name, fewer in {**spacings, **STRONG}.items():
-        yield job(bench, f"{title}, fewer steps, {name}", f"fewer steps, {name}", target, count, fewer=fewer)
+        group = f"fewer steps, {name}"
+        yield Job(f"{title}, {group}", partial(row, bench, target, group=group, calls=count, fewer=fewer))
 
 
-def job(bench: Bench, name: str, group: str, target: Target, calls: int, **how: Any) -> Job:
-    return Job(name, lambda: [{"name": name, "group": group, **row(bench, target, calls, **how)}])
-
-
-def row(bench: Bench, target: Target, calls: int, *, make: Any = None, fewer: tuple[str | None, dict] | None = None) -> Row:
+def row(bench: Bench, target: Target, *, group: str, calls: int, make: Any = None, fewer: Any = None) -> Row:
     """A schedule, fewer steps or a target itself, drawn and measured to the target's dense images."""
-    given = make() if make else None
-    images = steps(bench, calls, *fewer) if fewer else dense(bench, target) if given is None else drawn(bench, target, given)
+    given, whole = make and make(), steps(bench, target.steps, target.scheduler, target.options)
+    images = drawn(bench, target, given) if given else steps(bench, calls, *fewer) if fewer else whole
     return {
+        "group": group,
         "scheduler": target.scheduler or type(bench.pipe.scheduler).__name__,
         "steps": target.steps,
         "target": target.title,
         "entered": calls,
-        **bench.spent(given, calls=calls, dense_calls=target.steps),
-        **bench.judged(images, dense=dense(bench, target)),
+        **bench.measured(images, given, calls=calls, dense_calls=target.steps, dense=whole),
         "run": [t for t in range(given.calls) if not given.held(t)] if given else None,
         "hold": given.hold if given else None,
     }
-
-
-def dense(bench: Bench, target: Target) -> np.ndarray:
-    return steps(bench, target.steps, target.scheduler, target.options)
 
 
 def steps(bench: Bench, count: int, scheduler: str | None, options: Mapping[str, Any]) -> np.ndarray:
@@ -132,27 +123,26 @@ def retimed(bench: Bench, given: Schedule, target: Target) -> Schedule:
         return retime(given, home, bench.pipe.scheduler, calls=target.steps)
 
 
-def refusal(bench: Bench, given: Schedule, target: Target) -> str:
-    """The sentence with which `retime` refuses."""
+def refusal(bench: Bench, given: Schedule, target: Target) -> dict[str, str]:
+    """The sentence with which `retime` refuses a target."""
     try:
         retimed(bench, given, target)
     except ValueError as error:
-        return str(error)
+        return {"to": target.name, "says": str(error)}
     raise SystemExit(f"{target.name} was not refused")
 
 
 def finish(run: Run) -> None:
     """Adds what cannot be carried over, and the sentence that says so."""
-    bench = Bench(PIPE, images=1)
-    cases = [(stored(FOUND[0]), target) for target in REFUSED]
-    cases += [(stored(CHOSEN), Target("of a schedule with timesteps of its own", 25))]
-    run.record["refused"] = [{"to": target.name, "says": refusal(bench, given, target)} for given, target in cases]
+    bench, given = Bench(PIPE, images=1), stored(FOUND[0])
+    free = refusal(bench, stored(CHOSEN), Target("of a schedule with timesteps of its own", 25))
+    run.record["refused"] = [*(refusal(bench, given, target) for target in REFUSED), free]
 
 
-def settings(pipe: str, options: Mapping[str, Any]) -> Record:
-    known = {name: {"hold": given.hold, "grid": list(given.grid)} for name, given in ((name, stored(name)) for name in FOUND)}
+def head(pipe: str, options: Mapping[str, Any]) -> Record:
+    known = {name: {"hold": given.hold, "grid": given.grid} for name, given in ((name, stored(name)) for name in FOUND)}
     measured = {"guidance_scale": zoo.GUIDANCE[PIPE], "samples_an_image": 2, "schedules": known}
     return {"pipe": PIPE, "seeds": range(FIRST_SEED, FIRST_SEED + IMAGES), "options": measured}
 
 
-STUDY = Study("transfer", f"Schedules of {PIPE} found at 50 DDIM calls, carried over", jobs, settings=settings, finish=finish)
+STUDY = Study("transfer", f"Schedules of {PIPE} found at 50 DDIM calls, carried over", jobs, head=head, finish=finish)

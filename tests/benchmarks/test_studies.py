@@ -32,7 +32,7 @@ def three(made, breaks=()):
 
     names = ("one", "two", "three")
     jobs = lambda run: (Job(name, lambda name=name: measure(name)) for name in names)  # noqa: E731
-    return Study("some", "Some", jobs, options={"n": 1}, settings=lambda pipe, options: {"options": dict(options)})
+    return Study("some", "Some", jobs, options={"n": 1}, head=lambda pipe, options: {"options": dict(options)})
 
 
 def begin(study, path, **options):
@@ -55,13 +55,6 @@ def test_a_study_goes_on_where_it_was_cut(tmp_path):
     assert run.go(study, begin(study, path), path) == 0
 
 
-def test_a_study_makes_at_most_so_many_jobs_and_says_to_run_it_again(tmp_path, capsys):
-    path, study = tmp_path / "some.json", three([])
-    assert run.go(study, begin(study, path), path, most=1) == 1
-    assert "run it again to go on" in capsys.readouterr().out
-    assert names(path) == ["one"]
-
-
 def test_a_record_of_other_settings_is_refused_and_stays(tmp_path):
     path, study = tmp_path / "some.json", three([])
     run.go(study, begin(study, path), path)
@@ -74,7 +67,8 @@ def test_a_record_of_other_settings_is_refused_and_stays(tmp_path):
 def test_a_job_adds_to_the_row_of_its_name():
     record = {"rows": [{"name": "one", "psnr_db": {"mean": 30.0}}]}
     run.add(record, Job("times", lambda: [{"name": "one", "speedup": 2.0}]))
-    assert record["rows"] == [{"name": "one", "psnr_db": {"mean": 30.0}, "speedup": 2.0}]
+    run.add(record, Job("one", lambda: {"calls": 3}))
+    assert record["rows"] == [{"name": "one", "psnr_db": {"mean": 30.0}, "speedup": 2.0, "calls": 3}]
 
 
 @pytest.mark.parametrize(("study", "pipe"), CASES, ids=[f"{study.name} {pipe}" for study, pipe in CASES])
