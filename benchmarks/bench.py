@@ -1,7 +1,5 @@
 """A pipe of the zoo, what it is searched with, and the images that it is measured on; `Bench.measured` makes rows."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

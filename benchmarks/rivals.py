@@ -1,7 +1,5 @@
 """Every rival of a search as a way to make a schedule: held calls, caches, DiP-GO, random and genetic search."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import replace

@@ -7,8 +7,6 @@ Every row is saved when it is done, and the same command goes on with those that
 that was measured with other settings is refused.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What distillations of students share: the pipe, its examples, the scores of its layers, plans, and judging."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial

@@ -1,7 +1,5 @@
 """What a study is: a name, a title, options, and jobs whose rows make its record."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,24 +1,7 @@
-"""The studies, each a module with its STUDY or its STUDIES; `python benchmarks/run.py` measures what one has not measured."""
+"""The studies, each module with its STUDIES; `python benchmarks/run.py` measures what one has not measured."""
 
-from studies import (  # fmt: skip
-    ablations,
-    additivity,
-    depth,
-    front,
-    full_depth,
-    full_size,
-    grids,
-    product,
-    recovery,
-    search_cost,
-    stages,
-    timing,
-    transfer,
-)
-from studies import zoo as zoo_study
+from importlib import import_module
 
-SINGLE = (front, timing, ablations, transfer, grids, stages, additivity, search_cost, depth, zoo_study)
-STUDIES = (
-    *(module.STUDY for module in SINGLE),
-    *(study for module in (recovery, product, full_size, full_depth) for study in module.STUDIES),
-)
+NAMES = ("front", "timing", "ablations", "transfer", "grids", "stages", "additivity", "search_cost")
+NAMES += ("depth", "recovery", "product", "full_size", "full_depth", "zoo")
+STUDIES = tuple(study for name in NAMES for study in import_module(f"studies.{name}").STUDIES)

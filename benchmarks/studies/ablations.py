@@ -1,10 +1,6 @@
-"""The paper's ablations, reduced: what each choice of DiP-GO is worth, and what searching costs, on emoji-sd.
+"""The paper's ablations, reduced: what each choice of DiP-GO is worth, and what searching costs in CPU seconds, on emoji-sd.
 
-Ten DDIM calls, half of the MACs kept (and, from the same scores, three tenths), 64 images of captions and noises that no
-search saw. Cost is CPU seconds, which other jobs on the machine disturb least; drawing the calibration images is not counted.
-"""
-
-from __future__ import annotations
+Ten DDIM calls, half of the MACs kept (and, from the same scores, three tenths), 64 images that no search saw."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -154,4 +150,4 @@ def finish(run: Run) -> None:
 
 
 TITLE = f"DiP-GO's ablations on {PIPE}: {CALLS} DDIM calls"
-STUDY = Study("ablations", TITLE, jobs, options={"seeds": 2}, head=head, finish=finish)
+STUDIES = (Study("ablations", TITLE, jobs, options={"seeds": 2}, head=head, finish=finish),)

@@ -1,11 +1,5 @@
-"""How additive are the errors of calls? Predicted against measured, over random sets of calls and over the best ones.
-
-For each way of holding under DDIM and for DPM-Solver++ 2M: sets of calls at random, as many as a budget pays for, and the
-exact solutions. Predicted: the sum of local errors, in the latents and weighted by how much they show in the images.
-Measured: mean square error of the images to the dense ones (DDIM) or those of the fine grid (DPM-Solver++).
-"""
-
-from __future__ import annotations
+"""How additive are the errors of calls? The sum of local errors, in the latents and weighted by what shows in the images,
+against the measured error, over random sets of calls and over the exact solutions, for each way of holding."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -126,4 +120,4 @@ def head(pipe: str, options: Mapping[str, Any]) -> Record:
 
 
 TITLE = f"Predicted and measured error of sets of calls on {PIPE}"
-STUDY = Study("additivity", TITLE, jobs, options={"sets": 40, "images": 4}, head=head)
+STUDIES = (Study("additivity", TITLE, jobs, options={"sets": 40, "images": 4}, head=head),)

@@ -248,4 +248,4 @@ def head(pipe: str, options: Mapping[str, Any]) -> Record:
 
 
 TITLE = "Additivity and regret of pruning {pipe} in depth, before any training"
-STUDY = Study("depth", TITLE, jobs, options={"samples": 32, "images": 32}, pipes=zoo.NAMES, head=head, finish=finish)
+STUDIES = (Study("depth", TITLE, jobs, options={"samples": 32, "images": 32}, pipes=zoo.NAMES, head=head, finish=finish),)

@@ -1,10 +1,6 @@
 """The front: fidelity and accuracy against compute, of every rival and of what the search finds.
 
-Calibration captions and noises are others than those measured. Budgets are in dense calls of 50; plain steps and held calls
-are rounded down to whole ones. Rows are timed one after the other, beside whatever else the machine does: see `timing`.
-"""
-
-from __future__ import annotations
+Budgets are in dense calls of 50; plain steps and held calls are rounded down. Rows are timed beside other jobs."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -158,4 +154,4 @@ def finish(run: Run) -> None:
 
 
 TITLE = "The front on {pipe}: 50 dense DDIM calls and less"
-STUDY = Study("front", TITLE, jobs, options={"images": 128}, pipes=zoo.NAMES, head=head, finish=finish)
+STUDIES = (Study("front", TITLE, jobs, options={"images": 128}, pipes=zoo.NAMES, head=head, finish=finish),)

@@ -1,10 +1,5 @@
-"""Pruning in depth at full size: `fullsize-depth`, phase by phase with random weights; `milliseconds`, a call's that are kept.
-
-Scoring, solving, cutting, saving, loading and one update of distillation; and in random sets of layers what the sum of layers'
-times says is kept, beside the student's time.
-"""
-
-from __future__ import annotations
+"""Pruning in depth at full size: `fullsize-depth`, phase by phase with random weights; `milliseconds`, what of a call's time is
+kept by the sum of layers' times, beside the student's time, for random sets of layers."""
 
 import tempfile
 import time

@@ -4,8 +4,6 @@
 `runtime`: what MACs are worth in milliseconds, in turns. `fullsize`: an update of the gradient search.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial

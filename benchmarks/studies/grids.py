@@ -1,11 +1,6 @@
 """What calls between the levels of a sampler's grid are worth: as many of Euler's on grids of 50 and of 200 steps.
 
-Every way of holding is solved by the additive stage, and the nearest to the converged images of the calibration samples is
-measured on others, to the converged images and to the dense ones of 50 steps. The finest grid is about what `timesteps=`
-would give: its levels are five training timesteps apart.
-"""
-
-from __future__ import annotations
+The additive solution nearest to the converged calibration images, for every way of holding, is measured on other images."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
@@ -69,4 +64,4 @@ def row(benches: Mapping[int, Bench], solved: Any, *, steps: int, calls: int, ho
 
 OPTIONS = {"guidance_scale": zoo.GUIDANCE[PIPE], "scheduler": SAMPLER[0], **SAMPLER[1], "calibration": CALIBRATION}
 HEAD = {"pipe": PIPE, "seeds": range(FIRST_SEED, FIRST_SEED + IMAGES), "options": OPTIONS}
-STUDY = Study("grids", f"Euler's calls on {PIPE}, chosen among the levels of finer grids", jobs, head=HEAD)
+STUDIES = (Study("grids", f"Euler's calls on {PIPE}, chosen among the levels of finer grids", jobs, head=HEAD),)

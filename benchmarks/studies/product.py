@@ -1,15 +1,10 @@
 """Both shears on one pipeline: prune in depth, distil, search a schedule for the student, and measure the product.
 
-The student is made by the commands that a user gives, and kept; a rerun goes on where one was stopped. Then the
-teacher and the student, each dense, with a schedule of a fifth of the MACs, and plainly with a fifth of the steps: size on
-disk, MACs and accuracy on captions that nothing was searched with. The study `product-times` adds how long they take to load
-and, one image at a time and in turns, to draw: on an idle machine.
-"""
-
-from __future__ import annotations
+The student is made by the commands that a user gives. Teacher and student are each measured dense, with a schedule of a fifth
+of the MACs, and with a fifth of the steps; `product-times` adds how long they take to load and to draw, on an idle machine."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -24,7 +19,7 @@ from secateur.pipeline import pipes
 from secateur.pipeline.generate import generate
 from secateur.pipeline.pipes import component
 from secateur.pruning.surgery import parameters
-from study import Job, Record, Row, Run, Study
+from study import Job, Row, Run, Study
 
 STEPS, KEEP, REPEATS, CALIBRATION = 50, 0.2, 9, 64
 DEPTH = {"emoji-sd": 0.5, "emoji-dit": 0.504}  # of the transformer that is six blocks of twelve
@@ -112,20 +107,11 @@ def timed(run: Run) -> Iterator[Row]:
         yield {"name": name, **seconds, "speedup": faster(times[names[0]], times[name], repeats=REPEATS)}
 
 
-def head(pipe: str, options: Mapping[str, Any]) -> Record:
-    return {"options": {"steps": STEPS, "guidance_scale": zoo.GUIDANCE[pipe], **options}}
-
-
-def file_of(pipe: str, options: Mapping[str, Any]) -> str:
-    return f"product-{pipe}"
-
-
-TITLE, TIMES = (
-    "Depth and time together on {pipe}: half of the layers, a fifth of the calls' MACs",
-    "Seconds to load and to draw",
-)
-HOW: dict[str, Any] = {"options": {"updates": 2000, "images": 128}, "pipes": zoo.NAMES, "head": head, "file": file_of}
+TITLE = "Depth and time together on {pipe}: half of the layers, a fifth of the calls' MACs"
+HOW: dict[str, Any] = {"options": {"updates": 2000, "images": 128}, "pipes": zoo.NAMES}
+HOW["head"] = lambda pipe, options: {"options": {"steps": STEPS, "guidance_scale": zoo.GUIDANCE[pipe], **options}}
+HOW["file"] = lambda pipe, options: f"product-{pipe}"
 STUDIES = (
     Study("product", TITLE, jobs, **HOW),
-    Study("product-times", f"{TIMES} of the product on {{pipe}}", timing_jobs, times=True, **HOW),
+    Study("product-times", "Seconds to load and to draw of the product on {pipe}", timing_jobs, times=True, **HOW),
 )

@@ -1,16 +1,7 @@
 """How students recover under distillation: prompt accuracy and judge-Fréchet against updates, equal budgets.
 
-emoji-sd: LAPTOP-Diff's plan at keep 0.5 and at BK-Small's size, BK-Small, and a random one for each seed, all with normalized
-distillation; LAPTOP's also with plain features, with outputs alone, and with the task alone. With half of the MACs (--cost
-macs) more is lost; BK-Tiny then stands for BK-Small, and LAPTOP's is taught with other weights of the features too. emoji-dit:
-six of its twelve blocks, LAPTOP's choice, every second one, the middle ones and random ones: does a low output loss before
-training foretell what is recovered (TinyFusion, arXiv 2412.01199, says it does not)? LAPTOP's also without any pictures, taught
-with what the teacher draws: of all classes, or of half of them, and then with the other half heard at noisy samples or not.
-
-The study `recovery-terms` reads the feature terms of LAPTOP's student by site, which its runs have kept.
-"""
-
-from __future__ import annotations
+emoji-sd: LAPTOP-Diff's plans, BK-SDM's and random ones, and LAPTOP's under other losses; emoji-dit: six of its twelve blocks in
+four ways (does a low loss foretell what is recovered, which TinyFusion, arXiv 2412.01199, denies?), and without pictures."""
 
 import json
 import time

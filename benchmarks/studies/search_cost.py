@@ -1,12 +1,7 @@
 """What searching costs: seconds and peak memory of a gradient update as T grows, of each stage of `secateur search`, of rivals.
 
-Memory is what the process grew by (VmHWM), weights not counted; each job runs in a process of its own, so that none inherits
-another's heap. Updates are made again with MALLOC_MMAP_THRESHOLD_ so low that glibc gives all tensors back when they are freed:
-what the calls keep leaves holes in its heap, which then grows by several times that. Seconds are given twice, as they passed
-and of the CPU: if the load average says that other jobs ran beside, only the latter mean much.
-"""
-
-from __future__ import annotations
+Memory is what a process of the job's own grew by (VmHWM). Updates are made again with a low MALLOC_MMAP_THRESHOLD_, since the
+tensors that calls keep leave holes in glibc's heap. Seconds are given as they passed and of the CPU."""
 
 import os
 import time
@@ -110,4 +105,4 @@ def finish(run: Run) -> None:
 
 OPTIONS = {"keep": KEEP, "calibration_images": IMAGES, "trials": TRIALS, "malloc_mmap_threshold": THRESHOLD}
 HEAD = {"pipe": PIPE, "options": OPTIONS}
-STUDY = Study("search-cost", f"What searching costs on {PIPE}", jobs, head=HEAD, finish=finish)
+STUDIES = (Study("search-cost", f"What searching costs on {PIPE}", jobs, head=HEAD, finish=finish),)

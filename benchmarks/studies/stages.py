@@ -1,11 +1,6 @@
-"""What each stage of a search adds, DiP-GO's gradients after the additive solution among them.
+"""What each stage of a search adds, DiP-GO's gradients after the additive solution among them, on 64 images that it never saw.
 
-Each stage starts from the best that those before it found and keeps what is surely better on the calibration images; what is
-best after it is measured on 64 images of other captions and noises. `last_db` is of the last schedule that a stage measured,
-at most that of the best, and of 8 images alone if these say that it is worse.
-"""
-
-from __future__ import annotations
+`last_db` is of the last schedule that a stage measured: at most that of the best, and of 8 images alone if it is worse."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -42,4 +37,4 @@ def rows(bench: Bench, name: str, keep: float) -> Iterator[Row]:
 
 OPTIONS = {"calibration_images": 16, "calibration_images_in_doubt": 64, "search_seed": SEARCH_SEED}
 HEAD = {"seeds": range(FIRST_SEED, FIRST_SEED + IMAGES), "options": OPTIONS | {"gradient_updates": UPDATES, "trials": TRIALS}}
-STUDY = Study("stages", "What each stage of a search adds", jobs, head=HEAD)
+STUDIES = (Study("stages", "What each stage of a search adds", jobs, head=HEAD),)

@@ -1,10 +1,7 @@
 """How many times faster the rows of a front are than dense calls, in turns with them, on an idle machine.
 
-One image at a time, and at a fifth of the MACs also a batch of 8; a schedule that was found there also folded. A speed-up far
-from the MACs reduction is timed again, with more pairs.
-"""
-
-from __future__ import annotations
+One image at a time, and at a fifth of the MACs also a batch of 8, and folded. A speed-up far from the MACs reduction is timed
+again, with more pairs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -33,19 +30,15 @@ def jobs(run: Run) -> Iterator[Job]:
     bench = bench_of(run)
     other = cache(bench.another)  # the same pipe again, for what is timed in turns with it
     yield Job("outside the denoiser", lambda: outside(run, bench, other), done="outside_macs" in run.record)
-    for row in sorted(run.record["rows"], key=lambda row: (row["keep"] != 0.2, not (is_ours(row) or is_leading(row)))):
+    for row in sorted(run.record["rows"], key=lambda row: (row["keep"] != 0.2, not is_ours(row, or_leading=True))):
         for key, images, repeats in wanted(run, row):
             make = partial(timed, bench, other, row, key, images=images, repeats=repeats)
             yield Job(f"{row['name']}: {key}, {repeats} pairs", make, done=row.get(key, {}).get("repeats", 0) >= repeats)
 
 
-def is_ours(row: Row) -> bool:
-    return row["group"].startswith("Secateur")
-
-
-def is_leading(row: Row) -> bool:
-    """Whether a row is of the sampler that schedules are folded into: their speeds are compared."""
-    return library(row["group"]) == "DDIM leading"
+def is_ours(row: Row, *, or_leading: bool = False) -> bool:
+    """Whether a row is what the search found; or of the sampler that schedules are folded into, whose speed is compared."""
+    return row["group"].startswith("Secateur") or (or_leading and library(row["group"]) == "DDIM leading")
 
 
 def wanted(run: Run, row: Row) -> Iterator[tuple[str, int, int]]:
@@ -55,8 +48,9 @@ def wanted(run: Run, row: Row) -> Iterator[tuple[str, int, int]]:
         if "speedup" in row and doubtful(run, row):
             yield "speedup", 1, SOME
         return
-    yield "speedup", 1, MANY if is_leading(row) else SOME
-    yield "speedup_batch", BATCH, SOME if is_ours(row) or is_leading(row) else FEW
+    compared = is_ours(row, or_leading=True)
+    yield "speedup", 1, MANY if compared and not is_ours(row) else SOME
+    yield "speedup_batch", BATCH, SOME if compared else FEW
     if is_ours(row) and not row["timesteps"]:
         yield "folded_speedup", 1, MANY
         yield "folded_speedup_batch", BATCH, SOME
@@ -116,13 +110,6 @@ def image_macs(bench: Bench, steps: int) -> int:
     return counter.get_total_flops() // 2
 
 
-STUDY = Study(
-    "timing",
-    "Paired speed-ups of the front on {pipe}",
-    jobs,
-    options={"images": 128},
-    pipes=zoo.NAMES,
-    head=head,
-    file=lambda pipe, options: f"front-{pipe}",
-    times=True,
-)
+HOW: dict[str, Any] = {"options": {"images": 128}, "pipes": zoo.NAMES, "head": head, "times": True}
+TITLE = "Paired speed-ups of the front on {pipe}"
+STUDIES = (Study("timing", TITLE, jobs, file=lambda pipe, options: f"front-{pipe}", **HOW),)

@@ -1,10 +1,6 @@
 """What a schedule is worth elsewhere: found at 50 DDIM calls, retimed to other numbers of calls and other schedulers.
 
-Each target's own dense images are what its rows are measured to. Beside the retimed schedule: calls held evenly, as many,
-and fewer steps, as many; if `retime` refuses a target, its sentence.
-"""
-
-from __future__ import annotations
+Rows are measured to their target's own dense images, beside as many evenly held calls and as many plain steps."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -145,4 +141,4 @@ def head(pipe: str, options: Mapping[str, Any]) -> Record:
     return {"pipe": PIPE, "seeds": range(FIRST_SEED, FIRST_SEED + IMAGES), "options": measured}
 
 
-STUDY = Study("transfer", f"Schedules of {PIPE} found at 50 DDIM calls, carried over", jobs, head=head, finish=finish)
+STUDIES = (Study("transfer", f"Schedules of {PIPE} found at 50 DDIM calls, carried over", jobs, head=head, finish=finish),)

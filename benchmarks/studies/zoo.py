@@ -1,7 +1,5 @@
 """How good the zoo is: the judge on unseen renders, and prompt accuracy of both pipelines at 50 DDIM steps, with a sheet."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -76,4 +74,4 @@ def head(pipe: str, options: Mapping[str, Any]) -> Record:
     return {"options": measured | {"batch_size": BATCH, "images": options["images"]}}
 
 
-STUDY = Study("zoo", "How good the zoo is", jobs, options={"images": 128}, head=head)
+STUDIES = (Study("zoo", "How good the zoo is", jobs, options={"images": 128}, head=head),)
