@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from study import Row
 BATCH, FIRST_SEED, SEARCH_SEED = 8, 50_000, 40_000
 CONVERGED = 100, *schedulers.SOLVERS["DPM-Solver++"]
 Targets = tuple[objective.Objective, list[Callable[[], objective.Objective]]]
+NONE: Mapping[str, Any] = MappingProxyType({})
 DENOISERS = {"emoji-sd": "unet", "emoji-dit": "transformer"}
 
 
@@ -51,7 +53,7 @@ class Bench:
         self.conditions, self.captions = zoo.conditions(name, images)
         self.seeds = range(seed, seed + images)
         self.call: dict[str, Any] = {"guidance_scale": zoo.GUIDANCE[name], "batch_size": BATCH}
-        self.recorded, self.targets, self.plain = cache(self._recorded), cache(self._targets), cache(self._plain)
+        self.recorded, self.targets, self.drawn = cache(self._recorded), cache(self._targets), dict[str, np.ndarray]()
         self.macs = counted(name)
 
     @cached_property
@@ -105,20 +107,20 @@ class Bench:
     @property
     def converged(self) -> np.ndarray:
         """Images of so many steps that more would not change them."""
-        steps, scheduler, options = CONVERGED
-        return self.plain(steps, scheduler, tuple(options.items()))
+        return self.plain(*CONVERGED)
 
-    def _plain(self, steps: int, scheduler: str | None = None, options: Sequence[tuple[str, Any]] = ()) -> np.ndarray:
-        """Images of plain steps, kept on disk as they take minutes."""
-        with self.scheduled(scheduler, dict(options)):
-            if self.folder is None:
-                return self.draw(steps=steps)
-            path = self.folder / f"{self.name}-{self.scheduler}-{steps}-{len(self.seeds)}.npy"
-            if not path.exists():
+    def plain(self, steps: int, scheduler: str | None = None, options: Mapping[str, Any] = NONE) -> np.ndarray:
+        """Images of plain steps, drawn once; also kept on disk, as they take minutes, if the bench has a folder."""
+        with self.scheduled(scheduler, options):
+            name = f"{self.name}-{self.scheduler}-{steps}-{len(self.seeds)}"
+            path = self.folder / f"{name}.npy" if self.folder else None
+            if name not in self.drawn:
+                self.drawn[name] = np.load(path) if path and path.exists() else self.draw(steps=steps)
+            if path and not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                np.save(part := path.with_suffix(".part.npy"), self.draw(steps=steps))
+                np.save(part := path.with_suffix(".part.npy"), self.drawn[name])
                 part.replace(path)
-            return np.load(path)
+            return self.drawn[name]
 
     @property
     def scheduler(self) -> str:

@@ -2,10 +2,10 @@
 against the measured error, over random sets of calls and over the exact solutions, for each way of holding."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
@@ -18,9 +18,9 @@ from secateur.pipeline.generate import generate
 from secateur.searching import additive, paths, refresh
 from secateur.searching import ladder as ladders
 from secateur.searching.sensitivity import sensitivity
-from study import Job, Record, Row, Run, Study
+from study import Job, Row, Run, Study
 
-PIPE, STEPS, CALLS, LEVELS = "emoji-sd", 50, (5, 10, 17), 40
+PIPE, STEPS, CALLS, LEVELS, SETS, IMAGES = "emoji-sd", 50, (5, 10, 17), 40, 40, 4
 KINDS: dict[str, tuple[str | None, Mapping[str, Any], str]] = {  # scheduler, its options, and what held calls give
     "DDIM, held": (None, {}, "output"),
     "DDIM, extrapolated": (None, {}, "extrapolate"),
@@ -29,8 +29,7 @@ KINDS: dict[str, tuple[str | None, Mapping[str, Any], str]] = {  # scheduler, it
 }
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
     """What one way of holding predicts: the ladder of levels, and local errors by how they are weighted."""
 
     trajectory: Trajectory
@@ -40,12 +39,11 @@ class Model:
 
 def jobs(run: Run) -> Iterator[Job]:
     """A row for each way of holding and number of calls."""
-    bench = Bench(PIPE, images=1, calibration=run.options["images"], more=0)
+    bench = Bench(PIPE, images=1, calibration=IMAGES, more=0)
     model = cache(partial(model_of, bench))
     for kind in KINDS:
         for calls in CALLS:
-            make = partial(row, bench, model, kind=kind, calls=calls, sets=run.options["sets"])
-            yield Job(f"{kind}, {calls} calls", make)
+            yield Job(f"{kind}, {calls} calls", partial(row, bench, model, kind=kind, calls=calls))
 
 
 def model_of(bench: Bench, kind: str) -> Model:
@@ -66,15 +64,15 @@ def call(bench: Bench) -> dict[str, Any]:
     return {"seeds": seeds, "num_inference_steps": STEPS, **bench.call}
 
 
-def row(bench: Bench, model: Callable[[str], Model], *, kind: str, calls: int, sets: int) -> Row:
+def row(bench: Bench, model: Callable[[str], Model], *, kind: str, calls: int) -> Row:
     """Correlations of the logarithms, and how far off the prediction is."""
     scheduler, options, hold = KINDS[kind]
     with bench.scheduled(scheduler, options):
         known = model(kind)
         best = {f"best by {w}": additive.solve(errors, calls=calls)[-1].levels for w, errors in known.errors.items()}
-        random = {f"random {k}": levels for k, levels in enumerate(spread(len(known.ladder), calls, sets))}
+        random = {f"random {k}": levels for k, levels in enumerate(spread(len(known.ladder), calls))}
         points = [point(bench, known, levels, hold) | {"set": label} for label, levels in {**random, **best}.items()]
-    return {"calls": calls, "cpu": hardware()["cpu"], **correlations(points, sets), "points": points}
+    return {"calls": calls, "cpu": hardware()["cpu"], **correlations(points), "points": points}
 
 
 def point(bench: Bench, model: Model, levels: tuple[int, ...], hold: str) -> Row:
@@ -88,19 +86,19 @@ def point(bench: Bench, model: Model, levels: tuple[int, ...], hold: str) -> Row
     return {"measured": float(((images - model.trajectory.images) ** 2).mean()), **predicted}
 
 
-def spread(levels: int, calls: int, sets: int) -> list[tuple[int, ...]]:
+def spread(levels: int, calls: int) -> list[tuple[int, ...]]:
     """Sets of calls at random that leave no gap longer than three times the mean one: others nobody would try."""
     rng, found = Random(0), []
-    while len(found) < sets:
+    while len(found) < SETS:
         chosen = (0, *sorted(rng.sample(range(1, levels), calls - 1)))
         if max(np.diff((*chosen, levels))) <= 3 * levels / calls:
             found.append(chosen)
     return found
 
 
-def correlations(points: list[Row], sets: int) -> dict[str, float]:
+def correlations(points: list[Row]) -> dict[str, float]:
     """Over the random sets, of log errors: Pearson, Spearman, slope; and predicted minus measured in dB, by images."""
-    random, found = points[:sets], dict[str, float]()
+    random, found = points[:SETS], dict[str, float]()
     logs = {key: np.log([p[key] for p in random]) for key in ("measured", "latents", "images")}
     for weights in ("latents", "images"):
         pair = logs[weights], logs["measured"]
@@ -108,16 +106,13 @@ def correlations(points: list[Row], sets: int) -> dict[str, float]:
         found |= {f"{n}_{weights}": float(v) for n, v in zip(("pearson", "spearman", "slope"), values, strict=True)}
     over = np.median(logs["measured"] - logs["images"])
     found["measured_over_predicted_db"] = float(10 * np.log10(np.e) * over)
-    for p in points[sets:]:
+    for p in points[SETS:]:
         beaten = [p["measured"] < other["measured"] for other in random]
         found[f"{p['set']}_beats_percent".replace(" ", "_")] = 100 * float(np.mean(beaten))
     return found
 
 
-def head(pipe: str, options: Mapping[str, Any]) -> Record:
-    measured = {"steps": STEPS, "guidance_scale": zoo.GUIDANCE[PIPE], "sets": options["sets"]}
-    return {"pipe": PIPE, "seeds": range(SEARCH_SEED, SEARCH_SEED + options["images"]), "options": measured}
-
-
+OPTIONS = {"steps": STEPS, "guidance_scale": zoo.GUIDANCE[PIPE], "sets": SETS}
+HEAD = {"pipe": PIPE, "seeds": range(SEARCH_SEED, SEARCH_SEED + IMAGES), "options": OPTIONS}
 TITLE = f"Predicted and measured error of sets of calls on {PIPE}"
-STUDIES = (Study("additivity", TITLE, jobs, options={"sets": 40, "images": 4}, head=head),)
+STUDIES = (Study("additivity", TITLE, jobs, head=HEAD),)

@@ -32,7 +32,7 @@ from secateur.pruning.scoring import min_snr, score_change
 from secateur.pruning.surgery import freed, parameters
 from secateur.zoo import judge
 from secateur.zoo.scenes import parse
-from study import Job, Record, Row, Run, Study
+from study import Job, Row, Run, Study
 
 KEEPS, SETS, RANDOM, DRAWN = (0.7, 0.5, 0.38), 200, 100, 16  # DRAWN: random sets whose pictures are judged
 FIRST_SEED, CALIBRATION_SEED, EXAMPLES, STEPS, BATCH = 60_000, 61_000, 64, 10, 16
@@ -243,9 +243,7 @@ def finish(run: Run) -> None:
             row["beats_random_percent"] = 100 * float(np.mean([row["joint_loss"] < loss for loss in rivals]))
 
 
-def head(pipe: str, options: Mapping[str, Any]) -> Record:
-    return {"options": {**options, "steps": STEPS, "guidance_scale": zoo.GUIDANCE[pipe]}}
-
-
 TITLE = "Additivity and regret of pruning {pipe} in depth, before any training"
-STUDIES = (Study("depth", TITLE, jobs, options={"samples": 32, "images": 32}, pipes=zoo.NAMES, head=head, finish=finish),)
+HOW: dict[str, Any] = {"options": {"samples": 32, "images": 32}, "pipes": zoo.NAMES, "finish": finish}
+HOW["head"] = lambda pipe, options: {"options": {**options, "steps": STEPS, "guidance_scale": zoo.GUIDANCE[pipe]}}
+STUDIES = (Study("depth", TITLE, jobs, **HOW),)

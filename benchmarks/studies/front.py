@@ -4,13 +4,13 @@ Budgets are in dense calls of 50; plain steps and held calls are rounded down. R
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import rivals
-from bench import BATCH, FIRST_SEED, SEARCH_SEED, Bench
+from bench import BATCH, FIRST_SEED, NONE, SEARCH_SEED, Bench
 from secateur import Schedule, load, zoo
 from secateur.measuring import timing
 from secateur.measuring.hardware import hardware
@@ -29,15 +29,14 @@ SEARCHED = {  # solvers: scheduler, options, and what the search comes near to
 }
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """How a row draws its images: a scheduler, with so many plain steps or with a schedule."""
 
     group: str
     budget: float
     steps: int = STEPS
     scheduler: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = NONE
 
 
 def bench_of(run: Run) -> Bench:

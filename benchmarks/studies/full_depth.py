@@ -35,18 +35,18 @@ ONE_UPDATE = DistilSettings(updates=1, batch_size=1, mixed_precision="bf16", che
 def depth_jobs(run: Run) -> Iterator[Job]:
     """The teacher is in bfloat16; the student learns in float32 under bfloat16 autocast with gradient checkpointing."""
     for name in SIDES:
-        yield Job(name, partial(phases, name, tuples=run.options["tuples"]), last=f"{name}, one update")
+        yield Job(name, partial(phases, name), last=f"{name}, one update")
 
 
-def phases(name: str, *, tuples: int) -> list[Row]:
+def phases(name: str) -> list[Row]:
     """The whole way, phase by phase. Memory is what a phase adds at most to what was there."""
     rows, scheduler, side = list[Row](), DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False), SIDES[name]
     phase = partial(clocked, rows, name)
     teacher = phase("random weights", lambda: random_unet(name, dtype=torch.bfloat16).requires_grad_(False))
     given = tree_map_only(Tensor, lambda x: torch.randn(x.shape), dummy_inputs(teacher, batch=2, size=side))
     examples = Examples(given.pop("sample"), {key: value for key, value in given.items() if key != "timestep"})
-    options = {"latent_side": side, "tuples": tuples}
-    score = partial(output_loss, teacher, examples, scheduler, samples=tuples, batch_size=1)
+    options = {"latent_side": side, "tuples": 1}
+    score = partial(output_loss, teacher, examples, scheduler, samples=1, batch_size=1)
     scores = phase("score", lambda: list(score())[-1].scores, **options)
     plan = phase("solve", lambda: planned(scores, keep=KEEPS[name]), layers=len(scores.layers))
     student = phase("cut", lambda: drop_layers(teacher, plan), removed=len(plan.layers))
@@ -117,6 +117,6 @@ MS_OPTIONS = {"keep": MS_KEEPS, "sets": SETS, "calls": TIMED_CALLS, "repeats": R
 MS_HEAD = {"pipe": "emoji-sd, emoji-dit, sd15 with random weights", "options": MS_OPTIONS}
 MS = "What is kept of a call's time: by the sum of layers' times, and timed"
 STUDIES = (
-    Study("fullsize-depth", "Pruning in depth at full size (random weights)", depth_jobs, options={"tuples": 1}, head=HEAD),
+    Study("fullsize-depth", "Pruning in depth at full size (random weights)", depth_jobs, head=HEAD),
     Study("milliseconds", MS, millisecond_jobs, head=MS_HEAD),
 )

@@ -5,9 +5,9 @@
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,25 +26,25 @@ from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.updates import Settings
 from study import Job, Row, Run, Study
 
-CALLS = 50
+CALLS, UPDATED, SIDE, REPEATS, DTYPE = 50, 4, 32, 5, torch.bfloat16  # UPDATED: calls of an update
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def random_unet(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> UNet2DConditionModel:
+def random_unet(name: str, *, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
     """A full-size U-Net with random weights, made in its own dtype."""
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
     try:
-        return UNet2DConditionModel.from_config(denoiser_config(name)).to(device).eval()
+        return UNet2DConditionModel.from_config(denoiser_config(name)).eval()
     finally:
         torch.set_default_dtype(torch.float32)
 
 
-def sd15(dtype: torch.dtype, *, coder: nn.Module | None = None) -> StableDiffusionPipeline:
+def sd15(coder: nn.Module | None = None) -> StableDiffusionPipeline:
     """SD-1.5's U-Net with random weights in a stock pipeline that gets embeddings."""
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     scheduler = DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-    unet = random_unet("sd15", dtype=dtype, device=DEVICE)
+    unet = random_unet("sd15", dtype=DTYPE).to(DEVICE)
     pipe = StableDiffusionPipeline(coder, None, None, unet, scheduler, None, None, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -57,43 +57,32 @@ def noise(*shape: int, seed: int, like: Any) -> Tensor:
 
 # The MACs of the paper's tables
 
-
-class Figure(NamedTuple):
-    """A figure of the paper in T (10¹² MACs), and how to count it."""
-
-    denoiser: str
-    calls: int
-    paper_t: float
-    samples: int = 1
-    published: bool = False
-
-
-FIGURES = {
-    "SD-1.5, 50 calls": Figure("sd15", 50, 16.94),
-    "SD-1.5, published DiP-GO schedule": Figure("sd15", 50, 3.38, published=True),
-    "SD-2.1, 768 px, 50 calls": Figure("sd21", 50, 38.04),
-    "DiT-XL/2, 256 px, 250 calls": Figure("dit-xl-2", 250, 29.66),
-    "SDXL, 4 calls": Figure("sdxl", 4, 11.95),
-    "PixArt-α, 1024 px, 20 calls, guidance": Figure("pixart-alpha-1024", 20, 85.65, samples=2),
+FIGURES = {  # figures of the paper: denoiser, calls, T (10¹² MACs)
+    "SD-1.5, 50 calls": ("sd15", 50, 16.94),
+    "SD-1.5, published DiP-GO schedule": ("sd15", 50, 3.38),
+    "SD-2.1, 768 px, 50 calls": ("sd21", 50, 38.04),
+    "DiT-XL/2, 256 px, 250 calls": ("dit-xl-2", 250, 29.66),
+    "SDXL, 4 calls": ("sdxl", 4, 11.95),
+    "PixArt-α, 1024 px, 20 calls, guidance": ("pixart-alpha-1024", 20, 85.65),
 }
 NAMED = ("conv + linear", "with attention")
 PUBLISHED = "secateur schedule sd15 --method dip-go-published -o s.json; secateur macs sd15 --schedule s.json"
 
 
 def paper_jobs(run: Run) -> Iterator[Job]:
-    yield from (Job(name, partial(paper_row, figure)) for name, figure in FIGURES.items())
+    yield from (Job(name, partial(paper_row, name, *figure)) for name, figure in FIGURES.items())
 
 
-def paper_row(figure: Figure) -> Row:
+def paper_row(name: str, denoiser: str, calls: int, paper_t: float) -> Row:
     """Both conventions, and which of them is the paper's."""
-    counted = count(denoiser_config(figure.denoiser))
-    spent = counted.spent(published_dip_go(counted.blocks) if figure.published else None, figure.calls, samples=figure.samples)
+    counted, published, samples = count(denoiser_config(denoiser)), "published" in name, 1 + ("guidance" in name)
+    spent = counted.spent(published_dip_go(counted.blocks) if published else None, calls, samples=samples)
     amounts = {key: spent[key] for key in ("macs_linear", "macs_attention")}
-    off = {name: x / (figure.paper_t * 1e12) - 1 for name, x in zip(NAMED, amounts.values(), strict=True)}
+    off = {name: x / (paper_t * 1e12) - 1 for name, x in zip(NAMED, amounts.values(), strict=True)}
     nearest = min(off, key=lambda convention: abs(off[convention]))
-    shown = f"secateur macs {figure.denoiser} --calls {figure.calls}" + " --guidance" * (figure.samples == 2)
-    found = {"paper": f"{figure.paper_t} T", "convention": nearest, "off_percent": round(100 * off[nearest], 2)}
-    return {"calls": figure.calls, **amounts, **found, "command": PUBLISHED if figure.published else shown}
+    shown = PUBLISHED if published else f"secateur macs {denoiser} --calls {calls}" + " --guidance" * (samples == 2)
+    found = {"paper": f"{paper_t} T", "convention": nearest, "off_percent": round(100 * off[nearest], 2)}
+    return {"calls": calls, **amounts, **found, "command": shown}
 
 
 # Bytes kept for later calls
@@ -128,14 +117,14 @@ def cache_rows(name: str, granularity: str) -> Iterator[Row]:
 
 def runtime_jobs(run: Run) -> Iterator[Job]:
     """One job: 50 DDIM calls each with guidance, through the stock pipeline's own loop to the final latents, in turns."""
-    yield Job("dense, the published schedule and DeepCache", partial(runtime_rows, **run.options), last="dense")
+    yield Job("dense, the published schedule and DeepCache", runtime_rows, last="dense")
 
 
-def runtime_rows(*, size: int, dtype: str, repeats: int) -> Iterator[Row]:
+def runtime_rows() -> Iterator[Row]:
     """Dense, the published DiP-GO schedule and DeepCache; efficiency is the speed-up over the MACs reduction."""
-    pipe = sd15(getattr(torch, dtype))
-    text, latents = noise(2, 1, 77, 768, seed=1, like=pipe), noise(1, 4, size, size, seed=2, like=pipe)
-    stage, layer = (count(pipe.unet, granularity, size=size) for granularity in ("stage", "layer"))
+    pipe = sd15()
+    text, latents = noise(2, 1, 77, 768, seed=1, like=pipe), noise(1, 4, SIDE, SIDE, seed=2, like=pipe)
+    stage, layer = (count(pipe.unet, granularity, size=SIDE) for granularity in ("stage", "layer"))
     plans = {
         "dense": (stage, dense(stage.blocks, CALLS)),
         "DiP-GO, published, keep 0.2": (stage, published_dip_go(stage.blocks)),
@@ -147,7 +136,7 @@ def runtime_rows(*, size: int, dtype: str, repeats: int) -> Iterator[Row]:
         with apply(pipe, schedule):
             pipe(prompt_embeds=text[0], negative_prompt_embeds=text[1], latents=latents.clone(), **call)
 
-    times = time_together({name: partial(sample, plan) for name, (_, plan) in plans.items()}, repeats=repeats)
+    times = time_together({name: partial(sample, plan) for name, (_, plan) in plans.items()}, repeats=REPEATS)
     for name, (counted, plan) in plans.items():
         speedup = faster(times["dense"], times[name])
         row = {"name": name, "group": name.partition(",")[0], "calls": CALLS, "steps": CALLS, "scheduler": "DDIMScheduler"}
@@ -160,22 +149,22 @@ def runtime_rows(*, size: int, dtype: str, repeats: int) -> Iterator[Row]:
 
 def update_jobs(run: Run) -> Iterator[Job]:
     """SD-1.5's U-Net and VAE, 64² latents, guidance; embeddings stand for prompts."""
-    yield Job(f"SD-1.5, T = {run.options['calls']}", partial(update_row, run, **run.options))
+    yield Job(f"SD-1.5, T = {UPDATED}", partial(update_row, run))
 
 
-def update_row(run: Run, *, calls: int, dtype: str) -> Row:
+def update_row(run: Run) -> Row:
     """Seconds of one update, and of a whole search of the paper's 1000 updates of 50 calls."""
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     sizes = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512}
-    coder = AutoencoderKL(**blocks, **sizes, scaling_factor=0.18215).to(DEVICE, getattr(torch, dtype)).eval()
-    pipe = sd15(getattr(torch, dtype), coder=coder)
-    steps = search(pipe, blank_trajectory(pipe, calls), keep=0.5, macs=count(pipe.unet), settings=Settings(steps=1))
+    coder = AutoencoderKL(**blocks, **sizes, scaling_factor=0.18215).to(device=DEVICE, dtype=DTYPE).eval()
+    pipe = sd15(coder)
+    steps = search(pipe, blank_trajectory(pipe, UPDATED), keep=0.5, macs=count(pipe.unet), settings=Settings(steps=1))
     start = time.perf_counter()
     peak = peak_memory(lambda: list(steps), device=DEVICE)
     seconds = time.perf_counter() - start
     run.record["options"]["peak_memory"] = peak.how
     weights = sum(p.numel() * p.element_size() for part in (pipe.unet, pipe.vae) for p in part.parameters())
-    found = {"calls": calls, "update_s": seconds, "paper_search_h": seconds / calls * 50 * 1000 / 3600}
+    found = {"calls": UPDATED, "update_s": seconds, "paper_search_h": seconds / UPDATED * 50 * 1000 / 3600}
     return found | {"weights_bytes": weights, "peak_memory_bytes": peak.peak_bytes}
 
 
@@ -189,24 +178,16 @@ def blank_trajectory(pipe: StableDiffusionPipeline, calls: int) -> Trajectory:
     return Trajectory((condition,), (0,), times, blank, blank[1:], np.zeros((1, 8, 8, 3), np.float32), options)
 
 
-def runtime_head(pipe: str, given: Mapping[str, Any]) -> Row:
-    options = {"samples_an_image": 2, "latent_side": given["size"], "dtype": given["dtype"]}
-    return {"pipe": "sd15 (random weights)", "options": options}
-
-
-def update_head(pipe: str, given: Mapping[str, Any]) -> Row:
-    options = {"dtype": given["dtype"], "latent_side": 64, "guidance_scale": 7.5}
-    return {"pipe": "sd15 (random weights)", "options": options}
-
-
 CACHE = "Bytes cached at most, freed after the last reader, against every block's output"
 CACHE_HEAD = {"pipe": "sd15, sdxl (meta)", "options": {"dtype": "float16", "batch": 2}}
-RUNTIME, RUNTIME_OPTIONS = "Runtime efficiency on SD-1.5's full-size U-Net (random weights)", {"size": 32, "repeats": 5}
+RANDOM = {"pipe": "sd15 (random weights)"}
+RUNTIME = "Runtime efficiency on SD-1.5's full-size U-Net (random weights)"
+RUNTIME_HEAD = RANDOM | {"options": {"samples_an_image": 2, "latent_side": SIDE, "dtype": "bfloat16"}}
 UPDATE = "One update of DiP-GO's search at full size (random weights)"
-DTYPE = {"dtype": "bfloat16"}
+UPDATE_HEAD = RANDOM | {"options": {"dtype": "bfloat16", "latent_side": 64, "guidance_scale": 7.5}}
 STUDIES = (
     Study("paper-macs", "The MACs in DiP-GO's tables", paper_jobs, head={"pipe": "full-size configurations (meta)"}),
     Study("cache", CACHE, cache_jobs, head=CACHE_HEAD),
-    Study("runtime", RUNTIME, runtime_jobs, options=RUNTIME_OPTIONS | DTYPE, head=runtime_head),
-    Study("fullsize", UPDATE, update_jobs, options={"calls": 4, **DTYPE}, head=update_head),
+    Study("runtime", RUNTIME, runtime_jobs, head=RUNTIME_HEAD),
+    Study("fullsize", UPDATE, update_jobs, head=UPDATE_HEAD),
 )

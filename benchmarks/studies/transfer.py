@@ -3,13 +3,10 @@
 Rows are measured to their target's own dense images, beside as many evenly held calls and as many plain steps."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from bench import FIRST_SEED, Bench
+from bench import FIRST_SEED, NONE, Bench
 from secateur import Schedule, load, retime, zoo
 from secateur.measuring.variants import EVEN
 from secateur.pipeline import schedulers
@@ -23,31 +20,22 @@ CHOSEN = "emoji-sd-secateur-dpm-solver++-10-seed-40000"
 EULER = "EulerDiscreteScheduler"
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A dense run: a scheduler, by name and options (None: the pipe's own DDIM), and its steps."""
 
     name: str
     steps: int
     scheduler: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = NONE
 
     @property
     def title(self) -> str:
         return f"{self.name}, {self.steps} calls"
 
 
-TARGETS = (
-    Target("DDIM", 25),
-    Target("Euler", 50, EULER),
-    Target("DDIM", 100),
-    Target("DDIM", 50),
-    Target("Euler", 25, EULER),
-)
-STRONG = {  # beside fewer steps of the target's own scheduler
-    "DPM-Solver++, linspace": schedulers.SOLVERS["DPM-Solver++"],
-    "DPM-Solver++, Karras": schedulers.SOLVERS["DPM-Solver++ Karras"],
-}
+TARGETS = (Target("DDIM", 25), Target("Euler", 50, EULER), Target("DDIM", 100), Target("DDIM", 50), Target("Euler", 25, EULER))
+STRONG = {f"DPM-Solver++, {end}": schedulers.SOLVERS[name] for end, name in  # beside the target's own scheduler
+          (("linspace", "DPM-Solver++"), ("Karras", "DPM-Solver++ Karras"))}  # fmt: skip
 REFUSED = (
     Target("fewer calls than it runs", 8),
     Target("DPM-Solver++", 50, schedulers.DPM),
@@ -88,8 +76,11 @@ def beside(bench: Bench, target: Target, given: Schedule) -> Iterator[Job]:
 
 def row(bench: Bench, target: Target, *, group: str, calls: int, make: Any = None, fewer: Any = None) -> Row:
     """A schedule, fewer steps or a target itself, drawn and measured to the target's dense images."""
-    given, whole = make and make(), steps(bench, target.steps, target.scheduler, target.options)
-    images = drawn(bench, target, given) if given else steps(bench, calls, *fewer) if fewer else whole
+    given, whole = make and make(), bench.plain(target.steps, target.scheduler, target.options)
+    images = bench.plain(calls, *fewer) if fewer else whole
+    if given:
+        with bench.scheduled(target.scheduler, target.options):
+            images = bench.draw(given, steps=target.steps)
     return {
         "group": group,
         "scheduler": target.scheduler or type(bench.pipe.scheduler).__name__,
@@ -100,16 +91,6 @@ def row(bench: Bench, target: Target, *, group: str, calls: int, make: Any = Non
         "run": [t for t in range(given.calls) if not given.held(t)] if given else None,
         "hold": given.hold if given else None,
     }
-
-
-def steps(bench: Bench, count: int, scheduler: str | None, options: Mapping[str, Any]) -> np.ndarray:
-    """Images of plain steps, drawn once."""
-    return bench.plain(count, scheduler, tuple(options.items()))
-
-
-def drawn(bench: Bench, target: Target, given: Schedule) -> np.ndarray:
-    with bench.scheduled(target.scheduler, target.options):
-        return bench.draw(given, steps=target.steps)
 
 
 def retimed(bench: Bench, given: Schedule, target: Target) -> Schedule:

@@ -1,9 +1,8 @@
 """How good the zoo is: the judge on unseen renders, and prompt accuracy of both pipelines at 50 DDIM steps, with a sheet."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,11 +11,11 @@ from bench import BATCH, Bench
 from secateur import zoo
 from secateur.measuring import quality
 from secateur.zoo import judge, scenes
-from study import Job, Record, Row, Run, Study
+from study import Job, Row, Run, Study
 from tables import RESULTS
 from tables_costs import zoo_rows
 
-STEPS, SEED, COLUMNS, ROWS, RENDERS = 50, 10_000, 12, 4, 1000
+STEPS, SEED, IMAGES, COLUMNS, ROWS, RENDERS = 50, 10_000, 128, 12, 4, 1000
 
 
 def jobs(run: Run) -> Iterator[Job]:
@@ -25,7 +24,7 @@ def jobs(run: Run) -> Iterator[Job]:
     for several, number in ((0.0, "one object"), (1.0, "two objects")):
         for held_out, kind in ((False, "seen combinations"), (True, "held-out combinations")):
             yield Job(f"judge, renders, {number}, {kind}", partial(judged, several, held_out))
-    one, two, classes = (Bench(name, steps=STEPS, images=run.options["images"], seed=SEED) for name in SHOWN.values())
+    one, two, classes = (Bench(name, steps=STEPS, images=IMAGES, seed=SEED) for name in SHOWN.values())
     rng = np.random.default_rng(11)
     two.conditions = two.captions = tuple(scenes.sample(rng, pairs=1.0).caption for _ in two.seeds[::2])
     two.seeds = two.seeds[: len(two.captions)]
@@ -69,9 +68,6 @@ def save_sheet(images: np.ndarray, path: Path) -> None:
     picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.LANCZOS).save(path, optimize=True)
 
 
-def head(pipe: str, options: Mapping[str, Any]) -> Record:
-    measured = {"steps": STEPS, "scheduler": "DDIM, leading", "guidance_scale": zoo.GUIDANCE, "first_seed": SEED}
-    return {"options": measured | {"batch_size": BATCH, "images": options["images"]}}
-
-
-STUDIES = (Study("zoo", "How good the zoo is", jobs, options={"images": 128}, head=head),)
+OPTIONS = {"steps": STEPS, "scheduler": "DDIM, leading", "guidance_scale": zoo.GUIDANCE, "first_seed": SEED}
+HEAD = {"options": OPTIONS | {"batch_size": BATCH, "images": IMAGES}}
+STUDIES = (Study("zoo", "How good the zoo is", jobs, head=HEAD),)
