@@ -80,8 +80,8 @@ def checksum(body: Mapping[str, Any], form: Form) -> str:
 
 def arrays_checksum(arrays: Mapping[str, np.ndarray], form: Form) -> str:
     """SHA-256 of the shapes and the little-endian float32 content of a form's arrays."""
-    found = (arrays[name] for name in form.arrays)
-    sums = [hashlib.sha256(str(x.shape).encode() + x.astype("<f4").tobytes()).hexdigest() for x in found]
+    ordered = (arrays[name] for name in form.arrays)
+    sums = [hashlib.sha256(str(x.shape).encode() + x.astype("<f4").tobytes()).hexdigest() for x in ordered]
     return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
@@ -130,31 +130,31 @@ def parts(path: Path, form: Form) -> tuple[Any, dict[str, np.ndarray]]:
         return json.loads(entries[ENTRY]), {name: file.get_tensor(name) for name in names}
 
 
-def check_document(found: Any, form: Form, *, edited: bool) -> None:
+def check_document(document: Any, form: Form, *, edited: bool) -> None:
     """Raises ValueError if a document is of another format, lacks or adds fields, or was changed and `edited` is False."""
-    if not isinstance(found, dict) or found.get("format") != form.number:
-        number = found.get("format") if isinstance(found, dict) else None
+    if not isinstance(document, dict) or document.get("format") != form.number:
+        number = document.get("format") if isinstance(document, dict) else None
         raise ValueError(
             f"it is of format {number!r} and this version reads format {form.number}: make it again or update secateur"
         )
-    check_fields(found, form)
-    if not edited and found["sha256"] != (wanted := checksum(found, form)):
+    check_fields(document, form)
+    if not edited and document["sha256"] != (wanted := checksum(document, form)):
         raise ValueError(
-            f"its checksum is {found['sha256'][:HASH_DIGITS]} but its content gives {wanted[:HASH_DIGITS]}, so it was changed "
-            "by hand or in transit: take the original, or in Python load it with edited=True and save it again"
+            f"its checksum is {document['sha256'][:HASH_DIGITS]} but its content gives {wanted[:HASH_DIGITS]}, so it was "
+            "changed by hand or in transit: take the original, or in Python load it with edited=True and save it again"
         )
 
 
-def check_fields(found: Mapping[str, Any], form: Form) -> None:
+def check_fields(document: Mapping[str, Any], form: Form) -> None:
     """Raises ValueError if fields are missing, unknown, or of the wrong type."""
     types = {"format": (int,), **form.fields, "sha256": TEXT}
-    if wrong := set(found) ^ set(types) - (set(form.defaults) - set(found)):
-        state = "unknown" if wrong & set(found) else "missing"
+    if wrong := set(document) ^ set(types) - (set(form.defaults) - set(document)):
+        state = "unknown" if wrong & set(document) else "missing"
         raise ValueError(f"it has {state} fields ({', '.join(sorted(wrong))}): a {form.noun} file has {', '.join(types)}")
-    if wrong := [key for key in found if not isinstance(found[key], types[key])]:
-        raise ValueError(f"its field {wrong[0]!r} is a {type(found[wrong[0]]).__name__}: take the original file")
+    if wrong := [key for key in document if not isinstance(document[key], types[key])]:
+        raise ValueError(f"its field {wrong[0]!r} is a {type(document[wrong[0]]).__name__}: take the original file")
     for key in form.texts:
-        items = found[key].values() if isinstance(found[key], dict) else found[key]
+        items = document[key].values() if isinstance(document[key], dict) else document[key]
         if not all(isinstance(item, str) for item in items):
             raise ValueError(f"its field {key!r} holds something that is no text: take the original file")
 

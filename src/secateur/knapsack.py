@@ -37,11 +37,11 @@ def knapsack(
         raise ValueError(
             f"one of each group takes {least / total:.4g} beside what stays, {rest / total:.4g}: raise keep={keep}"
         )
-    kept = optimum(scores, costs, room=room, groups=groups, wholes=wholes)
-    due = sum(cost for cost, inner in wholes if any(kept[i] for i in inner))
-    if (cost := due + sum(cost for cost, k in zip(costs, kept, strict=True) if k)) > room:
+    stays = optimum(scores, costs, room=room, groups=groups, wholes=wholes)
+    due = sum(cost for cost, inner in wholes if any(stays[i] for i in inner))
+    if (cost := due + sum(cost for cost, k in zip(costs, stays, strict=True) if k)) > room:
         raise RuntimeError(f"HiGHS chose layers of cost {cost} and {room} were left: report this with scores and costs")
-    return kept
+    return stays
 
 
 def least_of(costs: Sequence[int], groups: Sequence[Sequence[int]], wholes: Sequence[Whole]) -> int:
@@ -50,9 +50,9 @@ def least_of(costs: Sequence[int], groups: Sequence[Sequence[int]], wholes: Sequ
     return sum(min(costs[i] + around.get(i, 0) for i in group) for group in groups)
 
 
-def achieved(kept: Sequence[bool], costs: Sequence[int], *, rest: int = 0) -> float:
+def achieved(stays: Sequence[bool], costs: Sequence[int], *, rest: int = 0) -> float:
     """Fraction of the cost that is kept, of sum(costs) + rest."""
-    return (rest + sum(cost for cost, k in zip(costs, kept, strict=True) if k)) / (rest + sum(costs))
+    return (rest + sum(cost for cost, k in zip(costs, stays, strict=True) if k)) / (rest + sum(costs))
 
 
 def check_items(scores: Sequence[float], costs: Sequence[int], rest: int) -> None:
@@ -107,7 +107,7 @@ def optimum(
         LinearConstraint(len(inner) * (places == L + w) - 1.0 * np.isin(places, inner), lb=-0.5)
         for w, (_, inner) in enumerate(wholes)
     ]
-    found = milp(-values, integrality=np.ones(len(free)), bounds=(0, 1), constraints=limits, options={"mip_rel_gap": 0})
-    if found.x is None:
-        raise RuntimeError(f"HiGHS gave no solution for {L} layers: {found.message}")
-    return tuple(bool(x > 0.5) for x in found.x[:L])
+    result = milp(-values, integrality=np.ones(len(free)), bounds=(0, 1), constraints=limits, options={"mip_rel_gap": 0})
+    if result.x is None:
+        raise RuntimeError(f"HiGHS gave no solution for {L} layers: {result.message}")
+    return tuple(bool(x > 0.5) for x in result.x[:L])

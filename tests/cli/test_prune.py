@@ -226,7 +226,7 @@ def test_layers_are_scored_by_how_a_score_of_the_images_falls(sd, tmp_path, monk
     call = {"seeds": (40_000, 40_001), "num_inference_steps": 2, "guidance_scale": 2.0}
     pipe = pipes.load(str(tmp_path / "teacher"))
     dense = generate(pipe, ["a fox", "blue"], **call)[..., 0].mean(axis=(1, 2))
-    with bypassed(pipe.unet, Plan((layer,), (how,), scores.denoiser), found=cuttable(pipe.unet)):
+    with bypassed(pipe.unet, Plan((layer,), (how,), scores.denoiser), removable=cuttable(pipe.unet)):
         without = generate(pipe, ["a fox", "blue"], **call)[..., 0].mean(axis=(1, 2))
     np.testing.assert_allclose(scores.losses[0], dense - without, atol=1e-6)
     assert np.abs(scores.losses).max() > 0

@@ -17,17 +17,17 @@ def parse_changes(words: Sequence[str]) -> dict[str, Any]:
     from secateur.distilling.settings import DistilSettings
 
     known = {field.name: field.default for field in fields(DistilSettings) if field.name not in ELSEWHERE} | EXTRAS
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
-        found |= {name.strip(): parse_value(text)} if equals else read_changes(Path(word))
-    for name, value in found.items():
+        changes |= {name.strip(): parse_value(text)} if equals else read_changes(Path(word))
+    for name, value in changes.items():
         if name in ELSEWHERE[1:]:
             raise ValueError(f"found {name} among the settings: give it by --{name.replace('_', '-')}")
         if name not in known:
             raise ValueError(f"there is no setting {name!r}: choose {', '.join(known)}")
         check_kind(name, value, known[name])
-    return found
+    return changes
 
 
 def parse_value(text: str) -> Any:
@@ -43,12 +43,12 @@ def read_changes(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: give --set NAME=VALUE, or a JSON file of settings")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        changes = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}): correct it") from error
-    if not isinstance(found, dict):
-        raise ValueError(f'{path} holds a {type(found).__name__}: write settings by name, as {{"warmup": 50}}')
-    return found
+    if not isinstance(changes, dict):
+        raise ValueError(f'{path} holds a {type(changes).__name__}: write settings by name, as {{"warmup": 50}}')
+    return changes
 
 
 def check_kind(name: str, value: Any, default: Any) -> None:

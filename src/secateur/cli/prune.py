@@ -100,9 +100,9 @@ def prune(
     locate(pipe)
     if keep is not None:
         check_scoring(criterion, keep=keep, cost=cost, settings=settings)
-    chosen, found = fixed_plan(plan, preset), None
+    chosen, scored = fixed_plan(plan, preset), None
     if scores is not None:
-        chosen, found = plan_from(scores, keep=keep or 0.0, cost=cost, method=method, keep_every_stage=keep_every_stage)
+        chosen, scored = plan_from(scores, keep=keep or 0.0, cost=cost, method=method, keep_every_stage=keep_every_stage)
     conditions = () if chosen else calibration_conditions(pipe, prompts, images)
     accelerator = accelerator_for("no", None, out.parent, device=device, project="secateur-prune")
     where = device_of(device) if accelerator is None else str(accelerator.device)
@@ -110,15 +110,15 @@ def prune(
     loaded = load_pipe(pipe, dtype=dtype, device=where)
     check_tokens(loaded, conditions)
     check_texts(criterion, conditions)
-    if found is not None:
-        check_scores(scores, found, component(loaded))
+    if scored is not None:
+        check_scores(scores, scored, component(loaded))
     if chosen is None:
         last = watched(prune_steps(loaded, keep or 0.0, prompts=conditions, cost=cost, criterion=by, images=images,
                                    samples=samples, steps=steps, guidance_scale=guidance_scale, seed=seed,
                                    settings=settings, accelerator=accelerator), partial_scores, accelerator)  # fmt: skip
-        chosen, found = last.plan, last.scores
+        chosen, scored = last.plan, last.scores
     if chosen is not None and (accelerator is None or accelerator.is_main_process):
-        cut_and_save(loaded, chosen, out, scores=found, json=json)
+        cut_and_save(loaded, chosen, out, scores=scored, json=json)
         if scores is None and plan is None and preset is None:
             partial_scores.unlink(missing_ok=True)
 
@@ -207,8 +207,8 @@ def certainty(scores: LayerScores | None) -> dict[str, float] | None:
 
     if scores is None or len(scores.weights) < 2:
         return None
-    found = stability(scores)
-    return {"spearman": found.spearman, "spearman_low": found.spearman_low}
+    measure = stability(scores)
+    return {"spearman": measure.spearman, "spearman_low": measure.spearman_low}
 
 
 def cut_and_save(pipe: Any, plan: Plan, out: Path, *, scores: LayerScores | None, json: bool) -> None:
@@ -220,15 +220,15 @@ def cut_and_save(pipe: Any, plan: Plan, out: Path, *, scores: LayerScores | None
     from secateur.pruning.prune import with_plan
 
     student = with_plan(pipe, plan)
-    found = {"teacher": figures(component(pipe)), "student": figures(component(student))}
-    plan = replace(plan, made={**plan.made, "command": command_line(), "teacher": found["teacher"]})
+    sizes = {"teacher": figures(component(pipe)), "student": figures(component(student))}
+    plan = replace(plan, made={**plan.made, "command": command_line(), "teacher": sizes["teacher"]})
     beside = {"plan.json": plan} | ({"layer_scores.safetensors": scores} if scores is not None else {})
     pipes.save(pipes.as_stored(student), out, beside=beside)
     sure = certainty(scores)
-    console.print(table(found, layers=len(plan.layers)))
+    console.print(table(sizes, layers=len(plan.layers)))
     for sentence in sentences(plan, component(student), sure, out):
         console.print(sentence, highlight=False)
-    finish({"out": str(out), "plan": dict(plan.items()), "stability": sure, **found}, as_json=json)
+    finish({"out": str(out), "plan": dict(plan.items()), "stability": sure, **sizes}, as_json=json)
 
 
 def sentences(plan: Plan, student: Any, sure: dict[str, float] | None, out: Path) -> Iterator[str]:
@@ -257,17 +257,17 @@ def figures(denoiser: Any) -> dict[str, int]:
     }
 
 
-def table(found: dict[str, dict[str, int]], *, layers: int) -> Table:
+def table(sizes: dict[str, dict[str, int]], *, layers: int) -> Table:
     """What the student keeps of its teacher."""
-    drawn = Table(box=box.SIMPLE_HEAD, title=f"{layers} layers removed", title_justify="left")
+    output = Table(box=box.SIMPLE_HEAD, title=f"{layers} layers removed", title_justify="left")
     for head in ("", "teacher", "student", "kept"):
-        drawn.add_column(head, justify="left" if not head else "right")
+        output.add_column(head, justify="left" if not head else "right")
     names = {
         "parameters": "parameters (size)",
         "macs_linear": "multiply-accumulates (MACs) of a call",
         "macs_attention": "the same, with attention's products",
     }
     for key, name in names.items():
-        whole, left = found["teacher"][key], found["student"][key]
-        drawn.add_row(name, f"{whole / 1e6:,.2f} M", f"{left / 1e6:,.2f} M", f"{100 * left / whole:.1f} %")
-    return drawn
+        whole, left = sizes["teacher"][key], sizes["student"][key]
+        output.add_row(name, f"{whole / 1e6:,.2f} M", f"{left / 1e6:,.2f} M", f"{100 * left / whole:.1f} %")
+    return output

@@ -91,10 +91,10 @@ def search(
     main = accelerator is None or accelerator.is_main_process
     loaded = load_pipe(pipe, dtype=dtype, device=str(accelerator.device) if accelerator else device)
     with sampler.held_by(loaded):
-        found = search_steps(loaded, conditions, keep=keep, steps=steps, target=target, images=images,
-                             guidance_scale=guidance_scale, seed=seed, batch_size=batch_size, settings=settings,
-                             accelerator=accelerator)  # fmt: skip
-        best = Watch(out if main else None, {"command": command_line()}).all(watched(found))
+        records = search_steps(loaded, conditions, keep=keep, steps=steps, target=target, images=images,
+                               guidance_scale=guidance_scale, seed=seed, batch_size=batch_size, settings=settings,
+                               accelerator=accelerator)  # fmt: skip
+        best = Watch(out if main else None, {"command": command_line()}).all(watched(records))
     if main:
         tell(best, out, pipe=pipe, counted=counted_of(loaded, granularity), calls=calls, keep=keep, images=images, json=json)
 
@@ -144,17 +144,17 @@ def tell(
     """Show the schedule, what each stage added, how near its images are, what it keeps, and how to use it."""
     from secateur.schedule import schedule as schedules
 
-    schedule, kept = schedules.load(out), stages[-1].kept
+    schedule, share = schedules.load(out), stages[-1].kept
     console.print(str(schedule), markup=False, highlight=False)
     console.print(stage_table(stages))
     console.print(near_of(schedule, images), soft_wrap=True)
-    in_time = f", {kept:.3f} of the time, as it was measured on one device" if schedule.made["unit"] == "ns" else ""
+    in_time = f", {share:.3f} of the time, as it was measured on one device" if schedule.made["unit"] == "ns" else ""
     console.print(f"{kept_of(schedule, counted, calls=calls)}{in_time}; wrote {out}", soft_wrap=True)
-    if remark := missed(kept, keep):
+    if remark := missed(share, keep):
         console.print(remark, soft_wrap=True)
     if teacher := of_teacher(pipe, counted):
-        share = counted.of(schedule) / (calls * counted.call())
-        console.print(f"that is {share * teacher:.3f} of the MACs of the student's teacher", soft_wrap=True)
+        of_student = counted.of(schedule) / (calls * counted.call())
+        console.print(f"that is {of_student * teacher:.3f} of the MACs of the student's teacher", soft_wrap=True)
     show_use(out, steps=schedule.made["num_inference_steps"])
     finish(schedule.document(), as_json=json)
 

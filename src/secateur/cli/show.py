@@ -95,11 +95,11 @@ def show(artifact: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson
         console.print(str(plan), markup=False, highlight=False)
         finish(plan.document(), as_json=json)
         return
-    drawn = schedules.load(artifact)
-    console.print(str(drawn), markup=False, highlight=False)
-    if (keep := drawn.made.get("keep")) is not None:
-        console.print(f"made to keep {keep:.3f} of the dense {drawn.made.get('unit', 'macs')}", highlight=False)
-    finish(drawn.document(), as_json=json)
+    schedule = schedules.load(artifact)
+    console.print(str(schedule), markup=False, highlight=False)
+    if (keep := schedule.made.get("keep")) is not None:
+        console.print(f"made to keep {keep:.3f} of the dense {schedule.made.get('unit', 'macs')}", highlight=False)
+    finish(schedule.document(), as_json=json)
 
 
 @app.command(rich_help_panel=LOOK)

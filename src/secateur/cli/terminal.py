@@ -95,7 +95,7 @@ def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *,
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         mixed_precision = "no"  # by which DeepSpeed would round weights; see `zero`
     patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # the others wait while one encodes all pictures
-    made = Accelerator(
+    accelerator = Accelerator(
         cpu=device_of(device) == "cpu",
         mixed_precision=mixed_precision,
         log_with=log_with,
@@ -103,17 +103,17 @@ def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *,
         kwargs_handlers=[patient],
     )
     if log_with is not None:
-        made.init_trackers(project)
-    return made
+        accelerator.init_trackers(project)
+    return accelerator
 
 
 def check_tracker(name: str | None) -> None:
     """Nothing; ValueError for a tracker that is not installed, which accelerate would leave out."""
     from accelerate.tracking import get_available_trackers
 
-    found = [str(tracker) for tracker in get_available_trackers()]
-    if name not in (None, "all", *found):
-        there = f", or choose {', '.join(found)}" if found else ""
+    trackers = [str(tracker) for tracker in get_available_trackers()]
+    if name not in (None, "all", *trackers):
+        there = f", or choose {', '.join(trackers)}" if trackers else ""
         raise ValueError(f"the tracker {name} is not installed: pip install {name}{there}, or leave --log-with out")
 
 

@@ -69,9 +69,9 @@ def kept_of(schedule: Schedule, costs: Macs, *, calls: int) -> str:
     return f"keeps {plain:.3f} of the {costs.noun}{more}"
 
 
-def missed(kept: float, keep: float) -> str | None:
+def missed(share: float, keep: float) -> str | None:
     """A sentence on a schedule that keeps over 5 % more or less than the budget; None for one that does not."""
-    off = kept / keep - 1
+    off = share / keep - 1
     word = "more" if off > 0 else "less"
     return f"that is {abs(off):.0%} {word} than --keep {keep:g}" if abs(off) > MISSED else None
 

@@ -61,14 +61,14 @@ def kinds(blocks: Blocks) -> tuple[str, ...]:
 
 def needed(run: Sequence[bool], blocks: Blocks) -> tuple[bool, ...]:
     """Which blocks somebody reads, (L,): from the sinks up through every block that runs or adds to its input."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     stack = list(blocks.sinks)
     while stack:
         i = stack.pop()
-        if i not in found:
-            found.add(i)
+        if i not in numbers:
+            numbers.add(i)
             stack.extend(blocks.producers[i] if run[i] or blocks.reuse[i] == "residual" else ())
-    return tuple(i in found for i in range(len(blocks)))
+    return tuple(i in numbers for i in range(len(blocks)))
 
 
 def live(run: Sequence[bool], blocks: Blocks) -> Row:
@@ -188,9 +188,9 @@ def traced(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> Bloc
     twin = meta_twin(denoiser)
     names = block_names(twin, row, granularity)
     with torch.device("meta"), torch.inference_mode(False):
-        found = trace(twin, names, dummy_inputs(denoiser))
-    ordered = tuple(names[i] for i in found.order)
-    return Blocks(class_name(denoiser), granularity, ordered, (row.reuse,) * len(ordered), found.producers, found.sinks)
+        graph = trace(twin, names, dummy_inputs(denoiser))
+    ordered = tuple(names[i] for i in graph.order)
+    return Blocks(class_name(denoiser), granularity, ordered, (row.reuse,) * len(ordered), graph.producers, graph.sinks)
 
 
 def matching(denoiser: nn.Module | Mapping, names: Sequence[str]) -> Blocks:

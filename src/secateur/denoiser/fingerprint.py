@@ -22,10 +22,10 @@ BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by by
 
 def of_module(net: nn.Module) -> str:
     """The class of a module and a hash of the names, shapes, dtypes and weights of all its parameters and buffers."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, x in bare(net).state_dict().items():
-        found.update(f"{name} {tuple(x.shape)} {x.dtype} {bits(x)}\n".encode())
-    return f"{class_name(net)} with weights {found.hexdigest()[:DIGITS]}"
+        digest.update(f"{name} {tuple(x.shape)} {x.dtype} {bits(x)}\n".encode())
+    return f"{class_name(net)} with weights {digest.hexdigest()[:DIGITS]}"
 
 
 def bits(x: Tensor) -> int:
@@ -35,26 +35,26 @@ def bits(x: Tensor) -> int:
 
 def of_pipe(pipe: DiffusionPipeline) -> str:
     """The class of a pipe and a hash of the weights of all its components."""
-    found = "\n".join(f"{name} {of_module(x)}" for name, x in pipe.components.items() if isinstance(x, nn.Module))
-    return f"{type(pipe).__name__} with weights {of_bytes(found.encode())}"
+    lines = "\n".join(f"{name} {of_module(x)}" for name, x in pipe.components.items() if isinstance(x, nn.Module))
+    return f"{type(pipe).__name__} with weights {of_bytes(lines.encode())}"
 
 
 def of_values(nest: Any) -> str:
     """A hash of all tensors, to the bit, and of whatever else is in a nest of mappings and sequences."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for x in tree_leaves(nest):
         if torch.is_tensor(x):
-            found.update(f"{tuple(x.shape)} {x.dtype}".encode())
-            found.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            digest.update(f"{tuple(x.shape)} {x.dtype}".encode())
+            digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         else:
-            found.update(repr(x).encode())
-    return found.hexdigest()[:DIGITS]
+            digest.update(repr(x).encode())
+    return digest.hexdigest()[:DIGITS]
 
 
 def of_files(paths: Iterable[str | Path]) -> str:
     """A hash of the names, sizes and times of files, which are not read."""
-    found = sorted((Path(path).name, status.st_size, status.st_mtime_ns) for path in paths if (status := Path(path).stat()))
-    return of_bytes(repr(found).encode())
+    entries = sorted((Path(path).name, status.st_size, status.st_mtime_ns) for path in paths if (status := Path(path).stat()))
+    return of_bytes(repr(entries).encode())
 
 
 def of_bytes(content: bytes) -> str:

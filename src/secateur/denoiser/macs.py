@@ -156,18 +156,18 @@ def count(
     """
     if not isinstance(blocks, Blocks):
         blocks = find_blocks(denoiser, blocks)
-    found: dict[int, tuple[int, int]] = {}
+    products: dict[int, tuple[int, int]] = {}
     counter = FlopCounterMode(display=False)
 
     def call(t, i, run, inputs):
         before, out, after = tally(counter), run(), tally(counter)
-        found[i] = (after[0] - before[0], after[1] - before[1])
+        products[i] = (after[0] - before[0], after[1] - before[1])
         return out
 
     twin = meta_twin(denoiser)
     with torch.device("meta"), torch.no_grad(), Patch(twin, blocks.names, call), counter:
         twin(**dummy_inputs(denoiser, batch=batch, size=size, tokens=tokens))
-    linear, attention = zip(*(found[i] for i in range(len(blocks))), strict=True)
+    linear, attention = zip(*(products[i] for i in range(len(blocks))), strict=True)
     whole = tally(counter)
     return Macs(blocks, linear, attention, whole[0] - sum(linear), whole[1] - sum(attention))
 
@@ -181,8 +181,8 @@ def denoiser_config(name: str) -> dict[str, Any]:
 
 def denoiser_names() -> list[str]:
     """Short names of the full-size configurations that come with the package."""
-    found = (files("secateur.denoiser") / "configs").iterdir()
-    return sorted(path.name.removesuffix(".json") for path in found if path.name.endswith(".json"))
+    configs = (files("secateur.denoiser") / "configs").iterdir()
+    return sorted(path.name.removesuffix(".json") for path in configs if path.name.endswith(".json"))
 
 
 def meta_denoiser(name: str) -> nn.Module:

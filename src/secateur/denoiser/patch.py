@@ -77,9 +77,9 @@ def intercept(obj: Any, name: str, wrapper: Callable[..., Any], *, owner: Any = 
 def owner_of(module: nn.Module) -> Any:
     """Who has intercepted a module's forward, or None; also if accelerate has put its own around it."""
     for slot in ("forward", "_old_forward"):
-        found = getattr(vars(module).get(slot), "intercept", None)
-        if found is not None and found.alive:
-            return found.owner
+        patch = getattr(vars(module).get(slot), "intercept", None)
+        if patch is not None and patch.alive:
+            return patch.owner
     return None
 
 

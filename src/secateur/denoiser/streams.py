@@ -29,24 +29,24 @@ def streams_of(module: nn.Module, names: Sequence[str]) -> tuple[Stream, ...]:
     return tuple((name, order.index(name)) for name in names)
 
 
-def continued(found: tuple[Stream, ...], inputs: Inputs) -> list[Tensor]:
+def continued(block_streams: tuple[Stream, ...], inputs: Inputs) -> list[Tensor]:
     """The input tensors that a block's outputs continue."""
     args, kwargs = inputs
-    return [kwargs[name] if name in kwargs else args[position] for name, position in found]
+    return [kwargs[name] if name in kwargs else args[position] for name, position in block_streams]
 
 
-def minus(out: Any, found: tuple[Stream, ...], inputs: Inputs) -> Any:
+def minus(out: Any, block_streams: tuple[Stream, ...], inputs: Inputs) -> Any:
     """What a block added to its inputs; all of its output if that continues none. None stays None."""
-    if not found:
+    if not block_streams:
         return out
     parts = out if isinstance(out, tuple) else (out,)
-    pairs = zip(parts, continued(found, inputs), strict=True)
+    pairs = zip(parts, continued(block_streams, inputs), strict=True)
     return tuple(None if y is None else y - x for y, x in pairs)
 
 
-def plus(kept: Any, found: tuple[Stream, ...], inputs: Inputs) -> Any:
+def plus(residual: Any, block_streams: tuple[Stream, ...], inputs: Inputs) -> Any:
     """The inverse of `minus`, on inputs of now."""
-    if not found:
-        return kept
-    parts = tuple(None if d is None else x + d for d, x in zip(kept, continued(found, inputs), strict=True))
-    return parts[0] if len(found) == 1 else parts
+    if not block_streams:
+        return residual
+    parts = tuple(None if d is None else x + d for d, x in zip(residual, continued(block_streams, inputs), strict=True))
+    return parts[0] if len(block_streams) == 1 else parts

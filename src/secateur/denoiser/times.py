@@ -30,12 +30,12 @@ def block_times(
     """
     now, inside, whole = clock or time.perf_counter, [[] for _ in blocks.names], []
 
-    def timed(found: list[float], make: Callable[[], Any]) -> Any:
+    def timed(seconds: list[float], make: Callable[[], Any]) -> Any:
         synchronize()
         start = now()
         out = make()
         synchronize()
-        found.append(now() - start)
+        seconds.append(now() - start)
         return out
 
     with Patch(denoiser, blocks.names, lambda t, i, make, inputs: timed(inside[i], make),
@@ -43,6 +43,6 @@ def block_times(
         run()
     if not whole:
         raise ValueError("the denoiser was not called while its blocks were to be timed: pass a run that makes images")
-    cells = tuple(round(1e9 * float(np.median(found))) for found in inside)
+    cells = tuple(round(1e9 * float(np.median(seconds))) for seconds in inside)
     rest = max(0, round(1e9 * float(np.median(whole))) - sum(cells))
     return Macs(blocks, cells, (0,) * len(cells), rest, 0, unit="ns")

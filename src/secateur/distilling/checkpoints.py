@@ -26,10 +26,10 @@ STATED = ("number", "scales", "raw", "normalized", "total")
 
 def save_checkpoint(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
     """Write a training into its folder, see `checkpoint.write`; every process calls this, and the main one writes."""
-    found = gather_tensors(now, student)
+    tensors = gather_tensors(now, student)
     if now.accelerator.is_main_process:
         stated = {name: getattr(now, name) for name in STATED} | {"scaler": scaler_state(now)}
-        checkpoint.write(found, folder / FILE, stated=stated, arguments=arguments)
+        checkpoint.write(tensors, folder / FILE, stated=stated, arguments=arguments)
 
 
 @torch.no_grad()
@@ -53,8 +53,8 @@ def load_checkpoint(now: Training, student: nn.Module, folder: Path, *, argument
     """Put the training saved in a folder, if any, into this one. Raises ValueError if it is damaged or another one's."""
     if not (folder / FILE).exists():
         return
-    stated, found = checkpoint.read(folder / FILE, noun=NOUN, arguments=arguments)
-    put_tensors(now, student, found)
+    stated, tensors = checkpoint.read(folder / FILE, noun=NOUN, arguments=arguments)
+    put_tensors(now, student, tensors)
     for name in STATED:
         setattr(now, name, stated[name])
     if stated["scaler"] and now.accelerator.scaler is not None:
@@ -75,17 +75,17 @@ def gather_tensors(now: Training, student: nn.Module) -> dict[str, Tensor]:
         if deepspeed.used(now.accelerator)
         else now.optimizer.state_dict()["state"]
     )
-    kept = {f"optimizer.{part}.{names[i]}": x for i, parts in state.items() for part, x in parts.items()}
+    moments = {f"optimizer.{part}.{names[i]}": x for i, parts in state.items() for part, x in parts.items()}
     weights = {f"student.{name}": p for name, p in student.named_parameters()}
-    return {name: whole(x) for name, x in (weights | kept | {f"averaged.{n}": x for n, x in now.averaged.items()}).items()}
+    return {name: whole(x) for name, x in (weights | moments | {f"averaged.{n}": x for n, x in now.averaged.items()}).items()}
 
 
-def put_tensors(now: Training, student: nn.Module, found: Mapping[str, Tensor]) -> None:
+def put_tensors(now: Training, student: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put the tensors of `gather_tensors` back."""
     parameters, state = dict(student.named_parameters()), defaultdict(dict)
     places = {name: i for i, name in enumerate(parameters)}
     with torch.no_grad():
-        for key, x in found.items():
+        for key, x in tensors.items():
             kind, name = key.split(".", 1)
             if kind == "optimizer":
                 part, name = name.split(".", 1)

@@ -60,7 +60,7 @@ def gather_state(optimizer: Any, student: nn.Module) -> dict[int, dict[str, Tens
     return {i: {"step": step.clone()} | {m: whole(p, m) for m in MOMENTS} for i, p in enumerate(student.parameters())}
 
 
-def put_state(optimizer: Any, student: nn.Module, found: Mapping[int, Mapping[str, Tensor]]) -> None:
+def put_state(optimizer: Any, student: nn.Module, state: Mapping[int, Mapping[str, Tensor]]) -> None:
     """Put the student's weights, as they are, and AdamW's state by the number of the parameter into the engine's optimizer."""
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state  # pyright: ignore[reportMissingImports]
 
@@ -68,12 +68,12 @@ def put_state(optimizer: Any, student: nn.Module, found: Mapping[int, Mapping[st
     for group in zero.optimizer.param_groups:
         for flat in group["params"]:
             zeros = {moment: torch.zeros_like(flat) for moment in MOMENTS}
-            zero.optimizer.state[flat] = {"step": found[0]["step"].clone()} | zeros
+            zero.optimizer.state[flat] = {"step": state[0]["step"].clone()} | zeros
     zero._lazy_init_hp_params_optimizer_state()  # by no public name: its first step would do that
     for i, p in enumerate(student.parameters()):
         safe_set_full_fp32_param(p, p.detach())
         for moment in MOMENTS:
-            safe_set_full_optimizer_state(p, found[i][moment].to(p.device), moment)
+            safe_set_full_optimizer_state(p, state[i][moment].to(p.device), moment)
 
 
 def release(engine: Any, student: nn.Module) -> None:

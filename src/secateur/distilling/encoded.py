@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from secateur.distilling.pictures import Condition, Pair
-from secateur.pipeline.asked import asked_for
 from secateur.pipeline.examples import Examples, from_images, from_prompts
+from secateur.pipeline.queries import queries_for
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -55,9 +55,9 @@ def null(pipe: DiffusionPipeline, *, labels: bool = False, **call: Any) -> dict[
 
     Of SDXL and its like, whose configuration asks for it, zeros stand for the empty prompt.
     """
-    found = asked_for(pipe, [NO_LABEL] if labels else [""], call=call)[0].conditions
+    conditions = queries_for(pipe, [NO_LABEL] if labels else [""], call=call)[0].conditions
     if pipe.config.get("force_zeros_for_empty_prompt"):
-        zero, added = torch.zeros_like, found["added_cond_kwargs"]
+        zero, added = torch.zeros_like, conditions["added_cond_kwargs"]
         added = {**added, "text_embeds": zero(added["text_embeds"])}
-        return {**found, "encoder_hidden_states": zero(found["encoder_hidden_states"]), "added_cond_kwargs": added}
-    return dict(found)
+        return {**conditions, "encoder_hidden_states": zero(conditions["encoder_hidden_states"]), "added_cond_kwargs": added}
+    return dict(conditions)

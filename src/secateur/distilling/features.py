@@ -59,27 +59,27 @@ def stages(unet: nn.Module) -> list[str]:
 
 def resolutions(unet: nn.Module) -> dict[str, int]:
     """Stage → how often its output was scaled down, minus how often up."""
-    level, found = 0, {}
+    level, levels = 0, {}
     for name in stages(unet):
         for kind, step in (("downsamplers", 1), ("upsamplers", -1)):
             level += step * sum(not isinstance(m, Passage) for m in getattr(unet.get_submodule(name), kind, None) or ())
-        found[name] = level
-    return found
+        levels[name] = level
+    return levels
 
 
 def partners(teacher: nn.Module, student: nn.Module, name: str, plan: Plan | None) -> list[tuple[str, str]]:
     """(block of the student, block of the teacher) for one list of blocks."""
     theirs, mine = (list(net.get_submodule(name).children()) for net in (teacher, student))
     if plan is not None or len(theirs) == len(mine):
-        kept = [k for k in range(len(theirs)) if plan is None or f"{name}.{k}" not in plan.layers]
+        stays = [k for k in range(len(theirs)) if plan is None or f"{name}.{k}" not in plan.layers]
     else:
-        kept = copied(theirs, mine)
-    if len(kept) != len(mine):
+        stays = copied(theirs, mine)
+    if len(stays) != len(mine):
         raise ValueError(
-            f"{class_name(student)} has {len(mine)} {name} and the teacher {len(theirs)}, {len(kept)} of which are known to "
+            f"{class_name(student)} has {len(mine)} {name} and the teacher {len(theirs)}, {len(stays)} of which are known to "
             "stay: give the plan that the student was cut by, or the sites themselves"
         )
-    ends = [after - 1 for after in (*kept[1:], len(theirs))]
+    ends = [after - 1 for after in (*stays[1:], len(theirs))]
     return [(f"{name}.{k}", f"{name}.{end}") for k, end in enumerate(ends)]
 
 
@@ -101,15 +101,15 @@ def captured(denoiser: nn.Module, names: list[str], *, place: int = 0) -> Iterat
     place: see `stream_place`. Nothing is left on the denoiser afterwards. Raises ValueError if it lacks a module, or if a
     schedule is applied to it.
     """
-    found: dict[str, Tensor] = {}
+    features: dict[str, Tensor] = {}
 
     def call(t: int, i: int, run: Run, inputs: Inputs) -> Any:
         out = run()
-        found[names[i]] = hidden(out, place)
+        features[names[i]] = hidden(out, place)
         return out
 
     with Patch(bare(denoiser), names, call):
-        yield found
+        yield features
 
 
 def stream_place(teacher: nn.Module) -> int:
@@ -137,18 +137,18 @@ def check_inputs(teacher: nn.Module, student: nn.Module) -> None:
 
 def input_shapes(inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shapes of nested tensors by dotted names."""
-    found = {}
+    shapes = {}
     for name, x in inputs.items():
         if isinstance(x, Mapping):
-            found |= {f"{name}.{inner}": shape for inner, shape in input_shapes(x).items()}
+            shapes |= {f"{name}.{inner}": shape for inner, shape in input_shapes(x).items()}
         elif isinstance(x, Tensor):
-            found[name] = tuple(x.shape)
-    return found
+            shapes[name] = tuple(x.shape)
+    return shapes
 
 
-def check_sites(teacher: nn.Module, student: nn.Module, found: Mapping[str, str]) -> None:
+def check_sites(teacher: nn.Module, student: nn.Module, pairs: Mapping[str, str]) -> None:
     """Raises ValueError, with its name, if teacher or student lacks a site."""
-    for net, names, which in ((student, found.keys(), "student"), (teacher, found.values(), "teacher")):
+    for net, names, which in ((student, pairs.keys(), "student"), (teacher, pairs.values(), "teacher")):
         there = {name for name, _ in bare(net).named_modules()}
         if missing := sorted(set(names) - there):
             raise ValueError(f"the {which} has no module {missing[0]} to take features of: give sites that both have")

@@ -52,32 +52,32 @@ def metadata(folder: Path, *, caption: str | None) -> list[tuple[str, Condition]
         raise ValueError(f"{path} is not in UTF-8 ({error}): save it as UTF-8") from error
     if not lines:
         raise ValueError(f"{path} is empty: write a line for each picture, with file_name and text")
-    found = [entry(line, f"line {n} of {path}", caption=caption) for n, line in enumerate(lines, 1)]
-    if missing := [name for name, _ in found if not (folder / name).is_file()]:
+    entries = [entry(line, f"line {n} of {path}", caption=caption) for n, line in enumerate(lines, 1)]
+    if missing := [name for name, _ in entries if not (folder / name).is_file()]:
         raise FileNotFoundError(f"{path} names {missing[0]}, which is not in {folder}: put it there, or take the line out")
-    return found
+    return entries
 
 
 def entry(line: str, where: str, *, caption: str | None) -> tuple[str, Condition]:
     """The file and the caption in one line of metadata. Raises ValueError, with its place, if it is wrong."""
     try:
-        found = json.loads(line)
+        row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is no JSON ({error}): correct it") from error
-    if not isinstance(found, dict) or not isinstance(found.get(FILE_NAME), str):
+    if not isinstance(row, dict) or not isinstance(row.get(FILE_NAME), str):
         raise ValueError(f"{where} names no {FILE_NAME}: add it")
-    return found[FILE_NAME], caption_in(found, where, caption=caption)
+    return row[FILE_NAME], caption_in(row, where, caption=caption)
 
 
 def caption_in(row: Mapping[str, Any], where: str, *, caption: str | None) -> Condition:
     """The caption or class label in a row of data. Raises ValueError if there is none."""
     names = (caption,) if caption else CAPTIONS
-    found = next((row[name] for name in names if row.get(name) not in (None, "")), None)
-    if isinstance(found, bytes):
-        found = decoded(found, where)
-    if isinstance(found, bool) or not isinstance(found, (str, int)):
+    condition = next((row[name] for name in names if row.get(name) not in (None, "")), None)
+    if isinstance(condition, bytes):
+        condition = decoded(condition, where)
+    if isinstance(condition, bool) or not isinstance(condition, (str, int)):
         raise ValueError(f"{where} has no caption ({' or '.join(names)}), but {', '.join(row)}: add it, or name its column")
-    return found
+    return condition
 
 
 def decoded(caption: bytes, where: str) -> str:

@@ -80,7 +80,7 @@ def check_options(data: Data) -> None:
 
 def call_of(data: Data, pipe: Any) -> dict[str, Any]:
     """The arguments of the pipe for conditions: the size of the pictures and, if it draws them, its steps and guidance."""
-    from secateur.pipeline.asked import sized
+    from secateur.pipeline.queries import sized
 
     if data.prompts is None:
         side = data.size or default_side(pipe)
@@ -107,12 +107,12 @@ def made_of(data: Data, pipe: Any) -> dict[str, Any]:
     from secateur.denoiser import fingerprint
     from secateur.pipeline.schedulers import scheduler_signature
 
-    found = asdict(replace(data, unpictured=None, at_called_timesteps=False))
-    found |= {"teacher": fingerprint.of_pipe(pipe), "source": source_of(data)}
+    origin = asdict(replace(data, unpictured=None, at_called_timesteps=False))
+    origin |= {"teacher": fingerprint.of_pipe(pipe), "source": source_of(data)}
     if data.prompts is None:
-        return found | {"steps": None, "guidance_scale": None}
-    drawn = {"guidance_scale": call_of(data, pipe)["guidance_scale"], "scheduler": list(scheduler_signature(pipe.scheduler))}
-    return found | drawn | {"prompts": text_of(data.prompts)}
+        return origin | {"steps": None, "guidance_scale": None}
+    drawing = {"guidance_scale": call_of(data, pipe)["guidance_scale"], "scheduler": list(scheduler_signature(pipe.scheduler))}
+    return origin | drawing | {"prompts": text_of(data.prompts)}
 
 
 def text_of(file: str) -> str:
@@ -149,8 +149,8 @@ def make_examples(data: Data, pipe: Any, first: int, *, batch_size: int) -> Iter
     from secateur.pipeline import examples
 
     if data.prompts is None:
-        found = pairs(data, data.size or default_side(pipe))
-        return encoded.encoded(pipe, found, first=first, limit=data.limit, batch_size=batch_size)
+        pictures = pairs(data, data.size or default_side(pipe))
+        return encoded.encoded(pipe, pictures, first=first, limit=data.limit, batch_size=batch_size)
     prompts, call = read_prompts(Path(data.prompts)), call_of(data, pipe)
     return examples.draw_examples(pipe, prompts, first=first, count=data.limit, seed=data.seed, batch_size=batch_size, **call)
 

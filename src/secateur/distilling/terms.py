@@ -56,12 +56,12 @@ def mean_squares(theirs: Mapping[str, Tensor], sites: Sequence[str]) -> Tensor:
     return torch.stack([theirs[name].detach().float().square().mean() for name in sites])
 
 
-def scales(found: Tensor, before: Sequence[float], *, normalize: str) -> Tensor:
+def scales(means: Tensor, before: Sequence[float], *, normalize: str) -> Tensor:
     """α of each site from the mean squares of this batch, and for "running" also from the scales before it, if any.
 
     "mean_square" (ours): the mean of f_T² over the batch, so that a term is a relative error. "norm": its root, the teacher's
     L2 norm an element. "running": the mean square, averaged over the updates. "none": 1.
     """
     if normalize == "running" and len(before):
-        found = torch.lerp(found.new_tensor(before), found, 1 - MEMORY)
-    return NORMALIZE[normalize](found).clamp(min=LEAST)
+        means = torch.lerp(means.new_tensor(before), means, 1 - MEMORY)
+    return NORMALIZE[normalize](means).clamp(min=LEAST)

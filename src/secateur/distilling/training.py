@@ -231,7 +231,7 @@ def resume_arguments(distillation: Distillation) -> dict[str, Any]:
 def hash_examples(examples: Examples) -> str:
     """A short hash of examples: how many, and some of them."""
     places = torch.linspace(0, len(examples) - 1, min(SAMPLED, len(examples))).long()
-    found = hashlib.sha256(str(tuple(examples.latents.shape)).encode())
+    digest = hashlib.sha256(str(tuple(examples.latents.shape)).encode())
     for x in (examples.latents, *tensors(examples.conditions)):
-        found.update(x[places].float().numpy().tobytes())
-    return found.hexdigest()[:16]
+        digest.update(x[places].float().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -145,7 +145,7 @@ def add_gradient(
         raw, normalized = compute_terms(distillation, now, mine)
         total = sum(term_weight(distillation.settings, name) * term for name, term in normalized.items())
         now.accelerator.backward(total)
-    detached = ({name: x.detach() for name, x in found.items()} for found in (raw, normalized))
+    detached = ({name: x.detach() for name, x in values.items()} for values in (raw, normalized))
     return *detached, total.detach()  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
 
 
@@ -162,10 +162,10 @@ def compute_terms(distillation: Distillation, now: Training, numbers: range) -> 
         raw["task"] = terms.task(prediction, question.target, batch.own.to(prediction.device))
     if s.output and teacher_prediction is not None:
         raw["output"] = terms.output(prediction, teacher_prediction)
-    found = terms.features(mine, theirs, sites)
+    features = terms.features(mine, theirs, sites)
     scales = site_scales(distillation, now, theirs, sites)
-    raw |= {f"feature.{name}": term for name, term in found.items()}
-    return raw, raw | {f"feature.{name}": found[name] / scale for name, scale in zip(found, scales, strict=True)}
+    raw |= {f"feature.{name}": term for name, term in features.items()}
+    return raw, raw | {f"feature.{name}": features[name] / scale for name, scale in zip(features, scales, strict=True)}
 
 
 @torch.no_grad()
@@ -173,17 +173,17 @@ def ask_teacher(distillation: Distillation, now: Training, question: Any) -> tup
     """The teacher's prediction, and its features at the sites."""
     names = list(dict.fromkeys(distillation.sites.values())) if distillation.settings.feature else []
     dtype = next(distillation.teacher.parameters()).dtype
-    with autocast(distillation), captured(distillation.teacher, names, place=stream_place(distillation.teacher)) as found:
+    with autocast(distillation), captured(distillation.teacher, names, place=stream_place(distillation.teacher)) as features:
         target = answer(distillation.teacher, question.to(now.accelerator.device, dtype))
-    return target, dict(found)
+    return target, dict(features)
 
 
 def site_scales(distillation: Distillation, now: Training, theirs: Mapping[str, Tensor], sites: Mapping[str, str]) -> Tensor:
     """α of each site, of the batch over all processes."""
-    found = terms.mean_squares(theirs, list(sites.values())).to(now.accelerator.device)
-    found = terms.scales(now.accelerator.reduce(found, "mean"), now.scales, normalize=distillation.settings.normalize)
-    now.scales = found.tolist() if distillation.settings.normalize == "running" else []
-    return found
+    means = terms.mean_squares(theirs, list(sites.values())).to(now.accelerator.device)
+    means = terms.scales(now.accelerator.reduce(means, "mean"), now.scales, normalize=distillation.settings.normalize)
+    now.scales = means.tolist() if distillation.settings.normalize == "running" else []
+    return means
 
 
 def term_weight(settings: DistilSettings, name: str) -> float:
@@ -195,9 +195,9 @@ def mean_terms(now: Training, batches: list[tuple[dict[str, Tensor], dict[str, T
     """Terms and total of an update over its batches and all processes, in one exchange."""
     names = list(batches[0][0])
     rows = [torch.stack([*raw.values(), *(normalized[n] for n in names), total]) for raw, normalized, total in batches]
-    found = now.accelerator.reduce(torch.stack(rows).mean(0), "mean").tolist()
+    means = now.accelerator.reduce(torch.stack(rows).mean(0), "mean").tolist()
     size = len(names)
-    return dict(zip(names, found, strict=False)), dict(zip(names, found[size:], strict=False)), found[-1]
+    return dict(zip(names, means, strict=False)), dict(zip(names, means[size:], strict=False)), means[-1]
 
 
 def step_optimizer(now: Training, clip: float | None) -> None:

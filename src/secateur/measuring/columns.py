@@ -74,8 +74,8 @@ def realised(row: Row) -> float | None:
     """Measured speed-up over the reduction in MACs, 1 being ideal; or the row's own `efficiency` if it has one."""
     if row.get("efficiency") is not None:
         return row["efficiency"]
-    speedup, kept = centre(row, "speedup"), all_kept(row)
-    return speedup * kept if speedup and kept and not is_dense(row) else None
+    speedup, share = centre(row, "speedup"), all_kept(row)
+    return speedup * share if speedup and share and not is_dense(row) else None
 
 
 def all_kept(row: Row) -> float | None:
@@ -148,12 +148,12 @@ def _cost_columns(rows: Sequence[Row]) -> list[Column]:
     ]
 
 
-def _cost(key: str, kept: str, form: str, *, unit: float) -> Callable[[Row], Cell | None]:
+def _cost(key: str, share_key: str, form: str, *, unit: float) -> Callable[[Row], Cell | None]:
     def cell(row: Row) -> Cell | None:
-        if row.get(key) is None and row.get(kept) is None:
+        if row.get(key) is None and row.get(share_key) is None:
             return None
         text = "–" if row.get(key) is None else format(row[key] / unit, form)
-        return Cell(text, share="" if row.get(kept) is None else percent(row[kept]))
+        return Cell(text, share="" if row.get(share_key) is None else percent(row[share_key]))
 
     return cell
 

@@ -119,10 +119,10 @@ def document(
     keys = dict.fromkeys(id(batch.variant) for batch in batches)
     groups = [[b for b in batches if id(b.variant) == key] for key in keys]
     variants = [group[0].variant for group in groups]
-    drawn, denoiser = _drawn_blocks(variants), component(pipe)
-    names = {drawn, *(variant.schedule.blocks for variant in variants if variant.schedule)}
+    blocks, denoiser = _drawn_blocks(variants), component(pipe)
+    names = {blocks, *(variant.schedule.blocks for variant in variants if variant.schedule)}
     counted = {name: macs.count(denoiser, matching(denoiser, name) if name else None) for name in names}
-    costs = [_costs(variant, counted, drawn) for variant in variants]
+    costs = [_costs(variant, counted, blocks) for variant in variants]
     samples = 2 if options.get("guidance_scale", 1) > 1 else 1
     settings = {
         **options,
@@ -132,9 +132,9 @@ def document(
     }
     return records.blank(title, command, pipe=source, seeds=seeds, options=settings) | {
         "conditions": list(captions or conditions),
-        "blocks": list(drawn),
+        "blocks": list(blocks),
         "rows": [
-            _row(group, groups[0], (cost, costs[0]), samples=samples, captions=captions, drawn=drawn)
+            _row(group, groups[0], (cost, costs[0]), samples=samples, captions=captions, blocks=blocks)
             for group, cost in zip(groups, costs, strict=True)
         ],
     }
@@ -147,11 +147,11 @@ def _drawn_blocks(variants: Sequence[Variant]) -> tuple[str, ...]:
     return next((v.schedule.blocks for v in reversed(own or scheduled) if v.schedule), ())
 
 
-def _costs(variant: Variant, counted: Mapping[tuple[str, ...], macs.Macs], drawn: tuple[str, ...]) -> macs.Macs:
+def _costs(variant: Variant, counted: Mapping[tuple[str, ...], macs.Macs], blocks: tuple[str, ...]) -> macs.Macs:
     """What a call of the denoiser that draws a variant takes, by the blocks of its schedule, if it has one."""
     if variant.pipe is not None:
         return macs.count(component(variant.pipe))
-    return counted[variant.schedule.blocks if variant.schedule else drawn]
+    return counted[variant.schedule.blocks if variant.schedule else blocks]
 
 
 def _row(
@@ -161,7 +161,7 @@ def _row(
     *,
     samples: int,
     captions: Sequence[str] | None,
-    drawn: tuple[str, ...],
+    blocks: tuple[str, ...],
 ) -> dict[str, Any]:
     """costs: of this variant and of the reference."""
     variant, calls, (counted, dense) = group[0].variant, group[0].calls, costs
@@ -180,7 +180,7 @@ def _row(
         **quality.measured(images, dense_images, captions=captions, renders=_renders(captions)),
         "peak_cached_bytes": max(b.peak_cached_bytes for b in group) // len(group[0].images),
         "peak_memory_bytes": max(b.peak_memory.peak_bytes for b in group),
-        "grid": list(schedule.grid) if schedule and schedule.blocks == drawn else None,
+        "grid": list(schedule.grid) if schedule and schedule.blocks == blocks else None,
         "images": [data_uri(image) for image in images[:PICTURES]],
     }
 

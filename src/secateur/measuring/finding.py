@@ -128,5 +128,5 @@ def missed(record: dict[str, Any]) -> str:
     """Which rows keep over 5 % more or less MACs than they were made for, as a sentence; empty if none does."""
     rows = [row for row in record["rows"] if not is_dense(row) and row.get("keep") and row.get("keep_linear")]
     off = [row for row in rows if abs(row["keep_linear"] / row["keep"] - 1) > CLOSE]
-    kept = (f"{row['name']} keeps {percent(row['keep_linear'])} of the MACs, not {percent(row['keep'])}" for row in off)
-    return f"Not at the same budget: {'; '.join(kept)}." if off else ""
+    misses = (f"{row['name']} keeps {percent(row['keep_linear'])} of the MACs, not {percent(row['keep'])}" for row in off)
+    return f"Not at the same budget: {'; '.join(misses)}." if off else ""

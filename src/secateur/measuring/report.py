@@ -49,16 +49,16 @@ def table(record: dict[str, Any], *, width: int | None = None) -> Table:
     from rich.table import Table, box
 
     check(record)
-    drawn = Table(title=record["title"], title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    drawn.add_column("variant", overflow="fold", min_width=NAME_WIDTH)
+    output = Table(title=record["title"], title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    output.add_column("variant", overflow="fold", min_width=NAME_WIDTH)
     figures = _fitting(columns(record), record["rows"], width)
     for column in figures:
-        drawn.add_column("\n".join(_heading(column)), justify="left" if column.text else "right", no_wrap=True)
+        output.add_column("\n".join(_heading(column)), justify="left" if column.text else "right", no_wrap=True)
     for _, rows in _by_keep(record["rows"]):
         for row in rows:
-            drawn.add_row(row["name"], *(_terse(column.cell(row)) for column in figures), style="bold" if is_own(row) else "")
-        drawn.add_section()
-    return drawn
+            output.add_row(row["name"], *(_terse(column.cell(row)) for column in figures), style="bold" if is_own(row) else "")
+        output.add_section()
+    return output
 
 
 def _fitting(figures: list[Column], rows: Sequence[Row], width: int | None) -> list[Column]:
@@ -110,13 +110,13 @@ def _drawings(record: dict[str, Any]) -> dict[str, Any]:
     from markupsafe import Markup
 
     groups = [] if _one_budget(record["rows"]) else _plotted_groups(record["rows"])
-    drawn = [row for row in record["rows"] if any("." in line for line in row.get("grid") or ())]
+    rows = [row for row in record["rows"] if any("." in line for line in row.get("grid") or ())]
     return {
         "plots": [Markup(plot) for plot in (_plots(record, groups) if groups else _dots(record["rows"]))],
         "legend": [(group, Markup(swatch_svg(slot))) for slot, group in enumerate(groups)],
         "sheets": _sheets(record["rows"]),
         "pictures_shown": PICTURES_SHOWN,
-        "grids": [(row, Markup(grid_svg(row["grid"], record["blocks"]))) for row in drawn],
+        "grids": [(row, Markup(grid_svg(row["grid"], record["blocks"]))) for row in rows],
     }
 
 
@@ -141,8 +141,8 @@ def _read(figures: Sequence[Column]) -> list[Column]:
 
 def _one_budget(rows: Sequence[Row]) -> bool:
     """Whether all rows but dense cost about the same, so that a plot against cost would be a single line."""
-    kept = [row["keep_linear"] for row in rows if row.get("keep_linear") and not is_dense(row)]
-    return bool(kept) and max(kept) < min(kept) * 1.15
+    shares = [row["keep_linear"] for row in rows if row.get("keep_linear") and not is_dense(row)]
+    return bool(shares) and max(shares) < min(shares) * 1.15
 
 
 def _dots(rows: Sequence[Row]) -> Iterator[str]:

@@ -145,9 +145,9 @@ class Frame:
     width: float = 414.0
     height: float = 222.0
 
-    def x(self, kept: float) -> float:
+    def x(self, share: float) -> float:
         low, high = map(math.log, self.kept)
-        return self.left + self.width * (math.log(kept) - low) / (high - low)
+        return self.left + self.width * (math.log(share) - low) / (high - low)
 
     def y(self, value: float) -> float:
         low, high = self.value
@@ -167,7 +167,7 @@ def plot_svg(series: Sequence[Sequence[Point]], axis: Axis, *, ticks: Sequence[f
         f'font-size="12" fill="{MUTED}">'
         f'<text x="0" y="14" style="fill:{INK};font-weight:600">{escape(axis.title)}</text>'
         f"{''.join(_value_tick(mark, frame) for mark in marks)}"
-        f"{''.join(_kept_tick(kept, frame) for kept in ticks)}"
+        f"{''.join(_kept_tick(share, frame) for share in ticks)}"
         f'<text x="{frame.left + frame.width / 2:g}" y="302" text-anchor="middle">MACs kept, log scale</text>'
         f"{_dense(axis, frame)}{lines}</svg>"
     )
@@ -177,8 +177,8 @@ def _frame(points: Sequence[Point], axis: Axis) -> tuple[Frame, list[float]]:
     ends = [end for point in points for end in (point.value, *(point.ends or ()))]
     ends += [] if axis.dense is None else [axis.dense]
     marks = round_values(min(ends), max(ends))
-    kept = [point.kept for point in points]
-    return Frame(kept=(min(kept) * 0.85, max(*kept, 1.0) * 1.1), value=(marks[0], marks[-1])), marks
+    shares = [point.kept for point in points]
+    return Frame(kept=(min(shares) * 0.85, max(*shares, 1.0) * 1.1), value=(marks[0], marks[-1])), marks
 
 
 def round_values(low: float, high: float) -> list[float]:
@@ -198,11 +198,11 @@ def _value_tick(value: float, frame: Frame) -> str:
     )
 
 
-def _kept_tick(kept: float, frame: Frame) -> str:
-    x, y = frame.x(kept), frame.top + frame.height
+def _kept_tick(share: float, frame: Frame) -> str:
+    x, y = frame.x(share), frame.top + frame.height
     return (
         f'<path style="stroke:{MUTED}" d="M{x:.5g} {y:g}v5"/>'
-        f'<text x="{x:.5g}" y="{y + 21:g}" text-anchor="middle">{100 * kept:.3g} %</text>'
+        f'<text x="{x:.5g}" y="{y + 21:g}" text-anchor="middle">{100 * share:.3g} %</text>'
     )
 
 

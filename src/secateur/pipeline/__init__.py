@@ -7,7 +7,7 @@ solvers    what a scheduler can do: place its calls, or hold them
 generate   prompts and seeds in, images out
 pixels     images as tensors, as bytes and as PNG files
 trajectory  the dense trajectory: recorded, and replayed
-asked      the arguments with which a pipeline calls its denoiser
+queries    the arguments with which a pipeline calls its denoiser first
 noise      latents with noise, and what should be predicted from them
 examples   latents and conditions, as a denoiser is asked in training
 progress   a progress bar for any long job

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from secateur.pipeline.asked import Asked, asked_for, sized
 from secateur.pipeline.noise import corrupted
 from secateur.pipeline.pixels import as_tensor
+from secateur.pipeline.queries import Query, queries_for, sized
 from secateur.pipeline.trajectory import Trajectory, record
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ class Question:
         def moved(x: Tensor) -> Tensor:
             return x.to(device, dtype if x.is_floating_point() else None)
 
-        found = tree_map_only(Tensor, moved, dict(self.arguments))
-        return Question(found | {"timestep": self.arguments["timestep"].to(device)}, moved(self.target))
+        arguments = tree_map_only(Tensor, moved, dict(self.arguments))
+        return Question(arguments | {"timestep": self.arguments["timestep"].to(device)}, moved(self.target))
 
 
 def from_images(
@@ -90,19 +90,19 @@ def from_images(
     """
     pixels = as_tensor(images) * 2 - 1  # (N, 3, H, W), as a VAE takes them
     height, width = pixels.shape[-2:]
-    asked = asked_for(pipe, conditions, call=sized(pipe, height, width) | call)
+    queries = queries_for(pipe, conditions, call=sized(pipe, height, width) | call)
     latents = torch.cat([encoded(pipe.vae, part) for part in pixels.split(batch_size)])
-    return together(packed(pipe, latents), asked)
+    return together(packed(pipe, latents), queries)
 
 
 def from_prompts(pipe: DiffusionPipeline, prompts: Sequence[Any], **call: Any) -> Examples:
     """Examples for their conditions alone: a zero of shape (1, 1) stands for the latents of each. call: as in `from_images`."""
-    return told(torch.zeros(len(prompts), 1, 1), asked_for(pipe, prompts, call=call))
+    return told(torch.zeros(len(prompts), 1, 1), queries_for(pipe, prompts, call=call))
 
 
 def from_trajectory(pipe: DiffusionPipeline, trajectory: Trajectory) -> Examples:
     """Examples without images: what the teacher itself drew, with the conditions that it drew them by."""
-    return together(trajectory.latents[-1].float(), asked_for(pipe, trajectory.conditions, call=trajectory.options))
+    return together(trajectory.latents[-1].float(), queries_for(pipe, trajectory.conditions, call=trajectory.options))
 
 
 def draw_examples(
@@ -128,16 +128,16 @@ def draw_examples(
 
 def concatenate(parts: Iterable[Examples], *, cat: Callable[[list[Tensor]], Tensor] = torch.cat) -> Examples:
     """All parts as one. cat: concatenates their tensors. Raises ValueError if their latents differ in shape."""
-    found = list(parts)
-    first = found[0]
-    if len(shapes := {part.latents.shape[1:] for part in found}) > 1:
+    examples = list(parts)
+    first = examples[0]
+    if len(shapes := {part.latents.shape[1:] for part in examples}) > 1:
         raise ValueError(f"found latents of shapes {sorted(map(tuple, shapes))}: give pictures of one size")
 
     def leaf(*values: Any) -> Any:
         return cat(list(values)) if torch.is_tensor(values[0]) else values[0]
 
-    conditions = tree_map(leaf, *(dict(part.conditions) for part in found))
-    return Examples(cat([part.latents for part in found]), conditions, first.shared, first.stream, first.timestep_scale)
+    conditions = tree_map(leaf, *(dict(part.conditions) for part in examples))
+    return Examples(cat([part.latents for part in examples]), conditions, first.shared, first.stream, first.timestep_scale)
 
 
 def question(
@@ -181,25 +181,25 @@ def packed(pipe: Any, latents: Tensor) -> Tensor:
     return pack(latents, *latents.shape) if pack is not None and known else latents
 
 
-def together(latents: Tensor, asked: Sequence[Asked]) -> Examples:
+def together(latents: Tensor, queries: Sequence[Query]) -> Examples:
     """Examples of latents (N, C, H, W) and what was asked for each. Raises ValueError if the denoiser takes others."""
-    first = asked[0]
+    first = queries[0]
     if latents.shape[1:] != first.shape[1:]:
         raise ValueError(
             f"the denoiser takes {first.stream} of shape {tuple(first.shape[1:])} and these are "
             f"{tuple(latents.shape[1:])}: give images of the size that the pipe draws; one whose latents have others "
             "joined to them takes `from_trajectory` at most"
         )
-    if len(latents) != len(asked):
-        raise ValueError(f"found {len(latents)} images and {len(asked)} conditions: give one condition for each")
-    return told(latents, asked)
+    if len(latents) != len(queries):
+        raise ValueError(f"found {len(latents)} images and {len(queries)} conditions: give one condition for each")
+    return told(latents, queries)
 
 
-def told(latents: Tensor, asked: Sequence[Asked]) -> Examples:
+def told(latents: Tensor, queries: Sequence[Query]) -> Examples:
     """Examples of latents (N, …) with what was asked for each."""
-    first = asked[0]
+    first = queries[0]
     own = [name for name, value in first.conditions.items() if not is_shared(value)]
-    conditions = {name: joined(name, [one.conditions[name] for one in asked]) for name in own}
+    conditions = {name: joined(name, [one.conditions[name] for one in queries]) for name in own}
     shared = {name: value for name, value in first.conditions.items() if name not in own}
     return Examples(latents, conditions, shared, first.stream, first.timestep_scale)
 

@@ -47,8 +47,8 @@ def generate_batches(
     with quiet(pipe):
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
-            asked = arguments(conditions[part], seeds=seeds[part], call=call)
-            images = pipe(**asked, output_type="np", return_dict=False)[0]
+            options = arguments(conditions[part], seeds=seeds[part], call=call)
+            images = pipe(**options, output_type="np", return_dict=False)[0]
             yield np.asarray(images, dtype=np.float32)
 
 

@@ -23,7 +23,7 @@ DTYPES = tuple(STORED.values())
 def load(source: str, *, dtype: str = "auto", device: str = "cpu") -> DiffusionPipeline:
     """The pipeline `source`: a name of the zoo, a local folder in diffusers' format, or a Hub id such as "owner/name".
 
-    dtype: "float32", "bfloat16", "float16", or "auto", which is that of the stored weights. The CPU takes float32 for
+    dtype: "float32", "bfloat16", "float16", or "auto", the dtype of the stored weights. The CPU takes float32 for
     float16, in which it cannot run a pipeline. Raises FileNotFoundError or ValueError if there is no such pipeline.
     """
     import torch
@@ -123,10 +123,10 @@ def denoiser_config(source: str) -> dict[str, Any]:
         return macs.denoiser_config(source)
     folder = locate(source)
     index = json.loads(file_of(source, folder, "model_index.json").read_text())
-    found = [name for name in DENOISERS if index.get(name, [None])[0] is not None]
-    if not found:
+    names = [name for name in DENOISERS if index.get(name, [None])[0] is not None]
+    if not names:
         raise ValueError(f"{source} has neither a unet nor a transformer among its components: give a diffusion pipeline")
-    return json.loads(file_of(source, folder, f"{found[0]}/config.json").read_text())
+    return json.loads(file_of(source, folder, f"{names[0]}/config.json").read_text())
 
 
 def file_of(source: str, folder: Path | None, name: str) -> Path:
@@ -141,10 +141,10 @@ def component(pipe: DiffusionPipeline, name: str | None = None) -> nn.Module:
     """The denoiser of a pipe. Raises TypeError for what is no pipe, ValueError if it has no denoiser or more than one."""
     if not isinstance(getattr(pipe, "components", None), Mapping):
         raise TypeError(f"found a {type(pipe).__name__} for a pipe: give what DiffusionPipeline.from_pretrained returns")
-    found = [n for n in ((name,) if name else (*DENOISERS, "transformer_2")) if pipe.components.get(n) is not None]
-    if len(found) != 1:
+    names = [n for n in ((name,) if name else (*DENOISERS, "transformer_2")) if pipe.components.get(n) is not None]
+    if len(names) != 1:
         raise ValueError(
-            f"{type(pipe).__name__} has {', '.join(found) or 'none'} where one denoiser ({name or ' or '.join(DENOISERS)}) is "
+            f"{type(pipe).__name__} has {', '.join(names) or 'none'} where one denoiser ({name or ' or '.join(DENOISERS)}) is "
             "wanted: a schedule is for one"
         )
-    return pipe.components[found[0]]
+    return pipe.components[names[0]]

@@ -44,11 +44,11 @@ def check_tokens(pipe, conditions: tuple) -> None:
 
     A tokenizer reads what it is made for, and no more than what the pipe's call cuts prompts at (`max_sequence_length`).
     """
-    found = [part for name, part in pipe.components.items() if name.startswith("tokenizer") and part is not None]
+    tokenizers = [part for name, part in pipe.components.items() if name.startswith("tokenizer") and part is not None]
     cut = signature(type(pipe).__call__).parameters.get("max_sequence_length")
     limit = cut.default if cut and cut.default else float("inf")
     for prompt in (c for c in conditions if isinstance(c, str)):
-        counts = [(len(tokenizer(prompt).input_ids), min(tokenizer.model_max_length, limit)) for tokenizer in found]
+        counts = [(len(tokenizer(prompt).input_ids), min(tokenizer.model_max_length, limit)) for tokenizer in tokenizers]
         if counts and all(tokens > most for tokens, most in counts):
             tokens, most = max(counts, key=lambda count: count[1])
             raise ValueError(f"the prompt {prompt[:40]!r}… has {tokens} tokens and the tokenizer reads {most}: shorten it")

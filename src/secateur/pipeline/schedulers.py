@@ -47,9 +47,9 @@ FIRST_ORDER = {  # how DPM-Solver++ differs from `PLAIN` if it makes the steps o
 
 def begun(scheduler: Any, steps: int) -> Any:
     """A scheduler like this one, set to this many steps."""
-    made = type(scheduler).from_config(scheduler.config)
-    made.set_timesteps(steps, **({"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}))
-    return made
+    copy = type(scheduler).from_config(scheduler.config)
+    copy.set_timesteps(steps, **({"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}))
+    return copy
 
 
 SEARCHABLE = "DDIMScheduler", {"clip_sample": False, "thresholding": False}  # what a search takes for one that it cannot search

@@ -22,9 +22,9 @@ def is_free(scheduler: Any) -> bool:
     if plain is None:
         return False
     if wrong := [k for k, v in plain.items() if scheduler.config.get(k, v) != v]:
-        found, wanted = scheduler.config[wrong[0]], plain[wrong[0]]
+        value, wanted = scheduler.config[wrong[0]], plain[wrong[0]]
         raise ValueError(
-            f"this {name} has {wrong[0]}={found!r} and the search knows it with {wanted!r}: change its configuration, or name "
+            f"this {name} has {wrong[0]}={value!r} and the search knows it with {wanted!r}: change its configuration, or name "
             "it anew (--scheduler), as it then is what the search knows"
         )
     return True
@@ -59,8 +59,8 @@ def unholdable(scheduler: Any) -> str | None:
     name = type(scheduler).__name__
     if memory := remembers(scheduler):
         return f"a step of {name} is made of {memory} predictions, and a held one would be taken for new"
-    if (found := len(begun(scheduler, TRIED_STEPS).timesteps)) != TRIED_STEPS:
-        return f"{name} makes {found} calls in {TRIED_STEPS} steps and a call a step is wanted"
+    if (calls := len(begun(scheduler, TRIED_STEPS).timesteps)) != TRIED_STEPS:
+        return f"{name} makes {calls} calls in {TRIED_STEPS} steps and a call a step is wanted"
     return None
 
 
@@ -83,10 +83,10 @@ def draws_noise(scheduler: Any) -> bool:
 
 def stepped(scheduler: Any, *, seed: int) -> Tensor:
     """What the first step makes of the same latents and prediction, its own noise drawn by this seed."""
-    made, x = begun(scheduler, TRIED_STEPS), torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
-    drawn = {"generator": torch.Generator().manual_seed(seed)} if "generator" in signature(made.step).parameters else {}
-    x = made.scale_model_input(x, made.timesteps[0]) if hasattr(made, "scale_model_input") else x
-    return made.step(x.flip(-1), made.timesteps[0], x, return_dict=False, **drawn)[0]
+    fresh, x = begun(scheduler, TRIED_STEPS), torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
+    noise = {"generator": torch.Generator().manual_seed(seed)} if "generator" in signature(fresh.step).parameters else {}
+    x = fresh.scale_model_input(x, fresh.timesteps[0]) if hasattr(fresh, "scale_model_input") else x
+    return fresh.step(x.flip(-1), fresh.timesteps[0], x, return_dict=False, **noise)[0]
 
 
 WHOLE, SHIFTED = "UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"
@@ -100,17 +100,18 @@ def takes_timesteps(scheduler: Any) -> bool:
 
 
 def place_timesteps(
-    scheduler: Any, set_timesteps: Callable[..., None], timesteps: Sequence[float], *, asked: Mapping[str, Any]
+    scheduler: Any, set_timesteps: Callable[..., None], timesteps: Sequence[float], *, arguments: Mapping[str, Any]
 ) -> None:
-    """Set a scheduler, by its own `set_timesteps` with its other arguments, `asked`, to these timesteps, noisiest first.
+    """Set a scheduler to these timesteps, noisiest first, by its own `set_timesteps`.
 
-    Of UniPC they are rounded to whole ones; of flow matching they are those after any shift.
+    UniPC's timesteps are rounded to whole numbers; flow matching's are taken as already shifted. arguments: the other
+    arguments of `set_timesteps`.
     """
-    kept = {name: value for name, value in asked.items() if name not in REPLACED}
+    others = {name: value for name, value in arguments.items() if name not in REPLACED}
     if type(scheduler).__name__ not in BY_SIGMAS:
-        return set_timesteps(**kept, timesteps=list(timesteps))
+        return set_timesteps(**others, timesteps=list(timesteps))
     placed = [round(t) if type(scheduler).__name__ == WHOLE else t for t in timesteps]
-    set_timesteps(len(placed), **kept)
+    set_timesteps(len(placed), **others)
     scheduler.timesteps = torch.tensor(placed).to(scheduler.timesteps)
     scheduler.sigmas = torch.cat((sigmas_at(scheduler, placed).to(scheduler.sigmas), scheduler.sigmas[-1:]))
 
@@ -120,8 +121,8 @@ def sigmas_at(scheduler: Any, timesteps: Sequence[float]) -> Tensor:
     t = torch.tensor(timesteps, dtype=torch.float64)
     if scheduler.config.get("use_flow_sigmas") or not hasattr(scheduler, "alphas_cumprod"):
         return t / scheduler.config.num_train_timesteps
-    kept = scheduler.alphas_cumprod.double().cpu()
-    table = ((1 - kept) / kept).sqrt()
+    alphas = scheduler.alphas_cumprod.double().cpu()
+    table = ((1 - alphas) / alphas).sqrt()
     low = t.floor().long().clamp(max=len(table) - 1)
     return torch.lerp(table[low], table[t.ceil().long().clamp(max=len(table) - 1)], t - low)
 

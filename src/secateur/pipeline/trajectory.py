@@ -138,8 +138,8 @@ def replay(pipe, trajectory: Trajectory, *, batch_size: int = 8) -> Tensor:
         predictions[step.t, step.samples] = step.prediction
         return trajectory.latents[step.t + 1, step.samples]
 
-    told = {"seeds": trajectory.seeds, "batch_size": batch_size, **trajectory.options}
-    for _ in stepping(pipe, trajectory.conditions, on_step, **told):
+    options = {"seeds": trajectory.seeds, "batch_size": batch_size, **trajectory.options}
+    for _ in stepping(pipe, trajectory.conditions, on_step, **options):
         pass
     return predictions
 

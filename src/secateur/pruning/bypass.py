@@ -16,14 +16,14 @@ from secateur.pruning.student import replacement
 from secateur.pruning.surgery import check_fits
 
 
-def bypassed(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | None = None) -> Patch:
+def bypassed(denoiser: nn.Module, plan: Plan, *, removable: Mapping[str, str] | None = None) -> Patch:
     """A Patch; until its `remove()` or the end of a `with` the denoiser computes what `drop_layers(denoiser, plan)` does.
 
-    found: the layers of `surgery.cuttable`, for a caller who bypasses often. Raises ValueError as `drop_layers` does, but does
-    not check samplers, nor what stock diffusers can build.
+    removable: the layers of `surgery.cuttable`, for a caller who bypasses often. Raises ValueError as `drop_layers` does, but
+    checks neither samplers nor what stock diffusers can build.
     """
     denoiser = bare(denoiser)
-    check_fits(denoiser, plan, found=found)
+    check_fits(denoiser, plan, removable=removable)
     instead = stand_ins(denoiser, plan)
 
     def call(t, i, run, inputs):

@@ -103,9 +103,9 @@ def task_losses(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Lo
 
 def answers_without(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) -> Iterator[list[Tensor]]:
     """For each plan, the predictions of the teacher without its layers, batch by batch; the teacher is whole again by then."""
-    found = cuttable(bare(teacher))
+    removable = cuttable(bare(teacher))
     for plan in plans:
-        with bypassed(teacher, plan, found=found):
+        with bypassed(teacher, plan, removable=removable):
             predictions = [answer(teacher, query).float() for query in tuples.questions(teacher)]
         yield predictions
 
@@ -124,17 +124,17 @@ def cosine_losses(teacher: nn.Module, tuples: Tuples, plans: Sequence[Plan]) -> 
     layers = tuple(plan.layers[0] for plan in plans)
     how = tuple(plan.removals[0] for plan in plans)
     instead = stand_ins(bare(teacher), Plan(layers, how, class_name(teacher)))
-    found: list[list[Tensor]] = [[] for _ in layers]
+    batches: list[list[Tensor]] = [[] for _ in layers]
 
     def call(t, i, run, inputs):
         out = run()
-        found[i].append(1 - F.cosine_similarity(vectors(out), vectors(instead[i](*inputs[0], **inputs[1]))))
+        batches[i].append(1 - F.cosine_similarity(vectors(out), vectors(instead[i](*inputs[0], **inputs[1]))))
         return out
 
     with Patch(bare(teacher), layers, call):
         for query in tuples.questions(teacher):
             answer(teacher, query)
-    return iter([torch.cat(parts) for parts in found])
+    return iter([torch.cat(parts) for parts in batches])
 
 
 def vectors(out: Any) -> Tensor:
@@ -166,10 +166,10 @@ def magnitude_losses(teacher: nn.Module, tuples: Tuples, plans: Iterable[Plan]) 
 
 def freed_names(denoiser: nn.Module, plan: Plan) -> set[str]:
     """Names of the parameters that go with the layers of a plan."""
-    found = {(layer, how): denoiser.get_submodule(layer).named_parameters() for layer, how in plan.items()}
+    parameters_of = {(layer, how): denoiser.get_submodule(layer).named_parameters() for layer, how in plan.items()}
     return {
         f"{layer}.{name}"
-        for (layer, how), parameters in found.items()
+        for (layer, how), parameters in parameters_of.items()
         for name, _ in parameters
         if not (how == KEEP_SHORTCUT and name.startswith("conv_shortcut."))
     }
@@ -182,9 +182,9 @@ def score_losses(score: Callable[[], np.ndarray]) -> Criterion:
     """
 
     def losses(teacher: nn.Module, tuples: Tuples | None, plans: Iterable[Plan]) -> Losses:
-        dense, found = torch.as_tensor(score()).float(), cuttable(bare(teacher))
+        dense, removable = torch.as_tensor(score()).float(), cuttable(bare(teacher))
         for plan in plans:
-            with bypassed(teacher, plan, found=found):
+            with bypassed(teacher, plan, removable=removable):
                 changed = torch.as_tensor(score()).float()
             yield dense - changed
 

@@ -41,8 +41,8 @@ class LayerCosts:
 
 def wholes(denoiser: nn.Module, layers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """The transformers that go with the last of their blocks, with those; layers: name → how it goes."""
-    found = removals(denoiser)
-    inner = {outer: names_within(outer, found) for outer in found if outer not in layers}
+    layer_removals = removals(denoiser)
+    inner = {outer: names_within(outer, layer_removals) for outer in layer_removals if outer not in layers}
     return {outer: tuple(n for n in layers if n in names) for outer, names in inner.items() if names and names <= set(layers)}
 
 
@@ -54,15 +54,15 @@ def counted(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes) -> d
     own = freed(denoiser, layers)
     around = tuple(outside(denoiser, outer, inner) for outer, inner in wholes.items())
     weights = LayerCosts(own, around, parameters(bare(denoiser)) - sum(own) - sum(around))
-    found = macs.count(bare(denoiser), counted_parts(denoiser, layers, wholes))
-    linear, attention = (from_macs(found, layers, wholes, attention=kind) for kind in (False, True))
+    counts = macs.count(bare(denoiser), counted_parts(denoiser, layers, wholes))
+    linear, attention = (from_macs(counts, layers, wholes, attention=kind) for kind in (False, True))
     return {"parameters": weights, "macs": linear, "macs_attention": attention}
 
 
 def timed(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes, *, run: Callable[[], Any]) -> LayerCosts:
     """Costs in nanoseconds on this device, medians over the calls of the denoiser that `run()` makes."""
-    found = times.block_times(bare(denoiser), counted_parts(denoiser, layers, wholes), run)
-    return from_macs(found, layers, wholes, attention=False)
+    durations = times.block_times(bare(denoiser), counted_parts(denoiser, layers, wholes), run)
+    return from_macs(durations, layers, wholes, attention=False)
 
 
 def outside(denoiser: nn.Module, outer: str, blocks: tuple[str, ...]) -> int:
@@ -87,13 +87,13 @@ def shortcut(layer: str) -> str:
 def siblings(denoiser: nn.Module, outer: str, blocks: tuple[str, ...]) -> list[str]:
     """Names of the modules with weights in a transformer that hold none of its blocks."""
     children = bare(denoiser).get_submodule(outer).named_children()
-    found = [f"{outer}.{name}" for name, child in children if parameters(child)]
-    return [name for name in found if not names_within(name, blocks)]
+    names = [f"{outer}.{name}" for name, child in children if parameters(child)]
+    return [name for name in names if not names_within(name, blocks)]
 
 
-def from_macs(found: Macs, layers: Mapping[str, str], wholes: Wholes, *, attention: bool) -> LayerCosts:
+def from_macs(costs: Macs, layers: Mapping[str, str], wholes: Wholes, *, attention: bool) -> LayerCosts:
     """Costs out of the count of those `counted_parts`."""
-    cells = dict(zip(found.blocks.names, found.cells(attention=attention), strict=True))
+    cells = dict(zip(costs.blocks.names, costs.cells(attention=attention), strict=True))
     own = tuple(max(cells[layer] - cells.get(shortcut(layer), 0), 0) for layer in layers)
     around = tuple(sum(cells[name] for name in names_within(outer, cells) - set(layers)) for outer in wholes)
-    return LayerCosts(own, around, max(found.call(attention=attention) - sum(own) - sum(around), 0))
+    return LayerCosts(own, around, max(costs.call(attention=attention) - sum(own) - sum(around), 0))

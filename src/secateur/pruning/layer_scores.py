@@ -168,10 +168,10 @@ def places(values: np.ndarray) -> np.ndarray:
     return values.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
 
 
-def layer_scores_from(found: Mapping[str, Any], **arrays: np.ndarray) -> LayerScores:
+def layer_scores_from(document: Mapping[str, Any], **arrays: np.ndarray) -> LayerScores:
     """The scores of a JSON document and its arrays. Raises ValueError if they do not fit."""
-    layers = found["layers"]
-    costs = {unit: LayerCosts(tuple(c["layers"]), tuple(c["wholes"]), c["rest"]) for unit, c in found["costs"].items()}
-    wholes = {name: tuple(inner) for name, inner in found["wholes"].items()}
-    rest = {"wholes": wholes, "costs": costs, "made": found["made"]}
-    return LayerScores(found["denoiser"], tuple(layers), tuple(layers.values()), **arrays, **rest)
+    layers = document["layers"]
+    costs = {unit: LayerCosts(tuple(c["layers"]), tuple(c["wholes"]), c["rest"]) for unit, c in document["costs"].items()}
+    wholes = {name: tuple(inner) for name, inner in document["wholes"].items()}
+    rest = {"wholes": wholes, "costs": costs, "made": document["made"]}
+    return LayerScores(document["denoiser"], tuple(layers), tuple(layers.values()), **arrays, **rest)

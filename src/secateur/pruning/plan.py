@@ -85,19 +85,19 @@ def check_layers(plan: Plan) -> None:
         raise ValueError(f"{inner[0]} is in a layer that goes anyway: name the outer one alone")
 
 
-def plan_from(found: Mapping[str, Any]) -> Plan:
+def plan_from(document: Mapping[str, Any]) -> Plan:
     """The plan of a JSON document."""
-    layers = found["layers"]
-    return Plan(tuple(layers), tuple(layers.values()), denoiser=found["denoiser"], made=found["made"])
+    layers = document["layers"]
+    return Plan(tuple(layers), tuple(layers.values()), denoiser=document["denoiser"], made=document["made"])
 
 
 def is_plan(path: str | Path) -> bool:
     """Whether a file holds what can only be meant for a plan; `load` says what is wrong with it."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and "layers" in found and "grid" not in found
+    return isinstance(document, dict) and "layers" in document and "grid" not in document
 
 
 def of_teacher(pipe: str, counted: Macs) -> float | None:

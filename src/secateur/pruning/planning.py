@@ -36,14 +36,14 @@ def planned(
     check_reachable(scores, keep=keep, cost=cost, keep_every_stage=keep_every_stage)
     costs, values, stages = scores.costs[cost], scores.values.tolist(), spared(scores, keep_every_stage=keep_every_stage)
     if method == "exact":
-        kept = knapsack(values, costs.layers, keep=keep, rest=costs.rest, groups=stages, wholes=around(scores, costs))
+        stays = knapsack(values, costs.layers, keep=keep, rest=costs.rest, groups=stages, wholes=around(scores, costs))
     else:
-        kept = greedy(values, costs, keep=keep, groups=stages, by_ratio=method == "greedy_ratio")
-    gone = [layer for layer, k in zip(scores.layers, kept, strict=True) if not k]
+        stays = greedy(values, costs, keep=keep, groups=stages, by_ratio=method == "greedy_ratio")
+    gone = [layer for layer, k in zip(scores.layers, stays, strict=True) if not k]
     if not gone:
         raise ValueError(f"keep={keep} removes no layer: ask for less, or leave the denoiser as it is")
-    told = {"method": method, "keep": keep, "cost": cost, "predicted": predicted(scores, gone), "scores": thawed(scores.made)}
-    return plan_of(scores, gone, made={"kept": kept_share(scores, gone, cost=cost), **told})
+    choice = {"method": method, "keep": keep, "cost": cost, "predicted": predicted(scores, gone), "scores": thawed(scores.made)}
+    return plan_of(scores, gone, made={"kept": kept_share(scores, gone, cost=cost), **choice})
 
 
 def with_times(scores: LayerScores, denoiser: nn.Module, *, run: Callable[[], Any]) -> LayerScores:
@@ -94,27 +94,27 @@ def greedy(
     rest = costs.rest + sum(costs.wholes)
     room = budget(costs.layers, keep=keep, rest=rest)
     worth = np.array(values) / np.maximum(costs.layers, 1) if by_ratio else np.array(values)
-    kept, left = [True] * len(values), sum(costs.layers)
+    stays, left = [True] * len(values), sum(costs.layers)
     for i in worth.argsort(kind="stable").tolist():
-        last = any(i in group and sum(kept[j] for j in group) == 1 for group in groups)
+        last = any(i in group and sum(stays[j] for j in group) == 1 for group in groups)
         if left > room and not last:
-            kept[i], left = False, left - costs.layers[i]
+            stays[i], left = False, left - costs.layers[i]
     if left > room:
         raise ValueError(
             f"{(left + rest) / costs.total:.4g} stays with the layer of each stage that goes last, above keep={keep}: ask for "
             "more, or take the exact method"
         )
-    return kept
+    return stays
 
 
 def groups(scores: LayerScores) -> list[list[int]]:
     """Places of the layers of each stage; in a transformer, of each list of blocks whose first one may be removed."""
-    found: dict[str, list[int]] = {}
+    members: dict[str, list[int]] = {}
     for i, layer in enumerate(scores.layers):
         first, second, *_ = layer.split(".")
-        found.setdefault(f"{first}.{second}" if first in STAGES else first, []).append(i)
-    stays = {name for name in found if is_transformer(scores) and f"{name}.0" not in scores.layers}
-    return [places for name, places in found.items() if name not in stays]
+        members.setdefault(f"{first}.{second}" if first in STAGES else first, []).append(i)
+    stays = {name for name in members if is_transformer(scores) and f"{name}.0" not in scores.layers}
+    return [places for name, places in members.items() if name not in stays]
 
 
 def is_transformer(scores: LayerScores) -> bool:

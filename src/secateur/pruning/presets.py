@@ -90,18 +90,18 @@ def koala_depths(count: int) -> dict[str, Collection[int]]:
     return dict.fromkeys(("down_blocks.2.attentions.0", "up_blocks.0.attentions.0", "up_blocks.0.attentions.2"), range(count))
 
 
-def sdxl(method: str, source: str, whole: Sequence[str], kept: Mapping[str, Collection[int]]) -> Plan:
+def sdxl(method: str, source: str, whole: Sequence[str], stays: Mapping[str, Collection[int]]) -> Plan:
     """The Plan without these whole layers, and with these blocks alone in the transformers named."""
-    layers = (*whole, *(block for name, blocks in kept.items() for block in blocks_gone(name, blocks)))
+    layers = (*whole, *(block for name, blocks in stays.items() for block in blocks_gone(name, blocks)))
     joined = [layer.startswith("up_blocks") and ".resnets." in layer for layer in layers]
     removals = tuple(DROP_SKIP if up else IDENTITY for up in joined)
     return Plan(layers, removals, "UNet2DConditionModel", made={"method": method, "of": "SDXL", "source": source})
 
 
-def blocks_gone(name: str, kept: Collection[int]) -> Iterator[str]:
+def blocks_gone(name: str, stays: Collection[int]) -> Iterator[str]:
     """The transformer blocks of SDXL in this transformer that are not kept."""
     depth = DEPTHS[name.rpartition(".attentions.")[0]]
-    yield from (f"{name}.transformer_blocks.{k}" for k in range(depth) if k not in kept)
+    yield from (f"{name}.transformer_blocks.{k}" for k in range(depth) if k not in stays)
 
 
 PRESETS: dict[str, Callable[[], Plan]] = {

@@ -136,9 +136,9 @@ def unscored(
     teacher: nn.Module, layers: Sequence[str] | None, *, timesteps: Tensor, weights: Tensor, made: Mapping[str, Any]
 ) -> LayerScores:
     """LayerScores whose losses are not found yet."""
-    found = candidates(teacher)
-    check_known(bare(teacher), layers or (), found)
-    chosen = {name: how for name, how in found.items() if layers is None or name in layers}
+    layer_removals = candidates(teacher)
+    check_known(bare(teacher), layers or (), layer_removals)
+    chosen = {name: how for name, how in layer_removals.items() if layers is None or name in layers}
     outer = wholes(teacher, chosen)
     losses = np.full((len(chosen), len(timesteps)), np.nan)
     arrays = (losses, np.asarray(timesteps), np.asarray(weights))
@@ -191,15 +191,15 @@ def resumed(blank: LayerScores, path: str | Path | None) -> LayerScores:
     """The scores in a file, or `blank` without a file. Raises ValueError if other settings made them."""
     if path is None or not Path(path).exists():
         return blank
-    found = LayerScores.load(path)
-    ours, theirs = dict(blank.made) | {"layers": blank.layers}, dict(found.made) | {"layers": found.layers}
+    scores = LayerScores.load(path)
+    ours, theirs = dict(blank.made) | {"layers": blank.layers}, dict(scores.made) | {"layers": scores.layers}
     if wrong := [key for key in ours if ours[key] != theirs.get(key)]:
         key = wrong[0]
         raise ValueError(
             f"{path} holds scores whose {key} is {theirs.get(key)!r:.80} and this one's is {ours[key]!r:.80}: give the same "
             "settings to go on with it, or take it away"
         )
-    return replace(blank, losses=found.losses)
+    return replace(blank, losses=scores.losses)
 
 
 def spread(criterion: Criterion, accelerator: Any) -> Criterion:
@@ -229,8 +229,8 @@ def min_snr(scheduler: Any, *, gamma: float = 5.0) -> Weighting:
         "v_prediction": lambda snr: snr.clamp(max=gamma) / (snr + 1),
     }
     if kind not in rules or not hasattr(scheduler, "alphas_cumprod"):
-        found = f"found prediction type {kind!r} of {type(scheduler).__name__}"
-        raise ValueError(f"{found}: Min-SNR weights {', '.join(rules)} of diffusions in timesteps: leave the weighting out")
+        problem = f"found prediction type {kind!r} of {type(scheduler).__name__}"
+        raise ValueError(f"{problem}: Min-SNR weights {', '.join(rules)} of diffusions in timesteps: leave the weighting out")
 
     def min_snr(timesteps: Tensor) -> Tensor:
         alphas = scheduler.alphas_cumprod[timesteps.long()].float()

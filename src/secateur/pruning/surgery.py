@@ -46,10 +46,10 @@ def candidates(denoiser: nn.Module) -> dict[str, str]:
     The transformers of a U-Net are cut at their blocks (ours for SDXL, where one is up to 14 % of the net); one with a single
     block goes whole, with its norm and projections.
     """
-    found = {name: how for name, how in removals(denoiser).items() if not is_sampler(name)}
-    outer = {name: inner for name in found if (inner := names_within(name, found))}
+    layer_removals = {name: how for name, how in removals(denoiser).items() if not is_sampler(name)}
+    outer = {name: inner for name in layer_removals if (inner := names_within(name, layer_removals))}
     left_out = {n for name, inner in outer.items() for n in (inner if len(inner) == 1 else {name})}
-    return {name: how for name, how in found.items() if name not in left_out}
+    return {name: how for name, how in layer_removals.items() if name not in left_out}
 
 
 def freed(denoiser: nn.Module, layers: Mapping[str, str]) -> tuple[int, ...]:
@@ -68,11 +68,11 @@ def parameters(module: nn.Module) -> int:
 
 def plan_without(denoiser: nn.Module, layers: Collection[str], *, made: Mapping[str, Any] | None = None) -> Plan:
     """The plan that removes these layers; a Transformer2DModel all of whose blocks are among them goes whole."""
-    found, gone = removals(denoiser), set(layers)
-    check_known(denoiser, gone, found)
-    gone |= {outer for outer in found if (inner := names_within(outer, found)) and inner <= gone}
-    gone -= {inner for outer in gone for inner in names_within(outer, found)}
-    chosen = {name: how for name, how in found.items() if name in gone}
+    layer_removals, gone = removals(denoiser), set(layers)
+    check_known(denoiser, gone, layer_removals)
+    gone |= {outer for outer in layer_removals if (inner := names_within(outer, layer_removals)) and inner <= gone}
+    gone -= {inner for outer in gone for inner in names_within(outer, layer_removals)}
+    chosen = {name: how for name, how in layer_removals.items() if name in gone}
     return Plan(tuple(chosen), tuple(chosen.values()), class_name(denoiser), made=made or {})
 
 
@@ -81,8 +81,8 @@ def names_within(outer: str, names: Collection[str]) -> set[str]:
     return {name for name in names if name.startswith(f"{outer}.")}
 
 
-def check_fits(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | None = None) -> None:
-    """Raises ValueError if a plan does not fit this denoiser. found: its `cuttable` layers, if they are known."""
+def check_fits(denoiser: nn.Module, plan: Plan, *, removable: Mapping[str, str] | None = None) -> None:
+    """Raises ValueError if a plan does not fit this denoiser. removable: its `cuttable` layers, if known."""
     if (name := class_name(denoiser)) != plan.denoiser:
         raise ValueError(f"the plan is for a {plan.denoiser} and this is a {name}: take the denoiser it was made for")
     if held := [name for name, module in denoiser.named_modules() if "forward" in vars(module)]:
@@ -95,14 +95,14 @@ def check_fits(denoiser: nn.Module, plan: Plan, *, found: Mapping[str, str] | No
             f"adapters are loaded ({', '.join(adapters)}), and a saved student would lose them: call pipe.fuse_lora() and "
             "pipe.unload_lora_weights() first, or load them into the student"
         )
-    found = found or cuttable(denoiser)
-    if missing := [layer for layer in plan.layers if layer not in found]:
+    removable = removable or cuttable(denoiser)
+    if missing := [layer for layer in plan.layers if layer not in removable]:
         others = f", nor {len(missing) - 1} more of the plan's {len(plan.layers)}" if len(missing) > 1 else ""
         wanted = f"the plan is for {plan.made['of']}" if "of" in plan.made else "take a plan that was made for this model"
         raise ValueError(f"this {name} has no layer {missing[0]} that can go{others}: {wanted}")
-    if wrong := [(layer, how) for layer, how in plan.items() if found[layer] != how]:
+    if wrong := [(layer, how) for layer, how in plan.items() if removable[layer] != how]:
         layer, how = wrong[0]
-        raise ValueError(f"the plan removes {layer} by {how!r} and here it goes by {found[layer]!r}: make the plan again")
+        raise ValueError(f"the plan removes {layer} by {how!r} and here it goes by {removable[layer]!r}: make the plan again")
 
 
 def cuttable(denoiser: nn.Module) -> dict[str, str]:
@@ -110,9 +110,9 @@ def cuttable(denoiser: nn.Module) -> dict[str, str]:
     return dict.fromkeys(depth_blocks(denoiser), IDENTITY) if family(denoiser).depths else unet_removals(denoiser)
 
 
-def check_known(denoiser: nn.Module, layers: Collection[str], found: Collection[str]) -> None:
+def check_known(denoiser: nn.Module, layers: Collection[str], removable: Collection[str]) -> None:
     """Raises ValueError, with their names, if layers are not among those found."""
-    if missing := sorted(set(layers) - set(found)):
+    if missing := sorted(set(layers) - set(removable)):
         raise ValueError(
             f"{class_name(denoiser)} has no layer {', '.join(missing[:3])}{', …' * (len(missing) > 3)} that can go: choose "
             "among those of secateur.pruning.surgery.removals"
@@ -130,14 +130,14 @@ def unet_removals(denoiser: nn.Module) -> dict[str, str]:
     if not isinstance(denoiser, UNet2DConditionModel):
         name = class_name(denoiser)
         raise ValueError(f"{name} is no U-Net, so say in its Family by `depths` which lists of blocks its configuration counts")
-    found: dict[str, str] = {}
+    hows: dict[str, str] = {}
     width = denoiser.conv_in.out_channels  # of the hidden stream, which samplers and attentions keep
     for name in find_blocks(denoiser, "layer").names:
         module = denoiser.get_submodule(name)
-        found |= unet_removal(name, module, width)
+        hows |= unet_removal(name, module, width)
         if isinstance(module, (ResnetBlock2D, Shortcut)):
             width = module.out_channels
-    return found
+    return hows
 
 
 def unet_removal(name: str, module: nn.Module, width: int) -> dict[str, str]:
@@ -179,9 +179,9 @@ def check_samplers(denoiser: nn.Module, layers: Sequence[str]) -> None:
 def with_passages(denoiser: nn.Module, plan: Plan) -> nn.Module:
     """A copy of a U-Net with something small in place of each layer that goes."""
     check_samplers(denoiser, plan.layers)
-    found = [(denoiser.get_submodule(layer), how) for layer, how in plan.items()]
+    pairs = [(denoiser.get_submodule(layer), how) for layer, how in plan.items()]
     # deepcopy takes what is in its memo for copied already.
-    student = deepcopy(denoiser, {id(module): replacement(module, how).train(module.training) for module, how in found})
+    student = deepcopy(denoiser, {id(module): replacement(module, how).train(module.training) for module, how in pairs})
     return as_student(student, dict(plan.items()))
 
 

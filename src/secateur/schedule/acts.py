@@ -53,15 +53,15 @@ def with_cache(column: Sequence[Act], *, pairs: bool = False) -> list[Act]:
     pairs: what is reused is made of the last two runs, so that each is read until the run after the next.
     """
     later = next_later = False  # reused before it runs again, and after that before it runs once more
-    found = []
+    acts = []
     for act in reversed(column):
         wanted = later or (pairs and next_later)
         if act is Act.RUN:
-            found.append(Act.KEEP if wanted else Act.RUN)
+            acts.append(Act.KEEP if wanted else Act.RUN)
             later, next_later = False, later
         elif act is Act.REUSE:
-            found.append(Act.REUSE if wanted else Act.LAST)
+            acts.append(Act.REUSE if wanted else Act.LAST)
             later = True
         else:
-            found.append(act)
-    return found[::-1]
+            acts.append(act)
+    return acts[::-1]

@@ -132,12 +132,12 @@ def exact(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
     rivals = [bisection(problem)[0]]
     if not problem.values.size:
         return rivals[0], {}
-    found = solution(problem)
-    if found.x is not None:
-        grid = found.x.reshape(len(problem.values), -1)[:, :-1] > 0.5
+    result = solution(problem)
+    if result.x is not None:
+        grid = result.x.reshape(len(problem.values), -1)[:, :-1] > 0.5
         rivals.append([tuple(row) for row in grid.tolist()])
     best = max(rivals, key=lambda rows: problem.values[np.array(rows)].sum(dtype=float))
-    return best, {} if found.status == 0 else {"gap": None if found.mip_gap in (None, math.inf) else found.mip_gap}
+    return best, {} if result.status == 0 else {"gap": None if result.mip_gap in (None, math.inf) else result.mip_gap}
 
 
 def solution(problem: Problem) -> Any:
@@ -151,10 +151,10 @@ def solution(problem: Problem) -> Any:
     gains *= SCALE / (np.abs(gains).max() or 1.0)
     options = {"mip_rel_gap": GAP, "time_limit": SECONDS}
     integrality = np.ones(len(gains))
-    found = milp(-gains, integrality=integrality, bounds=(0, 1), constraints=constraints(problem), options=options)
-    if found.status not in (0, 1):
-        raise RuntimeError(f"HiGHS gave no schedule of {len(problem.values) + 1} calls ({found.message}): report this")
-    return found
+    result = milp(-gains, integrality=integrality, bounds=(0, 1), constraints=constraints(problem), options=options)
+    if result.status not in (0, 1):
+        raise RuntimeError(f"HiGHS gave no schedule of {len(problem.values) + 1} calls ({result.message}): report this")
+    return result
 
 
 def constraints(problem: Problem) -> list[Any]:
@@ -192,22 +192,22 @@ def conditions(blocks: Blocks) -> list[set[int]]:
 
     A block that adds its last residual reads its input also if it does not run, so it passes on its own conditions.
     """
-    found: list[set[int]] = [{len(blocks)} if i in blocks.sinks else set() for i in range(len(blocks))]
+    readers: list[set[int]] = [{len(blocks)} if i in blocks.sinks else set() for i in range(len(blocks))]
     for reader in reversed(range(len(blocks))):
-        passed = found[reader] if blocks.reuse[reader] == "residual" else {reader}
+        passed = readers[reader] if blocks.reuse[reader] == "residual" else {reader}
         for i in blocks.producers[reader]:
-            found[i] |= passed
-    return found
+            readers[i] |= passed
+    return readers
 
 
 def gates(readers: Sequence[set[int]]) -> list[int]:
     """For each block the first one after it that must run whichever of its readers does, (L,); L is the call being entered."""
     size = len(readers)
-    must, found = {size: {size}}, [size] * size  # `must`: what runs wherever this block does
+    must, first = {size: {size}}, [size] * size  # `must`: what runs wherever this block does
     for i in reversed(range(size)):
         shared = set(range(i + 1, size + 1)).intersection(*(must[k] for k in readers[i]))
-        must[i], found[i] = shared | {i}, min(shared)
-    return found
+        must[i], first[i] = shared | {i}, min(shared)
+    return first
 
 
 METHODS: dict[str, Callable[[Problem], tuple[list[Row], dict[str, Any]]]] = {

@@ -172,10 +172,10 @@ def begin_image(
     """A scheduler's own `set_timesteps`, at the schedule's timesteps if it chooses them; an image begins."""
     calls, timesteps = subnet.schedule.calls, subnet.schedule.timesteps
     if timesteps:
-        asked = inspect.signature(original).bind(*args, **kwargs).arguments
-        if sliced and (steps := asked.get("num_inference_steps")) != calls:
+        arguments = inspect.signature(original).bind(*args, **kwargs).arguments
+        if sliced and (steps := arguments.get("num_inference_steps")) != calls:
             raise ValueError(f"the schedule chooses {calls} timesteps and {steps} were asked for: ask for {calls}")
-        place_timesteps(scheduler, original, timesteps, asked=asked)
+        place_timesteps(scheduler, original, timesteps, arguments=arguments)
     else:
         original(*args, **kwargs)
     subnet.restart()

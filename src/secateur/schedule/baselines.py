@@ -59,8 +59,8 @@ def evenly(blocks: Blocks, calls: int, count: int, *, hold: str = "output") -> S
 def chosen(blocks: Blocks, calls: int, *, run: Collection[int], hold: str = "output") -> Schedule:
     """Exactly these calls run, whole, and the others are held."""
     if 0 not in run or (wrong := [t for t in run if not 0 <= t < calls]):
-        found = "call 0 is missing" if 0 not in run else f"found call {wrong[0]}"
-        raise ValueError(f"{found}: choose among 0 … {calls - 1}, with call 0, which has nothing to reuse")
+        problem = "call 0 is missing" if 0 not in run else f"found call {wrong[0]}"
+        raise ValueError(f"{problem}: choose among 0 … {calls - 1}, with call 0, which has nothing to reuse")
     return whole_calls(blocks, calls, run=run, made={"method": "chosen", "run": sorted(set(run))}, hold=hold)
 
 
@@ -117,15 +117,15 @@ def delta_dit(blocks: Blocks, calls: int, *, interval: int, depth: int | None = 
 
 def published_dip_go(blocks: Blocks) -> Schedule:
     """The schedule published with DiP-GO (arXiv 2410.16942) for SD-1.5, 50 DDIM calls, keep 0.2: ten calls run."""
-    found = json.loads((files("secateur.schedule") / "published" / "dip-go-sd15-0.80.json").read_text(encoding="utf-8"))
+    document = json.loads((files("secateur.schedule") / "published" / "dip-go-sd15-0.80.json").read_text(encoding="utf-8"))
     check_traced(blocks)
-    if blocks.names != tuple(found["blocks"]):
+    if blocks.names != tuple(document["blocks"]):
         raise ValueError(
-            f"the published schedule is for SD-1.5's {len(found['blocks'])} stages and {blocks.denoiser} has other blocks "
+            f"the published schedule is for SD-1.5's {len(document['blocks'])} stages and {blocks.denoiser} has other blocks "
             f"({len(blocks)}, from {blocks.names[0]} on): find a U-Net's blocks at granularity 'stage'"
         )
-    grid = tuple(found["running"].get(str(t), REUSE * len(blocks)) for t in range(found["calls"]))
-    made = {"method": "dip_go", **{key: found[key] for key in ("about", "source", "model", "sampler")}}
+    grid = tuple(document["running"].get(str(t), REUSE * len(blocks)) for t in range(document["calls"]))
+    made = {"method": "dip_go", **{key: document[key] for key in ("about", "source", "model", "sampler")}}
     return Schedule(blocks.names, grid, blocks.reuse, blocks.denoiser, scheduler="DDIMScheduler", made=made)
 
 
@@ -187,8 +187,8 @@ def make(method: str, counted: Macs, *, calls: int, keep: float | None = None, i
     if interval is not None:
         return INTERVAL_METHODS[method](counted.blocks, calls, interval)
     wanted = check_keep(keep)
-    made = (INTERVAL_METHODS[method](counted.blocks, calls, n) for n in range(1, calls + 1))
-    return min(made, key=lambda schedule: abs(counted.keep(schedule) - wanted))
+    schedules = (INTERVAL_METHODS[method](counted.blocks, calls, n) for n in range(1, calls + 1))
+    return min(schedules, key=lambda schedule: abs(counted.keep(schedule) - wanted))
 
 
 def check_keep(keep: float | None) -> float:

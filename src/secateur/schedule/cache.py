@@ -101,16 +101,16 @@ def _ghost(x: Tensor) -> Tensor:
 
 def block_bytes(denoiser: nn.Module, blocks: Blocks, inputs: Mapping[str, Any]) -> tuple[int, ...]:
     """Bytes of what each block gives in one call, and of the denoiser's output last, (L + 1,); a meta denoiser will do."""
-    found: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def call(t, i, run, inputs):
         out = run()
-        found[i] = sum(storages(out).values())
+        sizes[i] = sum(storages(out).values())
         return out
 
     with torch.no_grad(), Patch(denoiser, blocks.names, call):
         out = denoiser(**inputs)
-    return (*(found[i] for i in range(len(blocks))), sum(storages(out).values()))
+    return (*(sizes[i] for i in range(len(blocks))), sum(storages(out).values()))
 
 
 def peak_cached_bytes(schedule: Schedule, blocks: Blocks, sizes: Sequence[int]) -> int:

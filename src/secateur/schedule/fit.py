@@ -32,8 +32,8 @@ def check_fit(denoiser: nn.Module, schedule: Schedule) -> None:
 
 def check_denoiser(denoiser: nn.Module | Mapping[str, Any], schedule: Schedule) -> None:
     """Raises ValueError if a schedule is for another class than a denoiser, or a configuration, has."""
-    if (found := class_name(denoiser)) != schedule.denoiser:
-        raise ValueError(f"the schedule is for a {schedule.denoiser} and the pipe has a {found}: make one for it")
+    if (name := class_name(denoiser)) != schedule.denoiser:
+        raise ValueError(f"the schedule is for a {schedule.denoiser} and the pipe has a {name}: make one for it")
 
 
 def check_offload(denoiser: nn.Module) -> None:
@@ -50,8 +50,8 @@ def check_offload(denoiser: nn.Module) -> None:
 
 def is_for(scheduler: Any, schedule: Schedule) -> bool:
     """Whether a schedule is for a scheduler of this class and configuration, or for any."""
-    found, wanted = scheduler_signature(scheduler), (schedule.scheduler, schedule.scheduler_hash)
-    return all(w in (None, f) for f, w in zip(found, wanted, strict=True))
+    signature, wanted = scheduler_signature(scheduler), (schedule.scheduler, schedule.scheduler_hash)
+    return all(w in (None, f) for f, w in zip(signature, wanted, strict=True))
 
 
 def fitting_scheduler(scheduler: Any, schedule: Schedule) -> Any:

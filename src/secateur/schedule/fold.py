@@ -83,7 +83,7 @@ def read_ahead(
         raise ValueError(f"{why}: {INSTEAD}")
     long, ends = LongSteps.of(steps, hold=schedule.hold), [*running[1:], schedule.calls]
     folded = copy.deepcopy(taking)
-    place_timesteps(folded, folded.set_timesteps, timesteps, asked={})
+    place_timesteps(folded, folded.set_timesteps, timesteps, arguments={})
     wanted = torch.stack([long.carry[running, ends], long.gain[running, ends]])
     if not torch.allclose(torch.tensor(linear_steps(folded)).to(wanted), wanted, rtol=ROUNDING, atol=ROUNDING):
         raise ValueError(f"{type(steps).__name__}'s steps {why_not(steps)}, so longer ones give other images: {INSTEAD}")

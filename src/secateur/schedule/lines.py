@@ -34,8 +34,8 @@ def leads(held: Sequence[bool], hold: str) -> tuple[float, ...]:
     """
     if hold != "adams_bashforth":
         return (0.0,) * len(held)
-    made = [t for t, passed in enumerate(held) if not passed]
-    steps = [end - start for start, end in zip(made, (*made[1:], len(held)), strict=True)]
+    runs = [t for t, passed in enumerate(held) if not passed]
+    steps = [end - start for start, end in zip(runs, (*runs[1:], len(held)), strict=True)]
     return tuple(lead(k, n) for n in steps for k in range(n))
 
 
@@ -44,7 +44,7 @@ def lead(k: int, n: int) -> float:
     return n / (2 * (n - 1)) if k else 0.0
 
 
-def along(kept: Line, t: float) -> Any:
+def along(line: Line, t: float) -> Any:
     """What the line gives at call t, or between two."""
-    value, slope, s = kept
+    value, slope, s = line
     return value if slope is None else tree_map(lambda y, d: y + d * (t - s) if torch.is_tensor(y) else y, value, slope)

@@ -144,8 +144,8 @@ def check_grid(schedule: Schedule) -> None:
                 f"row {t} of the grid has {''.join(sorted(wrong))!r}: use only {RUN!r} (runs) and {REUSE!r} (reuses)"
             )
     if not schedule.grid or REUSE in schedule.grid[0]:
-        found = schedule.grid[0] if schedule.grid else "no row at all"
-        raise ValueError(f"call 0 has nothing to reuse, so the first row must be all {RUN!r}; found {found}")
+        first = schedule.grid[0] if schedule.grid else "no row at all"
+        raise ValueError(f"call 0 has nothing to reuse, so the first row must be all {RUN!r}; found {first}")
     if schedule.timesteps is not None and len(schedule.timesteps) != schedule.calls:
         raise ValueError(f"found {len(schedule.timesteps)} timesteps for {schedule.calls} calls: give one for each call")
 
@@ -164,19 +164,19 @@ def check_ahead(schedule: Schedule) -> None:
         raise ValueError(f"found {list(schedule.ahead)} to read ahead for {schedule.calls} calls: give a number for each call")
 
 
-def schedule_from(found: Mapping[str, Any]) -> Schedule:
+def schedule_from(document: Mapping[str, Any]) -> Schedule:
     """The schedule of a JSON document."""
     return Schedule(
-        blocks=tuple(found["blocks"]),
-        grid=tuple(found["grid"]),
-        reuse=tuple(found["blocks"].values()),
-        denoiser=found["denoiser"],
-        scheduler=found["scheduler"],
-        scheduler_hash=found["scheduler_hash"],
-        timesteps=None if found["timesteps"] is None else tuple(found["timesteps"]),
-        made=found["made"],
-        hold=found.get("hold", FORM.defaults["hold"]),
-        ahead=None if found.get("ahead") is None else tuple(found["ahead"]),
+        blocks=tuple(document["blocks"]),
+        grid=tuple(document["grid"]),
+        reuse=tuple(document["blocks"].values()),
+        denoiser=document["denoiser"],
+        scheduler=document["scheduler"],
+        scheduler_hash=document["scheduler_hash"],
+        timesteps=None if document["timesteps"] is None else tuple(document["timesteps"]),
+        made=document["made"],
+        hold=document.get("hold", FORM.defaults["hold"]),
+        ahead=None if document.get("ahead") is None else tuple(document["ahead"]),
     )
 
 

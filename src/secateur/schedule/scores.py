@@ -121,23 +121,23 @@ def check_counts(macs: Macs) -> None:
     size, lengths = len(macs.blocks), {len(macs.linear), len(macs.attention)}
     if lengths != {size}:
         raise ValueError(f"found MACs of {max(lengths ^ {size})} blocks and {size} blocks: count them for these blocks")
-    found = (*macs.linear, *macs.attention, macs.rest_linear, macs.rest_attention)
-    if not are_whole(found) or not sum((*macs.linear, macs.rest_linear)):
-        raise ValueError(f"found MACs {list(found[:3])} and so on: give whole numbers, 0 or more, not all of them 0")
+    counts = (*macs.linear, *macs.attention, macs.rest_linear, macs.rest_attention)
+    if not are_whole(counts) or not sum((*macs.linear, macs.rest_linear)):
+        raise ValueError(f"found MACs {list(counts[:3])} and so on: give whole numbers, 0 or more, not all of them 0")
 
 
-def scores_from(found: Mapping[str, Any], *, scores: np.ndarray) -> Scores:
+def scores_from(document: Mapping[str, Any], *, scores: np.ndarray) -> Scores:
     """The scores of a JSON document and its array. Raises ValueError if they do not fit."""
-    if not all(isinstance(producers, list) for producers in found["producers"]):
+    if not all(isinstance(producers, list) for producers in document["producers"]):
         raise ValueError("its field 'producers' holds something that is no list: take the original file")
     blocks = Blocks(
-        found["denoiser"],
-        found["granularity"],
-        tuple(found["blocks"]),
-        tuple(found["blocks"].values()),
-        tuple(tuple(producers) for producers in found["producers"]),
-        tuple(found["sinks"]),
+        document["denoiser"],
+        document["granularity"],
+        tuple(document["blocks"]),
+        tuple(document["blocks"].values()),
+        tuple(tuple(producers) for producers in document["producers"]),
+        tuple(document["sinks"]),
     )
-    rests, unit = (found["rest_linear"], found["rest_attention"]), found.get("unit", FORM.defaults["unit"])
-    macs = Macs(blocks, tuple(found["linear"]), tuple(found["attention"]), *rests, unit=unit)
-    return Scores(scores, macs, found["scheduler"], found["scheduler_hash"], found["made"])
+    rests, unit = (document["rest_linear"], document["rest_attention"]), document.get("unit", FORM.defaults["unit"])
+    macs = Macs(blocks, tuple(document["linear"]), tuple(document["attention"]), *rests, unit=unit)
+    return Scores(scores, macs, document["scheduler"], document["scheduler_hash"], document["made"])

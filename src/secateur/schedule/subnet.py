@@ -141,8 +141,8 @@ class SubNet:
         if act is Act.DEAD:
             return branch.ghosts[i]
         if act in (Act.REUSE, Act.LAST):
-            kept = self._cache.take(key, last=act is Act.LAST)
-            return along(kept, branch.t + branch.lead(i)) if self._lines[i] else plus(kept, self._streams[i], inputs)
+            value = self._cache.take(key, last=act is Act.LAST)
+            return along(value, branch.t + branch.lead(i)) if self._lines[i] else plus(value, self._streams[i], inputs)
         out = run()
         if self._lines[i] and act in (Act.KEEP, Act.AHEAD):
             out = self._continue(branch, key, out, keep=act is Act.KEEP)
@@ -161,7 +161,7 @@ class SubNet:
         ahead = branch.lead(key[1])
         return along(through, branch.t + ahead) if ahead else out
 
-    def _enter(self, t: int, found: tuple[Size, ...]) -> Branch:
+    def _enter(self, t: int, shapes: tuple[Size, ...]) -> Branch:
         """The branch of this call; a new one, so that the call runs dense, if these inputs have another past."""
         n = self._entered
         if n >= MOST_BRANCHES:
@@ -169,9 +169,9 @@ class SubNet:
                 f"the denoiser was called {n + 1} times without a step of the scheduler: use follow() for a loop of your own"
             )
         branch = self._branches.get(n)
-        if branch is None or branch.shapes != found or branch.t + 1 != t:
+        if branch is None or branch.shapes != shapes or branch.t + 1 != t:
             self._cache.clear(n)
-            branch = self._branches[n] = Branch(t, self._acts(t), self._leads(t), found, t)
+            branch = self._branches[n] = Branch(t, self._acts(t), self._leads(t), shapes, t)
         branch.t = t
         return branch
 

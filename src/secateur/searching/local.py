@@ -73,7 +73,7 @@ def local_search(
     space = Space.of(reused, calls, keep=keep, attention=attention, timesteps=timesteps)
     space, start = replace(space, kinds=tuple(kinds)), affordable(start, space)
     moves = (*moves, another_kind) if kinds else moves
-    rng, drawn = Random(seed), list[Move]()
+    rng, proposed = Random(seed), list[Move]()
     used: dict[Move, tuple[int, int]] = dict.fromkeys(moves, (1, 2))  # improvements, trials
     made = {"method": "local", "keep": keep, "attention": attention, "seed": seed, "start": start.made}
 
@@ -81,7 +81,7 @@ def local_search(
         if last is None:
             return start
         [move] = rng.choices(moves, [wins / times for wins, times in used.values()])
-        drawn.append(move)
+        proposed.append(move)
         new = move(last.best, space.reusing(last.best.reuse), rng, 1 - last.number / trials)
         if new is None or within(new, last.best) or space.room(rows_of(new)) < 0:
             return None
@@ -89,9 +89,9 @@ def local_search(
 
     for trial in patient(tried(propose, objective, trials=trials), patience):
         yield trial
-        if drawn:
-            wins, times = used[drawn[-1]]
-            used[drawn[-1]] = (wins + trial.improved, times + 1)
+        if proposed:
+            wins, times = used[proposed[-1]]
+            used[proposed[-1]] = (wins + trial.improved, times + 1)
 
 
 def affordable(start: Schedule, space: Space) -> Schedule:

@@ -82,9 +82,9 @@ def search(
     Raises ValueError, before anything is drawn, if an argument is out of its range, if a prompt is longer than the pipe reads,
     or if the pipe cannot be searched. To log a search or to stop it early, use `secateur.search_steps`.
     """
-    found = search_steps(pipe, prompts, keep=keep, steps=steps, target=target, images=images, guidance_scale=guidance_scale,
-                         seed=seed, batch_size=batch_size, settings=settings, accelerator=accelerator)  # fmt: skip
-    *_, best = watched(found, show=progress)
+    stages = search_steps(pipe, prompts, keep=keep, steps=steps, target=target, images=images, guidance_scale=guidance_scale,
+                          seed=seed, batch_size=batch_size, settings=settings, accelerator=accelerator)  # fmt: skip
+    *_, best = watched(stages, show=progress)
     return best.schedule
 
 
@@ -201,11 +201,11 @@ def described(search: Search, target: str, known: Mapping[str, Any]) -> Iterator
 def with_made(best: BestSoFar, known: Mapping[str, Any]) -> BestSoFar:
     """The same step, with what is known of the search in the `made` of its schedule and of its scores."""
     schedule, scores = best.schedule, best.scores
-    said = {name: value for name, value in known.items() if name != "calibration_psnr_db"}
+    facts = {name: value for name, value in known.items() if name != "calibration_psnr_db"}
     return replace(
         best,
         schedule=replace(schedule, made={**schedule.made, **known}),
-        scores=scores and replace(scores, made={**scores.made, **said, "stage": best.stage}),
+        scores=scores and replace(scores, made={**scores.made, **facts, "stage": best.stage}),
     )
 
 

@@ -56,9 +56,9 @@ def conditions(
 
     calibration: others, to search with: of emoji-sd combinations trained on, of emoji-dit its classes from the other end.
     """
-    asked = singles(held_out=not calibration) if name == "emoji-sd" else singles()
+    singly = singles(held_out=not calibration) if name == "emoji-sd" else singles()
     numbers = range(-1, -1 - count, -1) if calibration else range(count)
-    spread = [asked[i * 37 % len(asked)] for i in numbers]  # 37 is prime to 32, 224 and 256: neighbours differ in both words
+    spread = [singly[i * 37 % len(singly)] for i in numbers]  # 37 is prime to 32, 224 and 256: neighbours differ in both words
     texts = tuple(scene.caption for scene in spread)
     return (texts if name == "emoji-sd" else tuple(map(class_label, spread))), texts
 
@@ -84,5 +84,5 @@ def renders(captions: Sequence[str], *, each: int = 8) -> np.ndarray:
     from secateur.zoo.scenes import parse, render
 
     rng = np.random.default_rng(0)
-    drawn = [render(parse(c), rng) for c in captions for _ in range(each)]
-    return np.stack(drawn).astype(np.float32) / 255
+    pictures = [render(parse(c), rng) for c in captions for _ in range(each)]
+    return np.stack(pictures).astype(np.float32) / 255

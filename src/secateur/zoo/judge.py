@@ -51,12 +51,12 @@ def _conv(c_in: int, c_out: int, *, stride: int) -> nn.Sequential:
 
 def targets(scene: Scene) -> dict[str, int]:
     """What each head should say about `scene`; -100, which cross entropy ignores, where there is no second object."""
-    told = scene.canonical
+    canonical = scene.canonical
     return {
-        "layout": LAYOUTS.index(told.relation),
-        "background": list(BACKGROUNDS).index(told.background),
-        "first": OBJECTS.index(told.first),
-        "second": -100 if told.second is None else OBJECTS.index(told.second),
+        "layout": LAYOUTS.index(canonical.relation),
+        "background": list(BACKGROUNDS).index(canonical.background),
+        "first": OBJECTS.index(canonical.first),
+        "second": -100 if canonical.second is None else OBJECTS.index(canonical.second),
     }
 
 
@@ -81,16 +81,16 @@ def features(images: np.ndarray) -> np.ndarray:
 
 def read(images: np.ndarray) -> list[Scene]:
     """What `images` (B, 64, 64, 3) in 0..1 show, each as a canonical Scene."""
-    said = {name: logits.argmax(1).tolist() for name, logits in load()(_tensor(images)).items()}
-    return [_scene(*row) for row in zip(*(said[name] for name in HEADS), strict=True)]
+    answers = {name: logits.argmax(1).tolist() for name, logits in load()(_tensor(images)).items()}
+    return [_scene(*row) for row in zip(*(answers[name] for name in HEADS), strict=True)]
 
 
 def likelihoods(images: np.ndarray, scenes: Sequence[Scene]) -> np.ndarray:
     """Log-probabilities (B,) that the judge gives `scenes` of `images` (B, 64, 64, 3) in 0..1: finer than right or wrong."""
-    said = {name: logits.log_softmax(1) for name, logits in load()(_tensor(images)).items()}
-    told = [targets(scene) for scene in scenes]
-    found = [sum(float(said[name][k, place]) for name, place in one.items() if place >= 0) for k, one in enumerate(told)]
-    return np.array(found)
+    logs = {name: logits.log_softmax(1) for name, logits in load()(_tensor(images)).items()}
+    wanted = [targets(scene) for scene in scenes]
+    sums = [sum(float(logs[name][k, place]) for name, place in one.items() if place >= 0) for k, one in enumerate(wanted)]
+    return np.array(sums)
 
 
 def _scene(layout: int, background: int, first: int, second: int) -> Scene:

@@ -77,11 +77,11 @@ def _article(noun: str) -> str:
 
 def parse(caption: str) -> Scene:
     """The Scene that `caption` tells; a ValueError if it is not one of this world's sentences."""
-    body, found, background = caption.removesuffix(" background").rpartition(" on a ")
+    body, background_follows, background = caption.removesuffix(" background").rpartition(" on a ")
     relation = next((r for r in RELATIONS if f" {r} " in body), None)
     first, _, second = body.partition(f" {relation} ") if relation else (body, "", "")
     names = [noun.split(" ", 1)[-1] for noun in (first, second) if noun]
-    if not found or background not in BACKGROUNDS or any(n not in OBJECTS for n in names):
+    if not background_follows or background not in BACKGROUNDS or any(n not in OBJECTS for n in names):
         raise ValueError(
             f"the zoo does not know the scene {caption!r}: write 'a fox on a blue background' or "
             "'an apple to the left of a rocket on a pink background'"
@@ -122,14 +122,14 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
     tone = np.clip(np.array(BACKGROUNDS[scene.background]) + rng.integers(-8, 9, 3), 0, 255)
     canvas = Image.new("RGBA", (IMAGE_PX, IMAGE_PX), (*(int(c) for c in tone), 255))
-    told = scene.canonical
-    if told.second is None:
+    canonical = scene.canonical
+    if canonical.second is None:
         size_px = int(rng.integers(34, 47))
-        _paste(canvas, told.first, size_px, (32 + rng.integers(-6, 7), 32 + rng.integers(-6, 7)))
+        _paste(canvas, canonical.first, size_px, (32 + rng.integers(-6, 7), 32 + rng.integers(-6, 7)))
     else:
-        for name, side in ((told.first, -1), (told.second, 1)):
+        for name, side in ((canonical.first, -1), (canonical.second, 1)):
             along, across = 32 + side * 15 + rng.integers(-1, 2), 32 + rng.integers(-7, 8)
-            centre = (along, across) if told.relation == "to the left of" else (across, along)
+            centre = (along, across) if canonical.relation == "to the left of" else (across, along)
             _paste(canvas, name, int(rng.integers(25, 30)), centre)
     return np.asarray(canvas.convert("RGB"))
 

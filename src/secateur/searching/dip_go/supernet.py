@@ -111,10 +111,10 @@ class SuperNet:
         """What cell i gives, and the next call reuses: g·B(x) + (1 − g)·y of DiP-GO (arXiv 2410.16942), section 3."""
         before, new = self._take(call, i) if i in call.before else None, run()
         if self._lines[i]:
-            out, kept = mixed_line(call.gates[i], new, before, on=call.lead if i == len(self.blocks) else 0.0)
+            out, left = mixed_line(call.gates[i], new, before, on=call.lead if i == len(self.blocks) else 0.0)
         else:
-            out, kept = mixed_last(call.gates[i], new, before, self._streams[i], inputs)
-        call.after[i] = kept, versions(kept)
+            out, left = mixed_last(call.gates[i], new, before, self._streams[i], inputs)
+        call.after[i] = left, versions(left)
         return awake(call.gates[i], new, out) if i == len(self.blocks) and self._wakes else out
 
     def _take(self, call: Call, i: int) -> Any:
@@ -215,14 +215,14 @@ def largest(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(tuple(parts)).amax(dim=0)
 
 
-def mixed_last(gate: Tensor, new: Any, old: Any, found: tuple[Stream, ...], inputs: Inputs) -> tuple[Any, Any]:
+def mixed_last(gate: Tensor, new: Any, old: Any, block_streams: tuple[Stream, ...], inputs: Inputs) -> tuple[Any, Any]:
     """What a cell gives that reuses its last output or residual, and what it leaves; old is None at the first call."""
-    kept = minus(new, found, inputs)
+    residual = minus(new, block_streams, inputs)
     if old is None:
-        return new, kept
+        return new, residual
     # A residual is mixed by itself, and not as y − x, so that what is reused often does not drift by rounding.
-    out = mix(gate, new, plus(old, found, inputs))
-    return out, mix(gate, kept, old) if found else out
+    out = mix(gate, new, plus(old, block_streams, inputs))
+    return out, mix(gate, residual, old) if block_streams else out
 
 
 def mixed_line(gate: Tensor, new: Any, old: Any, *, on: float = 0.0) -> tuple[Any, Any]:

@@ -25,35 +25,35 @@ NO_CONDITIONS = ("timestep", "return_dict")  # among the arguments of a denoiser
 
 
 def sized(pipe: DiffusionPipeline, height: int, width: int) -> dict[str, Any]:
-    """The arguments by which a pipe draws so many pixels; none of one that draws a single size."""
+    """The arguments by which a pipe draws images of this size; none if it draws a single size."""
     wanted = {"height": height, "width": width, "use_resolution_binning": False}
     taken = signature(type(pipe).__call__).parameters
     return {name: value for name, value in wanted.items() if name in taken}
 
 
-class Asked(Exception):  # it carries an answer out of the pipe, and is no error
+class Query(Exception):  # it carries an answer out of the pipe, and is no error
     """A denoiser's first call in a pipe: its arguments by name, the latents first, at this timestep of the scheduler."""
 
     def __init__(self, arguments: Mapping[str, Any], timestep: float):
         super().__init__()
         self.stream = next(iter(arguments))
         self.shape = arguments[self.stream].shape
-        found = {name: value for name, value in arguments.items() if name not in (self.stream, *NO_CONDITIONS)}
-        self.conditions = tree_map_only(Tensor, lambda x: x.detach().cpu(), found)
+        conditions = {name: value for name, value in arguments.items() if name not in (self.stream, *NO_CONDITIONS)}
+        self.conditions = tree_map_only(Tensor, lambda x: x.detach().cpu(), conditions)
         # A power of ten, for half precision blurs the quotient.
         first = float(arguments["timestep"].flatten()[0])
         self.timestep_scale = 10.0 ** round(math.log10(first / timestep)) if timestep else 1.0
 
 
-def asked_for(pipe: DiffusionPipeline, conditions: Sequence[Any], *, call: Mapping[str, Any]) -> list[Asked]:
+def queries_for(pipe: DiffusionPipeline, conditions: Sequence[Any], *, call: Mapping[str, Any]) -> list[Query]:
     """What the pipe asks its denoiser first for each condition, without guidance; equal prompts and labels are run once."""
     call = {**call, **unguided(pipe)}
     generating.check_call(pipe, conditions[:1], seeds=range(len(conditions[:1])), batch_size=1, call=call)
     keys = [c if isinstance(c, (str, Integral)) else id(c) for c in conditions]
     different = dict(zip(keys, conditions, strict=True))
     with generating.quiet(pipe):
-        found = {key: first_call(pipe, condition, call=call) for key, condition in different.items()}
-    return [found[key] for key in keys]
+        queries = {key: first_query(pipe, condition, call=call) for key, condition in different.items()}
+    return [queries[key] for key in keys]
 
 
 def unguided(pipe: Any) -> dict[str, Any]:
@@ -64,21 +64,21 @@ def unguided(pipe: Any) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def first_call(pipe: Any, condition: Any, *, call: Mapping[str, Any]) -> Asked:
+def first_query(pipe: Any, condition: Any, *, call: Mapping[str, Any]) -> Query:
     """What the pipe asks its denoiser first for one condition; it goes no further than that."""
 
     def forward(original, *args, **kwargs):
-        raise Asked(signature(original).bind(*args, **kwargs).arguments, float(pipe.scheduler.timesteps[0]))
+        raise Query(signature(original).bind(*args, **kwargs).arguments, float(pipe.scheduler.timesteps[0]))
 
     handle = intercept(bare(component(pipe)), "forward", forward)
     try:
         pipe(**generating.arguments([condition], seeds=[0], call=call))
-    except Asked as asked:
-        if asked.shape[0] != 1:
+    except Query as query:
+        if query.shape[0] != 1:
             raise ValueError(
-                f"{type(pipe).__name__} asks for {asked.shape[0]} at once though there is one condition: turn guidance off"
+                f"{type(pipe).__name__} asks for {query.shape[0]} at once though there is one condition: turn guidance off"
             ) from None
-        return asked
+        return query
     finally:
         handle.remove()
         pipe.maybe_free_model_hooks()  # as its own __call__ ends: parts that are offloaded go back
