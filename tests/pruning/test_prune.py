@@ -40,7 +40,7 @@ def test_a_pipe_is_pruned_and_its_teacher_stays_as_it_is(pipe, tmp_path, capsys)
     plan, scores = plan_for(pipe, 0.8, prompts=prompts_of(pipe), progress=False, **QUICK)
     assert set(plan.layers) <= set(cuttable(teacher))
     assert set(cuttable(component(student))) < set(cuttable(teacher))
-    assert scores.found.all()
+    assert scores.scored.all()
 
 
 def test_a_student_has_the_dtype_of_its_teacher(sd):

@@ -255,7 +255,7 @@ def test_examples_that_have_a_name_may_differ_in_their_last_bits(tmp_path):
     examples = examples_of(teacher)
     next(output_loss(teacher, examples, ddim(), **settings))
     moved = replace(examples, latents=examples.latents * (1 + 1e-6))
-    assert last(output_loss(teacher, moved, ddim(), **settings)).found.all()
+    assert last(output_loss(teacher, moved, ddim(), **settings)).scored.all()
     with pytest.raises(ValueError, match="holds scores whose examples is 'two foxes' and this one's is 'a fox'"):
         next(output_loss(teacher, examples, ddim(), **settings | {"source": "a fox"}))
 

@@ -64,7 +64,7 @@ def demo(
     variants = gain.variants(loaded, schedule)
     batches = gain.run(loaded, variants, conditions, seeds=seeds, batch_size=batch_size, **call)
     total = (len(variants) + len(gain.MORE_STEPS)) * -(-images // batch_size)
-    record = gain.document(loaded, drawn(batches, total), conditions, seeds=seeds, command=command_line(),
+    record = gain.document(loaded, draw_all(batches, total), conditions, seeds=seeds, command=command_line(),
                            title=f"A schedule of ten calls and its rivals on {pipe}", source=pipe, captions=captions,
                            options=call)  # fmt: skip
     report(record, out, as_json=json)
@@ -200,15 +200,15 @@ def side_by_side(pipe, source, variants, conditions, *, captions, seeds, batch_s
 
     check_tokens(pipe, conditions)
     batches = compare.run(pipe, variants, conditions, seeds=seeds, batch_size=batch_size, **call)
-    record = compare.document(pipe, drawn(batches, len(variants) * -(-len(conditions) // batch_size)), conditions, seeds=seeds,
-                              title=f"Secateur on {source}", command=command_line(), source=source, captions=captions,
+    record = compare.document(pipe, draw_all(batches, len(variants) * -(-len(conditions) // batch_size)), conditions,
+                              seeds=seeds, title=f"Secateur on {source}", command=command_line(), source=source, captions=captions,
                               options=call)  # fmt: skip
     if not any(variant.pipe for variant in variants) and (share := of_teacher(source, counting.count(component(pipe)))):
         record["rows"] = [{**row, "macs_of_teacher": row["keep_linear"] * share} for row in record["rows"]]
     report(record, out, as_json=as_json)
 
 
-def drawn(batches: Iterator[Batch], total: int) -> list[Batch]:
+def draw_all(batches: Iterator[Batch], total: int) -> list[Batch]:
     """All the batches, drawn with a progress bar."""
     done = []
     with progress() as bar:

@@ -96,7 +96,9 @@ def search(
                                accelerator=accelerator)  # fmt: skip
         best = Watch(out if main else None, {"command": command_line()}).all(watched(records))
     if main:
-        tell(best, out, pipe=pipe, counted=counted_of(loaded, granularity), calls=calls, keep=keep, images=images, json=json)
+        show_result(
+            best, out, pipe=pipe, counted=counted_of(loaded, granularity), calls=calls, keep=keep, images=images, json=json
+        )
 
 
 def listed(names: str | None) -> tuple[str, ...] | None:
@@ -130,7 +132,7 @@ def counted_of(pipe: Any, granularity: str | None) -> Macs:
     return macs.count(component(pipe), granularity)
 
 
-def tell(
+def report(
     stages: list[BestSoFar],
     out: Path,
     *,

@@ -93,7 +93,7 @@ class Macs:
 
     def of(self, schedule: Grid, *, attention: bool = False) -> int:
         """MACs of a whole schedule: its live cells, and the rest for every call that is not held whole."""
-        self.check(schedule)
+        self.check_schedule(schedule)
         blocks, cells = replace(self.blocks, reuse=schedule.reuse), self.cells(attention=attention)
         entered = [live(schedule.runs(t), blocks) for t in range(schedule.calls) if not schedule.held(t)]
         running = sum(macs for row in entered for macs, runs in zip(cells, row, strict=True) if runs)
@@ -119,7 +119,7 @@ class Macs:
             keep_attention=keeps[True],
         )
 
-    def check(self, schedule: Grid) -> None:
+    def check_schedule(self, schedule: Grid) -> None:
         """Raises ValueError if a schedule is for another denoiser or other blocks than were counted."""
         if (schedule.denoiser, schedule.blocks) != (self.blocks.denoiser, self.blocks.names):
             raise ValueError(

@@ -54,7 +54,7 @@ def steps_for(schedule: Schedule, keep: float) -> int:
 def nearest_plain(batches: Sequence[Batch]) -> Variant:
     """The plain steps of the solver that is nearest to the dense images at the schedule's budget."""
     near = distances(batches)
-    plain = {v.name: v for v in drawn(batches) if is_plain(v) and v.keep is not None}
+    plain = {v.name: v for v in variants_of(batches) if is_plain(v) and v.keep is not None}
     few = min(variant.steps for variant in plain.values())
     return plain[best_solver({name: {few: near[name]} for name in plain}, few)]
 
@@ -76,14 +76,14 @@ def solver_of(variant: Variant) -> str:
     return variant.name.rpartition(",")[0]
 
 
-def drawn(batches: Sequence[Batch]) -> list[Variant]:
+def variants_of(batches: Sequence[Batch]) -> list[Variant]:
     """The variants of these batches, each once."""
     return list({batch.variant.name: batch.variant for batch in batches}.values())
 
 
 def by_variant(batches: Sequence[Batch]) -> dict[str, list[Batch]]:
     """The batches of each variant, by its name."""
-    return {v.name: [batch for batch in batches if batch.variant.name == v.name] for v in drawn(batches)}
+    return {v.name: [batch for batch in batches if batch.variant.name == v.name] for v in variants_of(batches)}
 
 
 def distances(batches: Sequence[Batch]) -> dict[str, float]:
@@ -96,7 +96,7 @@ def distances(batches: Sequence[Batch]) -> dict[str, float]:
 def best_of_each(batches: Sequence[Batch]) -> list[Batch]:
     """The batches of the variant of each group that is nearest to the dense images."""
     near, chosen = distances(batches), {}
-    for variant in drawn(batches):
+    for variant in variants_of(batches):
         rival = chosen.setdefault(variant.group, variant.name)
         if near.get(variant.name, 0.0) > near.get(rival, 0.0):
             chosen[variant.group] = variant.name
@@ -110,7 +110,7 @@ def document(pipe: DiffusionPipeline, batches: Sequence[Batch], conditions: Sequ
     `not_shown`: PSNR of the variants that were drawn and have no row. about: the further arguments of `compare.document`.
     """
     near, solver = distances(batches), solver_of(nearest_plain(batches))
-    curve = {v.steps: near[v.name] for v in drawn(batches) if is_plain(v) and solver_of(v) == solver}
+    curve = {v.steps: near[v.name] for v in variants_of(batches) if is_plain(v) and solver_of(v) == solver}
     shown = [batch for batch in batches if batch.variant.keep is not None or not is_plain(batch.variant)]
     plain = {"solver": solver, "psnr_db": {str(steps): curve[steps] for steps in sorted(curve)}}
     record = compare.document(pipe, best_of_each(shown), conditions, **about)

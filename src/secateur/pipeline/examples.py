@@ -92,17 +92,17 @@ def from_images(
     height, width = pixels.shape[-2:]
     queries = queries_for(pipe, conditions, call=sized(pipe, height, width) | call)
     latents = torch.cat([encoded(pipe.vae, part) for part in pixels.split(batch_size)])
-    return together(packed(pipe, latents), queries)
+    return from_latents(packed(pipe, latents), queries)
 
 
 def from_prompts(pipe: DiffusionPipeline, prompts: Sequence[Any], **call: Any) -> Examples:
     """Examples for their conditions alone: a zero of shape (1, 1) stands for the latents of each. call: as in `from_images`."""
-    return told(torch.zeros(len(prompts), 1, 1), queries_for(pipe, prompts, call=call))
+    return with_conditions(torch.zeros(len(prompts), 1, 1), queries_for(pipe, prompts, call=call))
 
 
 def from_trajectory(pipe: DiffusionPipeline, trajectory: Trajectory) -> Examples:
     """Examples without images: what the teacher itself drew, with the conditions that it drew them by."""
-    return together(trajectory.latents[-1].float(), queries_for(pipe, trajectory.conditions, call=trajectory.options))
+    return from_latents(trajectory.latents[-1].float(), queries_for(pipe, trajectory.conditions, call=trajectory.options))
 
 
 def draw_examples(
@@ -181,7 +181,7 @@ def packed(pipe: Any, latents: Tensor) -> Tensor:
     return pack(latents, *latents.shape) if pack is not None and known else latents
 
 
-def together(latents: Tensor, queries: Sequence[Query]) -> Examples:
+def from_latents(latents: Tensor, queries: Sequence[Query]) -> Examples:
     """Examples of latents (N, C, H, W) and what was asked for each. Raises ValueError if the denoiser takes others."""
     first = queries[0]
     if latents.shape[1:] != first.shape[1:]:
@@ -192,10 +192,10 @@ def together(latents: Tensor, queries: Sequence[Query]) -> Examples:
         )
     if len(latents) != len(queries):
         raise ValueError(f"found {len(latents)} images and {len(queries)} conditions: give one condition for each")
-    return told(latents, queries)
+    return with_conditions(latents, queries)
 
 
-def told(latents: Tensor, queries: Sequence[Query]) -> Examples:
+def with_conditions(latents: Tensor, queries: Sequence[Query]) -> Examples:
     """Examples of latents (N, …) with what was asked for each."""
     first = queries[0]
     own = [name for name, value in first.conditions.items() if not is_shared(value)]

@@ -47,12 +47,12 @@ def generate_batches(
     with quiet(pipe):
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
-            options = arguments(conditions[part], seeds=seeds[part], call=call)
+            options = call_arguments(conditions[part], seeds=seeds[part], call=call)
             images = pipe(**options, output_type="np", return_dict=False)[0]
             yield np.asarray(images, dtype=np.float32)
 
 
-def arguments(conditions: Sequence[Any], *, seeds: Sequence[int], call: Mapping[str, Any]) -> dict[str, Any]:
+def call_arguments(conditions: Sequence[Any], *, seeds: Sequence[int], call: Mapping[str, Any]) -> dict[str, Any]:
     """What a pipe is called with for one batch, but for what it should give: conditions and seeds by its own names."""
     return {**_named(conditions), "generator": generators(seeds), **_spread(call, len(seeds))}
 

@@ -72,7 +72,7 @@ def first_query(pipe: Any, condition: Any, *, call: Mapping[str, Any]) -> Query:
 
     handle = intercept(bare(component(pipe)), "forward", forward)
     try:
-        pipe(**generating.arguments([condition], seeds=[0], call=call))
+        pipe(**generating.call_arguments([condition], seeds=[0], call=call))
     except Query as query:
         if query.shape[0] != 1:
             raise ValueError(

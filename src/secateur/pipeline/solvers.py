@@ -78,10 +78,10 @@ def nonlinear(scheduler: Any) -> str | None:
 
 def draws_noise(scheduler: Any) -> bool:
     """Whether a scheduler that calls the denoiser once a step adds new noise at its steps."""
-    return not torch.equal(stepped(scheduler, seed=0), stepped(scheduler, seed=1))
+    return not torch.equal(first_step(scheduler, seed=0), first_step(scheduler, seed=1))
 
 
-def stepped(scheduler: Any, *, seed: int) -> Tensor:
+def first_step(scheduler: Any, *, seed: int) -> Tensor:
     """What the first step makes of the same latents and prediction, its own noise drawn by this seed."""
     fresh, x = begun(scheduler, TRIED_STEPS), torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
     noise = {"generator": torch.Generator().manual_seed(seed)} if "generator" in signature(fresh.step).parameters else {}

@@ -67,13 +67,13 @@ class LayerScores:
         return np.sqrt(squares * K / (K - 1)) if K > 1 else np.full(len(self.layers), np.nan)
 
     @property
-    def found(self) -> np.ndarray:
+    def scored(self) -> np.ndarray:
         """Which layers have their losses, bool (L,)."""
         return np.isfinite(self.losses).sum(axis=1) == len(self.weights)
 
     def ranking(self) -> tuple[str, ...]:
-        """The layers whose losses are found, the one that goes first first."""
-        return tuple(self.layers[i] for i in np.argsort(self.values, kind="stable") if self.found[i])
+        """The scored layers, the one that goes first first."""
+        return tuple(self.layers[i] for i in np.argsort(self.values, kind="stable") if self.scored[i])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Losses, timesteps and weights, by these names."""
@@ -151,8 +151,10 @@ class Stability:
 def stability(scores: LayerScores, *, draws: int = 1000, seed: int = 0) -> Stability:
     """The Stability of a ranking; of one from a single tuple (magnitude) that says nothing, and ValueError says so."""
     K = len(scores.weights)
-    if K < 2 or not scores.found.all():
-        raise ValueError(f"found {K} tuples for {scores.found.sum()} layers: a bootstrap needs 2 tuples and every layer's loss")
+    if K < 2 or not scores.scored.all():
+        raise ValueError(
+            f"found {K} tuples for {scores.scored.sum()} layers: a bootstrap needs 2 tuples and every layer's loss"
+        )
     rng, losses = np.random.default_rng(seed), scores.losses.astype(float)
     counts = rng.multinomial(K, np.full(K, 1 / K), size=draws) * scores.weights  # (draws, K)
     again = places(losses @ counts.T)  # (L, draws); a positive factor in each draw does not move the ranks

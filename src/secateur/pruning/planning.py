@@ -57,8 +57,8 @@ def check_scores(scores: LayerScores, *, cost: str, method: str) -> None:
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r}: choose {', '.join(METHODS)}")
     check_cost(scores, cost)
-    if not scores.found.all():
-        raise ValueError(f"found scores of {scores.found.sum()} of {len(scores.layers)} layers: let the scoring finish")
+    if not scores.scored.all():
+        raise ValueError(f"found scores of {scores.scored.sum()} of {len(scores.layers)} layers: let the scoring finish")
 
 
 def check_cost(scores: LayerScores, cost: str) -> None:

@@ -136,7 +136,7 @@ def prune(
         samples: noisy samples of them, the same for every layer; more make the ranking surer.
 
     Arguments to tinker with:
-        steps, guidance_scale: how the pipe draws; the guidance scale is by default that of the pipe's own call.
+        steps, guidance_scale: how the pipe draws; the guidance scale is by default the pipe's own.
         seed: of the first image; the others count on. Noisy samples are drawn from it too.
         settings: weighting, timesteps, method, batch size, see `secateur.PruneSettings`.
         progress: show a progress bar on stderr.

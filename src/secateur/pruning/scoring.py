@@ -153,7 +153,7 @@ def score_steps(
     scores = resumed(blank, path)
     if accelerator is not None:
         accelerator.wait_for_everyone()  # until all have read what one of them will write over
-    done, left = np.flatnonzero(scores.found), np.flatnonzero(~scores.found)
+    done, left = np.flatnonzero(scores.scored), np.flatnonzero(~scores.scored)
     before = as_step(scores, int(done[-1])) if len(done) else None
 
     def save(step: ScoreStep) -> None:
@@ -183,7 +183,7 @@ def with_losses(scores: LayerScores, i: int, losses: np.ndarray) -> LayerScores:
 
 
 def as_step(scores: LayerScores, i: int) -> ScoreStep:
-    number = int(scores.found.sum())
+    number = int(scores.scored.sum())
     return ScoreStep(number, scores.layers[i], float(scores.values[i]), float(scores.errors[i]), scores)
 
 

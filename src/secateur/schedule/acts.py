@@ -23,7 +23,7 @@ class Act(Enum):
 def acts(schedule: Schedule, blocks: Blocks, *, start: int = 0) -> tuple[tuple[Act, ...], ...]:
     """T − start rows of L + 1 acts, the last one the denoiser's own; call `start`, the first of an image, runs everything."""
     first = (Act.RUN,) * (len(blocks) + 1)
-    rows = [first, *(reads(schedule.runs(t), blocks) for t in range(start + 1, schedule.calls))]
+    rows = [first, *(row_acts(schedule.runs(t), blocks) for t in range(start + 1, schedule.calls))]
     kinds = (*blocks.reuse, schedule.hold)
     columns = [with_cache(column, pairs=kind in LINES) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
     if schedule.ahead is not None:
@@ -38,7 +38,7 @@ def act_ahead(ahead: Sequence[float]) -> Act:
     return Act.AHEAD if ahead[0] else Act.RUN
 
 
-def reads(run: Sequence[bool], blocks: Blocks) -> tuple[Act, ...]:
+def row_acts(run: Sequence[bool], blocks: Blocks) -> tuple[Act, ...]:
     """RUN, REUSE or DEAD for each block and for the denoiser, (L + 1,), at one call."""
     if not any(run):
         return (*[Act.DEAD] * len(blocks), Act.REUSE)

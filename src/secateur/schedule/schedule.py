@@ -112,7 +112,7 @@ class Schedule:
         return schedule_from, (self.document(),)
 
     def __str__(self) -> str:
-        return "\n".join(drawn(self))
+        return "\n".join(lines_of(self))
 
 
 load, save = Schedule.load, Schedule.save
@@ -180,7 +180,7 @@ def schedule_from(document: Mapping[str, Any]) -> Schedule:
     )
 
 
-def drawn(schedule: Schedule) -> Iterator[str]:
+def lines_of(schedule: Schedule) -> Iterator[str]:
     """Lines that show a schedule in a terminal: blocks down, calls across, a new band after every 84 calls."""
     held = sum(schedule.held(t) for t in range(schedule.calls))
     yield (

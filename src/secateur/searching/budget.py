@@ -109,7 +109,7 @@ class Space:
             return self.whole
         return row if row[i] or self.cells[i] > room else self.switched(row, i, run=True)
 
-    def drawn(self, calls: int, rng: Random) -> list[Row]:
+    def random_rows(self, calls: int, rng: Random) -> list[Row]:
         """Random rows that fill the budget; the share of whole calls and the density of the others are drawn first."""
         wholes, density = rng.random(), rng.random()
         rows, free = [self.whole, *[self.held] * (calls - 1)], range(1, calls)

@@ -56,13 +56,13 @@ def held(trajectory: Trajectory, scheduler: Any, *, hold: str = "output") -> Lad
     """
     x, y = flat(trajectory.latents), flat(trajectory.outputs)
     spans = LongSteps.of(scheduler, hold=hold)
-    check_steps(scheduler, spans, x, y, rounding=torch.finfo(trajectory.latents.dtype).eps)
+    check_linear_steps(scheduler, spans, x, y, rounding=torch.finfo(trajectory.latents.dtype).eps)
     ago = torch.arange(len(y))[None, :] - torch.arange(len(y))[:, None]  # of u, seen from s
     inverse = torch.where(ago > 0, 1 / ago.clamp(min=1), 0.0)
     return Ladder(x, y, spans.carry, spans.gain, inverse[:, :, None] * spans.slope[None], trajectory.timesteps)
 
 
-def check_steps(scheduler: Any, spans: LongSteps, x: Tensor, y: Tensor, *, rounding: float) -> None:
+def check_linear_steps(scheduler: Any, spans: LongSteps, x: Tensor, y: Tensor, *, rounding: float) -> None:
     """Raises ValueError if a step of the trajectory is another one than its scheduler's `spans` give, but for rounding."""
     limit = max(ONE_STEP_ERROR, 4 * rounding)
     for k in range(len(y)):

@@ -68,7 +68,7 @@ def local_search(
     if patience is not None and patience < 1:
         raise ValueError(f"found patience={patience}, wanted a number of trials: give 1 or more, or None")
     check_start(start)
-    macs.check(start)
+    macs.check_schedule(start)
     reused = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
     space = Space.of(reused, calls, keep=keep, attention=attention, timesteps=timesteps)
     space, start = replace(space, kinds=tuple(kinds)), affordable(start, space)
@@ -87,7 +87,7 @@ def local_search(
             return None
         return replace(new, made=made)
 
-    for trial in patient(tried(propose, objective, trials=trials), patience):
+    for trial in patient(run_trials(propose, objective, trials=trials), patience):
         yield trial
         if proposed:
             wins, times = used[proposed[-1]]
@@ -112,7 +112,7 @@ def patient(trials: Iterator[Trial], patience: int | None) -> Iterator[Trial]:
             return
 
 
-def tried(propose: Propose, objective: Value, *, trials: int) -> Iterator[Trial]:
+def run_trials(propose: Propose, objective: Value, *, trials: int) -> Iterator[Trial]:
     """Trials of the schedules that `propose(last trial)` returns, without those tried before."""
     last, seen = None, set()
     for number in range(1, trials + 1):

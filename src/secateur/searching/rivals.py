@@ -10,7 +10,7 @@ from secateur.denoiser.macs import Macs
 from secateur.schedule.baselines import dense
 from secateur.schedule.schedule import Schedule
 from secateur.searching.budget import Row, Space, rows_of, with_rows
-from secateur.searching.local import Trial, Value, tried
+from secateur.searching.local import Trial, Value, run_trials
 
 RIVALS = 3  # schedules in a tournament (ours)
 
@@ -22,7 +22,7 @@ def random_search(
     space, rng = Space.of(macs, calls, keep=keep, attention=attention), Random(seed)
     made = {"method": "random", "keep": keep, "attention": attention, "seed": seed}
     blank = replace(dense(space.blocks, calls), made=made)
-    yield from tried(lambda last: with_rows(blank, space.drawn(calls, rng)), objective, trials=trials)
+    yield from run_trials(lambda last: with_rows(blank, space.random_rows(calls, rng)), objective, trials=trials)
 
 
 def genetic_search(
@@ -49,9 +49,9 @@ def genetic_search(
 
     def propose(last: Trial | None) -> Schedule:
         grown = len(alive) >= population
-        return with_rows(blank, child(alive, space, rng) if grown else space.drawn(calls, rng))
+        return with_rows(blank, child(alive, space, rng) if grown else space.random_rows(calls, rng))
 
-    for trial in tried(propose, objective, trials=trials):
+    for trial in run_trials(propose, objective, trials=trials):
         yield trial
         alive = sorted([*alive, trial], key=lambda trial: trial.value, reverse=True)[:population]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +11,10 @@ from secateur.denoiser import times
 from secateur.denoiser.families import bare
 from secateur.denoiser.macs import Macs, count
 from secateur.measuring.quality import NotFiniteError
+from secateur.pipeline import progress as progress_bar
 from secateur.pipeline import prompts as conditioning
 from secateur.pipeline.pipes import component, zoo_name
+from secateur.pipeline.progress import View
 from secateur.pipeline.schedulers import begun
 from secateur.pipeline.solvers import check_solver
 from secateur.pipeline.trajectory import Trajectory, record
@@ -65,7 +66,7 @@ def search(
         keep: fraction of the dense pipe's multiply-accumulates (MACs) that the schedule may spend, in (0, 1].
         steps: steps of the dense pipe; call it with the same number while the schedule is applied.
         target: "dense" searches for images near the dense ones; "converged" for images near those of very many steps.
-        guidance_scale: as the pipe is used; by default that of the pipe's own call.
+        guidance_scale: as the pipe is used; by default the pipe's own.
 
     The pipe's scheduler decides what can be found. With DDIM, Euler and flow matching, calls are held on the sampler's grid.
     With DPM-Solver++ and UniPC, the schedule chooses its timesteps. Any other one, such as PNDM, is replaced by DDIM during
@@ -108,20 +109,20 @@ def search_steps(
             print(step.stage, step.value_db)
         step.schedule.save("schedule.json")
 
-    Every schedule's `made` says how it was found and how near its images are; that of the last record says it for both
-    targets. Arguments and errors are those of `search`. If the pipe's scheduler was replaced, it comes back at the end.
+    Every schedule's `made` says how it was found and how near its images are; the last record's says how near they are to
+    both targets. Arguments and errors are the same as `search`'s. If the pipe's scheduler was replaced, it comes back at the end.
     """
     sampler, remark = sampler_for(pipe.scheduler)
     if remark:
         warnings.warn(remark, stacklevel=2)
     check_search(sampler.on(pipe.scheduler), keep=keep, steps=steps, target=target)
     settings.check_processes(accelerator)
-    conditions = conditions_for(pipe, prompts, images + settings.more_images)
+    conditions = conditioning.conditions_for(pipe, prompts, images + settings.more_images)
     guidance = conditioning.guidance_of(pipe, zoo_name(pipe) or "", guidance_scale)
     call = {"num_inference_steps": steps, "guidance_scale": guidance}
     counted = count(component(pipe), settings.granularity)
 
-    def found() -> Iterator[BestSoFar]:
+    def run_search() -> Iterator[BestSoFar]:
         with sampler.held_by(pipe):
             seeds = tuple(range(seed, seed + len(conditions)))
             costs, trajectory = record_costs(pipe, counted, conditions[:images], budget=settings.budget, seeds=seeds[:images],
@@ -132,7 +133,7 @@ def search_steps(
             whole = Search(pipe, trajectory, costs, keep, gain, settings, seed, batch_size, accelerator)
             yield from described(whole, target, {**provenance(whole, conditions, seeds), **call})
 
-    return found()
+    return run_search()
 
 
 def check_search(scheduler: Any, *, keep: float, steps: int, target: str) -> None:
@@ -141,21 +142,6 @@ def check_search(scheduler: Any, *, keep: float, steps: int, target: str) -> Non
     check_target(target)
     check_solver(scheduler)
     check_calls(len(begun(scheduler, steps).timesteps), keep=keep)
-
-
-def conditions_for(pipe: DiffusionPipeline, prompts: Sequence[Any] | None, images: int) -> tuple[Any, ...]:
-    """What to draw the calibration images of: the prompts, repeated; by default those of the zoo for its own pipes."""
-    from secateur import zoo
-
-    if prompts is None and (name := zoo_name(pipe)) is None:
-        raise ValueError(f"found no prompts for a {type(pipe).__name__}: give some like those that it will be used with")
-    if prompts is not None and (isinstance(prompts, str) or not len(prompts)):
-        raise ValueError(f"found prompts={prompts!r}, wanted a list of them: give one or more in brackets")
-    if prompts is None:
-        return zoo.conditions(name, images, calibration=True)[0]
-    conditions = conditioning.repeated(list(prompts), images)
-    conditioning.check_tokens(pipe, conditions)
-    return conditions
 
 
 def record_costs(
@@ -180,7 +166,7 @@ def provenance(search: Search, conditions: Sequence[Any], seeds: Sequence[int]) 
         "unit": search.macs.unit,
         "seeds": list(seeds[:images]),
         "more_seeds": list(seeds[images:]),
-        "conditions_sha256": hashlib.sha256("\n".join(map(str, conditions)).encode()).hexdigest(),
+        "conditions_sha256": conditioning.digest(tuple(conditions)),
         **{name: version(name) for name in ("secateur", "torch", "diffusers")},
     }
 
@@ -221,18 +207,10 @@ def other_target(search: Search, schedule: Schedule, target: str) -> dict[str, f
 
 def watched(steps: Iterator[BestSoFar], *, show: bool = True) -> Iterator[BestSoFar]:
     """The same steps, while a progress bar on stderr says how the search stands."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description:40.80s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not show) as bar:
-        line = bar.add_task("recording the dense images", total=None)
-        for step in steps:
-            bar.update(line, total=step.most, completed=step.measured, description=sentence(step))
-            yield step
+    return progress_bar.watched(steps, view, first="recording the dense images", show=show)
 
 
-def sentence(step: BestSoFar) -> str:
-    """How a search stands, in a line."""
+def view(step: BestSoFar) -> View:
+    """What the progress bar shows of a search: its stage, its best so far, and the trials done."""
     losses = "".join(f", {name} {value:.3g}" for name, value in step.losses.items() if name != "total")
-    return f"{step.stage}: {step.value_db:.2f} dB, keeps {step.kept:.3f}{losses}"
+    return View(f"{step.stage}: {step.value_db:.2f} dB, keeps {step.kept:.3f}{losses}", step.measured, step.most)

@@ -20,7 +20,7 @@ PROBES = 8
 def sensitivity(
     pipe, trajectory: Trajectory, ladder: Ladder, *, blocks: Blocks, gap: int, samples: int = 4, batch_size: int = 8
 ) -> np.ndarray:
-    """Mean square change of the final images over that of the latents, (G + 1,): the weights of `additive.local_errors`.
+    """Mean square change of the final images, divided by the latents' own, (G + 1,): the weights of `additive.local_errors`.
 
     At PROBES levels the latents of a few samples are moved by the error of an update over `gap` levels, as a search will move
     them. The rest of the trajectory then runs again. Between these levels the logarithm is interpolated. The first update is

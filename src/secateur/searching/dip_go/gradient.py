@@ -26,7 +26,7 @@ from secateur.schedule.scores import Scores
 from secateur.searching.dip_go import progress
 from secateur.searching.dip_go.progress import Progress
 from secateur.searching.dip_go.unrolled import check_pipe
-from secateur.searching.dip_go.updates import GradientSearch, Settings, begun, denoiser_branches, kept, update
+from secateur.searching.dip_go.updates import GradientSearch, Settings, begun, denoiser_branches, kept_shares, update
 from secateur.searching.local import check_start
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def search(
     macs = count(component(pipe)) if macs is None else macs
     if start is not None:
         check_start(start)
-        macs.check(start)
+        macs.check_schedule(start)
         macs = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
     work = GradientSearch(pipe, trajectory, check_keep(keep), macs, settings, start, accelerator)
     check(work)
@@ -138,7 +138,7 @@ def step_of(search: GradientSearch, now: Progress) -> SearchStep:
     schedule = allocate(scores, keep=search.keep, method="bisection", attention=search.settings.attention)
     if search.start is not None:
         schedule = replace(schedule, timesteps=search.start.timesteps, hold=search.start.hold)
-    return SearchStep(now.number, dict(now.losses), *kept(search, now.pruner), schedule, scores)
+    return SearchStep(now.number, dict(now.losses), *kept_shares(search, now.pruner), schedule, scores)
 
 
 def arguments(search: GradientSearch) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def decoded(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Sequen
         images.append(out[0])
         return tree_map_only(Tensor, Tensor.detach, out)  # so that the pipe may turn it into numpy
 
-    arguments = generating.arguments(conditions, seeds=seeds, call=call)
+    arguments = generating.call_arguments(conditions, seeds=seeds, call=call)
     with ExitStack() as stack:
         stack.enter_context(generating.quiet(pipe))
         stack.enter_context(

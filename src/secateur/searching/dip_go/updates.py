@@ -100,7 +100,7 @@ def begun(search: GradientSearch) -> Progress:
     pruner = Pruner(search.calls, size, encoder=s.encoder, width=s.width, start=search.start, seed=s.seed).to(
         search.pipe.device
     )
-    pressing = presses(True, kept(search, pruner)[s.attention], search.keep)
+    pressing = presses(True, kept_shares(search, pruner)[s.attention], search.keep)
     return Progress(pruner, OPTIMIZERS[s.optimizer](pruner.parameters(), lr=s.lr), pressing)
 
 
@@ -125,7 +125,7 @@ def update(search: GradientSearch, now: Progress, chains: int) -> None:
         group["lr"] = s.lr * (1 + math.cos(math.pi * now.number / s.steps)) / 2
     now.optimizer.step()
     now.number += 1
-    now.pressing = presses(now.pressing, kept(search, now.pruner)[s.attention], search.keep)
+    now.pressing = presses(now.pressing, kept_shares(search, now.pruner)[s.attention], search.keep)
     now.losses = {
         "consistency": consistency,
         "sparsity": sparsity.item(),
@@ -154,7 +154,7 @@ def consistency_gradient(search: GradientSearch, gates: Tensor, *, first: int, c
 
 
 def backward(search: GradientSearch, leaf: Tensor, numbers: Sequence[int], chains: int) -> float:
-    """The part of L_c from some samples; its gradient is added to that of the leaf."""
+    """The part of L_c from some samples; its gradient is added to the leaf's."""
     s, call = search.settings, search.trajectory.options
     conditions, seeds, target = draw_samples(search, numbers)
     with precision(search):
@@ -221,7 +221,7 @@ def presses(before: bool, share: float, keep: float) -> bool:
     return share > (keep if before else SLACK * keep)
 
 
-def kept(search: GradientSearch, pruner: Pruner) -> tuple[float, float]:
+def kept_shares(search: GradientSearch, pruner: Pruner) -> tuple[float, float]:
     """Fraction of the dense MACs that the pruner's own gates keep, without and with the attention products."""
     with torch.no_grad():
         rows = (pruner.gates() > 0.5).tolist()
