@@ -201,8 +201,8 @@ def side_by_side(pipe, source, variants, conditions, *, captions, seeds, batch_s
     check_tokens(pipe, conditions)
     batches = compare.run(pipe, variants, conditions, seeds=seeds, batch_size=batch_size, **call)
     record = compare.document(pipe, draw_all(batches, len(variants) * -(-len(conditions) // batch_size)), conditions,
-                              seeds=seeds, title=f"Secateur on {source}", command=command_line(), source=source, captions=captions,
-                              options=call)  # fmt: skip
+                              seeds=seeds, title=f"Secateur on {source}", command=command_line(), source=source,
+                              captions=captions, options=call)  # fmt: skip
     if not any(variant.pipe for variant in variants) and (share := of_teacher(source, counting.count(component(pipe)))):
         record["rows"] = [{**row, "macs_of_teacher": row["keep_linear"] * share} for row in record["rows"]]
     report(record, out, as_json=as_json)

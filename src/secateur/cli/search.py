@@ -96,9 +96,7 @@ def search(
                                accelerator=accelerator)  # fmt: skip
         best = Watch(out if main else None, {"command": command_line()}).all(watched(records))
     if main:
-        show_result(
-            best, out, pipe=pipe, counted=counted_of(loaded, granularity), calls=calls, keep=keep, images=images, json=json
-        )
+        report(best, out, pipe=pipe, counted=counted_of(loaded, granularity), calls=calls, keep=keep, images=images, json=json)
 
 
 def listed(names: str | None) -> tuple[str, ...] | None:

@@ -110,7 +110,7 @@ def search_steps(
         step.schedule.save("schedule.json")
 
     Every schedule's `made` says how it was found and how near its images are; the last record's says how near they are to
-    both targets. Arguments and errors are the same as `search`'s. If the pipe's scheduler was replaced, it comes back at the end.
+    both targets. Arguments and errors are those of `search`. A replaced scheduler comes back at the end.
     """
     sampler, remark = sampler_for(pipe.scheduler)
     if remark:
