@@ -159,7 +159,7 @@ def test_pndm_gives_way_to_ddim_before_any_weights_are_loaded(run, pndm, monkeyp
         "the pipe's PNDMScheduler cannot be searched as it is, so the search takes DDIMScheduler in its place"
     ]
     code, out, error = run(*words, "--scheduler", "PNDMScheduler")
-    assert (code, out, "a step of PNDMScheduler is made of 4 predictions" in sentence(error)) == (1, "", True)
+    assert (code, out, "PNDMScheduler combines the last 4 predictions in every step" in sentence(error)) == (1, "", True)
 
 
 def test_the_line_that_a_search_prints_draws_an_image_on_a_pndm_pipe(run, pndm):
@@ -355,7 +355,7 @@ def sentence(error: str) -> str:
         (("--keep", "0.5", "--prompts", "none.txt"), "none.txt"),
         (("--keep", "0.5", "--prompts", "latin.txt"), "latin.txt is no UTF-8 text"),
         (("--keep", "0.5", "--steps", "1"), "one step leaves nothing to choose"),
-        (("--keep", "0.5", "--scheduler", "PNDMScheduler"), "a step of PNDMScheduler is made of 4 predictions"),
+        (("--keep", "0.5", "--scheduler", "PNDMScheduler"), "PNDMScheduler combines the last 4 predictions in every step"),
         (("--keep", "0.5", "--dtype", "float33"), "found dtype 'float33'"),
         (("--keep", "0.5", "--device", "abacus"), "there is no device 'abacus' here"),
     ],

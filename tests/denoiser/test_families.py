@@ -96,7 +96,7 @@ def test_what_cannot_be_traced_is_refused_in_a_sentence(monkeypatch):
         find_blocks(Ladder(), "typo")
     with pytest.raises(ValueError, match="Ladder has no granularity 'stage', so choose rung or typo"):
         find_blocks(Ladder(), "stage")
-    with pytest.raises(ValueError, match="diffusers has no class Ladder, so pass the denoiser"):
+    with pytest.raises(ValueError, match="diffusers has no class Ladder: give the denoiser itself"):
         find_blocks({"_class_name": "Ladder"})
     with pytest.raises(ValueError, match="Linear has no configuration"):
         find_blocks(nn.Linear(2, 2))
@@ -107,5 +107,5 @@ def test_what_cannot_be_traced_is_refused_in_a_sentence(monkeypatch):
 
 
 def test_a_configuration_must_name_its_class():
-    with pytest.raises(ValueError, match="no '_class_name'"):
+    with pytest.raises(ValueError, match="without '_class_name'"):
         family({"sample_size": 8})

@@ -174,7 +174,7 @@ def test_stages_of_a_unet_and_blocks_of_a_transformer():
     assert sites(teacher, student) == sites(teacher, student, plan=plan)  # known by their weights
     assert sites(deepcopy(teacher).to(torch.bfloat16), deepcopy(student).to(torch.bfloat16).float()) == sites(teacher, student)
     torch.nn.init.ones_(student.transformer_blocks[1].attn1.to_q.weight)
-    with pytest.raises(ValueError, match="has 3 transformer_blocks and the teacher 6, 1 of which are known to stay: give the"):
+    with pytest.raises(ValueError, match="has 3 transformer_blocks and 1 of the teacher's 6 are known to stay: give the"):
         sites(teacher, student)
 
 

@@ -78,7 +78,7 @@ def test_a_trained_transformer_needs_its_plan(pipes):
     student, teacher = pipes
     secateur.distil(student, teacher, [3], **FEW)
     with pytest.raises(
-        ValueError, match=r"has 2 transformer_blocks and the teacher 3, 0 of which are known to stay: give the plan"
+        ValueError, match=r"the student has 2 transformer_blocks and 0 of the teacher's 3 are known to stay: give the plan"
     ):
         secateur.distil(student, teacher, [3], **FEW)
 

@@ -220,7 +220,7 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence():
     assert "pad prompts" in message(from_images, pipe, images[:2], [{"prompt_embeds": torch.zeros(n, 8)} for n in (5, 6)])
     joined, _ = stable_diffusion("StableDiffusionInpaintPipeline", unet={"in_channels": 9})
     rest = {"image": torch.zeros(1, 3, 16, 16), "mask_image": torch.ones(1, 1, 16, 16)}
-    assert "sample of shape (9, 8, 8) and these are (4, 8, 8)" in message(from_images, joined, images, conditions, **rest)
+    assert "of shape (9, 8, 8) and these latents are (4, 8, 8)" in message(from_images, joined, images, conditions, **rest)
 
 
 def test_noise_that_is_not_known_is_refused_in_a_sentence():

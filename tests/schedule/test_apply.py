@@ -365,7 +365,7 @@ def test_those_who_write_into_what_they_read_are_found_out_and_served_copies():
     blocks = blocks_of("sd15", "stage")
     rows = [[name != "mid_block" for name in blocks.names]] * STEPS
     schedule = baselines.closed(blocks, [None, *rows[1:]], made={})
-    with pytest.raises(RuntimeError, match=r"mid_block gave was changed in place.*copy_outputs=True"):
+    with pytest.raises(RuntimeError, match=r"the output of mid_block was changed in place.*copy_outputs=True"):
         pruned(pipe, call, schedule, blocks=blocks)
     plain = pruned(pipe, call, schedule, blocks=blocks, copy_outputs=True)
     pure = []  # mid_block's output before anyone has written into it

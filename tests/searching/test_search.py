@@ -12,7 +12,7 @@ import pytest
 import secateur
 from secateur import SearchSettings, zoo
 from secateur.denoiser.macs import count
-from secateur.pipeline import schedulers
+from secateur.pipeline import prompts, schedulers
 from secateur.searching import search as searching
 
 QUICK = {"keep": 0.5, "steps": 4, "images": 2, "guidance_scale": 3.0, "progress": False}
@@ -56,7 +56,7 @@ def test_labels_are_prompts_too(dit):
 
 def test_a_pipe_of_the_zoo_brings_its_own_prompts_and_guidance():
     pipe = zoo.load("emoji-dit")
-    assert searching.conditions_for(pipe, None, 3) == zoo.conditions("emoji-dit", 3, calibration=True)[0]
+    assert prompts.conditions_for(pipe, None, 3) == zoo.conditions("emoji-dit", 3, calibration=True)[0]
     schedule = secateur.search(pipe, settings=STOCK, **{**QUICK, "images": 1, "guidance_scale": None})
     assert schedule.made["guidance_scale"] == zoo.GUIDANCE["emoji-dit"]
 

@@ -198,7 +198,7 @@ def test_bad_arguments_are_refused(sd, how, says):
     ("scheduler", "options", "says"),
     [
         ("UniPCMultistepScheduler", {"disable_corrector": [0]}, "has disable_corrector=[0]"),
-        ("PNDMScheduler", {"skip_prk_steps": True}, "a step of PNDMScheduler is made of 4 predictions"),
+        ("PNDMScheduler", {"skip_prk_steps": True}, "PNDMScheduler combines the last 4 predictions in every step"),
         ("DDIMScheduler", {"clip_sample": True}, "clip_sample=True"),
         ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, "has use_karras_sigmas=True"),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "has algorithm_type='sde-dpmsolver++'"),

@@ -4,7 +4,7 @@ Your own denoiser becomes known by one more row:
 
     FAMILIES["MyNet"] = Family(granularities={"layer": ("layers.*",)}, reuse="residual", inputs=my_inputs)
 
-where `my_inputs(config, *, batch, size, tokens)` returns the keyword arguments of one forward.
+Its `my_inputs(config, *, batch, size, tokens)` returns the keyword arguments of one forward.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Size = int | tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What this library must be told about a denoiser class; everything else is traced.
+    """The facts about a denoiser class that tracing cannot tell.
 
-    granularities: name → patterns of module names, where `*` stays within one component; the first is the default.
-    reuse: what its blocks give when they do not run, "output" or "residual".
+    granularities: name → patterns of module names; `*` stays within one component; the first granularity is the default.
+    reuse: "output" or "residual", which a block that does not run reuses.
     streams: for "residual", the forward argument that each element of a block's output continues, in output order.
-    depths: for denoisers whose configuration says how many blocks they have, name of each list of blocks → key that does.
-    reads: path in a block to what the denoiser itself reads there, of the first block.
+    depths: name of each list of blocks → the configuration's key for its length; empty if the configuration has none.
+    reads: path of a module in the first block that the denoiser itself reads.
     own_grid: whether its pipelines give the scheduler noise levels of their own.
-    cls: gives the class, if it is not diffusers' own; then a configuration is enough to build it.
+    cls: returns the class if it is not diffusers' own, so that a configuration is enough to build it.
     inputs: `inputs(config, *, batch, size, tokens)` → keyword arguments of one forward, on the default device;
     size and tokens are None if the caller leaves them to the denoiser's configuration.
     """
@@ -59,7 +59,7 @@ def sides(size: Size) -> tuple[int, ...]:
 
 
 def unet_class(config: Mapping, batch: int) -> dict[str, Tensor]:
-    """The class condition of a U-Net, by its `class_embed_type`; empty if it has none."""
+    """A U-Net's class condition, by its `class_embed_type`; empty if it takes no class."""
     kind = config["class_embed_type"]
     if kind is None and config["num_class_embeds"] is None:
         return {}
@@ -100,7 +100,7 @@ def unet_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int |
 
 
 def dit_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
-    """DiT: a class label instead of text, so `tokens` says nothing here."""
+    """DiT: a class label instead of text, so `tokens` is ignored."""
     return {
         "hidden_states": zeros(batch, config["in_channels"], *sides(size or config["sample_size"])),
         "timestep": indices(batch),
@@ -135,7 +135,7 @@ def sd3_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | 
 
 
 def flux_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
-    """Flux: 512 tokens of T5; the latent, 128 a side (1024 px) unless told, goes in as patches of 2×2."""
+    """Flux: 512 tokens of T5; the latent, by default 128 a side (1024 px), goes in as patches of 2×2."""
     height, width = sides(size or 128)
     patches, axes, tokens = (height // 2) * (width // 2), len(config["axes_dims_rope"]), tokens or 512
     return {
@@ -150,7 +150,7 @@ def flux_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int |
 
 
 def wan_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
-    """Wan: 512 tokens of UMT5; a latent of 21 frames of 60×104 (81 frames at 480×832 px) unless told; one side is one frame."""
+    """Wan: 512 tokens of UMT5; by default a latent of 21 frames of 60×104 (81 frames at 480×832 px); one side is one frame."""
     size = (21, 60, 104) if size is None else sides(size)
     image = config["image_dim"]
     return {
@@ -206,25 +206,25 @@ FAMILIES: dict[str, Family] = {
 
 
 def bare(denoiser: nn.Module) -> nn.Module:
-    """The denoiser itself, out of `torch.compile`'s wrapper: its class and block names count from here."""
+    """The denoiser itself, without `torch.compile`'s wrapper; class and block names start here."""
     while "_orig_mod" in denoiser._modules:
         denoiser = denoiser.get_submodule("_orig_mod")
     return denoiser
 
 
 def class_name(denoiser: nn.Module | Mapping | str) -> str:
-    """Class of a denoiser, of a configuration by its `_class_name`, or the name itself."""
+    """The class name of a denoiser, of a configuration (its `_class_name`), or the name itself."""
     if isinstance(denoiser, str):
         return denoiser
     if isinstance(denoiser, nn.Module):
         return type(bare(denoiser)).__name__
     if "_class_name" not in denoiser:
-        raise ValueError("the configuration has no '_class_name', so add the denoiser's class to it under that key")
+        raise ValueError("found a configuration without '_class_name': add the denoiser's class under that key")
     return denoiser["_class_name"]
 
 
 def family(denoiser: nn.Module | Mapping | str) -> Family:
-    """The row of a denoiser (or its configuration, or class name). Raises ValueError for an unknown one."""
+    """The row of a denoiser, of its configuration or of its class name. Raises ValueError if it has none."""
     name = class_name(denoiser)
     if name not in FAMILIES:
         raise ValueError(
@@ -236,7 +236,7 @@ def family(denoiser: nn.Module | Mapping | str) -> Family:
 
 
 def architecture(denoiser: nn.Module | Mapping) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
-    """Class of a denoiser and every argument that builds it, defaults filled in; a configuration names a diffusers class."""
+    """(class, arguments that build the denoiser), with defaults filled in; a configuration names a diffusers class."""
     cls, config = denoiser_class(denoiser)
     parameters = inspect.signature(cls.__init__).parameters
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
@@ -244,7 +244,7 @@ def architecture(denoiser: nn.Module | Mapping) -> tuple[Callable[..., nn.Module
 
 
 def denoiser_class(denoiser: nn.Module | Mapping) -> tuple[Callable[..., nn.Module], Mapping]:
-    """Class and configuration of a denoiser, or of its configuration by `_class_name`."""
+    """(class, configuration) of a denoiser, or of a configuration by its `_class_name`."""
     import diffusers
 
     name = class_name(denoiser)
@@ -252,17 +252,17 @@ def denoiser_class(denoiser: nn.Module | Mapping) -> tuple[Callable[..., nn.Modu
         if name in FAMILIES and (own := FAMILIES[name].cls):
             return own(), denoiser
         if not hasattr(diffusers, name):
-            raise ValueError(f"diffusers has no class {name}, so pass the denoiser itself instead of its configuration")
+            raise ValueError(f"diffusers has no class {name}: give the denoiser itself instead of its configuration")
         return getattr(diffusers, name), denoiser
     whole = bare(denoiser)
     if not isinstance(whole, diffusers.ConfigMixin):
-        raise ValueError(f"{name} has no configuration to build its shapes from, so make it a diffusers.ConfigMixin")
+        raise ValueError(f"found a {name} without a configuration to build its shapes from: make it a diffusers.ConfigMixin")
     return type(whole), whole.config
 
 
 def dummy_inputs(
     denoiser: nn.Module | Mapping, *, batch: int = 1, size: Size | None = None, tokens: int | None = None
 ) -> dict[str, Any]:
-    """Keyword arguments of one forward: zeros on the default device. size: the latent's side or sides; tokens: of text."""
+    """Keyword arguments of one forward: zeros on the default device. size: the latent's side or sides. tokens: of text."""
     row, (_, config) = family(denoiser), architecture(denoiser)
     return row.inputs(config, batch=batch, size=size, tokens=tokens)

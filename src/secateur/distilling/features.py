@@ -1,4 +1,4 @@
-"""Features: outputs of blocks of teacher and student, compared in pairs. LAPTOP-Diff (arXiv 2404.11098)."""
+"""Features: outputs of the teacher's and the student's blocks, compared in pairs. LAPTOP-Diff (arXiv 2404.11098)."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from secateur.denoiser.patch import Inputs, Patch, Run
 from secateur.pruning.plan import Plan
 from secateur.pruning.student import Passage
 
-SIZE, TOKENS = 8, 8  # of inputs whose shapes are compared
-STREAM = "hidden_states"  # of the streams that a block continues, the one to compare
+SIZE, TOKENS = 8, 8  # of the inputs whose shapes are compared
+STREAM = "hidden_states"  # the stream to compare, among those that a block continues
 
 
 def sites(teacher: nn.Module, student: nn.Module, *, plan: Plan | None = None) -> dict[str, str]:
-    """Module of the student → module of the teacher whose output its own is compared with.
+    """Module of the student → module of the teacher; their outputs are compared.
 
     U-Nets are compared at every stage, down_blocks.*, mid_block and up_blocks.*, as in the paper. Stages between removed
     samplers are left out, because their features are larger than the teacher's (BK-SDM Tiny). Transformers are compared at
-    every block of the student. A block stands for itself and for the removed blocks behind it, so that its partner is the
-    last of these (ours). The plan says which blocks were removed; without one, an untrained student's blocks are known by
-    their weights. Raises ValueError if they are not, or if the plan is another one's.
+    every block of the student. A block stands for itself and for the removed blocks behind it, so its partner is the last
+    of them (ours). Raises ValueError if the removed blocks are unknown, or if the plan is another student's.
+
+    plan: says which blocks were removed; without it, an untrained student's blocks are known by their weights.
     """
     teacher, student = bare(teacher), bare(student)
     for name in family(teacher).depths or ("down_blocks", "up_blocks"):
         if not hasattr(student, name):
             raise ValueError(
-                f"the student is a {class_name(student)} without {name}, which its teacher, a {class_name(teacher)}, has: give "
-                "the teacher that it was cut from"
+                f"found a {class_name(student)} without {name} for a {class_name(teacher)} with it: give the teacher that the "
+                "student was cut from"
             )
     if not family(teacher).depths:
         theirs = resolutions(teacher)
@@ -41,10 +42,10 @@ def sites(teacher: nn.Module, student: nn.Module, *, plan: Plan | None = None) -
 
 
 def named_sites(text: str) -> dict[str, str]:
-    """The sites of a list such as "mid_block, up_blocks.0 = up_blocks.1": a module of the student, and of the teacher."""
+    """The sites in a text such as "mid_block, up_blocks.0 = up_blocks.1": the student's module, then the teacher's."""
     pairs = [[name.strip() for name in pair.split("=")] for pair in text.split(",")]
     if any(len(pair) > 2 or not all(pair) for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
-        raise ValueError(f"found sites {text!r}: give modules of the student, each once, as NAME or NAME=TEACHER, with commas")
+        raise ValueError(f"found sites {text!r}: give each module of the student once, as NAME or NAME=TEACHER, with commas")
     return {pair[0]: pair[-1] for pair in pairs}
 
 
@@ -76,15 +77,15 @@ def partners(teacher: nn.Module, student: nn.Module, name: str, plan: Plan | Non
         stays = copied(theirs, mine)
     if len(stays) != len(mine):
         raise ValueError(
-            f"{class_name(student)} has {len(mine)} {name} and the teacher {len(theirs)}, {len(stays)} of which are known to "
-            "stay: give the plan that the student was cut by, or the sites themselves"
+            f"the student has {len(mine)} {name} and {len(stays)} of the teacher's {len(theirs)} are known to stay: give the "
+            "plan that the student was cut by, or the sites themselves"
         )
     ends = [after - 1 for after in (*stays[1:], len(theirs))]
     return [(f"{name}.{k}", f"{name}.{end}") for k, end in enumerate(ends)]
 
 
 def copied(theirs: Sequence[nn.Module], mine: Sequence[nn.Module]) -> list[int]:
-    """Places of the teacher's blocks that an untrained student has, found by their weights (ours)."""
+    """Indices of the teacher's blocks that an untrained student has, matched by their weights (ours)."""
     left = [block.state_dict() for block in mine]
     return [k for k, block in enumerate(theirs) if left and same_weights(block.state_dict(), left[0]) and left.pop(0)]
 
@@ -98,8 +99,8 @@ def same_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 def captured(denoiser: nn.Module, names: list[str], *, place: int = 0) -> Iterator[dict[str, Tensor]]:
     """A mapping that each call of the denoiser fills: name of a module → its hidden states.
 
-    place: see `stream_place`. Nothing is left on the denoiser afterwards. Raises ValueError if it lacks a module, or if a
-    schedule is applied to it.
+    The denoiser is as before afterwards. Raises ValueError if it lacks a module, or if a schedule is applied to it. place:
+    see `stream_place`.
     """
     features: dict[str, Tensor] = {}
 
@@ -113,25 +114,25 @@ def captured(denoiser: nn.Module, names: list[str], *, place: int = 0) -> Iterat
 
 
 def stream_place(teacher: nn.Module) -> int:
-    """Which of a block's outputs the hidden states are; the student's blocks have the same order."""
+    """The index of the hidden states among a block's outputs, the same for the student's blocks."""
     streams = family(teacher).streams
     return streams.index(STREAM) if STREAM in streams else 0
 
 
 def hidden(out: Any, place: int) -> Tensor:
-    """The hidden states in a block's output: a down stage of a U-Net gives them first, before its skips."""
+    """The hidden states in a block's output; a U-Net's down stage gives them before its skips."""
     return out[place] if isinstance(out, tuple) else out
 
 
 def check_inputs(teacher: nn.Module, student: nn.Module) -> None:
-    """Raises ValueError if teacher and student read different inputs, such as texts of another width."""
+    """Raises ValueError if teacher and student read different inputs, such as text embeddings of another width."""
     with torch.device("meta"):
         theirs, mine = (input_shapes(dummy_inputs(net, size=SIZE, tokens=TOKENS)) for net in (teacher, student))
     if wrong := [name for name in theirs | mine if theirs.get(name) != mine.get(name)]:
         name = wrong[0]
         raise ValueError(
             f"the teacher reads {name} of {theirs.get(name, 'no shape')} and the student of {mine.get(name, 'no shape')}: give "
-            "the teacher that it was cut from"
+            "the teacher that the student was cut from"
         )
 
 
@@ -147,8 +148,8 @@ def input_shapes(inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def check_sites(teacher: nn.Module, student: nn.Module, pairs: Mapping[str, str]) -> None:
-    """Raises ValueError, with its name, if teacher or student lacks a site."""
+    """Raises ValueError if teacher or student lacks a site's module, with its name."""
     for net, names, which in ((student, pairs.keys(), "student"), (teacher, pairs.values(), "teacher")):
         there = {name for name, _ in bare(net).named_modules()}
         if missing := sorted(set(names) - there):
-            raise ValueError(f"the {which} has no module {missing[0]} to take features of: give sites that both have")
+            raise ValueError(f"the {which} has no module {missing[0]} to take features of: name one that it has")

@@ -1,6 +1,6 @@
-"""What a denoiser is asked in training: clean latents with their conditions, made noisy, and the answer it should give.
+"""Training examples for a denoiser: clean latents with their conditions, made noisy, and the prediction it should give.
 
-The conditions are taken out of the pipe's own __call__, where it asks its denoiser first, so that no pipeline needs code here.
+The conditions come from the first denoiser call in the pipe's own __call__, so that no pipeline needs code here.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from secateur.pipeline.trajectory import Trajectory, record
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-AT_ONCE = 256  # samples: as many as are read from a file that is mapped into memory
-PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]  # arguments of Flux's and its kin's
+AT_ONCE = 256  # samples read at once from a file that is mapped into memory
+PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]  # arguments of `_pack_latents` in Flux's family
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
     """N samples to ask a denoiser about, on the CPU.
 
-    latents: (N, C, H, W) float32, clean, as the pipe's loop has them at its end (scaled by the VAE's factors); of Flux packed,
-    (N, tokens, C). conditions: further arguments of the denoiser; their tensors are (N, …), what else they hold is the same
-    for all. shared: arguments that are the same for all, tensors too. stream: the argument that takes the latents.
-    timestep_scale: what the pipe multiplies its scheduler's timesteps by for the denoiser; not 1 for Flux alone.
+    latents: (N, C, H, W) float32, clean, scaled by the VAE's factors, as the pipe's loop ends with them; Flux's are packed,
+    (N, tokens, C). conditions: further arguments of the denoiser; their tensors are (N, …), their other values hold for all
+    samples. shared: arguments that are the same for all samples. stream: the argument that takes the latents.
+    timestep_scale: the pipe multiplies its scheduler's timesteps by this for the denoiser; only Flux's is not 1.
     """
 
     latents: Tensor
@@ -53,7 +53,7 @@ class Examples:
         if wrong := [x for x in tensors(self.conditions) if x.ndim == 0 or len(x) != len(self.latents)]:
             raise ValueError(
                 f"found {len(self.latents)} latents and a condition of shape {tuple(wrong[0].shape)}: give one for each, or "
-                "put what is the same for all into `shared`"
+                "put it into `shared`"
             )
 
     def __len__(self) -> int:
@@ -64,14 +64,14 @@ class Examples:
 class Question:
     """One forward for n samples: keyword arguments of the denoiser, and the prediction of a perfect one.
 
-    target: (n, C, H, W), the noise, the data or a velocity, by the scheduler's prediction type.
+    target: (n, C, H, W), the noise, the data or a velocity; the scheduler's prediction type says which.
     """
 
     arguments: Mapping[str, Any]
     target: Tensor
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Question:
-        """The same on another device, its floating tensors but for the timesteps in this dtype."""
+        """The same question on another device; its floating tensors, except the timesteps, in this dtype."""
 
         def moved(x: Tensor) -> Tensor:
             return x.to(device, dtype if x.is_floating_point() else None)
@@ -83,10 +83,12 @@ class Question:
 def from_images(
     pipe: DiffusionPipeline, images: np.ndarray | Tensor, conditions: Sequence[Any], *, batch_size: int = 8, **call: Any
 ) -> Examples:
-    """Examples of pictures: latents by the pipe's VAE, of each the mean of what it may be (ours: no seed needed).
+    """Examples of pictures; their latents are the means that the pipe's VAE gives (ours: no seed needed).
 
-    images: (N, H, W, 3), float in [0, 1]. conditions: one for each, as for `generate.generate`. call: further arguments of
-    the pipe. Raises ValueError if their numbers differ, or the denoiser takes other latents.
+    Raises ValueError if images and conditions differ in number, or if the denoiser takes other latents.
+
+    images: (N, H, W, 3), float in [0, 1]. conditions: one for each image, as for `generate.generate`. call: further
+    arguments of the pipe.
     """
     pixels = as_tensor(images) * 2 - 1  # (N, 3, H, W), as a VAE takes them
     height, width = pixels.shape[-2:]
@@ -96,12 +98,12 @@ def from_images(
 
 
 def from_prompts(pipe: DiffusionPipeline, prompts: Sequence[Any], **call: Any) -> Examples:
-    """Examples for their conditions alone: a zero of shape (1, 1) stands for the latents of each. call: as in `from_images`."""
+    """Examples with conditions only: zeros of shape (1, 1) stand for each one's latents. call: as in `from_images`."""
     return with_conditions(torch.zeros(len(prompts), 1, 1), queries_for(pipe, prompts, call=call))
 
 
 def from_trajectory(pipe: DiffusionPipeline, trajectory: Trajectory) -> Examples:
-    """Examples without images: what the teacher itself drew, with the conditions that it drew them by."""
+    """Examples that the teacher itself drew: its last latents and their conditions."""
     return from_latents(trajectory.latents[-1].float(), queries_for(pipe, trajectory.conditions, call=trajectory.options))
 
 
@@ -115,9 +117,10 @@ def draw_examples(
     batch_size: int = 8,
     **call: Any,
 ) -> Iterator[Examples]:
-    """Examples of what the pipe itself draws, `batch_size` at a time: example n has prompt n (in turn) and seed `seed` + n.
+    """Examples that the pipe itself draws, `batch_size` at a time: example n has prompt n (in turn) and seed `seed` + n.
 
-    first, count: number of the first example, and after the last one. call: arguments of the pipe, as num_inference_steps.
+    first, count: the first example's number, and the number after the last one's. call: arguments of the pipe, such as
+    num_inference_steps.
     """
     for start in range(first, count, batch_size):
         numbers = range(start, min(start + batch_size, count))
@@ -127,7 +130,7 @@ def draw_examples(
 
 
 def concatenate(parts: Iterable[Examples], *, cat: Callable[[list[Tensor]], Tensor] = torch.cat) -> Examples:
-    """All parts as one. cat: concatenates their tensors. Raises ValueError if their latents differ in shape."""
+    """All parts as one. Raises ValueError if their latents differ in shape. cat: concatenates their tensors."""
     examples = list(parts)
     first = examples[0]
     if len(shapes := {part.latents.shape[1:] for part in examples}) > 1:
@@ -143,11 +146,13 @@ def concatenate(parts: Iterable[Examples], *, cat: Callable[[list[Tensor]], Tens
 def question(
     examples: Examples, scheduler: Any, places: Sequence[int] | Tensor, *, timesteps: Tensor, noise: Tensor
 ) -> Question:
-    """The Question of samples made noisy as the scheduler's training makes them.
+    """The Question about n samples, with noise added as the scheduler's training adds it.
 
-    places: indices of n samples. timesteps: (n,) of the scheduler's training, from 0 to below num_train_timesteps. noise:
-    (n, C, H, W). ValueError for schedulers of other noise: without alphas_cumprod (DDPM, arXiv 2006.11239, Eq. 4) and not of
-    flow matching (arXiv 2403.03206, Eq. 13).
+    Raises ValueError if the scheduler has neither alphas_cumprod (DDPM, arXiv 2006.11239, Eq. 4) nor the noise of flow
+    matching (arXiv 2403.03206, Eq. 13).
+
+    places: indices of the n samples. timesteps: (n,), training timesteps, from 0 to below num_train_timesteps. noise:
+    (n, C, H, W).
     """
     at = torch.as_tensor(places)
     clean = examples.latents[at]
@@ -158,14 +163,14 @@ def question(
 
 
 def answer(denoiser: Callable[..., Any], question: Question) -> Tensor:
-    """A denoiser's prediction, (n, C, H, W); without the channels of a learned sigma."""
+    """A denoiser's prediction, (n, C, H, W), without the channels of a learned sigma."""
     prediction = denoiser(**question.arguments, return_dict=False)[0]
     return prediction[:, : question.target.shape[1]]
 
 
 @torch.no_grad()
 def encoded(vae: Any, pixels: Tensor) -> Tensor:
-    """Latents (n, C, h, w) float32 on the CPU, scaled as a pipe's loop has them."""
+    """Latents (n, C, h, w) float32 on the CPU, scaled as in a pipe's loop."""
     config = vae.config
     z = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode().float().cpu()
     if (mean := config.get("latents_mean")) is not None:
@@ -175,20 +180,19 @@ def encoded(vae: Any, pixels: Tensor) -> Tensor:
 
 
 def packed(pipe: Any, latents: Tensor) -> Tensor:
-    """Latents as the pipe's loop has them: Flux and its kin make a token of each 2 × 2 of them."""
+    """Latents as in the pipe's loop: Flux's family makes one token of each 2 × 2 patch."""
     pack = getattr(pipe, "_pack_latents", None)
     known = pack is not None and list(signature(pack).parameters) == PACKING
     return pack(latents, *latents.shape) if pack is not None and known else latents
 
 
 def from_latents(latents: Tensor, queries: Sequence[Query]) -> Examples:
-    """Examples of latents (N, C, H, W) and what was asked for each. Raises ValueError if the denoiser takes others."""
+    """Examples of latents (N, C, H, W) and their queries. Raises ValueError if the denoiser takes latents of another shape."""
     first = queries[0]
     if latents.shape[1:] != first.shape[1:]:
         raise ValueError(
-            f"the denoiser takes {first.stream} of shape {tuple(first.shape[1:])} and these are "
-            f"{tuple(latents.shape[1:])}: give images of the size that the pipe draws; one whose latents have others "
-            "joined to them takes `from_trajectory` at most"
+            f"the denoiser takes {first.stream} of shape {tuple(first.shape[1:])} and these latents are "
+            f"{tuple(latents.shape[1:])}: give images of the size that the pipe draws, or use `from_trajectory`"
         )
     if len(latents) != len(queries):
         raise ValueError(f"found {len(latents)} images and {len(queries)} conditions: give one condition for each")
@@ -196,7 +200,7 @@ def from_latents(latents: Tensor, queries: Sequence[Query]) -> Examples:
 
 
 def with_conditions(latents: Tensor, queries: Sequence[Query]) -> Examples:
-    """Examples of latents (N, …) with what was asked for each."""
+    """Examples of latents (N, …) with the conditions in their queries."""
     first = queries[0]
     own = [name for name, value in first.conditions.items() if not is_shared(value)]
     conditions = {name: joined(name, [one.conditions[name] for one in queries]) for name in own}
@@ -205,7 +209,7 @@ def with_conditions(latents: Tensor, queries: Sequence[Query]) -> Examples:
 
 
 def is_shared(value: Any) -> bool:
-    """Whether no tensor in an argument of a call for one sample has a batch dimension."""
+    """Whether an argument of a one-sample call has no tensor with a batch dimension."""
     return not any(x.ndim and len(x) == 1 for x in tensors(value))
 
 
@@ -215,7 +219,7 @@ def tensors(value: Any) -> list[Tensor]:
 
 
 def joined(name: str, values: Sequence[Any]) -> Any:
-    """One argument for all samples from that of each: tensors in it are joined along their batch dimension."""
+    """The argument for all samples: the samples' tensors, joined along their batch dimension."""
     first = values[0]
     if isinstance(first, Mapping):
         return {key: joined(key, [value[key] for value in values]) for key in first}

@@ -12,11 +12,17 @@ from torch import Tensor
 from secateur.pipeline.schedulers import PLAIN, UNIPC, begun
 
 TRIED_STEPS = 10  # to see what a scheduler does
-SEARCHED = "search for DDIM or Euler, whose calls can be held, or for DPM-Solver++ 2M or UniPC, whose timesteps can be chosen"
+SEARCHED = "search with DDIM or Euler, whose calls can be held, or DPM-Solver++ 2M or UniPC, whose timesteps can be chosen"
+WHOLE, SHIFTED = "UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"
+BY_SIGMAS = (WHOLE, SHIFTED)  # diffusers takes no timesteps for WHOLE and shifts SHIFTED's, but their steps read the sigmas
+REPLACED = {"num_inference_steps", "timesteps", "sigmas"}
 
 
 def is_free(scheduler: Any) -> bool:
-    """Whether the search may place this scheduler's calls anywhere: DPM-Solver++ 2M and UniPC as `PLAIN` has them."""
+    """Whether the search may place this scheduler's calls anywhere: DPM-Solver++ 2M or UniPC, configured as in `PLAIN`.
+
+    Raises ValueError if it is one of them with other options.
+    """
     name = type(scheduler).__name__
     plain = PLAIN.get(name)
     if plain is None:
@@ -24,14 +30,14 @@ def is_free(scheduler: Any) -> bool:
     if wrong := [k for k, v in plain.items() if scheduler.config.get(k, v) != v]:
         value, wanted = scheduler.config[wrong[0]], plain[wrong[0]]
         raise ValueError(
-            f"this {name} has {wrong[0]}={value!r} and the search knows it with {wanted!r}: change its configuration, or name "
-            "it anew (--scheduler), as it then is what the search knows"
+            f"this {name} has {wrong[0]}={value!r} and the search knows {wanted!r}: change its configuration, or name the "
+            "scheduler anew by --scheduler"
         )
     return True
 
 
 def corrects(scheduler: Any) -> bool:
-    """Whether a scheduler's calls correct the step that led to them, and so take out of the latents what was put into them."""
+    """Whether a scheduler's calls correct the step before them, and so undo a change of the latents."""
     return type(scheduler).__name__ == UNIPC
 
 
@@ -42,7 +48,7 @@ def check_solver(scheduler: Any) -> None:
 
 
 def remembers(scheduler: Any) -> int:
-    """How many predictions a multistep scheduler makes a step of; 0 for one."""
+    """How many predictions a multistep scheduler combines in a step; 0 if it uses only one."""
     default = 4 if hasattr(scheduler, "ets") or hasattr(scheduler, "derivatives") else 1
     order = scheduler.config.get("solver_order", scheduler.config.get("predictor_order", default))
     return order if order > 1 else 0
@@ -58,9 +64,9 @@ def unholdable(scheduler: Any) -> str | None:
     """Why a scheduler's calls cannot be held; None if they can."""
     name = type(scheduler).__name__
     if memory := remembers(scheduler):
-        return f"a step of {name} is made of {memory} predictions, and a held one would be taken for new"
+        return f"{name} combines the last {memory} predictions in every step and would take a held one for a new one"
     if (calls := len(begun(scheduler, TRIED_STEPS).timesteps)) != TRIED_STEPS:
-        return f"{name} makes {calls} calls in {TRIED_STEPS} steps and a call a step is wanted"
+        return f"{name} makes {calls} calls in {TRIED_STEPS} steps, wanted one call a step"
     return None
 
 
@@ -70,9 +76,9 @@ def nonlinear(scheduler: Any) -> str | None:
     if why := unholdable(scheduler):
         return why
     if draws_noise(scheduler):
-        return f"{name} draws new noise at its steps, so that no two runs can be compared"
+        return f"{name} draws new noise at its steps, so no two runs can be compared"
     if clipping := [option for option in ("clip_sample", "thresholding") if scheduler.config.get(option)]:
-        return f"{name} clips what it predicts ({clipping[0]}=True), which no line follows"
+        return f"{name} clips its predictions ({clipping[0]}=True), so its steps are not linear"
     return None
 
 
@@ -82,16 +88,11 @@ def draws_noise(scheduler: Any) -> bool:
 
 
 def first_step(scheduler: Any, *, seed: int) -> Tensor:
-    """What the first step makes of the same latents and prediction, its own noise drawn by this seed."""
+    """The latents after the first step from fixed latents and a fixed prediction; the seed draws the step's own noise."""
     fresh, x = begun(scheduler, TRIED_STEPS), torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
     noise = {"generator": torch.Generator().manual_seed(seed)} if "generator" in signature(fresh.step).parameters else {}
     x = fresh.scale_model_input(x, fresh.timesteps[0]) if hasattr(fresh, "scale_model_input") else x
     return fresh.step(x.flip(-1), fresh.timesteps[0], x, return_dict=False, **noise)[0]
-
-
-WHOLE, SHIFTED = "UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"
-BY_SIGMAS = (WHOLE, SHIFTED)  # diffusers takes no timesteps for the one and shifts the other's, but their steps read the sigmas
-REPLACED = {"num_inference_steps", "timesteps", "sigmas"}
 
 
 def takes_timesteps(scheduler: Any) -> bool:
@@ -117,7 +118,7 @@ def place_timesteps(
 
 
 def sigmas_at(scheduler: Any, timesteps: Sequence[float]) -> Tensor:
-    """σ/α of x = α·data + σ·noise at these timesteps, (T,), float64; of flow matching, σ itself."""
+    """σ/α of x = α·data + σ·noise at these timesteps, (T,), float64; for flow matching, σ itself."""
     t = torch.tensor(timesteps, dtype=torch.float64)
     if scheduler.config.get("use_flow_sigmas") or not hasattr(scheduler, "alphas_cumprod"):
         return t / scheduler.config.num_train_timesteps
@@ -128,7 +129,7 @@ def sigmas_at(scheduler: Any, timesteps: Sequence[float]) -> Tensor:
 
 
 def shifts(scheduler: Any) -> bool:
-    """Whether a scheduler of flow matching would move chosen timesteps, and cannot be kept from it."""
+    """Whether a flow-matching scheduler would shift chosen timesteps and cannot be kept from it."""
     if type(scheduler).__name__ in BY_SIGMAS:
         return False
     return bool(scheduler.config.get("use_dynamic_shifting")) or scheduler.config.get("shift", 1.0) not in (None, 1.0)

@@ -1,7 +1,7 @@
-"""Surgery: a teacher and a Plan give a thinner student. The teacher stays as it is, and what is removed is never copied.
+"""Surgery: a teacher and a Plan give a thinner student. The teacher stays as it is, and removed layers are never copied.
 
 U-Nets keep their skeleton: a small module stands where a layer was, under the same name, so that diffusers' own forward runs
-and the skip connections stay paired. Transformers lose whole blocks, and their configuration says how many are left.
+and the skip connections stay paired. Transformers lose whole blocks, and their configuration counts the rest.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ def drop_layers(denoiser: nn.Module, plan: Plan) -> nn.Module:
 
 
 def removals(denoiser: nn.Module) -> dict[str, str]:
-    """Every layer that a plan may name, with how it goes: layer → "identity", "drop_skip" or "keep_shortcut".
+    """Every layer that a plan may name → how it goes: "identity", "drop_skip" or "keep_shortcut".
 
-    In execution order; a Transformer2DModel comes before the blocks in it. Samplers may go too, the two of one resolution
-    at once. Nothing is run, and a denoiser on the meta device will do.
+    In execution order; a Transformer2DModel comes before its blocks. Samplers may go too, but only both of one resolution.
+    Nothing is run, so a denoiser on the meta device will do.
     """
     denoiser = bare(denoiser)
     return block_removals(denoiser) if family(denoiser).depths else unet_removals(denoiser)
 
 
 def candidates(denoiser: nn.Module) -> dict[str, str]:
-    """The layers to score, with how each goes: `removals` without samplers, and no layer within another.
+    """The layers to score → how each goes: `removals` without samplers, and no layer within another.
 
-    The transformers of a U-Net are cut at their blocks (ours for SDXL, where one is up to 14 % of the net); one with a single
-    block goes whole, with its norm and projections.
+    A U-Net's transformers are cut at their blocks (ours for SDXL, whose largest one is 14 % of the net). A transformer with
+    a single block goes whole, with its norm and projections.
     """
     layer_removals = {name: how for name, how in removals(denoiser).items() if not is_sampler(name)}
     outer = {name: inner for name in layer_removals if (inner := names_within(name, layer_removals))}
@@ -53,7 +53,7 @@ def candidates(denoiser: nn.Module) -> dict[str, str]:
 
 
 def freed(denoiser: nn.Module, layers: Mapping[str, str]) -> tuple[int, ...]:
-    """Parameters that each removal frees, (L,). layers: layer → how it goes, as `candidates` gives them."""
+    """Number of parameters that each removal frees, (L,). layers: as `candidates` gives them."""
     modules = [bare(denoiser).get_submodule(name) for name in layers]
     return tuple(
         parameters(module) - (parameters(module.get_submodule("conv_shortcut")) if how == KEEP_SHORTCUT else 0)
@@ -67,7 +67,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def plan_without(denoiser: nn.Module, layers: Collection[str], *, made: Mapping[str, Any] | None = None) -> Plan:
-    """The plan that removes these layers; a Transformer2DModel all of whose blocks are among them goes whole."""
+    """The plan that removes these layers; a Transformer2DModel goes whole if all of its blocks go."""
     layer_removals, gone = removals(denoiser), set(layers)
     check_known(denoiser, gone, layer_removals)
     gone |= {outer for outer in layer_removals if (inner := names_within(outer, layer_removals)) and inner <= gone}
@@ -77,18 +77,18 @@ def plan_without(denoiser: nn.Module, layers: Collection[str], *, made: Mapping[
 
 
 def names_within(outer: str, names: Collection[str]) -> set[str]:
-    """The names that lie in the module of this name."""
+    """The names of modules inside the module `outer`."""
     return {name for name in names if name.startswith(f"{outer}.")}
 
 
 def check_fits(denoiser: nn.Module, plan: Plan, *, removable: Mapping[str, str] | None = None) -> None:
     """Raises ValueError if a plan does not fit this denoiser. removable: its `cuttable` layers, if known."""
     if (name := class_name(denoiser)) != plan.denoiser:
-        raise ValueError(f"the plan is for a {plan.denoiser} and this is a {name}: take the denoiser it was made for")
+        raise ValueError(f"the plan is for a {plan.denoiser} and this is a {name}: give the denoiser it was made for")
     if held := [name for name, module in denoiser.named_modules() if "forward" in vars(module)]:
         raise ValueError(
-            f"the forward of {held[0] or name} is replaced (by a schedule, a compiler or an offload hook), which no copy "
-            "survives: remove that first"
+            f"the forward of {held[0] or name} is replaced (by a schedule, a compiler or an offload hook) and cannot be "
+            "copied: remove that first"
         )
     if adapters := getattr(denoiser, "peft_config", None):
         raise ValueError(
@@ -106,12 +106,12 @@ def check_fits(denoiser: nn.Module, plan: Plan, *, removable: Mapping[str, str] 
 
 
 def cuttable(denoiser: nn.Module) -> dict[str, str]:
-    """Layers that some plan may name, with how each goes; of a transformer also those that can go only with others."""
+    """Layers that some plan may name → how each goes; a transformer's include those that can go only with others."""
     return dict.fromkeys(depth_blocks(denoiser), IDENTITY) if family(denoiser).depths else unet_removals(denoiser)
 
 
 def check_known(denoiser: nn.Module, layers: Collection[str], removable: Collection[str]) -> None:
-    """Raises ValueError, with their names, if layers are not among those found."""
+    """Raises ValueError if any of the layers is not removable, with its name."""
     if missing := sorted(set(layers) - set(removable)):
         raise ValueError(
             f"{class_name(denoiser)} has no layer {', '.join(missing[:3])}{', …' * (len(missing) > 3)} that can go: choose "
@@ -123,13 +123,15 @@ def check_known(denoiser: nn.Module, layers: Collection[str], removable: Collect
 
 
 def unet_removals(denoiser: nn.Module) -> dict[str, str]:
-    """How each resnet, attention and sampler of a U-Net goes, in execution order; what went already is left out."""
+    """A U-Net's resnets, attentions and samplers → how each goes, in execution order, without those already removed."""
     from diffusers.models.resnet import ResnetBlock2D
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     if not isinstance(denoiser, UNet2DConditionModel):
         name = class_name(denoiser)
-        raise ValueError(f"{name} is no U-Net, so say in its Family by `depths` which lists of blocks its configuration counts")
+        raise ValueError(
+            f"{name} is no U-Net and its Family has no `depths`: name there the lists of blocks that its config counts"
+        )
     hows: dict[str, str] = {}
     width = denoiser.conv_in.out_channels  # of the hidden stream, which samplers and attentions keep
     for name in find_blocks(denoiser, "layer").names:
@@ -141,7 +143,7 @@ def unet_removals(denoiser: nn.Module) -> dict[str, str]:
 
 
 def unet_removal(name: str, module: nn.Module, width: int) -> dict[str, str]:
-    """How this layer, and the transformer blocks in it, go; nothing for one of another kind. width: of the hidden stream."""
+    """This layer and the transformer blocks in it → how they go; empty for other kinds. width: of the hidden stream."""
     from diffusers.models.resnet import ResnetBlock2D
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
@@ -155,7 +157,7 @@ def unet_removal(name: str, module: nn.Module, width: int) -> dict[str, str]:
 
 
 def resnet_removal(resnet: Any, width: int) -> str:
-    """How a resnet goes whose hidden stream has this width; what its input has beyond that is the skip."""
+    """How a resnet goes. width: of its hidden stream; its input's other channels are the skip."""
     if resnet.out_channels != width:
         return KEEP_SHORTCUT
     return IDENTITY if resnet.in_channels == width else DROP_SKIP
@@ -173,14 +175,14 @@ def check_samplers(denoiser: nn.Module, layers: Sequence[str]) -> None:
     up = {innermost - 1 - stage: layer for layer, stage in stages.items() if layer.startswith("up_blocks.")}
     if alone := set(down) ^ set(up):
         layer = (down | up)[min(alone)]
-        raise ValueError(f"the plan removes {layer} and not the sampler that undoes it: remove both or none")
+        raise ValueError(f"the plan removes {layer} and not the sampler that undoes it: remove both or neither")
 
 
 def with_passages(denoiser: nn.Module, plan: Plan) -> nn.Module:
-    """A copy of a U-Net with something small in place of each layer that goes."""
+    """A copy of a U-Net with a small module in place of each removed layer."""
     check_samplers(denoiser, plan.layers)
     pairs = [(denoiser.get_submodule(layer), how) for layer, how in plan.items()]
-    # deepcopy takes what is in its memo for copied already.
+    # deepcopy takes modules in its memo for copied already.
     student = deepcopy(denoiser, {id(module): replacement(module, how).train(module.training) for module, how in pairs})
     return as_student(student, dict(plan.items()))
 
@@ -189,7 +191,7 @@ def with_passages(denoiser: nn.Module, plan: Plan) -> nn.Module:
 
 
 def without_blocks(denoiser: Any, layers: Collection[str]) -> nn.Module:
-    """A copy of a transformer without these blocks, and with a configuration that builds such a one."""
+    """A copy of a transformer without these blocks; its configuration builds the same lists."""
     lists = {name: kept_blocks(denoiser, name, layers) for name in family(denoiser).depths}
     for name, blocks in lists.items():
         check_list(denoiser, name, blocks, wanted=built(denoiser, name, len(blocks)))
@@ -227,28 +229,27 @@ def single_removals(denoiser: nn.Module, name: str) -> Iterator[str]:
 
 
 def check_list(denoiser: nn.Module, name: str, blocks: Sequence[nn.Module], *, wanted: Sequence[nn.Module]) -> None:
-    """Raises ValueError if these cannot be all the blocks of a list. wanted: those that diffusers builds.
+    """Raises ValueError if these cannot be all the blocks of a list. wanted: the blocks that diffusers builds.
 
-    Position decides what it builds: SD3's last block is unlike the rest, and so are the first ones of SD3.5.
+    A block's place decides its shape: SD3's last block is unlike the rest, and so are SD3.5's first ones.
     """
     if not blocks:
-        raise ValueError(f"the plan leaves nothing of {name}: keep one block of it or more")
+        raise ValueError(f"the plan removes all {name}: keep one block or more")
     for k, (block, other) in enumerate(zip(blocks, wanted, strict=True)):
         if weight_shapes(block) != weight_shapes(other):
             raise ValueError(
-                f"block {k} of the student's {name} would be unlike the one that diffusers builds there: keep the blocks that "
-                "differ from the others, such as SD3's last one, in their places"
+                f"block {k} of the student's {name} would be unlike the block that diffusers builds there: keep the "
+                "blocks that differ from the rest, such as SD3's last one"
             )
     first, path = denoiser.get_submodule(f"{name}.0"), family(denoiser).reads
     if path and not alike(first.get_submodule(path), blocks[0].get_submodule(path)):
         raise ValueError(
-            f"{class_name(denoiser)} itself reads {name}.0.{path}, and what the student would have there instead differs: "
-            f"keep {name}.0"
+            f"{class_name(denoiser)} reads {name}.0.{path}, and the student would have another one there: keep {name}.0"
         )
 
 
 def built(denoiser: nn.Module, name: str, count: int) -> list[nn.Module]:
-    """The list of `count` blocks that diffusers builds for such a transformer, on the meta device."""
+    """The list of `count` blocks that diffusers builds for this transformer, on the meta device."""
     cls, arguments = architecture(denoiser)
     with torch.device("meta"):
         return list(cls(**arguments | {family(denoiser).depths[name]: count}).get_submodule(name).children())
@@ -259,6 +260,6 @@ def weight_shapes(module: nn.Module) -> dict[str, torch.Size]:
 
 
 def alike(a: nn.Module, b: nn.Module) -> bool:
-    """Whether two modules hold the same values; two on the meta device are not known to."""
+    """Whether two modules hold the same values; False for two on the meta device."""
     ours, theirs = a.state_dict(), b.state_dict()
     return a is b or all(not ours[name].is_meta and torch.equal(ours[name], theirs[name]) for name in ours)

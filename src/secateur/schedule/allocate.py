@@ -1,4 +1,4 @@
-"""A Schedule for any budget from one set of Scores: the best there is, or as DiP-GO (arXiv 2410.16942) and its code do it."""
+"""A Schedule for any budget from one set of Scores: the best one, or DiP-GO's (arXiv 2410.16942) or its public code's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secateur.schedule.scores import Scores
 
 GAP = 1e-4  # of the best sum of scores: closer than this, the search for a better one ends
 SECONDS = 20.0  # after which the best grid found so far is taken
-UNIT = 1e-5  # what a unit of MACs is to HiGHS: it takes 1e-6 too many for none, and half a unit is more
+UNIT = 1e-5  # one unit of MACs in HiGHS's numbers: half a unit is above HiGHS's tolerance of 1e-6
 THRESHOLDS = 20  # of the public code: 0.95 down to 0 by 0.05
 
 
@@ -37,17 +37,19 @@ class Problem:
     room: int
 
     def cost(self, row: Row) -> int:
-        """MACs of one closed row; nothing where nothing runs, since that call is held whole."""
+        """MACs of one closed row; 0 if no block runs, since that call is held whole."""
         return row_macs(row, self.cells, self.rest)
 
 
 def allocate(scores: Scores, *, keep: float, method: str = "exact", attention: bool = False) -> Schedule:
     """The Schedule that spends at most `keep` of the dense MACs on the cells with the highest scores.
 
-    method: "exact", the highest sum of scores there is; "bisection", DiP-GO's threshold; "greedy", its public code's order.
-    attention: count the attention products too. Held calls give what the scores were found with ("hold" in their `made`).
-    Every cell that runs is read; call 0 runs whole. ValueError: keep outside (0, 1] or less than call 0 alone takes, no such
-    method, attention if the costs are no MACs.
+    Every cell that runs is read, and call 0 runs whole. Held calls give what the scores were measured with ("hold" in their
+    `made`). Raises ValueError if keep is outside (0, 1] or below call 0's own share, if there is no such method, or if
+    attention is set and the costs are no MACs.
+
+    keep: the fraction of the dense MACs. method: "exact", the highest sum of scores; "bisection", DiP-GO's threshold;
+    "greedy", its public code's order. attention: count the attention products too.
     """
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r} to allocate by: choose {', '.join(METHODS)}")
@@ -65,10 +67,10 @@ def allocate(scores: Scores, *, keep: float, method: str = "exact", attention: b
 
 
 def bisection(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
-    """The rows left by the lowest threshold that meets the budget: every score below it goes, then the closure.
+    """The rows left by the lowest threshold that meets the budget: cells that score below it go, then the closure.
 
-    DiP-GO (arXiv 2410.16942), Alg. 1. Ours: it halves the list of scores there are, for scores of any range, where the
-    paper halves [0, 1]; and it ends at or below the budget, where the paper stops within 0.0125 of it on either side.
+    DiP-GO (arXiv 2410.16942), Alg. 1. Ours: it halves the sorted list of scores, so that any range will do; the paper
+    halves [0, 1]. It ends at or below the budget; the paper stops within 0.0125 of it on either side.
     """
 
     def rows(threshold: float) -> list[Row]:
@@ -80,10 +82,10 @@ def bisection(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
 
 
 def greedy(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
-    """The rows left by taking cells away one by one, each with its closure, in the order of DiP-GO's public code.
+    """The rows left by removing cells one by one, each with its closure, in the order of DiP-GO's public code.
 
-    That order begins at the sink, whose closure is the whole call, so it holds whole calls and prunes few blocks. A removal
-    that would pass the budget is not made. Ours: of those, the one that leaves most is made last, to end at or below it.
+    The order begins at the sink, whose closure is the whole call, so it holds whole calls and prunes few blocks. Removals
+    that overshoot the budget are skipped. Ours: the smallest of them is made last, to end at or below the budget.
     """
     rows = [live((True,) * len(problem.blocks), problem.blocks)] * len(problem.values)
     over = sum(map(problem.cost, rows)) - problem.room
@@ -98,7 +100,7 @@ def greedy(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
 
 
 def reuse_scores(values: np.ndarray) -> np.ndarray:
-    """How ready each cell is to be reused, in [0, 1]: 1 − score of probabilities, and of other scores (ours) the rank."""
+    """How ready each cell is to be reused, in [0, 1]: 1 − score for probabilities; for other scores, 1 − rank (ours)."""
     if not values.size or (values.min() >= 0 and values.max() <= 1):
         return 1 - values
     distinct, ranks = np.unique(values, return_inverse=True)
@@ -108,8 +110,8 @@ def reuse_scores(values: np.ndarray) -> np.ndarray:
 def visits(reuse: np.ndarray) -> list[tuple[int, int]]:
     """(call, block) in the order of the public code: thresholds falling, blocks from the sink inwards, calls by reuse score.
 
-    Each cell once, at the first threshold that it reaches. Refused there, a removal is refused at every later one: what is
-    removed in between takes no more off what it would save than off what is too much.
+    Each cell comes once, at the first threshold that it reaches. A removal that is refused there is refused at every later
+    threshold: removals in between lower its saving by no more than they lower the excess.
     """
     reached = np.minimum(np.floor(reuse * THRESHOLDS), THRESHOLDS - 1)
     _, blocks = np.indices(reuse.shape)
@@ -125,9 +127,10 @@ def saving(problem: Problem, row: Row, i: int) -> int:
 def exact(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
     """The closed rows within the budget with the highest sum of scores (ours), to a ten-thousandth of it.
 
-    A mixed-integer program for HiGHS with L + 1 binaries a call: which blocks run, and whether the call is entered. A score of
-    0 buys nothing, and one below 0 runs only where others are read through it. Where 20 seconds are too few, the remark
-    `gap` is the fraction by which the best sum may be above HiGHS's, None if unknown; bisection's rows where they have more.
+    A mixed-integer program for HiGHS with L + 1 binaries a call: which blocks run, and whether the call is entered. A cell
+    with a score of 0 gains nothing; one below 0 runs only if others are read through it. If 20 seconds are too few, the
+    remark `gap` is the fraction by which the best sum may exceed this one, None if unknown; bisection's rows are taken if
+    their sum is higher.
     """
     rivals = [bisection(problem)[0]]
     if not problem.values.size:
@@ -141,9 +144,9 @@ def exact(problem: Problem) -> tuple[list[Row], dict[str, Any]]:
 
 
 def solution(problem: Problem) -> Any:
-    """What HiGHS finds, as scipy gives it: `x` is whether each block runs and then whether the call is entered, for all calls.
+    """HiGHS's result, as scipy gives it. `x`: for each call, whether each block runs, then whether the call is entered.
 
-    Raises RuntimeError if it ends for another reason than the best sum or the time.
+    Raises RuntimeError if HiGHS ends neither with the best sum nor at the time limit.
     """
     from scipy.optimize import milp
 
@@ -158,9 +161,9 @@ def solution(problem: Problem) -> Any:
 
 
 def constraints(problem: Problem) -> list[Any]:
-    """What HiGHS must respect: each row closed, and all of them together within the budget.
+    """The constraints for HiGHS: each row is closed, and all rows together stay within the budget.
 
-    The MACs are in whole units that keep their sum exact in floating point, rounded up if need be.
+    MACs are whole multiples of a unit, rounded up if need be, so that their sum is exact in floating point.
     """
     from scipy.optimize import LinearConstraint
     from scipy.sparse import csr_array, eye_array, kron
@@ -177,20 +180,20 @@ def constraints(problem: Problem) -> list[Any]:
 
 
 def closure(blocks: Blocks) -> np.ndarray:
-    """The matrix (2L, L + 1) whose products with closed rows, then whether the call is entered, are all at most 0."""
-    size, readers = len(blocks), conditions(blocks)
+    """The matrix (2L, L + 1) whose products with [closed row, call entered] are all at most 0."""
+    size, readers = len(blocks), readers_of(blocks)
     matrix = np.zeros((2 * size, size + 1))
     for i, (some, gate) in enumerate(zip(readers, gates(readers), strict=True)):
-        matrix[i, list(some)] = -1  # a block runs only where one of these does;
-        matrix[size + i, gate] = -1  # so only where this does, which says no more to whole numbers but much to HiGHS
+        matrix[i, list(some)] = -1  # a block runs only if one of these does;
+        matrix[size + i, gate] = -1  # so only if this does, which adds nothing for whole numbers but helps HiGHS
         matrix[[i, size + i], i] = 1
     return matrix
 
 
-def conditions(blocks: Blocks) -> list[set[int]]:
-    """For each block those of which one must run for it to be read, (L,) sets; L stands for the call being entered.
+def readers_of(blocks: Blocks) -> list[set[int]]:
+    """For each block the set of readers, (L,): the block is read if one of them runs; L stands for the entered call.
 
-    A block that adds its last residual reads its input also if it does not run, so it passes on its own conditions.
+    A block that adds its last residual reads its input even if it does not run, so its own readers count instead of it.
     """
     readers: list[set[int]] = [{len(blocks)} if i in blocks.sinks else set() for i in range(len(blocks))]
     for reader in reversed(range(len(blocks))):
@@ -201,9 +204,9 @@ def conditions(blocks: Blocks) -> list[set[int]]:
 
 
 def gates(readers: Sequence[set[int]]) -> list[int]:
-    """For each block the first one after it that must run whichever of its readers does, (L,); L is the call being entered."""
+    """For each block the first later block that runs whichever of its readers does, (L,); L is the entered call."""
     size = len(readers)
-    must, first = {size: {size}}, [size] * size  # `must`: what runs wherever this block does
+    must, first = {size: {size}}, [size] * size  # `must`: the blocks that run if this block does
     for i in reversed(range(size)):
         shared = set(range(i + 1, size + 1)).intersection(*(must[k] for k in readers[i]))
         must[i], first[i] = shared | {i}, min(shared)

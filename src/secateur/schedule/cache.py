@@ -42,15 +42,15 @@ class Cache:
         self.peak_bytes = max(self.peak_bytes, self.bytes)
 
     def get(self, key: Key) -> Any:
-        """The value kept, or None."""
+        """The value in the cache, or None."""
         return self._kept[key][0] if key in self._kept else None
 
     def take(self, key: Key, *, last: bool) -> Any:
-        """The value kept, dropped if this is the last time; RuntimeError if somebody has written into it."""
+        """The value in the cache, dropped if this is its last use. Raises RuntimeError if somebody has written into it."""
         value, seen = self._kept[key]
         if versions(value) != seen:
             raise RuntimeError(
-                f"what {self.names[key[1]]} gave was changed in place by what reads it (T2I-Adapter and FreeU do that): apply "
+                f"the output of {self.names[key[1]]} was changed in place by its reader, as T2I-Adapter and FreeU do: apply "
                 "the schedule with copy_outputs=True"
             )
         if last:

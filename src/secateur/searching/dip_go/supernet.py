@@ -22,14 +22,14 @@ from secateur.schedule.schedule import LINES
 
 ROUNDING = 1e-3  # a straight-through gate, hard − soft + soft, misses 0 and 1 by the rounding of its dtype
 
-Kept = dict[int, tuple[Any, tuple[int, ...]]]  # block → what it reuses, and how often that had been written into
+Kept = dict[int, tuple[Any, tuple[int, ...]]]  # block → what it reuses, and how often it had been written into
 
 
 @dataclass(frozen=True)
 class Call:
     """One denoiser call: its gates (L + 1,), what the call before it left, and what it leaves to the next one.
 
-    lead: see `reuse.leads`.
+    lead: see `lines.leads`.
     """
 
     gates: Sequence[Tensor]
@@ -39,9 +39,9 @@ class Call:
 
 
 class SuperNet:
-    """A denoiser with a gate on every cell, until `remove()` or the end of a `with`. Made by `supernet`.
+    """A denoiser with a gate on every cell, until `remove()` or the end of a `with`. `supernet` builds one.
 
-    gates: (T, L), read at the first call of each image: they may be changed, or replaced, before a `restart()`.
+    gates: (T, L), read at the first call of each image; change or replace them before a `restart()`.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class SuperNet:
         self._alive = True
 
     def restart(self) -> None:
-        """Begin a new image, which sees nothing of the last one."""
+        """Begin a new image, which reuses nothing of the last one."""
         self._patch.restart()
         self._rows, self._past = (), {}
 
     def remove(self) -> None:
-        """Leave the denoiser as it was before; may be called twice. With checkpoint=True, not before `backward()`."""
+        """Leave the denoiser as it was; a second call does nothing. With checkpoint=True, call `backward()` first."""
         self._alive = False
         self._patch.remove()
         self.restart()
@@ -82,20 +82,24 @@ class SuperNet:
         if n == 0:
             gates = cell_gates(self.gates, self.blocks)
             self._rows = [row.unbind() for row in gates.unbind()]
-            self._leads = leads([False, *(gates[1:, -1] < 0.5).tolist()], self._hold)  # soft ones: as they would be cut (ours)
+            # Soft gates count as they would be cut (ours).
+            self._leads = leads([False, *(gates[1:, -1] < 0.5).tolist()], self._hold)
         if t >= len(self._rows):
             raise ValueError(
-                f"this is call {t + 1} of gates for {len(self._rows)}: restart() for a new image, or give more rows"
+                f"found call {t + 1} and gates for {len(self._rows)} calls: restart() before a new image, or give more rows"
             )
         evaluate = partial(self._evaluate, Call(self._rows[t], self._past.get(branch, {}), self._leads[t]), run, inputs)
         out, self._past[branch] = checkpointed(evaluate, use_reentrant=False) if self.checkpoint else evaluate()
         return out
 
     def _evaluate(self, call: Call, run: Run, inputs: Inputs) -> tuple[Any, Kept]:
-        """What the call gives and what it leaves. A recomputation in backward() begins here: it sees the gates and the past
-        that the call first saw, and changes nothing."""
+        """What the call gives and what it leaves.
+
+        A recomputation in backward() begins here: it sees the gates and the past that the call first saw, and changes
+        nothing.
+        """
         if not self._alive:
-            raise RuntimeError("the SuperNet was removed before backward() recomputed its calls: call backward() first")
+            raise RuntimeError("the SuperNet was removed before backward() could recompute its calls: call backward() first")
         now = Call(call.gates, call.before, call.lead)
         outer, self._now = self._now, now
         try:
@@ -108,7 +112,7 @@ class SuperNet:
         return self._mixed(self._now, i, run, inputs)
 
     def _mixed(self, call: Call, i: int, run: Run, inputs: Inputs) -> Any:
-        """What cell i gives, and the next call reuses: g·B(x) + (1 − g)·y of DiP-GO (arXiv 2410.16942), section 3."""
+        """What cell i gives and the next call reuses: g·B(x) + (1 − g)·y, DiP-GO (arXiv 2410.16942), section 3."""
         before, new = self._take(call, i) if i in call.before else None, run()
         if self._lines[i]:
             out, left = mixed_line(call.gates[i], new, before, on=call.lead if i == len(self.blocks) else 0.0)
@@ -122,7 +126,7 @@ class SuperNet:
         if versions(value) != seen:
             name = (*self.blocks.names, "the denoiser")[i]
             raise RuntimeError(
-                f"what {name} gave was changed in place by what reads it (T2I-Adapter and FreeU do that): leave those out"
+                f"the output of {name} was changed in place by its reader, as T2I-Adapter and FreeU do: leave those out"
             )
         return value
 
@@ -142,28 +146,29 @@ def supernet(
     checkpoint: bool = False,
     hold: str = "output",
 ) -> SuperNet:
-    """A SuperNet: until its `remove()`, or the end of a `with`, every cell of the denoiser mixes run and reuse by its gate.
+    """A SuperNet: every cell of the denoiser mixes run and reuse by its gate, until `remove()` or the end of a `with`.
 
-    gates: (T, L) in [0, 1], 1 = run, floating, differentiable; call 0 runs everything, whatever its row says. With gates of
-    0 and 1 this computes what a SubNet computes for that grid, see `cell_gates`. Every denoiser call is the next one:
-    `restart()` before each further image. branches: denoiser calls a step where guidance makes several of them, each
-    reusing its own. checkpoint: keep of each call only what it reuses and gives, and compute it again in backward(). hold:
-    what the denoiser gives at a held call, see `Schedule`.
-    ValueError: gates or blocks that do not fit.
+    With gates of 0 and 1 it computes what a SubNet computes for that grid. Every denoiser call takes the next row of gates:
+    call `restart()` before each further image. Raises ValueError if the gates or the blocks do not fit.
+
+    gates: (T, L) floats in [0, 1], 1 = run, differentiable; call 0 runs everything, whatever its row says. To tinker with:
+    branches: denoiser calls a step, more than one if guidance calls it for each half; each branch reuses its own outputs.
+    checkpoint: keep only what each call reuses and gives, and compute the rest again in backward(). hold: what the denoiser
+    gives at a held call, see `Schedule`.
     """
     denoiser = bare(denoiser)
     if class_name(denoiser) != blocks.denoiser:
         raise ValueError(
-            f"the blocks are of a {blocks.denoiser} and this is a {class_name(denoiser)}: take its own from find_blocks"
+            f"found blocks of a {blocks.denoiser} for a {class_name(denoiser)}: give what find_blocks returns for it"
         )
     check_gates(gates, blocks)
     if branches < 1:
-        raise ValueError(f"found branches={branches}, wanted the denoiser calls that make one step: give 1 or more")
+        raise ValueError(f"found branches={branches}, wanted the number of denoiser calls a step: give 1 or more")
     return SuperNet(denoiser, gates, blocks, branches=branches, checkpoint=checkpoint, hold=hold)
 
 
 def check_gates(gates: Tensor, blocks: Blocks) -> None:
-    """Nothing; ValueError where gates are not one float in [0, 1] a cell."""
+    """Raises ValueError if gates are not one float in [0, 1] a cell."""
     if gates.ndim != 2 or gates.shape[1] != len(blocks) or not len(gates) or not gates.is_floating_point():
         raise ValueError(
             f"found {gates.dtype} gates of shape {tuple(gates.shape)}, wanted floats of shape (T, {len(blocks)}): one a cell"
@@ -174,18 +179,18 @@ def check_gates(gates: Tensor, blocks: Blocks) -> None:
 
 
 def cell_gates(gates: Tensor, blocks: Blocks) -> Tensor:
-    """The gates that every cell and, last, the denoiser itself mix by, (T, L + 1): `closed`, and the largest of each row.
+    """The gates by which every cell mixes and, last, the denoiser itself, (T, L + 1): `closed`, then each row's largest.
 
-    The last column, ours, makes a row of zeros hold the whole previous output, as a Schedule's row without '#' does.
+    The last column is ours: a row of zeros holds the whole previous output, as a Schedule's row without '#' does.
     """
     return torch.cat((closed(gates, blocks), entered(gates).unsqueeze(1)), dim=1)
 
 
 def entered(gates: Tensor) -> Tensor:
-    """The largest gate of each row, (T,), with a gradient for the gates alone that could change it (ours).
+    """The largest gate of each row, (T,), with a gradient only for gates that alone could change it (ours).
 
-    Where several are 1, each could go and the call would still be entered; where all are 0, each could enter it. Shared
-    among equal gates, the gradient would make a block seem of use that does nothing.
+    If several gates are 1, none alone ends the call; if all are 0, each alone enters it. A gradient shared among equal
+    gates would make a useless block seem useful.
     """
     most = gates.amax(dim=1, keepdim=True)
     able = (gates == most) & ((most == 0) | ((gates == most).sum(dim=1, keepdim=True) == 1))
@@ -193,14 +198,14 @@ def entered(gates: Tensor) -> Tensor:
 
 
 def closed(gates: Tensor, blocks: Blocks) -> Tensor:
-    """Gates (T, L), none above the largest gate of those who read what the cell gives: `blocks.live`, differentiably.
+    """Gates (T, L), none above the largest gate among the cell's readers: `blocks.live`, differentiably.
 
-    DiP-GO (arXiv 2410.16942), section 3: a producer left without consumers takes the gate of the one that left it. Ours:
-    which one that is where there are several (the last to leave has the largest gate), and gates between 0 and 1.
+    DiP-GO (arXiv 2410.16942), section 3: a producer without consumers takes the gate of the consumer that left it. Ours: of
+    several consumers the last to leave counts, which has the largest gate; and gates may lie between 0 and 1.
     """
     columns, last = gates.unbind(dim=1), len(blocks)
     read, run = {}, {}  # of each block, (T,)
-    for i in reversed(range(last)):  # who reads a block comes after it
+    for i in reversed(range(last)):  # a block's readers come after it
         readers = [c for c in range(i + 1, last) if i in blocks.producers[c]]
         reading = [read[c] if blocks.reuse[c] == "residual" else run[c] for c in readers]
         alone = torch.full_like(columns[i], i in blocks.sinks)
@@ -216,20 +221,20 @@ def largest(parts: Sequence[Tensor]) -> Tensor:
 
 
 def mixed_last(gate: Tensor, new: Any, old: Any, block_streams: tuple[Stream, ...], inputs: Inputs) -> tuple[Any, Any]:
-    """What a cell gives that reuses its last output or residual, and what it leaves; old is None at the first call."""
+    """(what the cell gives, what it leaves) if it reuses its last output or residual. old: None at the first call."""
     residual = minus(new, block_streams, inputs)
     if old is None:
         return new, residual
-    # A residual is mixed by itself, and not as y − x, so that what is reused often does not drift by rounding.
+    # The residual is mixed by itself and not as y − x, so that rounding does not add up over many reuses.
     out = mix(gate, new, plus(old, block_streams, inputs))
     return out, mix(gate, residual, old) if block_streams else out
 
 
 def mixed_line(gate: Tensor, new: Any, old: Any, *, on: float = 0.0) -> tuple[Any, Any]:
-    """What a cell gives that extrapolates, and what it leaves: its last run, how much that grew by a call, its age in calls.
+    """(what the cell gives, what it leaves) if it extrapolates; it leaves its last run, its growth a call, its age in calls.
 
-    With gates of 0 and 1 these are `reuse.line`; in between, each of the three is mixed by itself (ours). on: how many calls
-    ahead the line is read.
+    With gates of 0 and 1 the three are a `lines.Line`; in between, each is mixed by itself (ours). on: how many calls ahead
+    the line is read.
     """
     if old is None:
         return new, (new, tree_map(nothing, new), torch.zeros_like(gate))
@@ -241,10 +246,10 @@ def mixed_line(gate: Tensor, new: Any, old: Any, *, on: float = 0.0) -> tuple[An
 
 
 def awake(gate: Tensor, new: Any, out: Any) -> Any:
-    """What the denoiser gives; where its own gate is 0, with the gradient that the blocks' gates have in an entered call.
+    """What the denoiser gives; if its own gate is 0, with the gradient that the blocks' gates have in an entered call.
 
-    Ours: by the product rule a held call, all of whose gates are 0, would have none, and could never come back. Where every
-    sink reuses its output, a call entered with all gates 0 gives what a held one does, so it is the gradient that is wanted.
+    Ours. By the product rule, the gates of a held call have no gradient, so it could never come back. If every sink reuses
+    its output, a call entered with all gates 0 gives what a held call gives, so its gradient is the right one.
     """
     return mix_trees(lambda a, y: y + (gate == 0).to(a.device) * (a - a.detach()), new, out)
 
@@ -254,12 +259,12 @@ def nothing(x: Any) -> Any:
 
 
 def mix_trees(rule: Callable[[Tensor, Tensor], Tensor], first: Any, second: Any) -> Any:
-    """The rule on every pair of tensors of two nests; what is no tensor comes from the first one."""
+    """The rule on every pair of tensors of two nests; anything else comes from the first nest."""
     return tree_map(lambda a, b: rule(a, b) if torch.is_tensor(a) else a, first, second)
 
 
 def mix(gate: Tensor, new: Any, old: Any) -> Any:
-    """gate · new + (1 − gate) · old over two nests of one structure; what is no tensor comes from the new one."""
+    """gate · new + (1 − gate) · old over two nests of one structure; anything but tensors comes from the new nest."""
     return tree_map(partial(_mix, gate), new, old)
 
 
@@ -268,7 +273,7 @@ def _mix(gate: Tensor, new: Any, old: Any) -> Any:
         return new
     if new.shape != old.shape:
         raise ValueError(
-            f"this call gives {tuple(new.shape)} and the one before it gave {tuple(old.shape)}: restart() before a new image"
+            f"found an output of {tuple(new.shape)} after one of {tuple(old.shape)}: call restart() before a new image"
         )
     gate = gate.to(new.device)
     return gate * new + (1 - gate) * old
