@@ -98,7 +98,7 @@ def test_what_cannot_be_traced_is_refused_in_a_sentence(monkeypatch):
         find_blocks(Ladder(), "stage")
     with pytest.raises(ValueError, match="diffusers has no class Ladder: give the denoiser itself"):
         find_blocks({"_class_name": "Ladder"})
-    with pytest.raises(ValueError, match="Linear has no configuration"):
+    with pytest.raises(ValueError, match="a Linear without a configuration"):
         find_blocks(nn.Linear(2, 2))
     altered = Ladder()
     del altered.rungs[2]
