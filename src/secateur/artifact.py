@@ -101,7 +101,8 @@ def load(path: str | Path, form: Form, parse: Callable[..., T], *, edited: bool 
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no {form.noun} file {path}: check the path")
+        there = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {there}: give a {form.noun} file")
     try:
         document, arrays = parts(path, form)
         check_document(document, form, edited=edited)

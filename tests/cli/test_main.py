@@ -270,7 +270,7 @@ def test_another_number_of_steps_ends_in_one_sentence(run):
         (("schedule", "dit-xl-2", "--method", "deepcache", "--keep", "0.5"), "DeepCache is for U-Nets"),
         (("schedule", "sd15", "--keep", "0.5", "-o", "no/where.json"), "there is no folder no"),
         (("blocks", "sd15", "--granularity", "atom"), "atom"),
-        (("show", "nowhere.json"), "there is no schedule file nowhere.json"),
+        (("show", "nowhere.json"), "nowhere.json does not exist: give a schedule file"),
         (("report", "nowhere.json"), "no record at nowhere.json"),
         (("measure", "sd15"), "the zoo has no pipeline 'sd15'"),
     ],

@@ -109,3 +109,8 @@ def test_what_cannot_be_traced_is_refused_in_a_sentence(monkeypatch):
 def test_a_configuration_must_name_its_class():
     with pytest.raises(ValueError, match="without '_class_name'"):
         family({"sample_size": 8})
+
+
+def test_a_pipe_is_no_denoiser(sd):
+    with pytest.raises(TypeError, match=r"found a StableDiffusionPipeline for a denoiser: give pipe\.unet, pipe\.transformer"):
+        find_blocks(sd)

@@ -103,7 +103,7 @@ def test_layout_is_no_edit_and_an_edit_can_be_meant(plan, tmp_path):
 
 
 def test_missing_places_are_named(plan, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no plan file .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.json does not exist: give a plan file"):
         Plan.load(tmp_path / "nowhere.json")
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.*make it first"):
         plan.save(tmp_path / "nowhere" / "p.json")

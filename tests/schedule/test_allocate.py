@@ -223,7 +223,7 @@ def test_retarget_writes_the_schedule_of_another_budget(run, real):
         (("s.safetensors", "--keep", "2"), "at most 1; got 2.0"),
         (("s.safetensors", "--keep", "0.5", "--method", "magic"), "no method 'magic'"),
         (("s.safetensors", "--keep", "0.5", "-o", "no/where.json"), "there is no folder no"),
-        (("nowhere.safetensors", "--keep", "0.5"), "there is no scores file nowhere.safetensors"),
+        (("nowhere.safetensors", "--keep", "0.5"), "nowhere.safetensors does not exist"),
         (("cut.safetensors", "--keep", "0.5"), "cut.safetensors is no whole scores file"),
     ],
 )

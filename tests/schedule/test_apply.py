@@ -22,6 +22,7 @@ from secateur.denoiser.blocks import Blocks, find_blocks
 from secateur.denoiser.families import family
 from secateur.denoiser.patch import compile_blocks, patch_of
 from secateur.pipeline.pipes import component
+from secateur.pipeline.schedulers import SEARCHABLE
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply, follow, remove
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
@@ -514,7 +515,7 @@ def test_mismatches_are_refused_with_both_values():
         apply(pipe, replace(schedule, blocks=names))
     with refused(pipe, "8 blocks are not those of UNet2DConditionModel at granularity stage or layer"):
         apply(pipe, Schedule(blocks.names[1:], ("########",), blocks.reuse[1:], blocks.denoiser))
-    with refused(pipe, "DDIMScheduler makes 6 calls and the schedule has 9"):
+    with refused(pipe, "the schedule is for 9 calls and DDIMScheduler makes 6: call the pipe with"):
         pruned(pipe, call, scattered(blocks, 9))
     with refused(pipe, "has none where one denoiser"):
         apply(pipe, schedule, denoiser="transformer")
@@ -590,12 +591,19 @@ def test_law_keep_alone_is_evenly_held_calls_at_any_number_of_steps(name, keep, 
     assert not traces(component(pipe))
 
 
-def test_keep_alone_is_refused_where_calls_cannot_be_held():
-    pipe, _ = stable_diffusion(scheduler=SCHEDULERS["pndm"]())
+def test_keep_alone_takes_ddim_for_a_scheduler_whose_calls_cannot_be_held():
+    pipe, call = stable_diffusion(scheduler=SCHEDULERS["pndm"]())
+    own, call = pipe.scheduler, call | {"num_inference_steps": 10}
+    with apply(pipe, keep=0.5):
+        kept = draw(pipe, call)
+    assert pipe.scheduler is own
     with refused(pipe, r"PNDMScheduler .*: set pipe\.scheduler = DDIMScheduler\.from_config\(pipe\.scheduler\.config\) first"):
-        apply(pipe, keep=0.5)
+        apply(pipe, keep=0.5, strict=True)
     with refused(pipe, "above 0 and at most 1; got 0"):
         apply(pipe, keep=0)
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(own.config, **SEARCHABLE[1])
+    held = baselines.evenly(find_blocks(pipe.unet), 10, 5, hold="extrapolate")
+    assert torch.equal(kept, pruned(pipe, call, held))
 
 
 @pytest.mark.parametrize("kind", [str, Path])

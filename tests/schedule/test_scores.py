@@ -182,5 +182,5 @@ def test_a_damaged_file_is_refused_in_one_sentence_with_its_name(scores, tmp_pat
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no scores file .*nowhere.safetensors: check the path"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.safetensors does not exist: give a scores file"):
         Scores.load(tmp_path / "nowhere.safetensors")

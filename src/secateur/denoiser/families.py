@@ -213,11 +213,15 @@ def bare(denoiser: nn.Module) -> nn.Module:
 
 
 def class_name(denoiser: nn.Module | Mapping | str) -> str:
-    """The class name of a denoiser, of a configuration (its `_class_name`), or the name itself."""
+    """Class of a denoiser, of a configuration by its `_class_name`, or the name itself. Raises TypeError for anything else."""
     if isinstance(denoiser, str):
         return denoiser
     if isinstance(denoiser, nn.Module):
         return type(bare(denoiser)).__name__
+    if not isinstance(denoiser, Mapping):
+        raise TypeError(
+            f"found a {type(denoiser).__name__} for a denoiser: give pipe.unet, pipe.transformer or its configuration"
+        )
     if "_class_name" not in denoiser:
         raise ValueError("found a configuration without '_class_name': add the denoiser's class under that key")
     return denoiser["_class_name"]

@@ -127,6 +127,9 @@ def _faster(row: Row) -> str:
 def missed(record: dict[str, Any]) -> str:
     """Which rows keep over 5 % more or less MACs than they were made for, as a sentence; empty if none does."""
     rows = [row for row in record["rows"] if not is_dense(row) and row.get("keep") and row.get("keep_linear")]
-    off = [row for row in rows if abs(row["keep_linear"] / row["keep"] - 1) > CLOSE]
-    misses = (f"{row['name']} keeps {percent(row['keep_linear'])} of the MACs, not {percent(row['keep'])}" for row in off)
+    whole = next((row["macs_of_teacher"] for row in record["rows"] if is_dense(row) and "macs_of_teacher" in row), 1.0)
+    off = [row for row in rows if abs(row["keep_linear"] / (whole * row["keep"]) - 1) > CLOSE]
+    misses = (
+        f"{row['name']} keeps {percent(row['keep_linear'])} of the MACs, not {percent(whole * row['keep'])}" for row in off
+    )
     return f"Not at the same budget: {'; '.join(misses)}." if off else ""

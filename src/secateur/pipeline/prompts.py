@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 def read_prompts(path: Path) -> list[str] | list[int]:
-    """The prompts in a file, one a line, or class labels if all lines are whole numbers. Raises ValueError if there is none."""
+    """The prompts in a file, one a line, or class labels if all are whole numbers. Raises OSError or ValueError for none."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FileNotFoundError(f"there is no file {path}: give a text file with one prompt a line") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
     if not lines:

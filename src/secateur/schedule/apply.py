@@ -15,6 +15,7 @@ from secateur.denoiser.blocks import Blocks, find_blocks, matching
 from secateur.denoiser.families import bare
 from secateur.denoiser.patch import intercept, patch_of
 from secateur.pipeline.pipes import DENOISERS, component
+from secateur.pipeline.schedulers import SEARCHABLE, scheduler_like
 from secateur.pipeline.solvers import place_timesteps, unholdable
 from secateur.schedule.baselines import check_keep, hold_for, uniform
 from secateur.schedule.fit import check_fit, check_offload, check_scheduler, fitting_scheduler
@@ -43,7 +44,8 @@ def apply(
     Arguments that matter:
         schedule: a Schedule, or the path of one.
         keep: instead of a schedule, the fraction of the calls that run, evenly spread over any number of steps. The others
-            follow the line through the last two predictions. Needs no search, but a scheduler whose calls can be held.
+            follow the line through the last two predictions. Needs no search. A scheduler whose calls cannot be held, such
+            as PNDM, gives way to DDIM meanwhile.
 
     To tinker with:
         strict: refuse a schedule that is for another scheduler.
@@ -55,12 +57,12 @@ def apply(
     check_offload(module)
     if schedule is not None and keep is not None:
         raise ValueError(f"found a schedule and keep={keep}: give one of the two")
-    evenly = None if keep is None else evenly_held(own, find_blocks(module) if blocks is None else blocks, keep=keep)
+    evenly = None if keep is None else evenly_held(find_blocks(module) if blocks is None else blocks, keep=keep)
     schedule = evenly(1) if evenly else schedule_at(schedule)
     check_fit(module, schedule)
     if strict:
         check_scheduler(own, schedule)
-    scheduler = fitting_scheduler(own, schedule)
+    scheduler = holdable(own, strict=strict) if evenly else fitting_scheduler(own, schedule)
     blocks = blocks_for(module, schedule, blocks)
     remove(pipe)
     subnet = SubNet(module, schedule, blocks, copy_outputs=copy_outputs, first_call=partial(first_call, pipe, scheduler))
@@ -77,14 +79,24 @@ def schedule_at(schedule: Any) -> Schedule:
     return schedule
 
 
-def evenly_held(scheduler: Any, blocks: Blocks, *, keep: float) -> Callable[[int], Schedule]:
-    """For each number of calls the schedule that holds them evenly. Raises ValueError if the scheduler's cannot be held."""
-    hold = hold_for(check_keep(keep))
-    if why := unholdable(scheduler):
-        flow = "beta_schedule" not in scheduler.config or scheduler.config.get("use_flow_sigmas")
+def evenly_held(blocks: Blocks, *, keep: float) -> Callable[[int], Schedule]:
+    """For each number of calls the schedule that holds them evenly."""
+    return partial(uniform, blocks, keep=keep, hold=hold_for(check_keep(keep)))
+
+
+def holdable(scheduler: Any, *, strict: bool) -> Any:
+    """A scheduler whose calls can be held: the given one if possible, otherwise DDIM configured like it, as `search` takes it.
+
+    Raises ValueError if neither can, or if it may be no other one (strict).
+    """
+    why = unholdable(scheduler)
+    if why is None:
+        return scheduler
+    flow = "beta_schedule" not in scheduler.config or scheduler.config.get("use_flow_sigmas")
+    if strict or flow:
         name = "FlowMatchEulerDiscreteScheduler" if flow else "DDIMScheduler"
         raise ValueError(f"{why}: set pipe.scheduler = {name}.from_config(pipe.scheduler.config) first")
-    return partial(uniform, blocks, keep=keep, hold=hold)
+    return scheduler_like(scheduler, *SEARCHABLE)
 
 
 def attach(
@@ -183,8 +195,8 @@ def begin_image(
         subnet.restart_with(evenly(len(scheduler.timesteps)))
     elif len(scheduler.timesteps) != calls:
         raise ValueError(
-            f"{type(scheduler).__name__} makes {len(scheduler.timesteps)} calls and the schedule has {calls}: ask for the "
-            "steps that make as many (PNDM makes one call more than steps, Heun nearly twice as many), or use another schedule"
+            f"the schedule is for {calls} calls and {type(scheduler).__name__} makes {len(scheduler.timesteps)}: "
+            f"call the pipe with the num_inference_steps that make {calls}, or use another schedule"
         )
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from importlib.resources import files
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from secateur.denoiser.blocks import Blocks, live
@@ -145,6 +146,8 @@ def interval_of(interval: int) -> int:
 def whole_calls(blocks: Blocks, calls: int, *, run: Collection[int], made: dict[str, Any], hold: str = "output") -> Schedule:
     """These calls run everything, the others nothing."""
     check_traced(blocks)
+    if calls < 1:
+        raise ValueError(f"found calls={calls}: a schedule is for 1 call or more")
     rows = [None if t in run else [False] * len(blocks) for t in range(calls)]
     return closed(blocks, rows, made=made, hold=hold)
 
@@ -193,6 +196,6 @@ def make(method: str, counted: Macs, *, calls: int, keep: float | None = None, i
 
 def check_keep(keep: float | None) -> float:
     """`keep` itself. Raises ValueError if it is not in (0, 1]."""
-    if keep is None or not 0 < keep <= 1:
-        raise ValueError(f"keep is the fraction of the cost kept, above 0 and at most 1; got {keep}: try 0.5")
+    if not isinstance(keep, Real) or not 0 < keep <= 1:
+        raise ValueError(f"keep is the fraction of the cost kept, above 0 and at most 1; got {keep!r}: try 0.2")
     return keep

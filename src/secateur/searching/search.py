@@ -112,6 +112,9 @@ def search_steps(
     Every schedule's `made` says how it was found and how near its images are; the last record's says how near they are to
     both targets. Arguments and errors are those of `search`. A replaced scheduler comes back at the end.
     """
+    denoiser = component(pipe)
+    if images < 1:
+        raise ValueError(f"found images={images}: a search needs 1 calibration image or more")
     sampler, remark = sampler_for(pipe.scheduler)
     if remark:
         warnings.warn(remark, stacklevel=2)
@@ -120,7 +123,7 @@ def search_steps(
     conditions = conditioning.conditions_for(pipe, prompts, images + settings.more_images)
     guidance = conditioning.guidance_of(pipe, zoo_name(pipe) or "", guidance_scale)
     call = {"num_inference_steps": steps, "guidance_scale": guidance}
-    counted = count(component(pipe), settings.granularity)
+    counted = count(denoiser, settings.granularity)
 
     def run_search() -> Iterator[BestSoFar]:
         with sampler.held_by(pipe):
@@ -140,6 +143,8 @@ def check_search(scheduler: Any, *, keep: float, steps: int, target: str) -> Non
     """Raises ValueError if a search with this scheduler could not begin; needs no weights."""
     check_keep(keep)
     check_target(target)
+    if steps < 1:
+        raise ValueError(f"found steps={steps}: ask for 2 or more")
     check_solver(scheduler)
     check_calls(len(begun(scheduler, steps).timesteps), keep=keep)
 
