@@ -58,10 +58,7 @@ class Bench:
 
     @cached_property
     def pipe(self) -> Any:
-        return self.another()
-
-    def another(self) -> Any:
-        """The pipe, loaded anew."""
+        """The pipe, loaded when it is first needed."""
         pipe = zoo.load(self.name)
         pipe.set_progress_bar_config(disable=True)
         return pipe

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
-from bench import FIRST_SEED, Bench
+from bench import FIRST_SEED, Bench, counted
 from paper import PAPER, orders
 from secateur import Schedule, allocate, zoo
 from secateur.searching.dip_go.gradient import search
@@ -134,8 +134,8 @@ def measured(bench: Bench, schedule: Schedule | None) -> Row:
 
 
 def finish(run: Run) -> None:
-    """Adds whether the paper's orders are found here."""
-    run.record["orders"] = orders(run.record["rows"], KEEPS)
+    """Adds the blocks of the grids, and whether the paper's orders are found here."""
+    run.record.update(blocks=list(counted(PIPE).blocks.names), orders=orders(run.record["rows"], KEEPS))
 
 
 OPTIONS = {"guidance_scale": zoo.GUIDANCE[PIPE], "samples_an_image": 2, "search_seeds": SEEDS, "prompts": PROMPTS}

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import combinations
 from pathlib import Path
 from random import Random
@@ -138,18 +138,15 @@ def jobs(run: Run) -> Iterator[Job]:
         yield group("chosen", f"output, exact at {keep:.3g}", lambda k=keep: (k, dict(chosen(teacher.scores, k))))
         yield group("random", f"random 0 at {keep:.3g}", lambda k=keep: (k, feasible(teacher.scores["output"], k)))
     for name, given in shapes.items():  # the same budget in truth
-        yield group("equal", f"output, exact, as {name}", partial(equal, teacher, name, given))
+        same, keep = f"output, exact, as {name}", cache(partial(teacher.share, given))
+        exact = lambda same=same, keep=keep: (keep(), {same: planned(teacher.scores["output"], keep=keep())})  # noqa: E731
+        yield group("equal", same, exact)
 
 
 def dense_row(run: Run, teacher: Teacher) -> Row:
     run.record["options"]["sets"] = "all" if alike(teacher.scores["output"]) else "random"
     run.record["scores"] = {n: dict(zip(s.layers, s.values.tolist(), strict=True)) for n, s in teacher.scores.items()}
     return {"group": "dense", "keep": 1.0, "joint_loss": 0.0, "accuracy": teacher.accuracy(None)}
-
-
-def equal(teacher: Teacher, name: str, given: Plan) -> tuple[float, dict[str, Plan]]:
-    keep = teacher.share(given)
-    return keep, {f"output, exact, as {name}": planned(teacher.scores["output"], keep=keep)}
 
 
 def measured(teacher: Teacher, keep: float, plans: Mapping[str, Plan], *, kind: str) -> Iterator[Row]:

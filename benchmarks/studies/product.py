@@ -35,31 +35,22 @@ def secateur(*arguments: object) -> None:
         raise SystemExit("that command failed: see above")
 
 
-def folder_of(run: Run, kind: str) -> Path:
-    """The folder of the teacher or of the student, made by commands if it is not there."""
+def loaded(run: Run, kind: str, way: str) -> tuple[Path, Any, Schedule | None]:
+    """The folder and pipe of teacher or student, and the schedule of a way that has one; commands make what is not there."""
     work, name, updates = run.work / run.pipe, run.pipe, run.options["updates"]
     prompts, teacher, student, taught = (work / part for part in ("prompts.txt", "teacher", "student", f"taught-{updates}"))
-    work.mkdir(parents=True, exist_ok=True)
-    prompts.write_text("\n".join(map(str, zoo.conditions(name, CALIBRATION, calibration=True)[0])), encoding="utf-8")
+    drawing, folder = ("--prompts", prompts, "--guidance-scale", zoo.GUIDANCE[name]), taught if kind == "student" else teacher
     if not teacher.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        prompts.write_text("\n".join(map(str, zoo.conditions(name, CALIBRATION, calibration=True)[0])), encoding="utf-8")
         pipes.save(zoo.load(name), teacher)
     if kind == "student" and not student.exists():
-        secateur("prune", teacher, "--keep", DEPTH[name], "--prompts", prompts, *guidance(name), "-o", student)
+        secateur("prune", teacher, "--keep", DEPTH[name], *drawing, "-o", student)
     if kind == "student" and not taught.exists():
         secateur("distil", student, "--teacher", name, *DISTIL, "--updates", updates, "-o", taught)
-    return taught if kind == "student" else teacher
-
-
-def guidance(name: str) -> tuple[str, float]:
-    return "--guidance-scale", zoo.GUIDANCE[name]
-
-
-def loaded(run: Run, kind: str, way: str) -> tuple[Path, Any, Schedule | None]:
-    """The folder and pipe of a kind, and the schedule that a search finds for it, if this way has one."""
-    folder = folder_of(run, kind)
     path, draft = folder.with_suffix(".json"), folder.with_name(f"searching-{folder.name}.json")  # written as it improves
     if way == "schedule" and not path.exists():
-        secateur("search", folder, "--prompts", folder.parent / "prompts.txt", "--keep", KEEP, *guidance(run.pipe), "-o", draft)
+        secateur("search", folder, "--keep", KEEP, *drawing, "-o", draft)
         draft.replace(path)
     return folder, pipes.load(str(folder)), load(path) if way == "schedule" else None
 

@@ -99,10 +99,7 @@ def spent(what: str, begun: tuple[float, float], ended: tuple[float, float]) -> 
     return {f"{what}_s": ended[0] - begun[0], f"{what}_cpu_s": ended[1] - begun[1]}
 
 
-def finish(run: Run) -> None:
-    run.record["load_average"] = os.getloadavg()[2]
-
-
 OPTIONS = {"keep": KEEP, "calibration_images": IMAGES, "trials": TRIALS, "malloc_mmap_threshold": THRESHOLD}
 HEAD = {"pipe": PIPE, "options": OPTIONS}
-STUDIES = (Study("search-cost", f"What searching costs on {PIPE}", jobs, head=HEAD, finish=finish),)
+LOAD = lambda run: run.record.update(load_average=os.getloadavg()[2])  # noqa: E731
+STUDIES = (Study("search-cost", f"What searching costs on {PIPE}", jobs, head=HEAD, finish=LOAD),)

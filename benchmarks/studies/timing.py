@@ -3,9 +3,9 @@
 One image at a time, and at a fifth of the MACs also a batch of 8, and folded. A speed-up far from the MACs reduction is timed
 again, with more pairs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ DOUBT = 1.2  # a speed-up so many times the MACs reduction, or so many times les
 def jobs(run: Run) -> Iterator[Job]:
     """What is missing of each row: a fifth of the MACs, what the search found, and as many steps of its sampler first."""
     bench = bench_of(run)
-    other = cache(bench.another)  # the same pipe again, for what is timed in turns with it
+    other = bench_of(run)  # the same pipe again, for what is timed in turns with it
     yield Job("outside the denoiser", lambda: outside(run, bench, other), done="outside_macs" in run.record)
     for row in sorted(run.record["rows"], key=lambda row: (row["keep"] != 0.2, not is_ours(row, or_leading=True))):
         for key, images, repeats in wanted(run, row):
@@ -63,9 +63,9 @@ def doubtful(run: Run, row: Row) -> bool:
     return not 1 / DOUBT < row["speedup"]["median"] / fewer < DOUBT
 
 
-def timed(bench: Bench, other: Callable[[], Any], row: Row, key: str, *, images: int, repeats: int) -> list[Row]:
+def timed(bench: Bench, other: Bench, row: Row, key: str, *, images: int, repeats: int) -> list[Row]:
     """How many times faster than dense calls a row's are, so many images at a time; folded: its held calls left out."""
-    schedule, steps, pipe = rebuilt(bench, row), row["steps"], other()
+    schedule, steps, pipe = rebuilt(bench, row), row["steps"], other.pipe
     with schedulers.scheduled(pipe, row["scheduler"], row.get("options") or {}):
         if key.startswith("folded"):  # `scheduled` takes the other scheduler away again
             schedule, pipe.scheduler = fold(schedule, pipe.scheduler)
@@ -92,10 +92,10 @@ def in_turns(bench: Bench, pipe: Any, schedule: Schedule | None, *, steps: int, 
         return timing.time_together(runs | {"row": partial(draw, pipe, num_inference_steps=steps)}, repeats=repeats)
 
 
-def outside(run: Run, bench: Bench, other: Callable[[], Any]) -> list[Row]:
+def outside(run: Run, bench: Bench, other: Bench) -> list[Row]:
     """Adds what no schedule saves of a dense image: the share of its time, and the MACs of decoder and text encoder."""
     once = chosen(bench.macs.blocks, STEPS, run=[0])
-    times = in_turns(bench, other(), once, steps=STEPS, images=1, repeats=SOME)
+    times = in_turns(bench, other.pipe, once, steps=STEPS, images=1, repeats=SOME)
     saved = 1 - np.divide(times["row"].seconds, times["dense"].seconds)
     parts = np.percentile(1 - saved * STEPS / (STEPS - 1), (50, 25, 75)).tolist()
     share = dict(zip(("median", "low", "high"), parts, strict=True)) | {"repeats": SOME, "cpu": hardware()["cpu"]}
