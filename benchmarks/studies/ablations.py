@@ -23,13 +23,9 @@ SEEDS, PROMPTS, CALIBRATION = (40_000, 41_000), 40, 16  # gradients see all prom
 UPDATES, LR = 40, 0.5  # the paper: 1000 updates from 0.1 at 50 calls; the sum of the steps over the calls is the same
 SEEN_AT = (10, 20, 40)  # updates
 TRIALS, TRIED_AT, LOCAL = 96, (12, 24, 48, 96), 40
-GRADIENT: dict[str, dict[str, Any]] = {
-    "DiP-GO": {},
-    "L1": {"loss": "l1"},
-    "L2": {"loss": "l2"},
-    "L1 + SSIM": {"loss": "l1+ssim"},
-}
-GRADIENT |= {"α = 0.1": {"alpha": 0.1}, "α = 0.5": {"alpha": 0.5}, "α = 2": {"alpha": 2.0}, "without γ": {"weighted": False}}
+LOSSES, ALPHAS = {"L1": "l1", "L2": "l2", "L1 + SSIM": "l1+ssim"}, {"α = 0.1": 0.1, "α = 0.5": 0.5, "α = 2": 2.0}
+GRADIENT = {"DiP-GO": {}, **{name: {"loss": loss} for name, loss in LOSSES.items()}}
+GRADIENT |= {**{name: {"alpha": alpha} for name, alpha in ALPHAS.items()}, "without γ": {"weighted": False}}
 REDUCED = {
     "model": "emoji-sd, 64 px, 9.5 M parameters, for SD-1.5",
     "calls": f"{CALLS} of DDIM for 50",

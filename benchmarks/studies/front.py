@@ -56,12 +56,10 @@ def jobs(run: Run) -> Iterator[Job]:
             yield Job(f"{name}, {int(budget)} steps", partial(row, bench, way))
         yield from static(bench, caches, budget)
         yield from ours(bench, budget, SEEDS[0], folder=folder)
-    for budget in BUDGETS:
-        yield from searching_rivals(bench, budget, SEEDS[0])
-    for seed in SEEDS[1:]:
-        for budget in BUDGETS:
+    for seed in SEEDS:
+        for budget in BUDGETS if seed != SEEDS[0] else ():
             yield from ours(bench, budget, seed, folder=folder)
-        for budget in AGAIN:
+        for budget in AGAIN if seed != SEEDS[0] else BUDGETS:
             yield from searching_rivals(bench, budget, seed)
 
 

@@ -89,8 +89,7 @@ def millisecond_jobs(run: Run) -> Iterator[Job]:
 def teacher_and_costs(name: str) -> tuple[nn.Module, Callable[[], Any], Any]:
     """The denoiser of a pipe of the zoo, or a full-size one, a call for one image, and its layers with their times."""
     teacher = component(zoo.load(name)) if name in zoo.NAMES else random_unet(name)
-    call = caller(teacher)
-    call()
+    (call := caller(teacher))()
     return teacher, call, with_times(costed(teacher), teacher, run=lambda: [call() for _ in range(TIMED_CALLS)])
 
 
