@@ -2,7 +2,8 @@
 
 Columns are one text, "heading = cell | heading = cell". Both are templates, a heading of the first row and a cell of its own:
 "{psnr_db.mean:.1f dB}" is a field's path, its digits and its unit. Units of UNITS scale the number, and one in brackets is not
-printed. A sign in the digits prints a true minus. Names of SHORT stand for longer templates. A missing field is a dash.
+printed. A path through a list reads every item: all are printed, or their mean, median or range if the digits begin so. "near"
+prints a mean with its interval, a sign a true minus. Names of SHORT stand for longer templates. A missing field is a dash.
 """
 
 from __future__ import annotations
@@ -11,19 +12,17 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 Row = dict[str, Any]
 Record = dict[str, Any]
-Rows = Iterable[Row] | Mapping[str, Iterable[Row]]  # a mapping: headings, and the rows below each
 SAME_DB = 100.0  # images nearer than this differ by rounding alone
 UNITS = {"%": 0.01, "M": 1e6, "G": 1e9, "T": 1e12, "MiB": 2**20, "GiB": 2**30}
-FIELD = re.compile(r"\{([^{}:]+)(?::([^} ]*)(?: ([^}]+))?)?\}")
+FIELD = re.compile(r"\{([^{}:]+)(?::(mean|median|range|)([^} ]*)(?: ([^}]+))?)?\}")
 PIPES = ("emoji-sd", "emoji-dit")
 SHORT = {
     "KEPT": "{keep_linear:.1f %} ({keep_attention:.1f %})",
@@ -45,20 +44,33 @@ def shown(template: str, row: Row, *, missing: str = "–") -> str:
         return missing
 
 
-def field(row: Row, path: str, digits: str, unit: str) -> str:
+def field(row: Row, path: str, kind: str, digits: str, unit: str) -> str:
     """The text of one field, with its unit; raises LookupError if there is none."""
     if path in SHORT:
         return shown(SHORT[path], row)
-    value, scale = look_up(row, path), UNITS.get(unit.strip("()"))
-    text = format(value / scale if scale else value, digits)
-    return (text.replace("-", "−") if "+" in digits else text) + (f" {unit}" if unit and unit[0] != "(" else "")
-
-
-def look_up(row: Row, path: str) -> Any:
-    """The value at a dotted path; raises LookupError if there is none."""
-    value = reduce(lambda value, key: (value or {})[int(key) if key.isdigit() else key], path.split("."), row)
-    if value is None:
+    value = look_up(row, path)
+    if digits == "near":
+        same = value is None or value["mean"] > SAME_DB
+        return "the same" if same else shown("{mean:.1f dB} ({ci95.0:.1f}–{ci95.1:.1f})", value)
+    if value is None or (isinstance(value, list) and not value):
         raise LookupError(path)
+    scale, after = UNITS.get(unit.strip("()")), f" {unit}" if unit and unit[0] != "(" else ""
+    values = [one / scale if scale else one for one in (value if isinstance(value, list) else [value])]
+    if kind == "range" and len(values) > 1:
+        after += f" ({min(values):{digits}}–{max(values):{digits}})"
+    text = ", ".join(
+        format(one, digits) for one in ([median(values) if kind == "median" else fmean(values)] if kind else values)
+    )
+    return (text.replace("-", "−") if "+" in digits else text) + after
+
+
+def look_up(value: Any, path: str) -> Any:
+    """The value at a dotted path, of every item of a list; raises LookupError if there is none."""
+    for key in path.split("."):
+        if isinstance(value, list) and not key.isdigit():
+            value = [look_up(item, key) for item in value]
+        else:
+            value = (value or {})[int(key) if key.isdigit() else key]
     return value
 
 
@@ -66,33 +78,19 @@ def markdown(columns: str, rows: Iterable[Row], *, missing: str = "–") -> str:
     """Rows in Markdown, a column for each heading; the first column is text and the others are numbers."""
     rows, parts = list(rows), [[part.strip() for part in column.split("=", 1)] for column in columns.split("|")]
     heads = [shown(head, rows[0]) for head, _ in parts]
-    lines = ([shown(cell, row, missing=missing) for _, cell in parts] for row in rows)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, *lines)).replace(
-        "\n", f"\n|---|{'---:|' * len(heads[1:])}\n", 1
-    )
-
-
-def decibels(values: Row | None) -> str:
-    """A mean with its interval; "the same" for images that differ by rounding alone."""
-    close = values is None or values["mean"] > SAME_DB
-    return "the same" if close else shown("{mean:.1f dB} ({ci95.0:.1f}–{ci95.1:.1f})", values)
-
-
-def spread(values: Sequence[float], form: str = "{:.1f} dB") -> str:
-    """The mean over several searches, and their range."""
-    ends = f" ({min(values):.1f}–{max(values):.1f})" if len(values) > 1 else ""
-    return form.format(fmean(values)) + ends
-
-
-def means(rows: Iterable[Row], key: str) -> list[float]:
-    return [row[key]["mean"] for row in rows if row.get(key)]
+    lines = [[shown(cell, row, missing=missing) for _, cell in parts] for row in rows]
+    align = f"|---|{'---:|' * (len(parts) - 1)}"
+    first, *others = (f"| {' | '.join(line)} |" for line in (heads, *lines))
+    return "\n".join([first, align, *others])
 
 
 def by_group(rows: Iterable[Row], key: str = "psnr_db") -> dict[str, list[float]]:
     """The mean of each row that has it, by group: one for each search."""
-    rows = list(rows)
-    values = {group: means((row for row in rows if row["group"] == group), key) for group in (row["group"] for row in rows)}
-    return {group: found for group, found in values.items() if found}
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get(key):
+            groups.setdefault(row["group"], []).append(row[key]["mean"])
+    return groups
 
 
 def budgets(record: Record) -> list[float]:
@@ -122,19 +120,28 @@ def all_rows(*records: Record) -> list[Row]:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of some records: rows of them, all by default. before, after: text around it."""
+    """A table of some records: rows of them, by their headings if there are several tables. after: the text below."""
 
-    records: str
     columns: str
-    rows: Callable[..., Rows] = all_rows
-    before: str = ""
-    after: Callable[..., str] = provenance
+    records: Sequence[str]
+    rows: Callable[..., Iterable[Row] | Mapping[str, Iterable[Row]]] = all_rows
+    after: Callable[..., str] | None = provenance
     missing: str = "–"
 
     def text(self) -> str:
         """The Markdown between this table's markers."""
-        records = [load(name) for name in self.records.split()]
+        records = [load(name) for name in self.records]
         rows = self.rows(*records)
-        parts = rows if isinstance(rows, Mapping) else {self.before.format(**records[0]): rows}
+        parts = rows if isinstance(rows, Mapping) else {"": rows}
         tables = [text for head, some in parts.items() for text in (head, markdown(self.columns, some, missing=self.missing))]
-        return "\n\n".join(filter(None, (*tables, self.after(*records))))
+        return "\n\n".join(filter(None, (*tables, self.after(*records) if self.after else "")))
+
+
+def tables(columns: str, **parts: Mapping[str, Any]) -> dict[str, Table]:
+    """Tables of "MARKER, MARKER: columns", which go on in indented lines. parts: other fields of Table, by marker."""
+    found = {}
+    for names, text in re.findall(r"^(\S[^:]*): (.*(?:\n .*)*)", columns, re.MULTILINE):
+        for name in names.split(", "):
+            more = {part: values[name] for part, values in parts.items() if name in values}
+            found[name] = Table(text, **{"records": (name,), **more})
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import names
 from secateur.measuring.plain_steps import in_words
-from tables import Record, Row, Table, provenance, shown
+from tables import Record, Row, provenance, shown, tables
 
 GAINED = (
     "Faster: one image at a time, in turns with dense. PSNR: to the dense images, mean of 128. Plain steps as near: of the "
@@ -82,86 +82,53 @@ def seconds(record: Record) -> list[Row]:
 def phases(record: Record) -> list[Row]:
     """The rows, each with what else it says of itself."""
     rows = [row if row["name"].endswith("score") else row | {"tuples": None} for row in record["rows"]]
-    remarks = ([shown(remark, row, missing="") for remark in REMARKS] for row in rows)
-    return [row | {"remarks": ", ".join(filter(None, texts))} for row, texts in zip(rows, remarks, strict=True)]
+    return [row | {"remarks": [text for remark in REMARKS if (text := shown(remark, row, missing=""))] or [""]} for row in rows]
 
 
-def cases(record: Record) -> Iterator[Row]:
+def cases(record: Record) -> list[Row]:
     """The random sets of each denoiser and budget in one row."""
-    for name in dict.fromkeys(row["name"].partition(", set")[0] for row in record["rows"]):
-        rows = [row for row in record["rows"] if row["name"].startswith(f"{name},")]
-        shares = {key: ", ".join(f"{100 * row[key]:.1f}" for row in rows) for key in ("keep_ms", "keep_timed", "keep_macs")}
-        yield {"name": name, "seconds": median(row["latency_s"]["median"] for row in rows), **shares}
+    names = dict.fromkeys(row["name"].partition(", set")[0] for row in record["rows"])
+    return [{"name": name, "sets": [row for row in record["rows"] if row["name"].startswith(f"{name},")]} for name in names]
 
 
-TABLES = {
-    "gains": Table(
-        "front-emoji-sd product-emoji-sd",
-        """emoji-sd = {name} | calls = {called} | MACs (with attention) = {macs_linear:.1f G} ({macs_attention:.1f G})
-        | faster = {speedup.median:.1f}× | PSNR to dense = {near} | accuracy = {accuracy.mean:.1f %}
-        | plain steps as near = {steps}""",
-        rows=gains,
-        after=lambda front, product: shown(GAINED, front["rows"][0]) + provenance(front, product),
-    ),
-    "demo": Table(
-        "demo/record",
-        """= {name} | calls = {calls} | MACs, conv + linear = {macs_linear:.2f G} ({keep_linear:.0f %})
-        | with attention = {macs_attention:.2f G} ({keep_attention:.0f %}) | s an image = {latency_s.median:.2f}
-        | faster = {speedup.median:.2f}× | PSNR to dense = {psnr_db.mean:.1f dB} | prompt accuracy (95 %) = {RIGHT}""",
-    ),
-    "zoo": Table(
-        "zoo",
-        "= {name} | images = {count} | right (95 %) = {mean:.1f %} ({ci95.0:.0f (%)}–{ci95.1:.0f (%)})",
-        rows=zoo_rows,
-    ),
-    "cache": Table(
-        "cache",
-        """= {name} | every block's output, MiB = {every_output_bytes:.1f (MiB)}
-        | freed after the last reader, MiB = {peak_cached_bytes:.1f (MiB)}""",
-    ),
-    "paper-macs": Table(
-        "paper-macs",
-        """= {name} | conv + linear = {macs_linear:.2f T} | with attention = {macs_attention:.2f T} | the paper = {paper}
-        | its convention = {convention} | off = {off_percent:+.2f} %""",
-    ),
-    "runtime": Table(
-        "runtime",
-        """= {name} | MACs kept, conv + linear = {keep_linear:.1f %} | with attention = {keep_attention:.1f %}
-        | s, 50 calls = {latency_s.median:.1f} | faster (quartiles) = {FASTER} | faster ÷ MACs reduction = {efficiency:.2f}""",
-        before="{title}.",
-    ),
-    "fullsize": Table(
-        "fullsize",
-        """one update, random weights = {name} | s = {update_s:.0f}
-        | peak memory above the weights = {peak_memory_bytes:.1f GiB} | weights = {weights_bytes:.1f GiB}
-        | the paper's whole search, by these seconds (the paper: 2.3 h of a GPU) = {paper_search_h:.0f h}""",
-    ),
-    "search-cost": Table(
-        "search-cost",
-        """= {name} | CPU s = {cpu_s:.1f} | s = {s:.1f} | schedules measured = {measured}
-        | peak memory above the pipe's weights = {peak_memory_bytes:.0f MiB}
-        | without holes in glibc's heap = {peak_without_holes_bytes:.0f MiB} | of it kept between calls = {kept_bytes:.0f MiB}
-        | the Pruner's weights alone = {pruner_bytes:.0f MiB}""",
-        rows=seconds,
-        missing="",
-    ),
-    "fullsize-depth": Table(
-        "fullsize-depth",
-        """random weights, bfloat16 = {name} | s = {seconds:.1f} | GiB above what was there = {peak_memory_bytes:.2f (GiB)}
-        | GiB of the whole process = {process_peak_bytes:.2f (GiB)} | = {remarks}""",
-        rows=phases,
-    ),
-    "milliseconds": Table(
-        "milliseconds",
-        """random sets of layers = {name} | a call, s = {seconds:.3f} | kept by the layers' times = {keep_ms} %
-        | kept, timed = {keep_timed} % | MACs kept = {keep_macs} %""",
-        rows=cases,
-    ),
-    "product": Table(
-        "product-emoji-sd product-emoji-dit",
-        """= {pipe}, {name} | parameters = {parameters:.2f M} | on disk = {disk_bytes:.1f MiB}
-        | loaded in = {load_s.median:.2f s} | MACs kept (with attention) = {KEPT} | s an image = {latency_s.median:.2f}
-        | faster (quartiles) = {FASTER} | prompt accuracy (95 %) = {RIGHT} | Fréchet distance = {frechet:.3g}
-        | PSNR to dense teacher = {psnr_db.mean:.1f dB}""",
-    ),
-}
+COLUMNS = """
+gains: emoji-sd = {name} | calls = {called} | MACs (with attention) = {macs_linear:.1f G} ({macs_attention:.1f G})
+    | faster = {speedup.median:.1f}× | PSNR to dense = {near} | accuracy = {accuracy.mean:.1f %} | plain steps as near = {steps}
+demo: = {name} | calls = {calls} | MACs, conv + linear = {macs_linear:.2f G} ({keep_linear:.0f %})
+    | with attention = {macs_attention:.2f G} ({keep_attention:.0f %}) | s an image = {latency_s.median:.2f}
+    | faster = {speedup.median:.2f}× | PSNR to dense = {psnr_db.mean:.1f dB} | prompt accuracy (95 %) = {RIGHT}
+zoo: = {name} | images = {count} | right (95 %) = {mean:.1f %} ({ci95.0:.0f (%)}–{ci95.1:.0f (%)})
+cache: = {name} | every block's output, MiB = {every_output_bytes:.1f (MiB)}
+    | freed after the last reader, MiB = {peak_cached_bytes:.1f (MiB)}
+paper-macs: = {name} | conv + linear = {macs_linear:.2f T} | with attention = {macs_attention:.2f T} | the paper = {paper}
+    | its convention = {convention} | off = {off_percent:+.2f} %
+runtime: = {name} | MACs kept, conv + linear = {keep_linear:.1f %} | with attention = {keep_attention:.1f %}
+    | s, 50 calls = {latency_s.median:.1f} | faster (quartiles) = {FASTER} | faster ÷ MACs reduction = {efficiency:.2f}
+fullsize: one update, random weights = {name} | s = {update_s:.0f} | peak memory above the weights = {peak_memory_bytes:.1f GiB}
+    | weights = {weights_bytes:.1f GiB}
+    | the paper's whole search, by these seconds (the paper: 2.3 h of a GPU) = {paper_search_h:.0f h}
+search-cost: = {name} | CPU s = {cpu_s:.1f} | s = {s:.1f} | schedules measured = {measured}
+    | peak memory above the pipe's weights = {peak_memory_bytes:.0f MiB}
+    | without holes in glibc's heap = {peak_without_holes_bytes:.0f MiB} | of it kept between calls = {kept_bytes:.0f MiB}
+    | the Pruner's weights alone = {pruner_bytes:.0f MiB}
+fullsize-depth: random weights, bfloat16 = {name} | s = {seconds:.1f}
+    | GiB above what was there = {peak_memory_bytes:.2f (GiB)} | GiB of the whole process = {process_peak_bytes:.2f (GiB)}
+    | = {remarks}
+milliseconds: random sets of layers = {name} | a call, s = {sets.latency_s.median:median.3f}
+    | kept by the layers' times = {sets.keep_ms:.1f (%)} % | kept, timed = {sets.keep_timed:.1f (%)} %
+    | MACs kept = {sets.keep_macs:.1f (%)} %
+product: = {pipe}, {name} | parameters = {parameters:.2f M} | on disk = {disk_bytes:.1f MiB} | loaded in = {load_s.median:.2f s}
+    | MACs kept (with attention) = {KEPT} | s an image = {latency_s.median:.2f} | faster (quartiles) = {FASTER}
+    | prompt accuracy (95 %) = {RIGHT} | Fréchet distance = {frechet:.3g} | PSNR to dense teacher = {psnr_db.mean:.1f dB}
+"""
+TABLES = tables(
+    COLUMNS,
+    records={
+        "gains": ("front-emoji-sd", "product-emoji-sd"),
+        "demo": ("demo/record",),
+        "product": ("product-emoji-sd", "product-emoji-dit"),
+    },
+    rows={"gains": gains, "zoo": zoo_rows, "search-cost": seconds, "fullsize-depth": phases, "milliseconds": cases},
+    after={"gains": lambda front, product: shown(GAINED, front["rows"][0]) + provenance(front, product)},
+    missing={"search-cost": ""},
+)

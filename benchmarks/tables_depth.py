@@ -7,12 +7,11 @@ from statistics import mean, median
 
 from scipy.stats import spearmanr
 
-from tables import PIPES, Record, Row, Table, provenance, shown
+from tables import PIPES, Record, Row, all_rows, provenance, shown, tables
 
 KEEPS = (0.7, 0.5, 0.38)
-DEPTHS = " ".join(f"depth-{pipe}" for pipe in PIPES)
+DEPTHS = tuple(f"depth-{pipe}" for pipe in PIPES)
 RECOVERED = ("emoji-sd", "emoji-sd-macs", "emoji-dit")
-OTHERS = "better than, of random sets (of emoji-dit: of all)"
 LEVELS = (0.0, 0.1, 0.3, 1.0)  # shares of the updates
 FORETOLD = (
     "Over the {count} plans, normalized: rank correlation (Spearman) of the joint output loss before training with the "
@@ -49,13 +48,9 @@ def summary(rows: list[Row], name: str) -> Row:
     return {"name": name, "keep": median(row["keep"] for row in rows), "loss": loss, "right": right}
 
 
-def criteria(*records: Record) -> Iterator[Row]:
+def criteria(*records: Record) -> list[Row]:
     """How the sums of single scores go with the joint output loss of sets of layers, by criterion."""
-    for record in records:
-        for row in record["rows"]:
-            if row["group"] == "additivity":
-                quarters = ", ".join(f"{part['spearman']:.2f}" for part in row["quarters"])
-                yield row | {"pipe": record["pipe"], "by_size": quarters}
+    return [row for row in all_rows(*records) if row["group"] == "additivity"]
 
 
 def every(record: Record) -> Iterator[Row]:
@@ -90,17 +85,16 @@ def recovery(record: Record) -> Iterator[Row]:
     for plan, way in dict.fromkeys((row["plan"], row["way"]) for row in rows if row.get("updates") == last):
         before = [row for row in rows if row["plan"] == plan and row.get("updates") == 0]
         taught = [row for row in rows if (row["plan"], row.get("way")) == (plan, way)]
-        ends = [row for row in taught if row["updates"] == last]
-        seen = {n: [r["accuracy"]["mean"] for r in (taught if n else before) if r["updates"] == n] for n in marks}
-        declines = [100 * (1 - value / teacher["accuracy"]["mean"]) for value in seen[last]]
+        at = [[row for row in (taught if n else before) if row["updates"] == n] for n in marks]
+        declines = [100 * (1 - row["accuracy"]["mean"] / teacher["accuracy"]["mean"]) for row in at[-1]]
         yield {
             "name": f"{plan}, {way}",
             "kept": f"{100 * mean(row[share] for row in before):.1f} %",
             "loss": mean(row["joint_loss"] for row in before),
-            "right": [f"{100 * mean(seen[n]):.1f} %" if seen[n] else None for n in marks],
+            "right": [shown("{at.accuracy.mean:mean.1f %}", {"at": some}) for some in at],
             "decline": f"{mean(declines):.1f} % ({min(declines):.1f} to {max(declines):.1f})",
-            "frechet": mean(row["frechet"] for row in ends),
-            "seeds": len(ends),
+            "frechet": mean(row["frechet"] for row in at[-1]),
+            "seeds": len(at[-1]),
         }
 
 
@@ -141,42 +135,28 @@ def uneven(row: Row) -> Row:
     return {"largest": largest, "over": raw[site] / median(raw.values()), "share": share, "sites": len(raw)}
 
 
-CHOICE = "{at.N.joint_loss:.2g} / {at.N.beats_random_percent:.0f} % / {at.N.accuracy.mean:.0f %}"
-CHOICES = [f"keep {keep:g} = {CHOICE.replace('N', str(place))}" for place, keep in enumerate(KEEPS)]
-RECOVERY = """plan, distillation = {name} | {cost} kept = {kept} | joint output loss = {loss:.2g}
-    | after {marks.0} updates = {right.0} | after {marks.1} updates = {right.1} | after {marks.2} updates = {right.2}
-    | after {marks.3} updates = {right.3} | relative decline (range of seeds) = {decline}
-    | Fréchet distance = {frechet:.3g} | seeds = {seeds}"""
-TABLES = {
-    "depth": Table(
-        DEPTHS,
-        f"""before any training = {{name}} | parameters kept = {{keep:.1f %}} | joint output loss = {{loss}}
-        | {OTHERS} = {{beats_random_percent:.0f}} % | prompt accuracy (95 %) = {{right}}""",
-        rows=depth,
-    ),
-    "depth-criteria": Table(
-        DEPTHS,
-        """= {pipe}, {criterion} | sets = {sets} | Pearson = {pearson:.2f} | Spearman = {spearman:.2f} | slope = {slope:.2g}
-        | Spearman by size, smallest quarter of sets first = {by_size}""",
-        rows=criteria,
-    ),
-    "depth-choices": Table(
-        DEPTHS,
-        " | ".join([f"joint output loss / {OTHERS} / prompt accuracy = {{name}}", *CHOICES]),
-        rows=choices,
-        after=lambda *records: "",
-    ),
-    "depth-every": Table(
-        "depth-emoji-dit",
-        """Spearman of sums with joint output losses = {name} | all {sets.0} sets without {gone.0} = {ranks.0:.2f}
-        | all {sets.1} sets without {gone.1} = {ranks.1:.2f} | all {sets.2} sets without {gone.2} = {ranks.2:.2f}""",
-        rows=every,
-    ),
-    **{f"recovery-{name}": Table(f"recovery-{name}", RECOVERY, rows=recovery, after=foretold) for name in RECOVERED},
-    "imbalance": Table(
-        " ".join(f"recovery-terms-{name}" for name in RECOVERED),
-        """= {name} | update = {updates} | largest raw term = {largest} | raw terms, largest ÷ median = {over:.1f}
-        | its share of what is minimised = {share:.0f %} | sites = {sites}""",
-        rows=imbalance,
-    ),
-}
+TABLES = tables(
+    """
+depth: before any training = {name} | parameters kept = {keep:.1f %} | joint output loss = {loss}
+    | better than, of random sets (of emoji-dit: of all) = {beats_random_percent:.0f} % | prompt accuracy (95 %) = {right}
+depth-criteria: = {pipe}, {criterion} | sets = {sets} | Pearson = {pearson:.2f} | Spearman = {spearman:.2f}
+    | slope = {slope:.2g} | Spearman by size, smallest quarter of sets first = {quarters.spearman:.2f}
+depth-choices: joint output loss / better than, of random sets (of emoji-dit: of all) / prompt accuracy = {name}
+    | keep 0.7 = {at.0.joint_loss:.2g} / {at.0.beats_random_percent:.0f} % / {at.0.accuracy.mean:.0f %}
+    | keep 0.5 = {at.1.joint_loss:.2g} / {at.1.beats_random_percent:.0f} % / {at.1.accuracy.mean:.0f %}
+    | keep 0.38 = {at.2.joint_loss:.2g} / {at.2.beats_random_percent:.0f} % / {at.2.accuracy.mean:.0f %}
+depth-every: Spearman of sums with joint output losses = {name} | all {sets.0} sets without {gone.0} = {ranks.0:.2f}
+    | all {sets.1} sets without {gone.1} = {ranks.1:.2f} | all {sets.2} sets without {gone.2} = {ranks.2:.2f}
+recovery-emoji-sd, recovery-emoji-sd-macs, recovery-emoji-dit: plan, distillation = {name} | {cost} kept = {kept}
+    | joint output loss = {loss:.2g} | after {marks.0} updates = {right.0} | after {marks.1} updates = {right.1}
+    | after {marks.2} updates = {right.2} | after {marks.3} updates = {right.3}
+    | relative decline (range of seeds) = {decline} | Fréchet distance = {frechet:.3g} | seeds = {seeds}
+imbalance: = {name} | update = {updates} | largest raw term = {largest} | raw terms, largest ÷ median = {over:.1f}
+    | its share of what is minimised = {share:.0f %} | sites = {sites}
+""",
+    records=dict.fromkeys(("depth", "depth-criteria", "depth-choices"), DEPTHS)
+    | {"depth-every": ("depth-emoji-dit",), "imbalance": tuple(f"recovery-terms-{name}" for name in RECOVERED)},
+    rows={"depth": depth, "depth-criteria": criteria, "depth-choices": choices, "depth-every": every, "imbalance": imbalance}
+    | {f"recovery-{name}": recovery for name in RECOVERED},
+    after={"depth-choices": None, **{f"recovery-{name}": foretold for name in RECOVERED}},
+)

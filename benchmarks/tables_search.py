@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from statistics import fmean
+from collections.abc import Iterator
 
 from paper import TABLES as PAPERS
 from paper import last
-from tables import Record, Row, Table, budgets, by_group, decibels, markdown, means, provenance, spread
+from tables import Record, Row, budgets, by_group, markdown, provenance, tables
 
 BASE = "DiP-GO"  # the paper's own choices, by the name of their rows
 TITLES = {"loss": "loss, α = 1", "alpha": "α, with SSIM", "gamma": "sparsity", "search": "search"}
 STAGES = ("additive, outputs held", "additive", "additive, refresh", "additive, refresh, local")
 LABELS = {BASE: "DiP-GO's gradients", STAGES[0]: "additive, held calls repeated as in the rows above"}
-HOLDS = ("output", "extrapolate", "adams_bashforth")
 ORDERS = """= {name} | the paper's order, best first = {order} | pairs in that order, by PSNR = {psnr_db}
     | pairs in that order, by SSIM = {ssim} | pairs in that order, by accuracy = {accuracy}"""
 
@@ -23,21 +21,14 @@ def ablations(record: Record) -> Iterator[Row]:
     high, low = budgets(record)
     for name in ("loss", "alpha", "gamma"):
         for label, variant in PAPERS[name].items():
-            rows = last(record["rows"], variant, high)
             yield {
                 "name": f"{TITLES[name]}: {label}" + (" (the paper's)" if variant == BASE else ""),
-                "searches": len(rows),
                 "paper": record["paper"][name][label],
-                "psnr": psnr(rows),
-                "used": fmean(row["keep_linear"] for row in rows),
-                **{key: fmean(means(rows, key)) for key in ("ssim", "accuracy")},
-                "exact": psnr(last(record["rows"], variant, high, exact=True)),
-                "less": psnr(last(record["rows"], variant, low)),
+                "main": (rows := last(record["rows"], variant, high)),
+                "searches": len(rows),
+                "exact": last(record["rows"], variant, high, exact=True),
+                "less": last(record["rows"], variant, low),
             }
-
-
-def psnr(rows: Sequence[Row]) -> str:
-    return spread(means(rows, "psnr_db"))
 
 
 def after_ablations(record: Record) -> str:
@@ -46,7 +37,7 @@ def after_ablations(record: Record) -> str:
     for name, by_keep in record["orders"].items():
         for keep, by in by_keep.items():
             agreed = {key: f"{v['agree']} of {v['pairs']}" + " ✓" * v["reproduces"] for key, v in by.items()}
-            rows.append({"name": f"{TITLES[name]}, {keep}", "order": ", ".join(by["psnr_db"]["paper"]), **agreed})
+            rows.append({"name": f"{TITLES[name]}, {keep}", "order": by["psnr_db"]["paper"], **agreed})
     reduced = "Reduced against the paper: " + "; ".join(f"{what}: {how}" for what, how in record["reduced"].items()) + "."
     return "\n\n".join([markdown(ORDERS, rows), reduced, provenance(record)])
 
@@ -55,17 +46,12 @@ def searches(record: Record) -> Iterator[Row]:
     """What each way of searching finds, and for how much."""
     paper, levels = record["paper"], ("search", "search_at_0.85", "search_at_0.90")
     for variant in ("random", "genetic", BASE, *STAGES):
-        scores = ", ".join(f"{paper[level][variant]:.2f}" for level in levels if variant in paper[level])
         yield {
             "name": LABELS.get(variant, variant),
-            "paper": f"{scores} ({paper['search_gpu_hours'][variant]})" if scores else None,
-            "at": [cost(last(record["rows"], variant, keep)) for keep in budgets(record)],
+            "paper": [paper[level][variant] for level in levels if variant in paper[level]],
+            "hours": paper["search_gpu_hours"].get(variant),
+            "at": [{"of": last(record["rows"], variant, keep)} for keep in budgets(record)],
         }
-
-
-def cost(rows: Sequence[Row]) -> Row:
-    """What one way of searching found, after how many evaluations and CPU seconds."""
-    return {"psnr": psnr(rows), **{key: fmean(row[key] for row in rows) for key in ("evaluations", "search_cpu_s")}}
 
 
 # Transfer, stages, grids
@@ -77,8 +63,8 @@ def transfer(record: Record) -> Iterator[Row]:
         groups = by_group(row for row in record["rows"] if (row["target"], row["entered"]) == (target, calls))
         best = {group: max(values) for group, values in groups.items()}
         for name, solver in (("own", f"{target.rpartition(',')[0]}, "), ("strong", "DPM")):
-            plain = (best[group] for group in groups if group.startswith(f"fewer steps, {solver}"))
-            best[name] = max(plain, default=None)
+            if plain := [best[group] for group in groups if group.startswith(f"fewer steps, {solver}")]:
+                best[name] = max(plain)
         yield best | {"target": target, "calls": calls}
 
 
@@ -92,12 +78,8 @@ def stages(record: Record) -> Iterator[Row]:
     before = ""
     for row in record["rows"]:
         place = f"{row['pipe']}, {row['calls']} calls, keep {row['keep']:g}"
-        yield row | {
-            "place": place if place != before else "",
-            "last_db": row["last_db"] if row["stage"] == "gradient" else None,
-            "near": decibels(row["psnr_db"]),
-            "better": "yes" if row["kept"] else "no",
-        }
+        updated = row["last_db"] if row["stage"] == "gradient" else None
+        yield row | {"place": place if place != before else "", "last_db": updated, "better": "yes" if row["kept"] else "no"}
         before = place
 
 
@@ -105,58 +87,48 @@ def grids(record: Record) -> Iterator[Row]:
     """A row for each number of calls and grid, with every way of holding, then the dense one."""
     dense, *rows = record["rows"]
     for calls, steps in sorted({(row["calls"], row["steps"]) for row in rows}, key=lambda at: (-at[0], at[1])):
-        held = {row["hold"]: row for row in rows if (row["calls"], row["steps"]) == (calls, steps)}
-        near = [decibels(held[hold]["converged_psnr_db"]) for hold in HOLDS]
-        to_dense = ", ".join(f"{held[hold]['psnr_db']['mean']:.1f}" for hold in HOLDS)
-        yield {"calls": calls, "steps": steps, "near": near, "dense": to_dense}
-    yield dense | {"steps": f"{dense['steps']}, all made", "near": [decibels(dense["converged_psnr_db"])], "dense": "–"}
+        held = [row for row in rows if (row["calls"], row["steps"]) == (calls, steps)]  # in the order of the columns
+        yield {
+            "calls": calls,
+            "steps": steps,
+            "held": held,
+            "dense": ", ".join(f"{row['psnr_db']['mean']:.1f}" for row in held),
+        }
+    yield dense | {"steps": f"{dense['steps']}, all made", "held": [dense], "dense": "–"}
 
 
-TABLES = {
-    "search-ablation": Table(
-        "ablations",
-        """= {name} | paper, CLIP at 0.2, 0.15, 0.1 (GPU hours) = {paper} | PSNR, 0.5 of the MACs = {at.0.psnr}
-        | evaluations = {at.0.evaluations:.0f} | CPU s = {at.0.search_cpu_s:.0f} | PSNR, 0.3 of the MACs = {at.1.psnr}
-        | evaluations = {at.1.evaluations:.0f} | CPU s = {at.1.search_cpu_s:.0f}""",
-        rows=searches,
-    ),
-    "ablations": Table(
-        "ablations",
-        """= {name} | searches = {searches} | paper, CLIP = {paper:.2f} | PSNR, 0.5 of the MACs = {psnr}
-        | MACs used = {used:.0f %} | SSIM = {ssim:.3f} | prompt accuracy = {accuracy:.1f %}
-        | PSNR, exact allocation = {exact} | PSNR, 0.3 of the MACs = {less}""",
-        rows=ablations,
-        after=after_ablations,
-    ),
-    "transfer": Table(
-        "transfer",
-        """dense run = {target} | calls made = {calls} | retimed = {retimed:.1f dB}
-        | held evenly, extrapolated = {uniform hold, extrapolated:.1f dB}
-        | held evenly, Adams–Bashforth = {uniform hold, Adams–Bashforth:.1f dB} | held evenly = {uniform hold:.1f dB}
-        | fewer steps, same scheduler = {own:.1f dB} | fewer steps, DPM-Solver++ = {strong:.1f dB}""",
-        rows=transfer,
-        after=after_transfer,
-    ),
-    "stages": Table(
-        "stages",
-        """= {place} | stage = {stage} | measured = {measured} | PSNR, calibration images = {calibration_db:.1f dB}
-        | of its last update = {last_db:.1f dB} | PSNR, other images (95 %) = {near} | found better = {better}""",
-        rows=stages,
-        missing="",
-    ),
-    "additivity": Table(
-        "additivity",
-        """= {name} | Spearman, errors weighted by images = {spearman_images:.2f} | by latents = {spearman_latents:.2f}
-        | measured over predicted = {measured_over_predicted_db:+.1f dB}
-        | exact solution better than, by images = {best_by_images_beats_percent:.0f} % of random sets
-        | by latents = {best_by_latents_beats_percent:.0f} %""",
-    ),
-    "grids": Table(
-        "grids",
-        """calls = {calls} | steps of the grid = {steps} | PSNR to converged, repeated = {near.0}
-        | PSNR to converged, extrapolated = {near.1} | PSNR to converged, Adams–Bashforth = {near.2}
-        | to dense, the same = {dense}""",
-        rows=grids,
-        missing="",
-    ),
-}
+TABLES = tables(
+    """
+search-ablation: = {name} | paper, CLIP at 0.2, 0.15, 0.1 (GPU hours) = {paper:.2f} ({hours})
+    | PSNR, 0.5 of the MACs = {at.0.of.psnr_db.mean:range.1f dB} | evaluations = {at.0.of.evaluations:mean.0f}
+    | CPU s = {at.0.of.search_cpu_s:mean.0f} | PSNR, 0.3 of the MACs = {at.1.of.psnr_db.mean:range.1f dB}
+    | evaluations = {at.1.of.evaluations:mean.0f} | CPU s = {at.1.of.search_cpu_s:mean.0f}
+ablations: = {name} | searches = {searches} | paper, CLIP = {paper:.2f}
+    | PSNR, 0.5 of the MACs = {main.psnr_db.mean:range.1f dB} | MACs used = {main.keep_linear:mean.0f %}
+    | SSIM = {main.ssim.mean:mean.3f} | prompt accuracy = {main.accuracy.mean:mean.1f %}
+    | PSNR, exact allocation = {exact.psnr_db.mean:range.1f dB} | PSNR, 0.3 of the MACs = {less.psnr_db.mean:range.1f dB}
+transfer: dense run = {target} | calls made = {calls} | retimed = {retimed:.1f dB}
+    | held evenly, extrapolated = {uniform hold, extrapolated:.1f dB}
+    | held evenly, Adams–Bashforth = {uniform hold, Adams–Bashforth:.1f dB} | held evenly = {uniform hold:.1f dB}
+    | fewer steps, same scheduler = {own:.1f dB} | fewer steps, DPM-Solver++ = {strong:.1f dB}
+stages: = {place} | stage = {stage} | measured = {measured} | PSNR, calibration images = {calibration_db:.1f dB}
+    | of its last update = {last_db:.1f dB} | PSNR, other images (95 %) = {psnr_db:near} | found better = {better}
+additivity: = {name} | Spearman, errors weighted by images = {spearman_images:.2f} | by latents = {spearman_latents:.2f}
+    | measured over predicted = {measured_over_predicted_db:+.1f dB}
+    | exact solution better than, by images = {best_by_images_beats_percent:.0f} % of random sets
+    | by latents = {best_by_latents_beats_percent:.0f} %
+grids: calls = {calls} | steps of the grid = {steps} | PSNR to converged, repeated = {held.0.converged_psnr_db:near}
+    | PSNR to converged, extrapolated = {held.1.converged_psnr_db:near}
+    | PSNR to converged, Adams–Bashforth = {held.2.converged_psnr_db:near} | to dense, the same = {dense}
+""",
+    records={"search-ablation": ("ablations",)},
+    rows={
+        "search-ablation": searches,
+        "ablations": ablations,
+        "transfer": transfer,
+        "stages": stages,
+        "grids": grids,
+    },
+    after={"ablations": after_ablations, "transfer": after_transfer},
+    missing={"stages": "", "grids": ""},
+)
