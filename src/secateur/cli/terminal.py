@@ -85,7 +85,7 @@ def device_of(name: str) -> str:
 
 
 def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *, device: str, project: str):
-    """An Accelerator where accelerate or torchrun has launched this, or a tracker is wanted; otherwise None."""
+    """An Accelerator if accelerate or torchrun launched this process, or if a tracker is wanted; otherwise None."""
     if log_with is None and not {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & set(os.environ):
         return None
     from accelerate import Accelerator
@@ -108,7 +108,7 @@ def accelerator_for(mixed_precision: str, log_with: str | None, folder: Path, *,
 
 
 def check_tracker(name: str | None) -> None:
-    """Nothing; ValueError for a tracker that is not installed, which accelerate would leave out."""
+    """Raises ValueError if a tracker is not installed; accelerate would leave it out without a word."""
     from accelerate.tracking import get_available_trackers
 
     trackers = [str(tracker) for tracker in get_available_trackers()]
@@ -118,7 +118,7 @@ def check_tracker(name: str | None) -> None:
 
 
 def check_writable(out: Path, *, folder: bool = False, option: str = "--out") -> None:
-    """Nothing; OSError before any work where a file, or a folder with those above it, could not be written at the end."""
+    """Raises OSError, before any work, if a file, or a folder with its parents, could not be written at the end."""
     if out.is_dir() and not folder:
         raise IsADirectoryError(f"{out} is a folder and cannot be written: give a file by {option}")
     if out.exists() and not out.is_dir() and folder:

@@ -72,7 +72,7 @@ def part_file(folder: Path, number: int) -> Path:
 def join(files: Sequence[Path], path: Path, *, made: Mapping[str, Any]) -> None:
     """Write the examples of all files into one, tensor by tensor through files that are mapped into memory.
 
-    OSError where the disk has no room for both: a mapped file that finds none would end the process without a word.
+    Raises OSError if the disk has no room for both: a mapped file without room would end the process without a word.
     """
     needed, free = 2 * sum(file.stat().st_size for file in files), disk_usage(path.parent).free
     if free < needed:

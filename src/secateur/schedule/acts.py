@@ -48,9 +48,10 @@ def row_acts(run: Sequence[bool], blocks: Blocks) -> tuple[Act, ...]:
 
 
 def with_cache(column: Sequence[Act], *, pairs: bool = False) -> list[Act]:
-    """One block's acts over the calls, now saying where to keep (somebody reuses it before it runs again) and where to drop.
+    """One block's acts over the calls, with the calls that fill the cache (its output is reused before it runs again) and the
+    calls that empty it.
 
-    pairs: what is reused is made of the last two runs, so that each is read until the run after the next.
+    pairs: whether a reuse reads the last two runs, so that each run is read until the run after the next.
     """
     later = next_later = False  # reused before it runs again, and after that before it runs once more
     acts = []

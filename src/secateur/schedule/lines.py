@@ -28,9 +28,9 @@ def line(new: Any, before: Line | None, t: int) -> Line:
 def leads(held: Sequence[bool], hold: str) -> tuple[float, ...]:
     """How many calls ahead of itself each held call reads the line, (T,); 0 for any hold but "adams_bashforth".
 
-    A call's own step takes its own prediction, at the beginning of the line; of n steps the n − 1 held ones make up for that by
-    n / 2(n − 1), so that all n go by the line's mean: one step of the two-step Adams-Bashforth method (ours, where the
-    scheduler's steps are even). A call with none held after it steps as the sampler does, by its first order.
+    A call's own step takes its own prediction, at the beginning of the line. The n − 1 held calls after it make up for that
+    by n / 2(n − 1), so that all n steps go by the line's mean: one step of the two-step Adams–Bashforth method (ours, exact if
+    the scheduler's steps are even). A call without held calls after it steps by the sampler's own first order.
     """
     if hold != "adams_bashforth":
         return (0.0,) * len(held)

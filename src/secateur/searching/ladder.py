@@ -141,5 +141,5 @@ def few(ladder: Ladder, elements: int) -> Ladder:
 
 
 def in_latents(ladder: Ladder) -> np.ndarray:
-    """Weights (G + 1,) that make errors relative to the latents, where these are larger than data."""
+    """Weights (G + 1,) that make errors relative to the latents if these are larger than data."""
     return (1 / ladder.x.pow(2).mean(dim=1).clamp(min=1.0)).numpy()

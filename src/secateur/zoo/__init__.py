@@ -22,7 +22,7 @@ NAMES = tuple(GUIDANCE)
 
 
 def load(name: str) -> DiffusionPipeline:
-    """The trained pipeline `name`, in float32 on the CPU, as stock diffusers loads it; ValueError where there is none."""
+    """The trained pipeline `name`, in float32 on the CPU, as stock diffusers loads it. Raises ValueError if there is none."""
     from diffusers import DiffusionPipeline
 
     return DiffusionPipeline.from_pretrained(folder(name), dtype=_float32())

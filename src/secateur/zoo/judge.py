@@ -50,7 +50,7 @@ def _conv(c_in: int, c_out: int, *, stride: int) -> nn.Sequential:
 
 
 def targets(scene: Scene) -> dict[str, int]:
-    """What each head should say about `scene`; -100, which cross entropy ignores, where there is no second object."""
+    """The class that each head should give for `scene`; -100, which cross entropy ignores, if there is no second object."""
     canonical = scene.canonical
     return {
         "layout": LAYOUTS.index(canonical.relation),

@@ -36,7 +36,7 @@ RELATIONS = ("to the left of", "to the right of", "above", "below")
 
 @dataclass(frozen=True)
 class Scene:
-    """One object on a background; or, where `relation` is set, `first` in that relation to `second`."""
+    """One object on a background; `first` in `relation` to `second` if it is set."""
 
     first: str
     background: str
@@ -90,7 +90,7 @@ def parse(caption: str) -> Scene:
 
 
 def singles(*, held_out: bool | None = None) -> tuple[Scene, ...]:
-    """All scenes of one object; only those held out of training, or only the others, where `held_out` says so."""
+    """All scenes of one object; if `held_out` is True, only scenes held out of training, and if False, only the others."""
     scenes = (Scene(o, b) for o in OBJECTS for b in BACKGROUNDS)
     return tuple(s for s in scenes if held_out is None or s.held_out == held_out)
 
