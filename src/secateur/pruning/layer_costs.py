@@ -91,9 +91,9 @@ def siblings(denoiser: nn.Module, outer: str, blocks: tuple[str, ...]) -> list[s
     return [name for name in names if not names_within(name, blocks)]
 
 
-def from_macs(costs: Macs, layers: Mapping[str, str], wholes: Wholes, *, attention: bool) -> LayerCosts:
+def from_macs(counts: Macs, layers: Mapping[str, str], wholes: Wholes, *, attention: bool) -> LayerCosts:
     """Costs out of the count of those `counted_parts`."""
-    cells = dict(zip(costs.blocks.names, costs.cells(attention=attention), strict=True))
+    cells = dict(zip(counts.blocks.names, counts.cells(attention=attention), strict=True))
     own = tuple(max(cells[layer] - cells.get(shortcut(layer), 0), 0) for layer in layers)
     around = tuple(sum(cells[name] for name in names_within(outer, cells) - set(layers)) for outer in wholes)
-    return LayerCosts(own, around, max(costs.call(attention=attention) - sum(own) - sum(around), 0))
+    return LayerCosts(own, around, max(counts.call(attention=attention) - sum(own) - sum(around), 0))

@@ -132,14 +132,14 @@ def unet_removals(denoiser: nn.Module) -> dict[str, str]:
         raise ValueError(
             f"{name} is no U-Net and its Family has no `depths`: name there the lists of blocks that its config counts"
         )
-    hows: dict[str, str] = {}
+    layer_removals: dict[str, str] = {}
     width = denoiser.conv_in.out_channels  # of the hidden stream, which samplers and attentions keep
     for name in find_blocks(denoiser, "layer").names:
         module = denoiser.get_submodule(name)
-        hows |= unet_removal(name, module, width)
+        layer_removals |= unet_removal(name, module, width)
         if isinstance(module, (ResnetBlock2D, Shortcut)):
             width = module.out_channels
-    return hows
+    return layer_removals
 
 
 def unet_removal(name: str, module: nn.Module, width: int) -> dict[str, str]:

@@ -56,9 +56,9 @@ def conditions(
 
     calibration: others, to search with: of emoji-sd combinations trained on, of emoji-dit its classes from the other end.
     """
-    singly = singles(held_out=not calibration) if name == "emoji-sd" else singles()
+    pool = singles(held_out=not calibration) if name == "emoji-sd" else singles()
     numbers = range(-1, -1 - count, -1) if calibration else range(count)
-    spread = [singly[i * 37 % len(singly)] for i in numbers]  # 37 is prime to 32, 224 and 256: neighbours differ in both words
+    spread = [pool[i * 37 % len(pool)] for i in numbers]  # 37 is prime to 32, 224 and 256: neighbours differ in both words
     texts = tuple(scene.caption for scene in spread)
     return (texts if name == "emoji-sd" else tuple(map(class_label, spread))), texts
 

@@ -77,11 +77,11 @@ def _article(noun: str) -> str:
 
 def parse(caption: str) -> Scene:
     """The Scene that `caption` tells; a ValueError if it is not one of this world's sentences."""
-    body, background_follows, background = caption.removesuffix(" background").rpartition(" on a ")
+    body, separator, background = caption.removesuffix(" background").rpartition(" on a ")
     relation = next((r for r in RELATIONS if f" {r} " in body), None)
     first, _, second = body.partition(f" {relation} ") if relation else (body, "", "")
     names = [noun.split(" ", 1)[-1] for noun in (first, second) if noun]
-    if not background_follows or background not in BACKGROUNDS or any(n not in OBJECTS for n in names):
+    if not separator or background not in BACKGROUNDS or any(n not in OBJECTS for n in names):
         raise ValueError(
             f"the zoo does not know the scene {caption!r}: write 'a fox on a blue background' or "
             "'an apple to the left of a rocket on a pink background'"

@@ -82,13 +82,13 @@ def branches(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Seque
 def frozen(pipe: DiffusionPipeline) -> Iterator[None]:
     """Meanwhile no parameter of the pipe takes a gradient; afterwards those that did take them again."""
     parts = (part for part in pipe.components.values() if isinstance(part, nn.Module))
-    trained = [p for part in parts for p in part.parameters() if p.requires_grad]
-    for parameter in trained:
+    parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
+    for parameter in parameters:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in trained:
+        for parameter in parameters:
             parameter.requires_grad_(True)
 
 
