@@ -295,13 +295,13 @@ def test_an_interrupt_leaves_the_best_so_far(small, monkeypatch):
 
 
 def test_a_budget_in_milliseconds(small):
-    quick = ("--steps", "8", "--images", "1", "--keep", "0.5", "--stages", "stock,local", "--trials", "3", "--budget", "ms")
+    quick = ("--steps", "8", "--images", "1", "--keep", "0.5", "--stages", "stock,local", "--trials", "3", "--cost", "ms")
     code, out, error = small("search", *PIPE, *quick, "--json")
     assert code == 0, error
     made = last_json(out)["made"]
-    assert (made["budget"], made["unit"]) == ("ms", "ns")
+    assert (made["cost"], made["unit"]) == ("ms", "ns")
     assert "of the time, as it was measured on one device" in out
-    code, _, error = small("search", *PIPE, "--keep", "0.5", "--budget", "joules")
+    code, _, error = small("search", *PIPE, "--keep", "0.5", "--cost", "joules")
     assert code == 1
     assert "choose macs or ms" in sentence(error)
 
@@ -317,7 +317,7 @@ def test_scores_found_on_the_way_serve_other_budgets(small):
 
 
 def test_scores_in_milliseconds_say_so_and_are_not_mixed_with_macs(small):
-    quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", "cells", "--budget", "ms")
+    quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", "cells", "--cost", "ms")
     code, _, error = small("search", *PIPE, *quick, "-o", "s.json")
     assert code == 0, error
     code, out, error = small("retarget", "s.scores.safetensors", "--keep", "0.8", "-o", "t.json")
@@ -465,7 +465,7 @@ def test_a_budget_out_of_reach_is_refused_before_anything_is_loaded(run, monkeyp
 
 
 def test_milliseconds_of_one_run_are_not_those_of_the_next(run):
-    words = ("--stages", "stock,gradient", "--budget", "ms", "--checkpoints", "kept")
+    words = ("--stages", "stock,gradient", "--cost", "ms", "--checkpoints", "kept")
     code, _, error = run("search", "emoji-sd", *QUICK, *words)
     assert code == 1
     assert "leave checkpoints and the other processes out" in sentence(error)
@@ -473,7 +473,7 @@ def test_milliseconds_of_one_run_are_not_those_of_the_next(run):
 
 
 def test_a_tracker_alone_shares_no_milliseconds():
-    timed = SearchSettings(budget="ms", stages=("stock", "gradient"))
+    timed = SearchSettings(cost="ms", stages=("stock", "gradient"))
     timed.check_processes(SimpleNamespace(num_processes=1))
     with pytest.raises(ValueError, match="can neither resume nor use several processes"):
         timed.check_processes(SimpleNamespace(num_processes=2))

@@ -105,11 +105,11 @@ def test_bad_arguments_are_refused_before_anything_is_drawn(sd, monkeypatch, how
     [
         ({"stages": ("stock", "magic")}, "there is no stage 'magic'"),
         ({"stages": ()}, "there is no stage ''"),
-        ({"budget": "joules"}, "found budget 'joules': choose macs or ms"),
+        ({"cost": "joules"}, "found cost 'joules': choose macs or ms"),
         ({"trials": 0}, "found trials=0, wanted 1 or more"),
         ({"patience": 0}, "found patience=0, wanted 1 or more"),
         ({"more_images": -1}, "found more_images=-1, wanted 0 or more"),
-        ({"budget": "ms", "stages": ("gradient",), "checkpoints": "kept"}, "can neither resume nor use several processes"),
+        ({"cost": "ms", "stages": ("gradient",), "checkpoints": "kept"}, "can neither resume nor use several processes"),
     ],
 )
 def test_settings_are_checked_when_they_are_made(how, says):

@@ -64,7 +64,7 @@ def search(
     device: Device = AUTO,
     dtype: Dtype = AUTO,
     json: AsJson = False,
-    budget: Annotated[str, BUDGET(help="what keep is a fraction of: macs, or ms as measured on this device")] = "macs",
+    cost: Annotated[str, BUDGET(help="what keep is a fraction of: macs, or ms as measured on this device")] = "macs",
     granularity: Annotated[str | None, BUDGET(help="blocks by stage or layer; default: the coarsest")] = None,
     more_images: Annotated[int, BUDGET(min=0, help="further images, drawn only while a gain is in doubt")] = 48,
     trials: Annotated[int, LOCAL(min=1, help="schedules that it measures at most")] = 80,
@@ -80,7 +80,7 @@ def search(
 
     settings = SearchSettings(stages=listed(stages), more_images=more_images, trials=trials, patience=patience,
                               updates=updates, checkpoints=checkpoints, save_every=save_every, granularity=granularity,
-                              budget=budget)  # fmt: skip
+                              cost=cost)  # fmt: skip
     sampler, calls = checked_sampler(pipe, scheduler, keep=keep, steps=steps, target=target)
     check_writable(out)
     if checkpoints:

@@ -128,7 +128,7 @@ def search_steps(
     def run_search() -> Iterator[BestSoFar]:
         with sampler.held_by(pipe):
             seeds = tuple(range(seed, seed + len(conditions)))
-            costs, trajectory = record_costs(pipe, counted, conditions[:images], budget=settings.budget, seeds=seeds[:images],
+            costs, trajectory = record_costs(pipe, counted, conditions[:images], cost=settings.cost, seeds=seeds[:images],
                                              batch_size=batch_size, **call)  # fmt: skip
             objective = objective_for(pipe, trajectory, target=target, blocks=counted.blocks, batch_size=batch_size)
             more = more_for(objective, conditions[images:], seeds[images:], target=target)
@@ -150,10 +150,10 @@ def check_search(scheduler: Any, *, keep: float, steps: int, target: str) -> Non
 
 
 def record_costs(
-    pipe: DiffusionPipeline, counted: Macs, conditions: Sequence[Any], *, budget: str, **call: Any
+    pipe: DiffusionPipeline, counted: Macs, conditions: Sequence[Any], *, cost: str, **call: Any
 ) -> tuple[Macs, Trajectory]:
     """What blocks cost, in MACs or in the time that they take meanwhile, and the dense trajectory."""
-    if budget == "macs":
+    if cost == "macs":
         return counted, record(pipe, conditions, **call)
     recorded: list[Trajectory] = []
     run = lambda: recorded.append(record(pipe, conditions, **call))  # noqa: E731
@@ -167,7 +167,7 @@ def provenance(search: Search, conditions: Sequence[Any], seeds: Sequence[int]) 
     images = len(search.trajectory.seeds)
     return {
         "keep": search.keep,
-        "budget": search.settings.budget,
+        "cost": search.settings.cost,
         "unit": search.macs.unit,
         "seeds": list(seeds[:images]),
         "more_seeds": list(seeds[images:]),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 ALL_STAGES = ("stock", "additive", "refresh", "cells", "local", "gradient")
 STAGES = ("stock", "additive", "local")
 FEW_CALLS = 20  # up to here, stage `refresh` is one of the default stages: it paid there, and did not at 50 calls (ours)
-BUDGETS = ("macs", "ms")
+COSTS = ("macs", "ms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class SearchSettings:
     updates: updates of the gradient stage.
     checkpoints: folder in which the gradient stage saves itself, every `save_every` updates, and from which it resumes.
     granularity: size of the blocks, such as "stage" or "layer"; None: the coarsest that the denoiser has.
-    budget: what `keep` is a fraction of: "macs", or "ms" as measured on the pipe's device.
+    cost: what `keep` is a fraction of: "macs", or "ms" as measured on the pipe's device.
     Raises ValueError for values outside of their range.
     """
 
@@ -38,13 +38,13 @@ class SearchSettings:
     checkpoints: str | Path | None = None
     save_every: int = 50
     granularity: str | None = None
-    budget: str = "macs"
+    cost: str = "macs"
 
     def __post_init__(self):
         if self.stages is not None:
             object.__setattr__(self, "stages", check_stages(self.stages))
-        if self.budget not in BUDGETS:
-            raise ValueError(f"found budget {self.budget!r}: choose {' or '.join(BUDGETS)}")
+        if self.cost not in COSTS:
+            raise ValueError(f"found cost {self.cost!r}: choose {' or '.join(COSTS)}")
         least = {"more_images": 0, "trials": 1, "patience": 1, "updates": 1, "save_every": 1}
         values = {name: getattr(self, name) for name in least}
         if wrong := [name for name, value in values.items() if value is not None and value < least[name]]:
@@ -55,7 +55,7 @@ class SearchSettings:
     @property
     def times_gradients(self) -> bool:
         """Whether the gradient stage works with measured times, which differ from run to run."""
-        return self.budget == "ms" and "gradient" in (self.stages or ())
+        return self.cost == "ms" and "gradient" in (self.stages or ())
 
     def check_processes(self, accelerator: Accelerator | None) -> None:
         """Raises ValueError if several processes would work with different measured times."""
@@ -64,8 +64,8 @@ class SearchSettings:
 
 
 NOT_TWICE = (
-    "each run times the blocks anew, so a gradient stage with budget ms can neither resume nor use several processes: "
-    "leave checkpoints and the other processes out, or take budget macs"
+    "each run times the blocks anew, so a gradient stage with cost ms can neither resume nor use several processes: "
+    "leave checkpoints and the other processes out, or take cost macs"
 )
 DEFAULT = SearchSettings()
 
