@@ -22,44 +22,29 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from names import library
 from tables import RESULTS, Record, Row, load
 
-GREEN, BLUE, RED, GREY, PALE = "#1a7f4b", "#2b6cb0", "#c0392b", "#7f8c8d", "#7fbf9f"
+GREEN, BLUE, RED, GREY = "#1a7f4b", "#2b6cb0", "#c0392b", "#7f8c8d"
 ARMS = (GREEN, "#c8641b", GREY, BLUE, "#8b4fa0", "#8a6d00", "#5dbb87", "#b83280", "#2d3748")
 PANELS = {
     "psnr_db": "PSNR to the dense 50-call images, dB",
     "converged_psnr_db": "PSNR to the converged images, dB",
     "accuracy": "prompt accuracy",
 }
-STYLES = {  # of the groups of a front; solvers by the library's names: colour, marker, line
-    "Secateur, DDIM": (GREEN, "o", "-"),
-    "Secateur, DPM-Solver++": ("#6a3fa0", "o", "-"),
-    "Secateur, UniPC": ("#b8860b", "o", "-"),
-    "DPM-Solver++ Karras": ("#b08bd6", "^", "--"),
-    "DPM-Solver++": ("#b08bd6", "s", ":"),
-    "UniPC Karras": ("#d9a21b", "^", "--"),
-    "UniPC": ("#d9a21b", "s", ":"),
-    "DDIM leading": (GREY, "s", ":"),
-    "DDIM": (GREY, "^", "--"),
-    "uniform hold": (PALE, "s", ":"),
-    "uniform hold, extrapolated": (PALE, "^", "--"),
-    "uniform hold, Adams–Bashforth": (PALE, "D", "-."),
-    "static cache, best setting": ("#c0562b", "v", "--"),
-    "DiP-GO, published": (RED, "*", "none"),
-    "DiP-GO (60 updates), bisection": (RED, "D", "--"),
-    "DiP-GO (60 updates), greedy": (RED, "x", ":"),
-    "random search": (BLUE, "x", ":"),
-    "genetic search": (BLUE, "D", "--"),
-}
-SEARCHES = {
-    "random": (GREY, "x", ":"),
-    "genetic": (BLUE, "D", "--"),
-    "DiP-GO": (RED, "s", "-"),
-    "additive, outputs held": (PALE, "^", "-"),
-    "additive": (GREEN, "o", "-"),
-    "additive, refresh": ("#6a3fa0", "v", "-"),
-    "additive, refresh, local": ("#d9a21b", "*", "-"),
-}
+STYLES = """Secateur, DDIM = #1a7f4b o - | Secateur, DPM-Solver++ = #6a3fa0 o - | Secateur, UniPC = #b8860b o -
+    | DPM-Solver++ Karras = #b08bd6 ^ -- | DPM-Solver++ = #b08bd6 s : | UniPC Karras = #d9a21b ^ -- | UniPC = #d9a21b s :
+    | DDIM leading = #7f8c8d s : | DDIM = #7f8c8d ^ -- | uniform hold = #7fbf9f s :
+    | uniform hold, extrapolated = #7fbf9f ^ -- | uniform hold, Adams–Bashforth = #7fbf9f D -.
+    | static cache, best setting = #c0562b v -- | DiP-GO, published = #c0392b * none
+    | DiP-GO (60 updates), bisection = #c0392b D -- | DiP-GO (60 updates), greedy = #c0392b x : | random search = #2b6cb0 x :
+    | genetic search = #2b6cb0 D --"""  # of the groups of a front, solvers by the library's names: colour, marker, line
+SEARCHES = """random = #7f8c8d x : | genetic = #2b6cb0 D -- | DiP-GO = #c0392b s - | additive, outputs held = #7fbf9f ^ -
+    | additive = #1a7f4b o - | additive, refresh = #6a3fa0 v - | additive, refresh, local = #d9a21b * -"""
 CHOSEN = (("random", GREY, "."), ("best by latents", BLUE, "s"), ("best by images", GREEN, "o"))
 BUDGETS = {0.7: (GREEN, "o", -0.24), 0.5: (BLUE, "s", 0.0), 0.38: (RED, "D", 0.24)}  # in depth: colour, marker, above its line
+
+
+def styles(text: str) -> dict[str, list[str]]:
+    """Colour, marker and line by name."""
+    return {name.strip(): style.split() for name, style in (part.split("=") for part in text.split("|"))}
 
 
 def tidy(axis: Axes, title: str = "", *, x: str = "", y: str = "", size: int = 11) -> None:
@@ -81,7 +66,7 @@ def front(record: Record) -> Figure:
     """Fidelity and accuracy against MACs, a line for each way and a band for its searches."""
     figure, axes = plt.subplots(1, len(PANELS), figsize=(17, 6))
     for axis, (key, title) in zip(axes, PANELS.items(), strict=True):
-        for group, (colour, marker, line) in STYLES.items():
+        for group, (colour, marker, line) in styles(STYLES).items():
             if points := series([row for row in record["rows"] if library(row["group"]) == group and row.get(key)], key):
                 costs, means, least, most = zip(*points, strict=True)
                 width, size, order = (2.2, 7, 3) if group.startswith("Secateur") else (1.2, 5, 2)
@@ -120,7 +105,7 @@ def ablations(record: Record) -> Figure:
     """What searching costs and finds: PSNR against CPU seconds, a dot for each search and a line for their mean."""
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.8))
     for axis, keep in zip(axes, (0.5, 0.3), strict=True):
-        for variant, (colour, marker, line) in SEARCHES.items():
+        for variant, (colour, marker, line) in styles(SEARCHES).items():
             fits = [r for r in record["rows"] if (r["variant"], r["keep"]) == (variant, keep) and r["allocation"] != "exact"]
             fits.sort(key=lambda row: row["evaluations"])
             runs = [[r for r in fits if r["job"] == job] for job in dict.fromkeys(r["job"] for r in fits)]
@@ -130,7 +115,7 @@ def ablations(record: Record) -> Figure:
             axis.plot(*np.mean(stops, axis=1).T, color=colour, marker=marker, linestyle=line, label=variant)
         axis.set_xscale("log")
         tidy(axis, f"10 DDIM calls, {keep:g} of the MACs", x="CPU seconds of the search", y="PSNR to the dense images, dB")
-    return below(figure, axes[0], columns=len(SEARCHES), room=0.05)
+    return below(figure, axes[0], columns=7, room=0.05)
 
 
 def additivity(record: Record) -> Figure:

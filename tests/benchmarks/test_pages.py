@@ -56,8 +56,16 @@ def test_a_marker_without_a_table_is_an_error(sections):
         ("{psnr.mean:.1f dB} from {psnr.ci95.0:.0f}", "30.2 dB from 29"),
         ("{absent:.1f}", "–"),
         ("{none.mean:.1f}", "–"),
+        ("{none:near}", "the same"),
+        ("{psnr:near}", "30.2 dB (29.1–31.0)"),
+        ("{runs.db:.1f}", "30.0, 31.5, 36.0"),
+        ("{runs.db:mean.1f dB}", "32.5 dB"),
+        ("{runs.db:median.1f}", "31.5"),
+        ("{runs.db:range.1f dB}", "32.5 dB (30.0–36.0)"),
+        ("{runs.0.db:+.1f}", "+30.0"),
     ],
 )
 def test_a_template_shows_a_rows_numbers(template, text):
     row = {"name": "dense", "calls": 50, "keep": 0.125, "macs": 1.5e9, "bytes": 3 * 2**20, "none": None}
+    row["runs"] = [{"db": 30.0}, {"db": 31.5}, {"db": 36.0}]
     assert tables.shown(template, row | {"psnr": {"mean": 30.21, "ci95": [29.1, 31.0]}}) == text
