@@ -160,7 +160,11 @@ def test_partial_rows_stay_partial():
 @pytest.mark.parametrize(
     ("change", "scheduler", "says"),
     [
-        ({"hold": "extrapolate"}, partial(diffusers.DPMSolverMultistepScheduler, **LINSPACE), "is made of 2 predictions"),
+        (
+            {"hold": "extrapolate"},
+            partial(diffusers.DPMSolverMultistepScheduler, **LINSPACE),
+            "combines the last 2 predictions in every step",
+        ),
         ({}, diffusers.DDPMScheduler, "draws new noise"),
         (
             {},
