@@ -106,7 +106,7 @@ def block_names(denoiser: nn.Module, row: Family, granularity: str) -> tuple[str
     if not names:
         raise ValueError(
             f"no module of {class_name(denoiser)} fits {', '.join(patterns)}, "
-            f"so correct its granularity {granularity!r} in secateur.families.FAMILIES"
+            f"so correct its granularity {granularity!r} in secateur.FAMILIES"
         )
     return names
 

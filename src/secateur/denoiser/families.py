@@ -232,8 +232,8 @@ def family(denoiser: nn.Module | Mapping | str) -> Family:
     name = class_name(denoiser)
     if name not in FAMILIES:
         raise ValueError(
-            f"{name} is not among the known denoisers ({', '.join(FAMILIES)}), so declare it: secateur.families."
-            f'FAMILIES["{name}"] = Family(granularities={{"layer": ("<pattern of block names>",)}}, '
+            f"{name} is not among the known denoisers ({', '.join(FAMILIES)}), so declare it: secateur."
+            f'FAMILIES["{name}"] = secateur.Family(granularities={{"layer": ("<pattern of block names>",)}}, '
             'reuse="residual" or "output", inputs=<function that returns the keyword arguments of one forward>)'
         )
     return FAMILIES[name]

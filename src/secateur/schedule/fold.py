@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
 ROUNDING = 1e-3  # of a step's weights: those of steps that do not add up are off by far more
-INSTEAD = "hold the calls instead"
+INSTEAD = "apply the schedule as it is"
 
 
 def fold(schedule: Schedule, scheduler: Any) -> tuple[Schedule, SchedulerMixin]:
