@@ -72,7 +72,7 @@ LADDER = Family(granularities={"rung": ("rungs.*",), "typo": ("steps.*",)}, reus
 
 def test_an_unknown_denoiser_is_told_what_to_declare():
     with pytest.raises(
-        ValueError, match=r'^Ladder is not among .*FAMILIES\["Ladder"\] = Family\(granularities=.*inputs='
+        ValueError, match=r'^Ladder is not among .*FAMILIES\["Ladder"\] = secateur.Family\(granularities=.*inputs='
     ) as error:
         find_blocks(Ladder())
     assert "\n" not in str(error.value)
