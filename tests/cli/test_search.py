@@ -40,10 +40,11 @@ def few_steps_converge(monkeypatch):
 
 
 @pytest.fixture
-def small(run, sd):
+def small(run, sd, capsys):
     """`run`, in a folder with a tiny random pipe and prompts: enough where nothing depends on what the images show."""
     sd.save_pretrained("pipe")
     Path("prompts.txt").write_text("a fox\nblue\n")
+    capsys.readouterr()  # the bars of saving
     return run
 
 

@@ -376,7 +376,7 @@ def test_scores_that_are_none_are_refused_in_a_sentence(tmp_path):
         replace, scores, costs={"parameters": replace(scores.costs["parameters"], layers=(1,))}
     )
     assert "needs 2 tuples" in message(stability, replace(scores, losses=scores.losses[:, :1], timesteps=[0], weights=[1]))
-    assert "no layer scores file" in message(LayerScores.load, path)
+    assert "does not exist: give a layer scores file" in message(LayerScores.load, path)
     scores.save(path)
     path.write_bytes(path.read_bytes()[:-8])
     assert "no whole layer scores file" in message(LayerScores.load, path)

@@ -613,7 +613,7 @@ def test_a_path_is_as_good_as_the_schedule_in_the_file(kind, tmp_path):
     schedule.save(tmp_path / "s.json")
     assert torch.equal(pruned(pipe, call, kind(tmp_path / "s.json")), pruned(pipe, call, schedule))
     assert load(kind(tmp_path / "s.json")) == schedule
-    with pytest.raises(FileNotFoundError, match="no schedule file"):
+    with pytest.raises(FileNotFoundError, match="does not exist: give a schedule file"):
         apply(pipe, kind(tmp_path / "t.json"))
 
 
