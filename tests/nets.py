@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.families import dummy_inputs
-from secateur.pipeline.pipes import component
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
 from tiny import SIZE, TOKENS
@@ -44,7 +44,7 @@ def executed(pipe, call, schedule: Schedule, blocks: Blocks) -> int:
         each = layer.in_features if isinstance(layer, nn.Linear) else layer.weight[0].numel()
         total[0] += out.numel() * each
 
-    layers = [m for m in component(pipe).modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.Conv3d))]
+    layers = [m for m in denoiser_of(pipe).modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.Conv3d))]
     handles = [layer.register_forward_hook(add) for layer in layers]
     with apply(pipe, schedule, blocks=blocks):
         draw(pipe, call)

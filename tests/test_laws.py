@@ -14,7 +14,7 @@ from grids import blocks_of, scattered
 from nets import executed, traces
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
-from secateur.pipeline.pipes import component
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule, load
@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parent / "golden" / "schedule-format-1.json"
 def test_law_1_the_dense_schedule_is_the_denoiser_bit_for_bit(name):
     pipe, call = PIPES[name]()
     dense = draw(pipe, call)
-    with apply(pipe, baselines.dense(find_blocks(component(pipe)), STEPS)):
+    with apply(pipe, baselines.dense(find_blocks(denoiser_of(pipe)), STEPS)):
         assert torch.equal(draw(pipe, call), dense)
 
 
@@ -84,7 +84,7 @@ def test_law_4_the_golden_file_of_format_1_loads_for_ever(tmp_path):
 )
 def test_law_7_the_macs_that_executed_are_the_macs_that_were_counted(name, granularity):
     pipe, call = PIPES[name]()
-    denoiser = component(pipe)
+    denoiser = denoiser_of(pipe)
     blocks = find_blocks(denoiser, granularity)
     size = (2, 4, 4) if name == "wan" else 8
     counted = macs.count(denoiser, blocks, size=size, tokens=5)

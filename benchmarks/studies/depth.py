@@ -20,8 +20,8 @@ from scipy.stats import pearsonr, spearmanr
 
 from bench import Bench
 from secateur import Examples, LayerScores, Plan, artifact, from_images, joint_loss, planned, scored, zoo
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring import quality
-from secateur.pipeline.pipes import component
 from secateur.pipeline.schedulers import SOLVERS
 from secateur.pruning import presets
 from secateur.pruning.bypass import bypassed
@@ -53,7 +53,7 @@ class Teacher:
 
     @property
     def net(self) -> Any:
-        return component(self.bench.pipe)
+        return denoiser_of(self.bench.pipe)
 
     @cached_property
     def examples(self) -> Examples:

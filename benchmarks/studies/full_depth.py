@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_map_only
 
 from secateur import DistilSettings, Examples, count, distil_steps, drop_layers, output_loss, planned, zoo
 from secateur.denoiser.families import dummy_inputs
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring.memory import peak_memory
 from secateur.measuring.timing import speedup, time_together
-from secateur.pipeline.pipes import component
 from secateur.pruning.planning import with_times
 from secateur.pruning.scoring import costed
 from secateur.pruning.surgery import parameters
@@ -88,7 +88,7 @@ def millisecond_jobs(run: Run) -> Iterator[Job]:
 
 def teacher_and_costs(name: str) -> tuple[nn.Module, Callable[[], Any], Any]:
     """The denoiser of a pipe of the zoo, or a full-size one, a call for one image, and its layers with their times."""
-    teacher = component(zoo.load(name)) if name in zoo.NAMES else random_unet(name)
+    teacher = denoiser_of(zoo.load(name)) if name in zoo.NAMES else random_unet(name)
     (call := caller(teacher))()
     return teacher, call, with_times(costed(teacher), teacher, run=lambda: [call() for _ in range(TIMED_CALLS)])
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from bench import FIRST_SEED, Bench, faster
 from secateur import Schedule, apply, count, load, zoo
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring import quality
 from secateur.measuring.timing import time_together
 from secateur.pipeline import pipes
 from secateur.pipeline.generate import generate
-from secateur.pipeline.pipes import component
 from secateur.pruning.surgery import parameters
 from study import Job, Row, Run, Study
 
@@ -69,9 +69,12 @@ def row(run: Run, bench: Bench, *, kind: str, way: str) -> Row:
     images = bench.draw(schedule, steps=WAYS[way], pipe=pipe)
     figures = quality.measured(images, None if first else bench.dense, captions=bench.captions, renders=bench.renders)
     figures.pop("ssim")
-    [name] = (name for name, part in pipe.components.items() if part is component(pipe))
-    sizes = {"parameters": parameters(component(pipe)), "disk_bytes": sum(f.stat().st_size for f in (folder / name).iterdir())}
-    spent = count(component(pipe)).spent(schedule, WAYS[way], samples=2, whole=(bench.macs, STEPS))
+    [name] = (name for name, part in pipe.components.items() if part is denoiser_of(pipe))
+    sizes = {
+        "parameters": parameters(denoiser_of(pipe)),
+        "disk_bytes": sum(f.stat().st_size for f in (folder / name).iterdir()),
+    }
+    spent = count(denoiser_of(pipe)).spent(schedule, WAYS[way], samples=2, whole=(bench.macs, STEPS))
     return {"group": "dense" if first else f"{kind}, {way}", **sizes, **spent, **figures}
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from bench import Bench
 from secateur import DistilSettings, Examples, LayerScores, Plan, count, drop_layers, joint_loss, output_loss, planned, zoo
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.distilling import encoded, pictures, store
 from secateur.distilling.distil import pipe_steps
 from secateur.distilling.training import holding
 from secateur.measuring import quality
 from secateur.pipeline.examples import concatenate, draw_examples
-from secateur.pipeline.pipes import component
 from secateur.pruning.presets import bk_sdm_small, bk_sdm_tiny
 from secateur.pruning.prune import with_plan
 from secateur.pruning.surgery import parameters, plan_without
@@ -76,7 +76,7 @@ class School:
 
     @property
     def teacher(self) -> Any:
-        return component(self.pipe)
+        return denoiser_of(self.pipe)
 
     @cached_property
     def examples(self) -> Examples:
@@ -203,7 +203,7 @@ def untrained(school: School, name: str, seed: int) -> Row:
     plan = school.plan(name, seed)
     student = with_plan(school.pipe, plan)
     [loss] = joint_loss(school.teacher, school.examples, school.pipe.scheduler, [plan], samples=TUPLES)
-    known = {"plan": name, "way": None, "seed": seed, **school.kept(component(student)), "updates": 0}
+    known = {"plan": name, "way": None, "seed": seed, **school.kept(denoiser_of(student)), "updates": 0}
     return {**known, "joint_loss": float(loss.mean()), **school.judged(student)}
 
 
@@ -221,9 +221,9 @@ def taught(school: School, arm: Arm, *, seed: int, updates: int, mark: int) -> R
                 line = {"updates": step.number, "raw": dict(step.raw), "normalized": dict(step.normalized)}
                 file.write(json.dumps(line) + "\n")
         if step.number == mark:
-            known = {"plan": arm[0], "way": arm[1], "seed": seed, **school.kept(component(student)), "updates": mark}
+            known = {"plan": arm[0], "way": arm[1], "seed": seed, **school.kept(denoiser_of(student)), "updates": mark}
             spent = time.perf_counter() - start
-            with holding(component(student), step.averaged):
+            with holding(denoiser_of(student), step.averaged):
                 return {**known, "since_s": spent, **school.judged(student)}
     raise AssertionError(f"no run of {updates} updates ends before {mark}")
 

@@ -20,10 +20,10 @@ from secateur.cli import prune as command
 from secateur.cli.criterion import criterion_for
 from secateur.cli.main import app
 from secateur.denoiser import macs
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring import learned_scores
 from secateur.pipeline import examples, pipes
 from secateur.pipeline.generate import generate
-from secateur.pipeline.pipes import component
 from secateur.pruning import criteria
 from secateur.pruning.bypass import bypassed
 from secateur.pruning.layer_scores import LayerScores
@@ -78,7 +78,7 @@ def test_a_student_is_cut_and_saved_with_its_plan_and_scores(saved, cost):
 def test_a_student_that_takes_a_schedule_is_told_by_its_teacher_s_macs(saved):
     assert run(*small(saved, "--keep", 0.8, "--cost", "macs"))[0] == 0
     teacher = Plan.load(saved / "student" / "plan.json").made["teacher"]
-    left = macs.count(component(pipes.load(str(saved / "student")))).call() / teacher["macs_linear"]
+    left = macs.count(denoiser_of(pipes.load(str(saved / "student")))).call() / teacher["macs_linear"]
     assert 0.5 < left <= 0.8
     words = ("--prompts", str(saved / "prompts.txt"), "--images", "1", "--steps", "4")
     asked = (str(saved / "student"), *words, "--keep", "0.5", "--stages", "stock", "--scheduler", "DPMSolverMultistepScheduler")
@@ -265,7 +265,7 @@ def test_an_interrupted_scoring_goes_on_and_ends_as_an_undisturbed_one(saved, mo
     assert f"stopped after 2 of {asked[0]} layers; the same command goes on from" in " ".join(said.split())
     assert sorted(path.name for path in saved.iterdir()) == [".student.scores.safetensors", "prompts.txt", "teacher"]
     partial = (saved / ".student.scores.safetensors").read_bytes()
-    plan_without(component(pipes.load(str(saved / "teacher"))), ["mid_block.attentions.0"]).save(saved / "plan.json")
+    plan_without(denoiser_of(pipes.load(str(saved / "teacher"))), ["mid_block.attentions.0"]).save(saved / "plan.json")
     code, said = run(saved / "teacher", "--plan", saved / "plan.json", "-o", saved / "student")
     assert code == 0, said
     (saved / "plan.json").unlink()
@@ -320,7 +320,7 @@ def test_scores_that_were_saved_are_cut_by_at_another_keep_without_scoring(saved
     assert (code, (saved / "weighted").exists()) == (1, False)
     assert "found weighting, and no layer is scored" in said
     pipe = pipes.load(str(saved / "teacher"))
-    next(component(pipe).parameters()).data.mul_(2)
+    next(denoiser_of(pipe).parameters()).data.mul_(2)
     pipe.save_pretrained(saved / "tuned")
     said = run(saved / "tuned", "--scores", file, "--keep", 0.7, "-o", saved / "tuned less")[1]
     assert "was scored with other weights" in " ".join(said.split())

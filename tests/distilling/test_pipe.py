@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import secateur
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.distilling.distil import DEFAULTS
 from secateur.pipeline.examples import concatenate, draw_examples
-from secateur.pipeline.pipes import component
 from secateur.pruning.prune import with_plan
 from secateur.pruning.surgery import plan_without
 from tiny_pipes import dit
@@ -27,7 +27,7 @@ def pipes():
 
 
 def weights(pipe) -> dict[str, torch.Tensor]:
-    return deepcopy(component(pipe).state_dict())
+    return deepcopy(denoiser_of(pipe).state_dict())
 
 
 def equal(one, other) -> bool:
@@ -37,7 +37,7 @@ def equal(one, other) -> bool:
 def test_a_pruned_pipe_learns_and_its_teacher_stays_as_it_is(pipes, capsys):
     student, teacher = pipes
     before, untaught = weights(teacher), weights(student)
-    copy = deepcopy(component(student))
+    copy = deepcopy(denoiser_of(student))
     assert secateur.distil(student, teacher, [3, 7], **FEW) is student
     assert equal(before, weights(teacher))
     assert not equal(untaught, weights(student))
@@ -54,7 +54,7 @@ def test_a_student_in_half_precision_learns_in_float32_and_stays_in_half_precisi
     student, teacher = (pipe.to(torch.bfloat16) for pipe in pipes)
     before = weights(student)
     secateur.distil(student, teacher, [3], **FEW)
-    assert component(student).dtype == torch.bfloat16
+    assert denoiser_of(student).dtype == torch.bfloat16
     assert not equal(before, weights(student))
 
 

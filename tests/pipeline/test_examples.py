@@ -9,10 +9,10 @@ import diffusers
 import pytest
 import torch
 
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.denoiser.patch import intercept
 from secateur.pipeline.examples import Examples, answer, from_images, from_trajectory, question
 from secateur.pipeline.noise import timesteps_at
-from secateur.pipeline.pipes import component
 from secateur.pipeline.trajectory import record
 from tiny import tiny
 from tiny_pipes import PIPES, ddim, noise, stable_diffusion
@@ -41,7 +41,7 @@ def own(like: torch.Tensor, seed: int) -> torch.Tensor:
 
 def heard(pipe, conditions, call) -> list[Any]:
     """Every call of the pipe's denoiser, by argument, in one batch."""
-    calls, denoiser = [], component(pipe)
+    calls, denoiser = [], denoiser_of(pipe)
     names = list(inspect.signature(type(denoiser).forward).parameters)[1:]
 
     def forward(original, *args, **kwargs):
@@ -71,7 +71,7 @@ def test_a_question_asks_what_the_pipe_asks(name):
     assert asked.arguments.keys() - first.keys() == set()
     assert same(asked.arguments, {k: v for k, v in first.items() if k not in ("timestep", examples.stream, "return_dict")})
     assert asked.arguments["timestep"].shape == (3,)
-    assert answer(component(pipe), asked).shape == asked.target.shape == examples.latents.shape
+    assert answer(denoiser_of(pipe), asked).shape == asked.target.shape == examples.latents.shape
 
 
 def test_pictures_become_the_packed_latents_of_flux():
@@ -98,10 +98,10 @@ def test_the_last_call_of_a_pipe_is_answered_alike(name):
     signal, spread = (alpha.sqrt(), (1 - alpha).sqrt()) if alpha is not None else (1 - sigma, sigma)
     drawn = (trajectory.latents[k] - signal * examples.latents) / spread
     asked = question(examples, scheduler, [0, 1, 2], timesteps=time, noise=drawn)
-    said = answer(component(pipe), asked)
+    said = answer(denoiser_of(pipe), asked)
     torch.testing.assert_close(said, trajectory.outputs[k], atol=1e-4, rtol=1e-3)
     one = question(examples, scheduler, [1], timesteps=time[:1], noise=drawn[1:2])
-    torch.testing.assert_close(answer(component(pipe), one), said[1:2], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(answer(denoiser_of(pipe), one), said[1:2], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])

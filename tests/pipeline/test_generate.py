@@ -13,8 +13,8 @@ from diffusers import (
 )
 
 from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.pipeline.generate import generate, generate_batches, generators
-from secateur.pipeline.pipes import component
 from secateur.pipeline.trajectory import Trajectory, record, replay
 from secateur.schedule.apply import apply
 from secateur.schedule.baselines import chosen
@@ -157,7 +157,7 @@ def test_a_replay_says_what_was_said_and_what_a_schedule_would_say_instead(name,
     told = record(pipe, asked, seeds=[1, 2, 3], num_inference_steps=4, guidance_scale=3.0)
     for batch_size in (2, 3):
         close(replay(pipe, told, batch_size=batch_size), told.outputs)
-    blocks = find_blocks(component(pipe))
+    blocks = find_blocks(denoiser_of(pipe))
     with apply(pipe, chosen(blocks, 4, run=[0, 1, 3])):
         found = replay(pipe, told)
     close(found, told.outputs[[0, 1, 1, 3]])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import secateur
-from secateur.pipeline.pipes import component
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.pruning.prune import plan_for, prune_steps
 from secateur.pruning.surgery import cuttable, parameters
 
@@ -27,19 +27,19 @@ def prompts_of(pipe) -> list:
 
 
 def test_a_pipe_is_pruned_and_its_teacher_stays_as_it_is(pipe, tmp_path, capsys):
-    teacher, before = component(pipe), deepcopy(component(pipe).state_dict())
+    teacher, before = denoiser_of(pipe), deepcopy(denoiser_of(pipe).state_dict())
     student = secateur.prune(pipe, 0.8, prompts=prompts_of(pipe), progress=False, **QUICK)
-    assert (type(student), component(pipe)) == (type(pipe), teacher)
+    assert (type(student), denoiser_of(pipe)) == (type(pipe), teacher)
     assert all(torch.equal(before[name], x) for name, x in teacher.state_dict().items())
-    assert parameters(component(student)) <= 0.8 * parameters(teacher)
+    assert parameters(denoiser_of(student)) <= 0.8 * parameters(teacher)
     assert student.vae is pipe.vae
     assert capsys.readouterr().err == ""
     student.save_pretrained(tmp_path)
     loaded = diffusers.DiffusionPipeline.from_pretrained(tmp_path)
-    assert parameters(component(loaded)) == parameters(component(student))
+    assert parameters(denoiser_of(loaded)) == parameters(denoiser_of(student))
     plan, scores = plan_for(pipe, 0.8, prompts=prompts_of(pipe), progress=False, **QUICK)
     assert set(plan.layers) <= set(cuttable(teacher))
-    assert set(cuttable(component(student))) < set(cuttable(teacher))
+    assert set(cuttable(denoiser_of(student))) < set(cuttable(teacher))
     assert scores.scored.all()
 
 

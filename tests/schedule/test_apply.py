@@ -20,8 +20,8 @@ from nets import NAMES, Net, traces
 from reference import lined_rows, random_rows, reference
 from secateur.denoiser.blocks import Blocks, find_blocks
 from secateur.denoiser.families import family
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.denoiser.patch import compile_blocks, patch_of
-from secateur.pipeline.pipes import component
 from secateur.pipeline.schedulers import SEARCHABLE
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply, follow, remove
@@ -44,7 +44,7 @@ CALLS = {"pndm": STEPS + 1, "heun": 2 * STEPS - 1}
 
 
 def expected(pipe, call, schedule: Schedule, **how):
-    with reference(component(pipe), schedule, streams=family(component(pipe)).streams, **how):
+    with reference(denoiser_of(pipe), schedule, streams=family(denoiser_of(pipe)).streams, **how):
         return draw(pipe, call)
 
 
@@ -61,7 +61,7 @@ def pruned(pipe, call, schedule, **how):
 @pytest.mark.parametrize("name", PIPES)
 def test_every_pipeline_computes_what_the_schedule_means(name, seed):
     pipe, call = PIPES[name]()
-    blocks = blocks_of("sd15", "layer") if name == "sd" else find_blocks(component(pipe))
+    blocks = blocks_of("sd15", "layer") if name == "sd" else find_blocks(denoiser_of(pipe))
     schedule = scattered(blocks, seed=seed)
     dense, wanted = draw(pipe, call), expected(pipe, call, schedule, branches=2 if name == "wan" else 1)
     assert torch.equal(pruned(pipe, call, schedule, blocks=blocks), wanted)
@@ -74,7 +74,7 @@ def test_every_pipeline_computes_what_the_schedule_means(name, seed):
 @pytest.mark.parametrize("name", PIPES)
 def test_every_pipeline_extrapolates(name, hold):
     pipe, call = PIPES[name]()
-    blocks = blocks_of("sd15", "layer") if name == "sd" else find_blocks(component(pipe))
+    blocks = blocks_of("sd15", "layer") if name == "sd" else find_blocks(denoiser_of(pipe))
     blocks = replace(blocks, reuse=("extrapolate",) * len(blocks))
     schedule = replace(baselines.closed(blocks, lined_rows(len(blocks)), made={}), hold=hold)
     wanted = expected(pipe, call, schedule, branches=2 if name == "wan" else 1)
@@ -500,7 +500,7 @@ def refused(pipe, says: str):
     with pytest.raises(ValueError, match=says) as caught:
         yield
     assert "\n" not in str(caught.value)
-    assert not traces(component(pipe))
+    assert not traces(denoiser_of(pipe))
     assert "step" not in vars(pipe.scheduler)
 
 
@@ -580,7 +580,7 @@ def test_schedules_applied_one_after_another_begin_from_the_pipes_own_scheduler(
 @pytest.mark.parametrize("name", ["sd", "dit", "flux"])
 def test_law_keep_alone_is_evenly_held_calls_at_any_number_of_steps(name, keep, hold):
     pipe, call = PIPES[name]()
-    blocks, steps = find_blocks(component(pipe)), (10, 15)
+    blocks, steps = find_blocks(denoiser_of(pipe)), (10, 15)
     held = [baselines.evenly(blocks, T, round(keep * T), hold=hold) for T in steps]
     calls = [call | {"num_inference_steps": T} for T in steps]
     wanted = [pruned(pipe, *pair) for pair in zip(calls, held, strict=True)]
@@ -588,7 +588,7 @@ def test_law_keep_alone_is_evenly_held_calls_at_any_number_of_steps(name, keep, 
         found = [draw(pipe, call) for call in (*calls, calls[0])]
     assert all(torch.equal(a, b) for a, b in zip(found, (*wanted, wanted[0]), strict=True))
     assert subnet.schedule.grid == held[0].grid
-    assert not traces(component(pipe))
+    assert not traces(denoiser_of(pipe))
 
 
 def test_keep_alone_takes_ddim_for_a_scheduler_whose_calls_cannot_be_held():

@@ -17,7 +17,7 @@ from reference import random_rows, reference
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import Blocks, find_blocks, kinds, live
 from secateur.denoiser.families import family
-from secateur.pipeline.pipes import component
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.pipeline.trajectory import record
 from secateur.schedule import baselines
 from secateur.schedule.allocate import allocate
@@ -66,8 +66,8 @@ def test_each_block_reuses_in_its_own_way(name, granularity, tmp_path):
 @pytest.mark.parametrize("name", ["sd", "dit", "flux"])
 def test_law_7_the_macs_that_executed_are_the_macs_that_were_counted(name):
     pipe, call = PIPES[name]()
-    blocks = mixed(find_blocks(component(pipe)))
-    costs = macs.count(component(pipe), size=8, tokens=5)
+    blocks = mixed(find_blocks(denoiser_of(pipe)))
+    costs = macs.count(denoiser_of(pipe), size=8, tokens=5)
     schedule = baselines.closed(blocks, random_rows(len(blocks), STEPS, seed=1, share=0.8), made={})
     samples = {"sd": 2, "dit": 4, "flux": 1}[name]  # with guidance
     assert executed(pipe, call, schedule, blocks) == samples * costs.of(schedule)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from secateur.denoiser.blocks import find_blocks
-from secateur.pipeline.pipes import component
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.pipeline.solvers import check_linear
 from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule import baselines
@@ -130,7 +130,7 @@ def test_bfloat16_is_read_with_its_own_rounding():
 
 def test_solutions_become_schedules_that_run():
     pipe, call = stable_diffusion(scheduler=dpm_solver())
-    blocks, told = find_blocks(component(pipe)), recorded(pipe, call)
+    blocks, told = find_blocks(denoiser_of(pipe)), recorded(pipe, call)
     ladder = ladders.free(told, pipe.scheduler)
     solution = additive.solve(additive.local_errors(ladder), calls=4)[-1]
     path = paths.of_whole_calls(solution.levels, solution.error)

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_map
 
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks, without
-from secateur.pipeline.pipes import component
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.pipeline.trajectory import record
 from secateur.schedule.apply import follow
 from secateur.searching import cells
@@ -19,7 +19,7 @@ CALLS = 5
 
 def test_a_cell_costs_what_a_loop_by_hand_says(told):
     pipe, trajectory = told
-    net = component(pipe)
+    net = denoiser_of(pipe)
     blocks = find_blocks(net)
     found = list(cells.reuse_losses(pipe, trajectory, blocks))
     assert [part.block for part in found] == list(blocks.names)
@@ -44,7 +44,7 @@ def by_hand(net, pipe, trajectory, blocks, i, t):
 
 def test_scores_make_every_closure_cost_what_its_head_does(told):
     pipe, trajectory = told
-    counted = macs.count(component(pipe))
+    counted = macs.count(denoiser_of(pipe))
     losses = list(cells.reuse_losses(pipe, trajectory, counted.blocks))
     scores = cells.cell_scores(pipe, trajectory, counted, losses=losses)
     assert scores.values.shape == (CALLS, len(counted.blocks))
@@ -57,7 +57,7 @@ def test_scores_make_every_closure_cost_what_its_head_does(told):
 
 def test_law_8_a_block_that_says_the_same_at_every_call_costs_nothing(told):
     pipe, trajectory = told
-    net = component(pipe)
+    net = denoiser_of(pipe)
     blocks = find_blocks(net)
     planted = net.get_submodule(blocks.names[1])
     before = planted.forward

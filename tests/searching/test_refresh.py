@@ -10,8 +10,8 @@ import torch
 
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.denoiser.patch import intercept
-from secateur.pipeline.pipes import component
 from secateur.pipeline.trajectory import record
 from secateur.schedule.apply import apply, follow
 from secateur.schedule.baselines import closed
@@ -32,7 +32,7 @@ def half(blocks) -> tuple[bool, ...]:
 
 def test_a_partial_call_says_what_a_loop_by_hand_says(told):
     pipe, trajectory = told
-    net = component(pipe)
+    net = denoiser_of(pipe)
     blocks = find_blocks(net)
     row = half(blocks)
     found = refresh.partial_outputs(pipe, trajectory, blocks, row, reach=2)
@@ -111,7 +111,7 @@ def test_a_polished_path_is_one_that_no_small_move_betters(hold):
 
 def test_rows_of_partial_calls_are_closed_and_within_their_share(told):
     pipe, trajectory = told
-    counted = macs.count(component(pipe))
+    counted = macs.count(denoiser_of(pipe))
     found = refresh.partial_rows(pipe, trajectory, counted)
     assert found
     for row in found:
@@ -121,7 +121,7 @@ def test_rows_of_partial_calls_are_closed_and_within_their_share(told):
 
 def test_law_8_a_block_that_does_nothing_is_left_out_of_partial_calls(told):
     pipe, trajectory = told
-    net, asked = component(pipe), trajectory.conditions
+    net, asked = denoiser_of(pipe), trajectory.conditions
     blocks = find_blocks(net)
     i = 0 if "output" in blocks.reuse else len(blocks) // 2  # of those that run otherwise
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.pipeline import trajectory as trajectories
-from secateur.pipeline.pipes import component
 from secateur.pipeline.trajectory import record
 from secateur.searching import ladder as ladders
 from secateur.searching import sensitivity
@@ -31,7 +31,7 @@ def told(request):
 
 def test_no_error_changes_nothing_and_an_error_at_the_end_is_decoded(told):
     pipe, trajectory = told
-    blocks, nothing = find_blocks(component(pipe)), torch.zeros_like(trajectory.latents[0])
+    blocks, nothing = find_blocks(denoiser_of(pipe)), torch.zeros_like(trajectory.latents[0])
     for k in (1, 3, CALLS):
         same = sensitivity.rerun(pipe, trajectory, k, nothing, blocks=blocks, batch_size=2)
         np.testing.assert_allclose(same, trajectory.images, atol=1e-4)
@@ -47,7 +47,7 @@ def test_weights_say_how_much_the_images_move(told):
     pipe, trajectory = told
     free = isinstance(pipe.scheduler, diffusers.DPMSolverMultistepScheduler)
     ladder = ladders.free(trajectory, pipe.scheduler) if free else ladders.held(trajectory, pipe.scheduler)
-    blocks = find_blocks(component(pipe))
+    blocks = find_blocks(denoiser_of(pipe))
     weights = sensitivity.sensitivity(pipe, trajectory, ladder, blocks=blocks, gap=2, samples=2)
     assert weights.shape == (CALLS + 1,)
     assert (weights > 0).all()

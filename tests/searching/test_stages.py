@@ -12,8 +12,8 @@ import torch
 
 from secateur import zoo
 from secateur.denoiser import macs
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring import quality
-from secateur.pipeline.pipes import component
 from secateur.pipeline.trajectory import record
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
@@ -51,7 +51,7 @@ def pipe(request):
 def looked(pipe, *, target: str = "dense", trials: int = 6, seed: int = 0, **settings) -> list[BestSoFar]:
     conditions = ["a fox", "blue"] if hasattr(pipe, "tokenizer") else [1, 2]
     trajectory = record(pipe, conditions, seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
-    counted = macs.count(component(pipe))
+    counted = macs.count(denoiser_of(pipe))
     value = objective_for(pipe, trajectory, target=target, blocks=counted.blocks)
     how = SearchSettings(trials=trials, **settings)
     return list(run_stages(Search(pipe, trajectory, counted, KEEP, PairedGain(value), how, seed=seed)))
@@ -66,7 +66,7 @@ def test_every_stage_keeps_the_budget_and_what_was_better(pipe):
     assert [part.value_db for part in found] == sorted(part.value_db for part in found)
     assert all(part.last_db == part.value_db if part.improved else part.last_db <= part.value_db for part in found)
     assert any(part.last_db < part.value_db for part in found)
-    counted = macs.count(component(pipe))
+    counted = macs.count(denoiser_of(pipe))
     for part in found:
         assert counted.of(part.schedule) <= KEEP * CALLS * counted.call()
         assert part.measured <= part.most
@@ -85,7 +85,7 @@ def test_every_pipeline_of_the_paper_and_more_by_embeddings(name):
     call = {k: v for k, v in call.items() if k not in ("latents", "output_type", "num_inference_steps")}
     asked = [{key: value[0] * scale for key, value in taken.items()} for scale in (1.0, 0.5)]
     told = record(pipe, asked, seeds=[1, 2], num_inference_steps=6, **call)
-    counted = macs.count(component(pipe))
+    counted = macs.count(denoiser_of(pipe))
     value = objective_for(pipe, told, target="dense", blocks=counted.blocks)
     found = list(run_stages(Search(pipe, told, counted, 0.5, PairedGain(value), SearchSettings(trials=3))))
     assert found[-1].stage == "local"

@@ -195,15 +195,15 @@ def note_searched(schedules: Mapping[str, Schedule], prompts: Path | None) -> No
 def side_by_side(pipe, source, variants, conditions, *, captions, seeds, batch_size, call, out, as_json) -> None:
     """Draw the variants, and write and print what was measured."""
     from secateur.denoiser import macs as counting
+    from secateur.denoiser.of_pipe import denoiser_of
     from secateur.measuring import compare
-    from secateur.pipeline.pipes import component
 
     check_tokens(pipe, conditions)
     batches = compare.run(pipe, variants, conditions, seeds=seeds, batch_size=batch_size, **call)
     record = compare.document(pipe, draw_all(batches, len(variants) * -(-len(conditions) // batch_size)), conditions,
                               seeds=seeds, title=f"Secateur on {source}", command=command_line(), source=source,
                               captions=captions, options=call)  # fmt: skip
-    if not any(variant.pipe for variant in variants) and (share := of_teacher(source, counting.count(component(pipe)))):
+    if not any(variant.pipe for variant in variants) and (share := of_teacher(source, counting.count(denoiser_of(pipe)))):
         record["rows"] = [{**row, "macs_of_teacher": row["keep_linear"] * share} for row in record["rows"]]
     report(record, out, as_json=as_json)
 

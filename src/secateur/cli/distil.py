@@ -139,11 +139,11 @@ def train(
     accelerator: Any,
 ) -> DistilStep:
     """The last step of a student that learnt from data; its pipe is saved. more: `sites` and `save_every`, if given."""
+    from secateur.denoiser.of_pipe import denoiser_of
     from secateur.distilling import features
     from secateur.distilling.distil import pipe_steps
-    from secateur.pipeline.pipes import component
 
-    net, pupil, folder, batch_size = component(teacher), component(student), folders.checkpoints, settings.batch_size
+    net, pupil, folder, batch_size = denoiser_of(teacher), denoiser_of(student), folders.checkpoints, settings.batch_size
     note_teacher(plan, net)
     sites = features.named_sites(more["sites"]) if "sites" in more else None
     features.check_sites(net, pupil, sites or (features.sites(net, pupil, plan=plan) if settings.feature else {}))
@@ -169,17 +169,17 @@ def train(
 
 def save_student(student: Any, folders: Folders, *, plan: Plan | None, accelerator: Any) -> None:
     """Save the pipe of a trained student, in the dtype that it had in its folder."""
+    from secateur.denoiser.of_pipe import denoiser_of
     from secateur.distilling.checkpoints import whole
     from secateur.distilling.training import copy_weights
     from secateur.pipeline import pipes
-    from secateur.pipeline.pipes import component
 
-    weights = {name: whole(p.detach()) for name, p in component(student).named_parameters()}
+    weights = {name: whole(p.detach()) for name, p in denoiser_of(student).named_parameters()}
     if accelerator is not None and not accelerator.is_main_process:
         return
     if accelerator is not None:  # what processes have shared out between them cannot be saved as it is
         student = pipes.load(str(folders.student), dtype="float32")
-        copy_weights(weights, component(student))
+        copy_weights(weights, denoiser_of(student))
     pipes.save(pipes.as_stored(student), folders.out, beside={} if plan is None else {PLAN: plan})
 
 

@@ -90,7 +90,8 @@ def prune(
     Stopped while it scores layers, the same command goes on from the last one scored.
     Processes that accelerate launches share the samples. Next, `secateur distil` teaches the student.
     """
-    from secateur.pipeline.pipes import component, locate
+    from secateur.denoiser.of_pipe import denoiser_of
+    from secateur.pipeline.pipes import locate
     from secateur.pruning.prune import PruneSettings, prune_steps
 
     partial_scores = out.with_name(f".{out.name}.scores.safetensors")
@@ -111,7 +112,7 @@ def prune(
     check_tokens(loaded, conditions)
     check_texts(criterion, conditions)
     if scored is not None:
-        check_scores(scores, scored, component(loaded))
+        check_scores(scores, scored, denoiser_of(loaded))
     if chosen is None:
         last = watched(prune_steps(loaded, keep or 0.0, prompts=conditions, cost=cost, criterion=by, images=images,
                                    samples=samples, steps=steps, guidance_scale=guidance_scale, seed=seed,
@@ -215,18 +216,18 @@ def cut_and_save(pipe: Any, plan: Plan, out: Path, *, scores: LayerScores | None
     """Save the student's pipe in its folder, with the plan (and scores) beside it, and print what it keeps."""
     from dataclasses import replace
 
+    from secateur.denoiser.of_pipe import denoiser_of
     from secateur.pipeline import pipes
-    from secateur.pipeline.pipes import component
     from secateur.pruning.prune import with_plan
 
     student = with_plan(pipe, plan)
-    sizes = {"teacher": figures(component(pipe)), "student": figures(component(student))}
+    sizes = {"teacher": figures(denoiser_of(pipe)), "student": figures(denoiser_of(student))}
     plan = replace(plan, made={**plan.made, "command": command_line(), "teacher": sizes["teacher"]})
     beside = {"plan.json": plan} | ({"layer_scores.safetensors": scores} if scores is not None else {})
     pipes.save(pipes.as_stored(student), out, beside=beside)
     sure = certainty(scores)
     console.print(table(sizes, layers=len(plan.layers)))
-    for sentence in sentences(plan, component(student), sure, out):
+    for sentence in sentences(plan, denoiser_of(student), sure, out):
         console.print(sentence, highlight=False)
     finish({"out": str(out), "plan": dict(plan.items()), "stability": sure, **sizes}, as_json=json)
 

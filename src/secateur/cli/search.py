@@ -125,9 +125,9 @@ def checked_sampler(pipe: str, scheduler: str | None, *, keep: float, steps: int
 def counted_of(pipe: Any, granularity: str | None) -> Macs:
     """The MACs of the pipe's denoiser."""
     from secateur.denoiser import macs
-    from secateur.pipeline.pipes import component
+    from secateur.denoiser.of_pipe import denoiser_of
 
-    return macs.count(component(pipe), granularity)
+    return macs.count(denoiser_of(pipe), granularity)
 
 
 def report(

@@ -1,5 +1,6 @@
 """The model as Secateur sees it: its blocks, and what each costs.
 
+of_pipe    the denoiser of a pipe
 families   one row of data for each class of denoiser: the only place where architectures differ
 reuse      the kinds of reuse: what a block can give when it does not run
 blocks     names of the blocks in execution order, and the edges between them, traced on the meta device

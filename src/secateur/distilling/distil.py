@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.distilling import encoded, features
 from secateur.distilling.settings import DistilSettings
 from secateur.distilling.training import DistilStep, distil_steps
 from secateur.pipeline import progress as bars
 from secateur.pipeline.examples import Examples, concatenate, draw_examples
-from secateur.pipeline.pipes import component, zoo_name
+from secateur.pipeline.pipes import zoo_name
 from secateur.pipeline.progress import View
 from secateur.pipeline.prompts import conditions_for, guidance_of
 from secateur.pruning.plan import Plan
@@ -66,7 +67,7 @@ def distil(
     call = {"num_inference_steps": steps, "guidance_scale": guidance}
     if examples is None:
         examples = drawn_examples(teacher, prompts, images, settings=settings, show=progress, **call)
-    net, dtype = component(student), student.dtype
+    net, dtype = denoiser_of(student), student.dtype
     net.float()
     try:
         updates = pipe_steps(student, teacher, examples, call=call, plan=plan, settings=settings, folder=folder)
@@ -110,7 +111,7 @@ def pipe_steps(
     call: arguments of the teacher, by which it encodes no prompt. plan: says which blocks a transformer lost. sites: in place
     of the usual ones. unpictured: prompts without pictures, for `settings.swap_rate`. Others: as for `distil_steps`.
     """
-    net, pupil = component(teacher), component(student)
+    net, pupil = denoiser_of(teacher), denoiser_of(student)
     if sites is None:
         sites = features.sites(net, pupil, plan=plan) if settings.feature else {}
     labels = "class_labels" in examples.conditions

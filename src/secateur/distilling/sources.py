@@ -172,9 +172,9 @@ def pairs(data: Data, size: int) -> Iterator[Pair]:
 
 def default_side(pipe: Any) -> int:
     """Side of the pictures that a pipe draws, in pixels. Raises ValueError if it does not say."""
-    from secateur.pipeline.pipes import component
+    from secateur.denoiser.of_pipe import denoiser_of
 
-    config: Any = component(pipe).config
+    config: Any = denoiser_of(pipe).config
     side = config.get("sample_size") or getattr(pipe, "default_sample_size", None)
     if side is None:
         raise ValueError(f"{type(pipe).__name__} has no size of its own: give the side of the pictures by --size")

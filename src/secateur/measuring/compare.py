@@ -19,6 +19,7 @@ import numpy as np
 from secateur import zoo
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import matching
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring import quality, records, timing
 from secateur.measuring.memory import Peak, peak_memory
 from secateur.measuring.quality import check_finite
@@ -26,7 +27,6 @@ from secateur.measuring.records import FOUND, GIVEN
 from secateur.measuring.variants import Variant
 from secateur.pipeline import schedulers
 from secateur.pipeline.generate import generate
-from secateur.pipeline.pipes import component
 from secateur.pipeline.pixels import png
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
@@ -119,7 +119,7 @@ def document(
     keys = dict.fromkeys(id(batch.variant) for batch in batches)
     groups = [[b for b in batches if id(b.variant) == key] for key in keys]
     variants = [group[0].variant for group in groups]
-    blocks, denoiser = _drawn_blocks(variants), component(pipe)
+    blocks, denoiser = _drawn_blocks(variants), denoiser_of(pipe)
     names = {blocks, *(variant.schedule.blocks for variant in variants if variant.schedule)}
     counted = {name: macs.count(denoiser, matching(denoiser, name) if name else None) for name in names}
     costs = [_costs(variant, counted, blocks) for variant in variants]
@@ -150,7 +150,7 @@ def _drawn_blocks(variants: Sequence[Variant]) -> tuple[str, ...]:
 def _costs(variant: Variant, counted: Mapping[tuple[str, ...], macs.Macs], blocks: tuple[str, ...]) -> macs.Macs:
     """What a call of the denoiser that draws a variant takes, by the blocks of its schedule, if it has one."""
     if variant.pipe is not None:
-        return macs.count(component(variant.pipe))
+        return macs.count(denoiser_of(variant.pipe))
     return counted[variant.schedule.blocks if variant.schedule else blocks]
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import matching
 from secateur.denoiser.families import family
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring import compare, quality
 from secateur.measuring.compare import Batch
 from secateur.measuring.plain_steps import best_solver
 from secateur.measuring.records import FOUND
 from secateur.measuring.variants import Variant, cached, evenly_held, plainly
-from secateur.pipeline.pipes import component
 from secateur.schedule.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ HELD = "uniform hold"
 
 def variants(pipe: DiffusionPipeline, schedule: Schedule) -> tuple[Variant, ...]:
     """Dense, the schedule, and at its budget: every stock solver, the static cache, and evenly held calls in three ways."""
-    denoiser, steps = component(pipe), schedule.calls
+    denoiser, steps = denoiser_of(pipe), schedule.calls
     counted = macs.count(denoiser, matching(denoiser, schedule.blocks))
     finest = macs.count(denoiser, list(family(denoiser).granularities)[-1])
     keep = round(counted.keep(schedule), 2)

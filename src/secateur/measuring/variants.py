@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import Blocks, matching
 from secateur.denoiser.families import family
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring.records import GIVEN
 from secateur.pipeline import schedulers
-from secateur.pipeline.pipes import component
 from secateur.schedule import baselines, fit
 from secateur.schedule.schedule import Schedule
 
@@ -68,7 +68,7 @@ def front(
 ) -> tuple[Variant, ...]:
     """Dense, and at each of `keeps`: evenly held calls in three ways, the family's static cache, and fewer steps."""
     wanted = [baselines.check_keep(keep) for keep in keeps]
-    denoiser = component(pipe)
+    denoiser = denoiser_of(pipe)
     counted = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
     rivals = (rival for keep in wanted for rival in _rivals(pipe, counted, steps=steps, keep=keep, solvers=solvers))
     return (Variant("dense", "dense", steps), *rivals)
@@ -128,7 +128,7 @@ def at_equal_macs(pipe: DiffusionPipeline, schedules: Sequence[Variant]) -> tupl
 
 def given(pipe: DiffusionPipeline, schedules: Mapping[str, Schedule], *, steps: int) -> tuple[Variant, ...]:
     """A Variant for each schedule of a user, by its name; its `keep` is the share of MACs that it keeps."""
-    denoiser, calls = component(pipe), schedulers.calls(pipe, steps)
+    denoiser, calls = denoiser_of(pipe), schedulers.calls(pipe, steps)
     variants = []
     for name, schedule in schedules.items():
         counted = macs.count(denoiser, matching(denoiser, schedule.blocks))

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from secateur import zoo
+from secateur.denoiser.of_pipe import DENOISERS
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-DENOISERS = ("unet", "transformer")
 STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # by the names of safetensors
 DTYPES = tuple(STORED.values())
 
@@ -135,16 +133,3 @@ def file_of(source: str, folder: Path | None, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(source, name))
-
-
-def component(pipe: DiffusionPipeline, name: str | None = None) -> nn.Module:
-    """The denoiser of a pipe. Raises TypeError for what is no pipe, ValueError if it has no denoiser or more than one."""
-    if not isinstance(getattr(pipe, "components", None), Mapping):
-        raise TypeError(f"found a {type(pipe).__name__} for a pipe: give what DiffusionPipeline.from_pretrained returns")
-    names = [n for n in ((name,) if name else (*DENOISERS, "transformer_2")) if pipe.components.get(n) is not None]
-    if len(names) != 1:
-        raise ValueError(
-            f"{type(pipe).__name__} has {', '.join(names) or 'none'} where one denoiser ({name or ' or '.join(DENOISERS)}) is "
-            "wanted: a schedule is for one"
-        )
-    return pipe.components[names[0]]

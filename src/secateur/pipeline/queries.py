@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from secateur.denoiser.families import bare
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.denoiser.patch import intercept
 from secateur.pipeline import generate as generating
-from secateur.pipeline.pipes import component
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -58,7 +58,7 @@ def queries_for(pipe: DiffusionPipeline, conditions: Sequence[Any], *, call: Map
 
 def unguided(pipe: Any) -> dict[str, Any]:
     """The argument that turns guidance off, for denoisers that do not take its scale themselves."""
-    denoiser: Any = bare(component(pipe))
+    denoiser: Any = bare(denoiser_of(pipe))
     takes_scale = denoiser.config.get("guidance_embeds") or denoiser.config.get("time_cond_proj_dim")
     return {} if takes_scale or "guidance_scale" not in signature(type(pipe).__call__).parameters else {"guidance_scale": 1.0}
 
@@ -70,7 +70,7 @@ def first_query(pipe: Any, condition: Any, *, call: Mapping[str, Any]) -> Query:
     def forward(original, *args, **kwargs):
         raise Query(signature(original).bind(*args, **kwargs).arguments, float(pipe.scheduler.timesteps[0]))
 
-    handle = intercept(bare(component(pipe)), "forward", forward)
+    handle = intercept(bare(denoiser_of(pipe)), "forward", forward)
     try:
         pipe(**generating.call_arguments([condition], seeds=[0], call=call))
     except Query as query:
@@ -82,4 +82,4 @@ def first_query(pipe: Any, condition: Any, *, call: Mapping[str, Any]) -> Query:
     finally:
         handle.remove()
         pipe.maybe_free_model_hooks()  # as its own __call__ ends: parts that are offloaded go back
-    raise ValueError(f"{type(pipe).__name__} drew without asking its {type(component(pipe)).__name__}: give another pipe")
+    raise ValueError(f"{type(pipe).__name__} drew without asking its {type(denoiser_of(pipe)).__name__}: give another pipe")

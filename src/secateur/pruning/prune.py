@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.denoiser import fingerprint
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.pipeline import examples, generate, progress
 from secateur.pipeline import trajectory as trajectories
-from secateur.pipeline.pipes import component, zoo_name
+from secateur.pipeline.pipes import zoo_name
 from secateur.pipeline.progress import View
 from secateur.pipeline.prompts import conditions_for, guidance_of
 from secateur.pruning import planning, scoring
@@ -190,7 +191,7 @@ def with_plan(pipe: DiffusionPipeline, plan: Plan) -> DiffusionPipeline:
     """The same pipe with the student that a plan gives in place of the denoiser; all else is shared with the given pipe."""
     name = "unet" if pipe.components.get("unet") is not None else "transformer"
     student = copy(pipe)
-    student.register_modules(**{name: drop_layers(component(pipe), plan)})
+    student.register_modules(**{name: drop_layers(denoiser_of(pipe), plan)})
     return student
 
 
@@ -221,7 +222,7 @@ def choose_layers(job: Pruning) -> Iterator[PruneStep]:
 
 def costs_of(job: Pruning) -> LayerScores:
     """The layers with their costs and no losses yet. If the budget is in milliseconds, they are timed."""
-    denoiser, size = component(job.pipe), min(job.settings.batch_size, len(job.conditions))
+    denoiser, size = denoiser_of(job.pipe), min(job.settings.batch_size, len(job.conditions))
     layers = scoring.costed(denoiser)
     if job.cost != "ms":
         return layers
@@ -243,7 +244,7 @@ def score_by_predictions(job: Pruning, criterion: str) -> Iterator[PruneStep]:
     # Images differ in their last bits by how many are drawn at a time, which may be changed to go on.
     source = fingerprint.of_values((fingerprint.of_pipe(pipe), job.conditions, job.seed, job.call))
     for step in scoring.scored(
-        component(pipe), examples.concatenate(parts), pipe.scheduler, criterion=criterion, samples=job.samples,
+        denoiser_of(pipe), examples.concatenate(parts), pipe.scheduler, criterion=criterion, samples=job.samples,
         seed=job.seed, batch_size=settings.batch_size, called=called, weighting=weighting, path=settings.scores_path,
         source=source, accelerator=job.accelerator):  # fmt: skip
         yield layer_step(step)
@@ -259,7 +260,7 @@ def score_by_images(job: Pruning) -> Iterator[PruneStep]:
         return score(images, job.conditions)
 
     made = {"seed": job.seed, "conditions": list(job.conditions), "teacher": fingerprint.of_pipe(job.pipe), **job.call}
-    for step in scoring.score_change(component(job.pipe), scores, name=score.__name__, samples=len(job.conditions),
+    for step in scoring.score_change(denoiser_of(job.pipe), scores, name=score.__name__, samples=len(job.conditions),
                                      path=job.settings.scores_path, made=made):  # fmt: skip
         yield layer_step(step)
 

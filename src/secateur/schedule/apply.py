@@ -13,8 +13,8 @@ from torch import nn
 
 from secateur.denoiser.blocks import Blocks, find_blocks, matching
 from secateur.denoiser.families import bare
+from secateur.denoiser.of_pipe import DENOISERS, denoiser_of
 from secateur.denoiser.patch import intercept, patch_of
-from secateur.pipeline.pipes import DENOISERS, component
 from secateur.pipeline.schedulers import SEARCHABLE, scheduler_like
 from secateur.pipeline.solvers import place_timesteps, unholdable
 from secateur.schedule.baselines import check_keep, hold_for, uniform
@@ -53,7 +53,7 @@ def apply(
         denoiser: name of the component, if there are several.
         blocks: what `find_blocks` returns; traced if not given.
     """
-    module, own = bare(component(pipe, denoiser)), own_scheduler(pipe)
+    module, own = bare(denoiser_of(pipe, denoiser)), own_scheduler(pipe)
     check_offload(module)
     if schedule is not None and keep is not None:
         raise ValueError(f"found a schedule and keep={keep}: give one of the two")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from secateur.denoiser import times
 from secateur.denoiser.families import bare
 from secateur.denoiser.macs import Macs, count
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring.quality import NotFiniteError
 from secateur.pipeline import progress as progress_bar
 from secateur.pipeline import prompts as conditioning
-from secateur.pipeline.pipes import component, zoo_name
+from secateur.pipeline.pipes import zoo_name
 from secateur.pipeline.progress import View
 from secateur.pipeline.schedulers import begun
 from secateur.pipeline.solvers import check_solver
@@ -112,7 +113,7 @@ def search_steps(
     Every schedule's `made` says how it was found and how near its images are; the last record's says how near they are to
     both targets. Arguments and errors are those of `search`. A replaced scheduler comes back at the end.
     """
-    denoiser = component(pipe)
+    denoiser = denoiser_of(pipe)
     if images < 1:
         raise ValueError(f"found images={images}: a search needs 1 calibration image or more")
     sampler, remark = sampler_for(pipe.scheduler)
@@ -157,7 +158,7 @@ def record_costs(
         return counted, record(pipe, conditions, **call)
     recorded: list[Trajectory] = []
     run = lambda: recorded.append(record(pipe, conditions, **call))  # noqa: E731
-    return times.block_times(bare(component(pipe)), counted.blocks, run), recorded[0]
+    return times.block_times(bare(denoiser_of(pipe)), counted.blocks, run), recorded[0]
 
 
 def provenance(search: Search, conditions: Sequence[Any], seeds: Sequence[int]) -> dict[str, Any]:

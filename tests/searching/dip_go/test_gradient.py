@@ -19,11 +19,11 @@ from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 from nets import traces
 from reference import random_rows
 from secateur.denoiser import macs
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.denoiser.patch import patch_of
 from secateur.measuring import quality
 from secateur.pipeline import generate as generating
 from secateur.pipeline import trajectory as trajectories
-from secateur.pipeline.pipes import component
 from secateur.schedule import baselines
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
@@ -92,7 +92,7 @@ def recorded(pipe, options, *, samples: int = 3) -> trajectories.Trajectory:
 
 @cache
 def counted_of(kind: str) -> macs.Macs:
-    return macs.count(component(PIPES[kind]()[0]))
+    return macs.count(denoiser_of(PIPES[kind]()[0]))
 
 
 def made(kind: str = "dit", *, samples: int = 3, **more):

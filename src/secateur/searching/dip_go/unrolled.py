@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from secateur.denoiser.families import bare
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.denoiser.patch import intercept
 from secateur.pipeline import generate as generating
 from secateur.pipeline import schedulers
-from secateur.pipeline.pipes import component
 from secateur.schedule.fit import check_offload
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def branches(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Seque
         entered += 1
         return original(*args, **kwargs)
 
-    handle = intercept(bare(component(pipe)), "forward", count)
+    handle = intercept(bare(denoiser_of(pipe)), "forward", count)
     try:
         with torch.no_grad():
             images = decoded(pipe, conditions, seeds=seeds, **call)
@@ -94,7 +94,7 @@ def frozen(pipe: DiffusionPipeline) -> Iterator[None]:
 
 def check_pipe(pipe: DiffusionPipeline) -> None:
     """Raises ValueError if no gradient can flow through a pipe: if it is offloaded, or in float16."""
-    denoiser = component(pipe)
+    denoiser = denoiser_of(pipe)
     check_offload(bare(denoiser))
     if any(hasattr(getattr(part, "_hf_hook", None), "prev_module_hook") for part in pipe.components.values()):
         raise ValueError(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from secateur.denoiser.macs import Macs
-from secateur.pipeline.pipes import component
+from secateur.denoiser.of_pipe import denoiser_of
 from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule import baselines
 from secateur.schedule.schedule import Schedule
@@ -161,7 +161,7 @@ def backward(search: GradientSearch, leaf: Tensor, numbers: Sequence[int], chain
         if target is None:
             with torch.no_grad():
                 target = decoded(search.pipe, conditions, seeds=seeds, **call)
-        gated = supernet(component(search.pipe), leaf, search.macs.blocks, branches=chains, checkpoint=True, hold=search.hold)
+        gated = supernet(denoiser_of(search.pipe), leaf, search.macs.blocks, branches=chains, checkpoint=True, hold=search.hold)
         with gated:
             images = decoded(search.pipe, conditions, seeds=seeds, **call)
             check_comparable(images, target)
