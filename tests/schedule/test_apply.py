@@ -26,7 +26,8 @@ from secateur.pipeline.schedulers import SEARCHABLE
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply, follow, remove
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
-from secateur.schedule.schedule import LINES, Schedule, load
+from secateur.schedule.holds import LINES
+from secateur.schedule.schedule import Schedule, load
 from tiny import tiny
 from tiny_pipes import PIPES, STEPS, ddim, draw, ip_adapter, noise, stable_diffusion
 

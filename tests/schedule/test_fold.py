@@ -21,7 +21,7 @@ from secateur.schedule.acts import Act, acts
 from secateur.schedule.apply import apply, follow
 from secateur.schedule.cache import peak_cached_bytes
 from secateur.schedule.fold import fold
-from secateur.schedule.schedule import HOLDS
+from secateur.schedule.holds import HOLDS
 from secateur.searching.local import local_search
 from tiny_pipes import ddim, draw, flux, sd3, stable_diffusion
 

@@ -22,7 +22,7 @@ from secateur.pipeline.trajectory import record
 from secateur.schedule import baselines
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply, follow
-from secateur.schedule.lines import leads
+from secateur.schedule.holds import leads
 from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
 from secateur.searching.budget import Space, rows_of

@@ -17,7 +17,8 @@ import secateur
 from secateur.denoiser.blocks import Blocks, find_blocks, live
 from secateur.pipeline.schedulers import scheduler_signature
 from secateur.schedule import baselines
-from secateur.schedule.schedule import HOLDS, Schedule, load, save, schedule_from
+from secateur.schedule.holds import HOLDS
+from secateur.schedule.schedule import Schedule, load, save, schedule_from
 from tiny import tiny
 
 CHAIN = Blocks("Chain", "layer", ("a.0", "a.1", "a.2"), ("residual",) * 3, ((), (0,), (1,)), (2,))

@@ -15,7 +15,7 @@ from secateur.denoiser.of_pipe import denoiser_of
 from secateur.pipeline.solvers import check_linear
 from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule import baselines
-from secateur.schedule.schedule import HOLDS
+from secateur.schedule.holds import HOLDS
 from secateur.searching import additive, paths, refresh
 from secateur.searching import ladder as ladders
 from tiny_pipes import sd3, stable_diffusion

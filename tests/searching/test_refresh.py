@@ -15,7 +15,7 @@ from secateur.denoiser.patch import intercept
 from secateur.pipeline.trajectory import record
 from secateur.schedule.apply import apply, follow
 from secateur.schedule.baselines import closed
-from secateur.schedule.schedule import HOLDS
+from secateur.schedule.holds import HOLDS
 from secateur.searching import additive, paths, refresh
 from secateur.searching import ladder as ladders
 from tiny_pipes import stable_diffusion

@@ -1,5 +1,6 @@
 """Pruning in time: the Schedule, how it is made without a search, and how a pipeline follows it.
 
+holds      the ways of holding calls
 schedule   the artifact: which blocks run at which call
 baselines  schedules that need no search: evenly held calls, DeepCache, FORA, Δ-DiT, the published DiP-GO schedule
 scores     a value for each cell, as an artifact
@@ -7,7 +8,7 @@ allocate   from scores to the schedule of any budget
 fit        whether a schedule fits a denoiser and a scheduler
 acts       what each cell does with the cache
 cache      what is kept from call to call
-lines      the line through the last two outputs, which held calls follow
+lines      the line through the last two outputs
 subnet     a denoiser that follows a schedule: the runtime
 apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`
 fold       held calls left out: fewer steps, the same images

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from enum import Enum
 
 from secateur.denoiser.blocks import Blocks, needed
-from secateur.schedule.schedule import LINES, Schedule
+from secateur.schedule.holds import LINES
+from secateur.schedule.schedule import Schedule
 
 
 class Act(Enum):

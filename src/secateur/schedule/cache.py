@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.patch import Patch
 from secateur.schedule.acts import Act, acts
-from secateur.schedule.schedule import LINES, Schedule
+from secateur.schedule.holds import LINES
+from secateur.schedule.schedule import Schedule
 
 Key = tuple[int, int]  # branch, block
 

@@ -14,8 +14,9 @@ from secateur.denoiser.families import FAMILIES
 from secateur.pipeline.schedulers import DPM, FIRST_ORDER, PLAIN, scheduler_signature
 from secateur.pipeline.solvers import nonlinear, place_timesteps, remembers, shifts
 from secateur.schedule.fit import check_scheduler
+from secateur.schedule.holds import LINES
 from secateur.schedule.long_steps import LongSteps, linear_steps
-from secateur.schedule.schedule import LINES, Schedule
+from secateur.schedule.schedule import Schedule
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin

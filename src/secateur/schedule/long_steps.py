@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from secateur.pipeline.solvers import check_linear
-from secateur.schedule.lines import lead
+from secateur.schedule.holds import LINES, lead
 
 GRID = {"timesteps", "sigmas", "num_inference_steps"}  # what set_timesteps leaves in a scheduler
 
@@ -33,8 +33,8 @@ class LongSteps(NamedTuple):
             m, p, q, r = 1.0, 0.0, 0.0, 0.0  # r: gain of the held calls alone; q: Σ of what each gains, times how far it is
             for k in range(s, T):
                 m, p, q, r = a[k] * m, a[k] * p + b[k], a[k] * q + b[k] * (k - s), a[k] * r + b[k] * (k > s)
-                ahead = lead(k - s, k + 1 - s) if hold == "adams_bashforth" else 0.0
-                carry[s, k + 1], gain[s, k + 1], slope[s, k + 1] = m, p, (q + ahead * r) * (hold != "output")
+                ahead = lead(k - s, k + 1 - s, hold)
+                carry[s, k + 1], gain[s, k + 1], slope[s, k + 1] = m, p, (q + ahead * r) * (hold in LINES)
         return LongSteps(carry, gain, slope)
 
 

@@ -11,10 +11,9 @@ from typing import Any
 from secateur import artifact
 from secateur.artifact import TEXT, TEXT_OR_NONE, Form, document_of, frozen
 from secateur.denoiser.reuse import KINDS
+from secateur.schedule.holds import HOLDS, LINES
 
 RUN, REUSE = "#", "."
-HOLDS = ("output", "extrapolate", "adams_bashforth")
-LINES = HOLDS[1:]  # what is made of the last two outputs
 BAND_CALLS = 84  # this many calls across fit beside the names of SD-1.5's layers in 120 columns
 FORM = Form(
     noun="schedule",
@@ -42,11 +41,10 @@ class Schedule:
 
     blocks: (L,) names in execution order. grid: T rows of L characters; the first runs everything, and one without `#`
     holds the whole denoiser. reuse: (L,) what a block gives that does not run: its last "output", its input plus the last
-    "residual", or "extrapolate", the line through its last two outputs over the calls. hold: likewise of the denoiser,
-    "output", "extrapolate", or "adams_bashforth", that line read so far ahead that a call and those held after it step by the
-    line's mean (see `lines.leads`). denoiser, scheduler: class names. scheduler_hash: of the scheduler's configuration.
-    timesteps: (T,) if the schedule chooses them. ahead: (T,) if every call runs and answers with that line, this many
-    calls ahead of itself, instead of others that were held (see `fold`). made: how it was made, any JSON.
+    "residual", or "extrapolate", the line through its last two outputs over the calls. hold: what a held call gives,
+    "output", "extrapolate" or "adams_bashforth" (see `holds`). denoiser, scheduler: class names. scheduler_hash: of the
+    scheduler's configuration. timesteps: (T,) if the schedule chooses them. ahead: (T,) if calls were left out that were
+    held along a line (see `fold`): how many calls ahead of itself each call reads that line. made: how it was made, any JSON.
     """
 
     blocks: tuple[str, ...]

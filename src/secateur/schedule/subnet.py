@@ -15,8 +15,9 @@ from secateur.denoiser.patch import Inputs, Patch, Run
 from secateur.denoiser.streams import minus, plus, streams
 from secateur.schedule.acts import Act, acts
 from secateur.schedule.cache import Cache, Key, ghost
-from secateur.schedule.lines import along, leads, line
-from secateur.schedule.schedule import LINES, Schedule
+from secateur.schedule.holds import LINES, leads
+from secateur.schedule.lines import along, line
+from secateur.schedule.schedule import Schedule
 
 MOST_BRANCHES = 8  # guidance makes one to three denoiser calls a step; more means that nobody steps the scheduler
 

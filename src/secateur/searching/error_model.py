@@ -14,7 +14,7 @@ from secateur.pipeline.solvers import corrects, is_free
 from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
-from secateur.schedule.schedule import HOLDS
+from secateur.schedule.holds import HOLDS
 from secateur.searching import ladder as ladders
 from secateur.searching.sensitivity import sensitivity
 

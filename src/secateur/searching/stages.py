@@ -14,7 +14,8 @@ from secateur.denoiser.blocks import Row, kinds
 from secateur.denoiser.macs import row_macs
 from secateur.pipeline.trajectory import first
 from secateur.schedule import baselines
-from secateur.schedule.schedule import HOLDS, Schedule
+from secateur.schedule.holds import HOLDS
+from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
 from secateur.searching import additive, dip_go, paths, refresh
 from secateur.searching import ladder as ladders

@@ -15,7 +15,8 @@ from secateur.denoiser.blocks import Blocks, find_blocks, live, needed
 from secateur.denoiser.families import family
 from secateur.denoiser.patch import patch_of
 from secateur.schedule.apply import follow
-from secateur.schedule.schedule import LINES, Schedule
+from secateur.schedule.holds import LINES
+from secateur.schedule.schedule import Schedule
 from secateur.searching.dip_go.supernet import cell_gates, closed, entered, supernet
 from tiny import tiny
 from tiny_pipes import STEPS, noise, stable_diffusion

@@ -17,8 +17,7 @@ from secateur.denoiser.families import bare, class_name
 from secateur.denoiser.patch import Inputs, Patch, Run
 from secateur.denoiser.streams import Stream, minus, plus, streams
 from secateur.schedule.cache import versions
-from secateur.schedule.lines import leads
-from secateur.schedule.schedule import LINES
+from secateur.schedule.holds import LINES, leads
 
 ROUNDING = 1e-3  # a straight-through gate, hard − soft + soft, misses 0 and 1 by the rounding of its dtype
 
@@ -29,7 +28,7 @@ Kept = dict[int, tuple[Any, tuple[int, ...]]]  # block → what it reuses, and h
 class Call:
     """One denoiser call: its gates (L + 1,), what the call before it left, and what it leaves to the next one.
 
-    lead: see `lines.leads`.
+    lead: see `holds.lead`.
     """
 
     gates: Sequence[Tensor]
