@@ -15,7 +15,7 @@ from secateur.schedule import baselines
 from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.updates import Settings
 from secateur.searching.objective import to_dense
-from secateur.searching.rivals import genetic_search, random_search
+from secateur.searching.random_and_genetic import genetic_search, random_search
 
 GLANCE, FINALISTS = 4, 6  # images on which every setting of a cache is measured, and how many are then measured on all
 UPDATES, LR, LEARNED_KEEP = 60, 1.7, 0.2  # the paper: 1000 updates from 0.1; the sum of the steps is the same

@@ -13,7 +13,7 @@ from paper import PAPER, orders
 from secateur import Schedule, allocate, zoo
 from secateur.searching.dip_go.gradient import search
 from secateur.searching.dip_go.updates import Settings
-from secateur.searching.rivals import genetic_search, random_search
+from secateur.searching.random_and_genetic import genetic_search, random_search
 from secateur.searching.stages import additive_schedules
 from study import Job, Row, Run, Study
 

@@ -23,7 +23,7 @@ from secateur.searching.budget import Space, budget_macs, rows_of
 from secateur.searching.local import Trial, local_search
 from secateur.searching.moves import exchange, insert, rerun_block, shift, slide, stretch, swap_cells
 from secateur.searching.objective import to_dense
-from secateur.searching.rivals import genetic_search, random_search
+from secateur.searching.random_and_genetic import genetic_search, random_search
 
 
 def u_net() -> Blocks:

@@ -1,4 +1,4 @@
-"""The static rivals, as Schedules: holding whole calls, DeepCache, FORA, Δ-DiT, and the one schedule published with DiP-GO.
+"""Schedules that need no search, to compare with: evenly held calls, DeepCache, FORA, Δ-DiT, and DiP-GO's published one.
 
 Every grid here is closed: a `#` in it really runs, since somebody reads what it gives.
 """

@@ -18,5 +18,5 @@ cells        stage `cells`: single cells, by the loss that reusing each one cost
 local        stage `local`: a local search on measured error
 moves        the changes that the local search tries
 dip_go/      stage `gradient`: the paper's search
-rivals       random and genetic search, to compare with
+random_and_genetic  random and genetic search, to compare with
 """

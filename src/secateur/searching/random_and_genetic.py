@@ -1,4 +1,4 @@
-"""Random and genetic search over rows within a budget: the rivals in DiP-GO's ablation (arXiv 2410.16942)."""
+"""Random and genetic search over rows within a budget, which DiP-GO's ablation compares with (arXiv 2410.16942)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from secateur.schedule.schedule import Schedule
 from secateur.searching.budget import Row, Space, rows_of, with_rows
 from secateur.searching.local import Trial, Value, run_trials
 
-RIVALS = 3  # schedules in a tournament (ours)
+TOURNAMENT = 3  # schedules in it (ours)
 
 
 def random_search(
@@ -58,7 +58,7 @@ def genetic_search(
 
 def child(alive: Sequence[Trial], space: Space, rng: Random) -> list[Row]:
     """Rows of this space from two parents, each the winner of a tournament."""
-    mother, father = (max(rng.choices(alive, k=RIVALS), key=lambda trial: trial.value) for _ in range(2))
+    mother, father = (max(rng.choices(alive, k=TOURNAMENT), key=lambda trial: trial.value) for _ in range(2))
     return space.fitted(mutated(crossed(rows_of(mother.schedule), rows_of(father.schedule), rng), rng), rng)
 
 
