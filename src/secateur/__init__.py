@@ -4,6 +4,8 @@ with secateur.apply(pipe, secateur.load("schedule.json")):
     image = pipe(prompt).images[0]
 """
 
+from typing import Any
+
 from secateur import zoo
 from secateur.denoiser.blocks import Blocks, find_blocks
 from secateur.denoiser.families import FAMILIES, Family
@@ -14,13 +16,13 @@ from secateur.distilling.settings import DistilSettings
 from secateur.distilling.training import DistilStep, distil_steps
 from secateur.knapsack import knapsack
 from secateur.pipeline.examples import Examples, from_images, from_trajectory
+from secateur.pipeline.table import Table, probe
 from secateur.pipeline.trajectory import Trajectory, record
 from secateur.pruning.layer_scores import LayerScores
 from secateur.pruning.plan import Plan
 from secateur.pruning.planning import planned
 from secateur.pruning.prune import PruneSettings, PruneStep, plan_for, prune, prune_steps
 from secateur.pruning.scoring import joint_loss, output_loss, scored
-from secateur.pruning.student import exported as __getattr__  # noqa: F401  # StudentUNet, which takes diffusers
 from secateur.pruning.surgery import drop_layers
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply, follow, remove
@@ -53,6 +55,7 @@ __all__ = [
     "Scores",
     "SearchSettings",
     "SubNet",
+    "Table",
     "Trajectory",
     "allocate",
     "apply",
@@ -79,6 +82,7 @@ __all__ = [
     "output_loss",
     "plan_for",
     "planned",
+    "probe",
     "prune",
     "prune_steps",
     "published_dip_go",
@@ -92,3 +96,20 @@ __all__ = [
     "uniform",
     "zoo",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The two classes that diffusers finds here when it loads a pipeline, and their bases: they take an import of diffusers."""
+    if name == "StudentUNet":
+        from secateur.pruning.student import student_class
+
+        return student_class()
+    if name == "LinearMultistepScheduler":
+        from secateur.pipeline.multistep import LinearMultistepScheduler
+
+        return LinearMultistepScheduler
+    if name in ("ModelMixin", "SchedulerMixin"):
+        import diffusers
+
+        return getattr(diffusers, name)
+    raise AttributeError(f"module 'secateur' has no attribute {name!r}")

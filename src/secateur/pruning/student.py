@@ -115,15 +115,4 @@ def as_student(unet: Any, removed: Mapping[str, str]) -> UNet2DConditionModel:
     return unet
 
 
-def exported(name: str) -> Any:
-    """StudentUNet, and ModelMixin, through which diffusers loads it; both take an import of diffusers."""
-    if name == STUDENT:
-        return student_class()
-    if name == "ModelMixin":
-        from diffusers import ModelMixin
-
-        return ModelMixin
-    raise AttributeError(f"module 'secateur' has no attribute {name!r}")
-
-
 FAMILIES[STUDENT] = replace(FAMILIES["UNet2DConditionModel"], cls=student_class)
