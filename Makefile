@@ -47,7 +47,7 @@ zoo: .venv/installed  ## train the zoo again from nothing (hours on a CPU, minut
 
 results: .venv/installed  ## measure every number of the pages again; resumes
 	$(BIN)/secateur demo --out results/demo --images 64
-	for study in zoo runtime cache paper-macs fullsize fullsize-depth ablations transfer search-cost stages milliseconds; do \
+	for study in zoo runtime cache paper-macs fullsize fullsize-depth ablations transfer search-cost milliseconds; do \
 		$(BIN)/python benchmarks/run.py $$study || exit 1; \
 	done
 	for pipe in emoji-sd emoji-dit; do \
@@ -55,7 +55,7 @@ results: .venv/installed  ## measure every number of the pages again; resumes
 	done
 	for run in "emoji-dit --updates 800 --examples 4096" "emoji-sd --updates 240 --examples 2048" \
 		"emoji-sd --cost macs --updates 240 --examples 2048"; do \
-		for study in recovery recovery-terms; do $(BIN)/python benchmarks/run.py $$study $$run || exit 1; done; \
+		$(BIN)/python benchmarks/run.py recovery $$run || exit 1; \
 	done
 	for run in "emoji-dit --updates 800" "emoji-sd --updates 240"; do \
 		for study in product product-times; do $(BIN)/python benchmarks/run.py $$study $$run || exit 1; done; \

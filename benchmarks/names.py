@@ -1,10 +1,9 @@
-"""Names of solvers and of held calls in the records: older records name the library's solvers by their spacing."""
+"""Names of solvers in the records: older records name the library's solvers by their spacing."""
 
 from __future__ import annotations
 
 import re
 
-from secateur.measuring.variants import EVEN as EVEN
 from secateur.pipeline.schedulers import SOLVERS
 
 

@@ -10,19 +10,17 @@ import re
 import sys
 from pathlib import Path
 
-import tables_costs
 import tables_depth
-import tables_front
-import tables_search
-from tables import ROOT
+import tables_time
+from tables import ROOT, load
 
 MARKED = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def sections() -> dict[str, str]:
     """The text between each pair of markers."""
-    tables = tables_costs.TABLES | tables_front.TABLES | tables_search.TABLES | tables_depth.TABLES
-    return {name: table.text() for name, table in tables.items()}
+    tables = tables_time.TABLES | tables_depth.TABLES
+    return {name: table.text([load(record) for record in table.records]) for name, table in tables.items()}
 
 
 def written(page: str, sections: dict[str, str]) -> str:

@@ -20,6 +20,7 @@ from secateur.measuring.compare import draw
 from secateur.pipeline import schedulers
 from secateur.schedule import schedule
 from tables import RESULTS, Row, load, shown
+from tables_time import best
 
 PIPE, COUNT, FIRST_SEED, STEPS, CALLS, AMPLIFIED = "emoji-sd", 4, 50_000, 50, 10, 8
 SEARCHED = RESULTS / "schedules" / "emoji-sd-secateur-ddim-10-seed-40000.json"
@@ -31,7 +32,7 @@ GREY, INK, DARK = "#5f6b66", (0.45, 0.05, 0.15), "#1d2420"
 def ways() -> Iterator[tuple[str, Row, np.ndarray]]:
     """Dense, the best stock solver at ten steps, and the searched schedule: title, the front's row of it, images."""
     rows = {row["name"]: row for row in load(f"front-{PIPE}")["rows"]}
-    plain = max((r for r in rows.values() if is_plain(r["group"]) and r["steps"] == CALLS), key=lambda r: r["psnr_db"]["mean"])
+    plain = best([row for row in rows.values() if row["steps"] == CALLS], is_plain)
     pipe, solver = zoo.load(PIPE), library(plain["group"])
     pipe.set_progress_bar_config(disable=True)
     some = {"conditions": zoo.conditions(PIPE, COUNT)[0], "seeds": range(FIRST_SEED, FIRST_SEED + COUNT), "batch_size": COUNT}
@@ -60,7 +61,8 @@ def main() -> None:
         beside(above[0], title, shown(COST + GAIN, row | {"calls": CALLS}))
         for axis, near in zip(above, quality.psnr(images, dense), strict=True):
             axis.set_xlabel(f"{near:.1f} dB", fontsize=8, color=GREY, labelpad=2)
-        line(under, difference(images, dense))
+        ink = np.clip(AMPLIFIED * np.abs(images - dense).max(-1, keepdims=True), 0, 1)  # of the three colours the farthest
+        line(under, 1 - ink * (1 - np.array(INK)))
         text, style = f"its difference\nto dense, × {AMPLIFIED}\n(white: the same)", {"ha": "right", "va": "center"}
         under[0].text(-0.07, 0.5, text, transform=under[0].transAxes, fontsize=8.5, color=GREY, linespacing=1.5, **style)
     figure.savefig(RESULTS / "gains.png")
@@ -79,12 +81,6 @@ def beside(axis, title: str, cost: str) -> None:
     style, colour = {"transform": axis.transAxes, "ha": "right", "linespacing": 1.4}, GREEN if "Secateur" in title else DARK
     axis.text(-0.07, 0.97, title, va="top", fontsize=10, fontweight="bold", color=colour, **style)
     axis.text(-0.07, 0.03, cost, va="bottom", fontsize=9, color=DARK, **style)
-
-
-def difference(images: np.ndarray, dense: np.ndarray) -> np.ndarray:
-    """How far each image is from the dense one, amplified, as ink on white; of the three colours the farthest."""
-    ink = np.clip(AMPLIFIED * np.abs(images - dense).max(-1, keepdims=True), 0, 1)
-    return 1 - ink * (1 - np.array(INK))
 
 
 if __name__ == "__main__":

@@ -36,12 +36,12 @@ def load(name: str) -> Record:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def shown(template: str, row: Row, *, missing: str = "–") -> str:
-    """The text of a template; `missing` if the row lacks one of its fields."""
+def shown(template: str, row: Row) -> str:
+    """The text of a template; a dash if the row lacks one of its fields."""
     try:
         return FIELD.sub(lambda match: field(row, *match.groups(default="")), template)
     except LookupError:
-        return missing
+        return "–"
 
 
 def field(row: Row, path: str, kind: str, digits: str, unit: str) -> str:
@@ -58,9 +58,8 @@ def field(row: Row, path: str, kind: str, digits: str, unit: str) -> str:
     values = [one / scale if scale else one for one in (value if isinstance(value, list) else [value])]
     if kind == "range" and len(values) > 1:
         after += f" ({min(values):{digits}}–{max(values):{digits}})"
-    text = ", ".join(
-        format(one, digits) for one in ([median(values) if kind == "median" else fmean(values)] if kind else values)
-    )
+    middle = [median(values) if kind == "median" else fmean(values)] if kind else values
+    text = ", ".join(format(one, digits) for one in middle)
     return (text.replace("-", "−") if "+" in digits else text) + after
 
 
@@ -74,11 +73,11 @@ def look_up(value: Any, path: str) -> Any:
     return value
 
 
-def markdown(columns: str, rows: Iterable[Row], *, missing: str = "–") -> str:
+def markdown(columns: str, rows: Iterable[Row]) -> str:
     """Rows in Markdown, a column for each heading; the first column is text and the others are numbers."""
     rows, parts = list(rows), [[part.strip() for part in column.split("=", 1)] for column in columns.split("|")]
     heads = [shown(head, rows[0]) for head, _ in parts]
-    lines = [[shown(cell, row, missing=missing) for _, cell in parts] for row in rows]
+    lines = [[shown(cell, row) for _, cell in parts] for row in rows]
     align = f"|---|{'---:|' * (len(parts) - 1)}"
     first, *others = (f"| {' | '.join(line)} |" for line in (heads, *lines))
     return "\n".join([first, align, *others])
@@ -125,16 +124,14 @@ class Table:
     columns: str
     records: Sequence[str]
     rows: Callable[..., Iterable[Row] | Mapping[str, Iterable[Row]]] = all_rows
-    after: Callable[..., str] | None = provenance
-    missing: str = "–"
+    after: Callable[..., str] = provenance
 
-    def text(self) -> str:
+    def text(self, records: Sequence[Record]) -> str:
         """The Markdown between this table's markers."""
-        records = [load(name) for name in self.records]
         rows = self.rows(*records)
         parts = rows if isinstance(rows, Mapping) else {"": rows}
-        tables = [text for head, some in parts.items() for text in (head, markdown(self.columns, some, missing=self.missing))]
-        return "\n\n".join(filter(None, (*tables, self.after(*records) if self.after else "")))
+        tables = [text for head, some in parts.items() for text in (head, markdown(self.columns, some))]
+        return "\n\n".join(filter(None, (*tables, self.after(*records))))
 
 
 def tables(columns: str, **parts: Mapping[str, Any]) -> dict[str, Table]:

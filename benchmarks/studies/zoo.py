@@ -12,7 +12,7 @@ from secateur.measuring import quality
 from secateur.zoo import judge, scenes
 from study import Job, Row, Run, Study
 from tables import RESULTS
-from tables_costs import zoo_rows
+from tables_time import zoo_rows
 
 STEPS, SEED, IMAGES, COLUMNS, ROWS, RENDERS = 50, 10_000, 128, 12, 4, 1000
 

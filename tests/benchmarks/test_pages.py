@@ -9,7 +9,7 @@ import pytest
 
 import pages
 import tables
-from tables import ROOT
+from tables import RESULTS, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,11 @@ def copied(tmp_path, monkeypatch, sections):
 
 def test_pages_say_what_the_results_say(copied):
     assert pages.stale(copied, rewrite=False) == []
+
+
+def test_every_figure_is_on_a_page():
+    pages = "".join(page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    assert [path.name for path in RESULTS.glob("*.png") if f"results/{path.name})" not in pages] == []
 
 
 def test_a_changed_number_is_found_and_mended(copied):

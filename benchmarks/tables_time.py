@@ -1,0 +1,253 @@
+"""The tables of pruning in time: README's one table, the demo, the fronts, what searches find, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from statistics import fmean, median
+from typing import Any
+
+from names import is_plain, library
+from paper import TABLES as PAPERS
+from paper import last
+from secateur.measuring.plain_steps import in_words
+from secateur.measuring.variants import EVEN
+from tables import PIPES, SAME_DB, Record, Row, all_rows, budgets, by_group, provenance, shown, tables
+
+SOLVERS = ("DDIM", "DPM-Solver++", "UniPC")
+FRONTS = tuple(f"front-{pipe}" for pipe in PIPES)
+GAINED = (
+    "Faster: one image at a time, in turns with dense. PSNR: to the dense images, mean of 128. Plain steps as near: of the "
+    "best stock solver, interpolated. Never: 100 steps of DPM-Solver++ reach {converged_psnr_db.mean:.1f dB}, because solvers "
+    "other than DDIM converge to other images."
+)
+
+
+def gains(front: Record, product: Record, *, keep: float = 0.2) -> Iterator[Row]:
+    """Dense, the rivals and what the search finds at a fifth of the MACs, and the student."""
+    student = {row["name"]: row for row in product["rows"]}
+    dense, at = front["rows"][0], [row for row in front["rows"] if row["keep"] == keep]
+    every, few = dense["calls"], round(keep * dense["calls"])
+    plain, hold = best(at, is_plain), best(at, EVEN.__contains__)
+    cache = best(at, "static cache, best setting".__eq__)
+    ours = [row for row in at if row["group"] == "Secateur, DDIM"]
+    curve = {row["steps"]: row["psnr_db"]["mean"] for row in front["rows"] if row["group"] == plain["group"]}
+    curve[100] = dense["converged_psnr_db"]["mean"]
+    setting = "DeepCache, interval {interval}, depth {depth} (its best setting)".format_map(cache["setting"])
+    titles = {
+        f"dense, {every} DDIM steps": (dense, every),
+        f"fewer steps: {library(plain['group'])}, the best stock solver": (plain, few),
+        setting: (cache, every),
+        f"{hold['group']}: the best evenly held calls": (hold, few),
+        f"**Secateur: searched, {few} of {every} calls** (median of {len(ours)} searches)": (middle(ours), few),
+        "Secateur: student, half of the parameters": (student["student, dense"], every),
+        "**Secateur: student, searched**": (student["student, schedule"], few),
+    }
+    for name, (row, calls) in titles.items():
+        near = {"near": "the same" if row is dense else shown("{psnr_db.mean:.1f dB}", row), "as_near": as_near(row, curve)}
+        yield {"speedup": {"median": 1}, **row, "name": name, "called": calls, **near}
+
+
+def best(rows: list[Row], fits: Callable[[str], bool]) -> Row:
+    """The row of these groups that is nearest to the dense images."""
+    return max((row for row in rows if fits(row["group"])), key=lambda row: row["psnr_db"]["mean"])
+
+
+def middle(values: list[Any]) -> Any:
+    """The row of several searches: the median of each number."""
+    if isinstance(values[0], dict):
+        return {key: middle([value[key] for value in values]) for key in values[0] if all(key in value for value in values)}
+    return median(values) if isinstance(values[0], int | float) else values[0]
+
+
+def as_near(row: Row, curve: dict[int, float]) -> str:
+    """How many plain steps come as near to the dense images; a dash for these."""
+    return in_words(row["psnr_db"]["mean"], curve) if row["psnr_db"] and row["psnr_db"]["mean"] < SAME_DB else "–"
+
+
+# The fronts
+
+
+def front(record: Record) -> Iterator[Row]:
+    """Of each budget: the rivals nearest to the dense and to the converged images, and what the search finds."""
+    for keep in budgets(record):
+        at = [row for row in record["rows"] if row["keep"] == keep]
+        first, right = next(row for row in at if row["group"] == "Secateur, DDIM"), by_group(at, "accuracy")
+        yield first | {
+            "calls": 50 * keep,
+            "dense": record["rows"][0]["accuracy"],
+            "right": [fmean(right[f"Secateur, {solver}"]) for solver in SOLVERS],
+            **{key: nearest(by_group(at, key)) for key in ("psnr_db", "converged_psnr_db")},
+        }
+
+
+def nearest(groups: dict[str, list[float]]) -> dict[str, str]:
+    """The rival that is nearest in the mean, and the searches under each solver: bold if no rival is nearer."""
+    rival = max((group for group in groups if not group.startswith("Secateur")), key=lambda group: fmean(groups[group]))
+    texts = {"rival": shown("{values:range.1f dB}", {"values": groups[rival]}) + f", {rival}"}
+    for solver in SOLVERS:
+        mean, _, ends = shown("{values:range.1f dB}", {"values": groups[f"Secateur, {solver}"]}).partition(" (")
+        bold = "**" if fmean(groups[f"Secateur, {solver}"]) >= fmean(groups[rival]) else ""
+        texts[solver] = f"{bold}{mean}{bold} ({ends}"
+    return texts
+
+
+def whole(record: Record) -> dict[str, list[Row]]:
+    """Every row that was measured, budget by budget, those nearest to the dense images first."""
+    rows = sorted(record["rows"], key=lambda row: row["psnr_db"]["mean"] if row["psnr_db"] else 0.0, reverse=True)
+    return {f"### {50 * keep:g} dense calls": [r for r in rows if r["keep"] == keep] for keep in (1.0, *budgets(record))}
+
+
+def by_solver(*records: Record) -> Iterator[Row]:
+    """Of each budget, what each stage of the search adds, by pipe and solver: the mean of the searches."""
+    for keep in budgets(records[0]):
+        row: Row = {"calls": 50 * keep}
+        for pipe, solver in SEARCHES:
+            group = [one for one in all_rows(*records) if (one["pipe"], one["keep"]) == (pipe, keep)]
+            found = [one["stages"] for one in group if one["group"] == f"Secateur, {solver}"]
+            reached = [fmean(stages[key]["psnr_db"] for stages in found) for key in found[0]]
+            row[f"{pipe}, {solver}"] = " + ".join(f"{x:.1f}" for x in (reached[0], *(b - a for a, b in pairwise(reached))))
+        yield row
+
+
+# The paper's ablations, transfer, costs
+
+BASE = "DiP-GO"  # the paper's own choices, by the name of their rows
+TITLES = {"loss": "loss, α = 1", "alpha": "α, with SSIM", "gamma": "sparsity"}
+STAGES = ("additive, outputs held", "additive", "additive, refresh", "additive, refresh, local")
+LABELS = {BASE: "DiP-GO's gradients", STAGES[0]: "additive, held calls repeated as in the rows above"}
+
+
+def ablations(record: Record) -> Iterator[Row]:
+    """The paper's choices beside its numbers; for each variant the last rows of its searches."""
+    high, low = budgets(record)
+    for name in ("loss", "alpha", "gamma"):
+        for label, variant in PAPERS[name].items():
+            yield {
+                "name": f"{TITLES[name]}: {label}" + (" (the paper's)" if variant == BASE else ""),
+                "paper": record["paper"][name][label],
+                "main": (rows := last(record["rows"], variant, high)),
+                "searches": len(rows),
+                "exact": last(record["rows"], variant, high, exact=True),
+                "less": last(record["rows"], variant, low),
+            }
+
+
+def after_ablations(record: Record) -> str:
+    """What is smaller than in the paper."""
+    reduced = "; ".join(f"{what}: {how}" for what, how in record["reduced"].items())
+    return f"Reduced against the paper: {reduced}.\n\n{provenance(record)}"
+
+
+def searches(record: Record) -> Iterator[Row]:
+    """What each way of searching finds, and for how much."""
+    paper, levels = record["paper"], ("search", "search_at_0.85", "search_at_0.90")
+    for variant in ("random", "genetic", BASE, *STAGES):
+        yield {
+            "name": LABELS.get(variant, variant),
+            "paper": [paper[level][variant] for level in levels if variant in paper[level]],
+            "hours": paper["search_gpu_hours"].get(variant),
+            "at": [{"of": last(record["rows"], variant, keep)} for keep in budgets(record)],
+        }
+
+
+def transfer(record: Record) -> Iterator[Row]:
+    """For each dense run and number of calls, the PSNR of the best row of each group."""
+    for target, calls in dict.fromkeys((row["target"], row["entered"]) for row in record["rows"] if row["group"] != "dense"):
+        groups = by_group(row for row in record["rows"] if (row["target"], row["entered"]) == (target, calls))
+        best = {group: max(values) for group, values in groups.items()}
+        for name, solver in (("own", f"{target.rpartition(',')[0]}, "), ("strong", "DPM")):
+            if plain := [best[group] for group in groups if group.startswith(f"fewer steps, {solver}")]:
+                best[name] = max(plain)
+        yield best | {"target": target, "calls": calls}
+
+
+def after_transfer(record: Record) -> str:
+    refused = "\n".join(f"* {case['to']}: *{case['says']}*" for case in record["refused"])
+    return f"{provenance(record)}\n\n`retime` refuses:\n\n{refused}"
+
+
+def zoo_rows(record: Record) -> Iterator[Row]:
+    """The judge's rows and the pipelines'; older records have them by kind."""
+    yield from record.get("rows", ())
+    for kind, before in (("judge", "judge, renders, "), ("pipelines", "")):
+        for name, row in record.get(kind, {}).items():
+            yield {"name": before + name, "count": row["images"], "mean": row["mean"], "ci95": row["ci95"]}
+
+
+def seconds(record: Record) -> list[Row]:
+    """The rows, with the seconds of an update or of a whole search under the same names."""
+    return [{key.removeprefix("update_").removeprefix("search_"): row[key] for key in row} for row in record["rows"]]
+
+
+SEARCHES = [(pipe, solver) for pipe in PIPES for solver in SOLVERS]
+COLUMNS = """
+gains: emoji-sd = {name} | calls = {called} | MACs (with attention) = {macs_linear:.1f G} ({macs_attention:.1f G})
+    | faster = {speedup.median:.1f}× | PSNR to dense = {near} | accuracy = {accuracy.mean:.1f %}
+    | plain steps as near = {as_near}
+demo: = {name} | calls = {calls} | MACs, conv + linear = {macs_linear:.2f G} ({keep_linear:.0f %})
+    | with attention = {macs_attention:.2f G} ({keep_attention:.0f %}) | s an image = {latency_s.median:.2f}
+    | faster = {speedup.median:.2f}× | PSNR to dense = {psnr_db.mean:.1f dB} | prompt accuracy (95 %) = {RIGHT}
+front-emoji-sd, front-emoji-dit: dense calls = {calls:g} | nearest rival to the dense images = {psnr_db.rival}
+    | Secateur, DDIM = {psnr_db.DDIM} | nearest rival to the converged images = {converged_psnr_db.rival}
+    | the same DDIM = {converged_psnr_db.DDIM} | Secateur, DPM-Solver++ = {converged_psnr_db.DPM-Solver++}
+    | Secateur, UniPC = {converged_psnr_db.UniPC}
+    | prompt accuracy of the three (dense {dense.mean:.1f %}) = {right:.1f (%)} % | MACs kept, DDIM (with attention) = {KEPT}
+front-whole-emoji-sd, front-whole-emoji-dit: = {name} | MACs kept (with attention) = {KEPT}
+    | PSNR to dense (95 %) = {psnr_db:near} | SSIM to dense = {ssim.mean:.3f}
+    | PSNR to converged (95 %) = {converged_psnr_db:near} | prompt accuracy (95 %) = {RIGHT}
+    | Fréchet distance = {frechet:.2f} | faster (quartiles) = {FASTER}
+search-ablation: = {name} | paper, CLIP at 0.2, 0.15, 0.1 (GPU hours) = {paper:.2f} ({hours})
+    | PSNR, 0.5 of the MACs = {at.0.of.psnr_db.mean:range.1f dB} | evaluations = {at.0.of.evaluations:mean.0f}
+    | CPU s = {at.0.of.search_cpu_s:mean.0f} | PSNR, 0.3 of the MACs = {at.1.of.psnr_db.mean:range.1f dB}
+    | evaluations = {at.1.of.evaluations:mean.0f} | CPU s = {at.1.of.search_cpu_s:mean.0f}
+ablations: = {name} | searches = {searches} | paper, CLIP = {paper:.2f}
+    | PSNR, 0.5 of the MACs = {main.psnr_db.mean:range.1f dB} | MACs used = {main.keep_linear:mean.0f %}
+    | SSIM = {main.ssim.mean:mean.3f} | prompt accuracy = {main.accuracy.mean:mean.1f %}
+    | PSNR, exact allocation = {exact.psnr_db.mean:range.1f dB} | PSNR, 0.3 of the MACs = {less.psnr_db.mean:range.1f dB}
+transfer: dense run = {target} | calls made = {calls} | retimed = {retimed:.1f dB}
+    | held evenly, extrapolated = {uniform hold, extrapolated:.1f dB}
+    | held evenly, Adams–Bashforth = {uniform hold, Adams–Bashforth:.1f dB} | held evenly = {uniform hold:.1f dB}
+    | fewer steps, same scheduler = {own:.1f dB} | fewer steps, DPM-Solver++ = {strong:.1f dB}
+zoo: = {name} | images = {count} | right (95 %) = {mean:.1f %} ({ci95.0:.0f (%)}–{ci95.1:.0f (%)})
+cache: = {name} | every block's output, MiB = {every_output_bytes:.1f (MiB)}
+    | freed after the last reader, MiB = {peak_cached_bytes:.1f (MiB)}
+paper-macs: = {name} | conv + linear = {macs_linear:.2f T} | with attention = {macs_attention:.2f T} | the paper = {paper}
+    | its convention = {convention} | off = {off_percent:+.2f} %
+runtime: = {name} | MACs kept, conv + linear = {keep_linear:.1f %} | with attention = {keep_attention:.1f %}
+    | s, 50 calls = {latency_s.median:.1f} | faster (quartiles) = {FASTER} | faster ÷ MACs reduction = {efficiency:.2f}
+fullsize: one update, random weights = {name} | s = {update_s:.0f} | peak memory above the weights = {peak_memory_bytes:.1f GiB}
+    | weights = {weights_bytes:.1f GiB}
+    | the paper's whole search, by these seconds (the paper: 2.3 h of a GPU) = {paper_search_h:.0f h}
+search-cost: = {name} | CPU s = {cpu_s:.1f} | s = {s:.1f} | schedules measured = {measured}
+    | peak memory above the pipe's weights = {peak_memory_bytes:.0f MiB}
+    | without holes in glibc's heap = {peak_without_holes_bytes:.0f MiB} | of it kept between calls = {kept_bytes:.0f MiB}
+    | the Pruner's weights alone = {pruner_bytes:.0f MiB}
+front-stages: dense calls = {calls:g} | """
+COLUMNS += " | ".join(f"{pipe}, {solver} = {{{pipe}, {solver}}} dB" for pipe, solver in SEARCHES)
+TABLES = tables(
+    COLUMNS,
+    records={
+        "gains": ("front-emoji-sd", "product-emoji-sd"),
+        "demo": ("demo/record",),
+        "front-stages": FRONTS,
+        "search-ablation": ("ablations",),
+        **{f"front-whole-{pipe}": (f"front-{pipe}",) for pipe in PIPES},
+    },
+    rows={
+        "gains": gains,
+        "front-stages": by_solver,
+        "search-ablation": searches,
+        "ablations": ablations,
+        "transfer": transfer,
+        "zoo": zoo_rows,
+        "search-cost": seconds,
+        **dict.fromkeys(FRONTS, front),
+        **{f"front-whole-{pipe}": whole for pipe in PIPES},
+    },
+    after={
+        "gains": lambda *records: f"{shown(GAINED, records[0]['rows'][0])}\n\n{provenance(*records)}",
+        "ablations": after_ablations,
+        "transfer": after_transfer,
+    },
+)
