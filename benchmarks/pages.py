@@ -12,7 +12,8 @@ from pathlib import Path
 
 import tables_depth
 import tables_time
-from tables import ROOT, load
+from studies import STUDIES
+from tables import ROOT, Record, load
 
 MARKED = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
@@ -20,7 +21,18 @@ MARKED = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 def sections() -> dict[str, str]:
     """The text between each pair of markers."""
     tables = tables_time.TABLES | tables_depth.TABLES
-    return {name: table.text([load(record) for record in table.records]) for name, table in tables.items()}
+    return {name: table.text([current(record) for record in table.records]) for name, table in tables.items()}
+
+
+def current(name: str) -> Record:
+    """A record with the command that measures it today, if a study does: older records name scripts that are gone."""
+    record = load(name)
+    for study in STUDIES:
+        pipe, known = record.get("pipe", "") if study.pipes else "", record.get("options") or {}
+        options = {option: known.get(option, default) for option, default in study.options.items()}
+        if study.file_of(pipe, options) == name and not study.times:
+            return record | {"command": study.command(pipe, options)}
+    return record
 
 
 def written(page: str, sections: dict[str, str]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 
 import pytest
 
 import pages
+import run
 import tables
 from tables import RESULTS, ROOT
 
@@ -29,6 +31,19 @@ def copied(tmp_path, monkeypatch, sections):
 
 def test_pages_say_what_the_results_say(copied):
     assert pages.stale(copied, rewrite=False) == []
+
+
+def test_every_command_under_a_table_can_be_typed_and_goes_on_with_its_record(sections):
+    texts = {command for text in sections.values() for command in re.findall(r"`(python [^`]*)`", text)}
+    assert len(texts) > 15
+    for text in texts:
+        python, script, *arguments = shlex.split(text)
+        assert (python, script) == ("python", "benchmarks/run.py"), text
+        args = run.parsed(arguments)
+        options = {name: getattr(args, name) for name in args.study.options}
+        path = RESULTS / f"{args.study.file_of(args.pipe, options)}.json"
+        assert path.exists(), text
+        run.begun(args.study, args.pipe, options, path)  # SystemExit if the record was measured with other settings
 
 
 def test_every_figure_is_on_a_page():
