@@ -10,6 +10,7 @@ from typing import Any
 from names import is_plain, library
 from paper import TABLES as PAPERS
 from paper import last
+from secateur.measuring.columns import plain_curve
 from secateur.measuring.plain_steps import in_words
 from secateur.measuring.variants import EVEN
 from tables import PIPES, SAME_DB, Record, Row, all_rows, budgets, by_group, provenance, shown, tables
@@ -188,6 +189,7 @@ gains: emoji-sd = {name} | calls = {called} | MACs (with attention) = {macs_line
 demo: = {name} | calls = {calls} | MACs, conv + linear = {macs_linear:.2f G} ({keep_linear:.0f %})
     | with attention = {macs_attention:.2f G} ({keep_attention:.0f %}) | s an image = {latency_s.median:.2f}
     | faster = {speedup.median:.2f}× | PSNR to dense = {psnr_db.mean:.1f dB} | prompt accuracy (95 %) = {RIGHT}
+    | plain steps as near = {as_near}
 front-emoji-sd, front-emoji-dit: dense calls = {calls:g} | nearest rival to the dense images = {psnr_db.rival}
     | Secateur, DDIM = {psnr_db.DDIM} | nearest rival to the converged images = {converged_psnr_db.rival}
     | the same DDIM = {converged_psnr_db.DDIM} | Secateur, DPM-Solver++ = {converged_psnr_db.DPM-Solver++}
@@ -236,6 +238,7 @@ TABLES = tables(
     },
     rows={
         "gains": gains,
+        "demo": lambda record: [row | {"as_near": as_near(row, plain_curve(record))} for row in record["rows"]],
         "front-stages": by_solver,
         "search-ablation": searches,
         "ablations": ablations,
