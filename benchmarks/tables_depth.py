@@ -17,6 +17,10 @@ FORETOLD = (
     "Over the {count} plans, normalized: rank correlation (Spearman) of the joint output loss before training with the "
     "accuracy after it {accuracy:.2f}, with the Fréchet distance after it {frechet:.2f}.\n\n"
 )
+TAUGHT = (
+    "On other images {pipe} draws {teacher.accuracy.mean:.1f %} right; its student draws {before.accuracy.mean:mean.1f %} "
+    "right before it is taught and {after.accuracy.mean:mean.1f %} after."
+)
 
 
 def choices(*records: Record) -> Iterator[Row]:
@@ -69,6 +73,14 @@ def foretold(record: Record) -> str:
     return shown(FORETOLD, {"count": len(ends), **found}) + provenance(record)
 
 
+def taught(record: Record) -> str:
+    """What teaching is worth to the student that is shown: accuracy of its teacher, before and after."""
+    teacher = next(row for row in record["rows"] if row["plan"] == "teacher")
+    before = students(record, "laptop", None, updates=0)
+    after = students(record, "laptop", "normalized", updates=record["options"]["updates"])
+    return shown(TAUGHT, {"pipe": record["pipe"], "teacher": teacher, "before": before, "after": after})
+
+
 def cases(record: Record) -> list[Row]:
     """The random sets of each denoiser and budget in one row."""
     names = dict.fromkeys(row["name"].partition(", set")[0] for row in record["rows"])
@@ -97,14 +109,16 @@ fullsize-depth: random weights, bfloat16 = {name} | s = {seconds:.1f}
     | GiB above what was there = {peak_memory_bytes:.2f (GiB)} | GiB of the whole process = {process_peak_bytes:.2f (GiB)}
 """,
     records=dict.fromkeys(("depth-criteria", "depth-choices"), DEPTHS)
-    | {"product": tuple(f"product-{pipe}" for pipe in PIPES)},
+    | {"product": tuple(f"{study}-{pipe}" for study in ("product", "recovery") for pipe in PIPES)},
     rows={
         "depth-criteria": lambda *records: [row for row in all_rows(*records) if row["group"] == "additivity"],
         "depth-choices": choices,
+        "product": lambda *records: all_rows(*records[:2]),
         "milliseconds": cases,
         **{f"recovery-{name}": recovery for name in RECOVERED},
     },
     after={
+        "product": lambda *records: "\n\n".join([*map(taught, records[2:]), provenance(*records)]),
         **{f"recovery-{name}": foretold for name in RECOVERED},
     },
 )

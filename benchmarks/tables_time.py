@@ -14,6 +14,7 @@ from secateur.measuring.columns import plain_curve
 from secateur.measuring.plain_steps import in_words
 from secateur.measuring.variants import EVEN
 from tables import PIPES, SAME_DB, Record, Row, all_rows, budgets, by_group, provenance, shown, tables
+from tables_depth import taught
 
 SOLVERS = ("DDIM", "DPM-Solver++", "UniPC")
 FRONTS = tuple(f"front-{pipe}" for pipe in PIPES)
@@ -24,7 +25,7 @@ GAINED = (
 )
 
 
-def gains(front: Record, product: Record, *, keep: float = 0.2) -> Iterator[Row]:
+def gains(front: Record, product: Record, _: Record, *, keep: float = 0.2) -> Iterator[Row]:
     """Dense, the rivals and what the search finds at a fifth of the MACs, and the student."""
     student = {row["name"]: row for row in product["rows"]}
     dense, at = front["rows"][0], [row for row in front["rows"] if row["keep"] == keep]
@@ -230,7 +231,7 @@ COLUMNS += " | ".join(f"{pipe}, {solver} = {{{pipe}, {solver}}} dB" for pipe, so
 TABLES = tables(
     COLUMNS,
     records={
-        "gains": ("front-emoji-sd", "product-emoji-sd"),
+        "gains": ("front-emoji-sd", "product-emoji-sd", "recovery-emoji-sd"),
         "demo": ("demo/record",),
         "front-stages": FRONTS,
         "search-ablation": ("ablations",),
@@ -249,7 +250,7 @@ TABLES = tables(
         **{f"front-whole-{pipe}": whole for pipe in PIPES},
     },
     after={
-        "gains": lambda *records: f"{shown(GAINED, records[0]['rows'][0])}\n\n{provenance(*records)}",
+        "gains": lambda *records: f"{shown(GAINED, records[0]['rows'][0])} {taught(records[2])}\n\n{provenance(*records)}",
         "ablations": after_ablations,
         "transfer": after_transfer,
     },
