@@ -235,7 +235,7 @@ def test_stars_stay_within_one_component():
 
 def test_an_architecture_is_traced_once_and_another_anew(monkeypatch):
     traced = []
-    monkeypatch.setattr("secateur.denoiser.blocks.FOUND", {})
+    monkeypatch.setattr("secateur.denoiser.blocks.TRACED", {})
     monkeypatch.setattr("secateur.denoiser.blocks.trace", lambda *asked: traced.append(asked) or trace(*asked))
     assert find_blocks(tiny("dit")) == find_blocks(tiny("dit"))
     assert len(traced) == 1

@@ -101,8 +101,8 @@ def block_names(denoiser: nn.Module, row: Family, granularity: str) -> tuple[str
             f"{class_name(denoiser)} has no granularity {granularity!r}, so choose {' or '.join(row.granularities)}"
         )
     patterns = row.granularities[granularity]
-    found = (n for n, module in denoiser.named_modules() if any(matches(n, p) for p in patterns) and has_weights(module))
-    names = tuple(found)
+    fitting = (n for n, module in denoiser.named_modules() if any(matches(n, p) for p in patterns) and has_weights(module))
+    names = tuple(fitting)
     if not names:
         raise ValueError(
             f"no module of {class_name(denoiser)} fits {', '.join(patterns)}, "
@@ -167,14 +167,14 @@ def find_blocks(denoiser: nn.Module | Mapping, granularity: str | None = None) -
     row = family(denoiser)
     granularity = next(iter(row.granularities)) if granularity is None else granularity
     key = key_of(denoiser, row, granularity)
-    if key not in FOUND:
-        FOUND[key] = traced(denoiser, row, granularity)
+    if key not in TRACED:
+        TRACED[key] = traced(denoiser, row, granularity)
     if isinstance(denoiser, nn.Module):
-        check_present(denoiser, FOUND[key].names)
-    return FOUND[key]
+        check_present(denoiser, TRACED[key].names)
+    return TRACED[key]
 
 
-FOUND: dict[tuple[Any, str], Blocks] = {}  # of each architecture and granularity: tracing takes a second, and they are small
+TRACED: dict[tuple[Any, str], Blocks] = {}  # of each architecture and granularity: tracing takes a second, and they are small
 
 
 def key_of(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> tuple[Any, str]:
@@ -197,8 +197,8 @@ def matching(denoiser: nn.Module | Mapping, names: Sequence[str]) -> Blocks:
     """The blocks of a denoiser (or configuration) at the granularity with exactly these names. Raises ValueError for none."""
     row = family(denoiser)
     for granularity in row.granularities:  # traced before, which is cheap to look up
-        known = FOUND.get(key_of(denoiser, row, granularity))
-        if known and set(known.names) == set(names):
+        blocks = TRACED.get(key_of(denoiser, row, granularity))
+        if blocks and set(blocks.names) == set(names):
             return find_blocks(denoiser, granularity)
     twin = meta_twin(denoiser)
     for granularity in row.granularities:

@@ -121,8 +121,8 @@ def from_datasets(path: str, *, size: int, caption: str | None = None, split: st
     options: of `datasets.load_dataset`, such as the name of a subset. Raises ModuleNotFoundError if datasets is not installed;
     Raises ValueError if a row has no picture or no caption.
     """
-    rows, shown = streamed(path, split=split, **options), options.get("data_files", path)
-    return (pair(row, f"row {n} of {shown}", size=size, caption=caption) for n, row in readable(rows, shown))
+    rows, name = streamed(path, split=split, **options), options.get("data_files", path)
+    return (pair(row, f"row {n} of {name}", size=size, caption=caption) for n, row in readable(rows, name))
 
 
 def streamed(path: str, **options: Any) -> Iterable[Mapping[str, Any]]:

@@ -26,25 +26,25 @@ def making(parts: Callable[[int], Iterator[Examples]], path: Path, *, made: Mapp
     parts: gives the examples from a number on, some at a time. made: how they are made, any JSON. They lie in files of PART or
     more beside `path` until the end, and those made alike before a stop are taken from there.
     """
-    folder, held = path.with_name(f".{path.stem}.parts"), list[Examples]()
+    folder, pending = path.with_name(f".{path.stem}.parts"), list[Examples]()
     files, number = parts_there(folder, made=made)
     if files:
         yield number
 
     def keep() -> None:
-        files.append(part_file(folder, number - sum(map(len, held))))
-        save(concatenate(held), files[-1], made=made)
-        held.clear()
+        files.append(part_file(folder, number - sum(map(len, pending))))
+        save(concatenate(pending), files[-1], made=made)
+        pending.clear()
 
     try:
         for part in parts(number):
-            held.append(part)
+            pending.append(part)
             number += len(part)
-            if sum(map(len, held)) >= PART:
+            if sum(map(len, pending)) >= PART:
                 keep()
             yield number
     finally:
-        if held:
+        if pending:
             keep()
     join(files, path, made=made)
     rmtree(folder)

@@ -86,16 +86,16 @@ def run_updates(distillation: Distillation, folder: Path | None, save_every: int
     """The DistilSteps of a distillation that was checked."""
     student, last = distillation.student, distillation.settings.updates
     # Of the weights before any update, and before processes share them out.
-    known = resume_arguments(distillation) if folder else {}
+    own_arguments = resume_arguments(distillation) if folder else {}
     with update.prepared(distillation) as now:
 
         def save(_: DistilStep) -> None:
             checkpoints.check_student(now, distillation)
             if folder:
-                checkpoints.save_checkpoint(now, student, folder, arguments=known)
+                checkpoints.save_checkpoint(now, student, folder, arguments=own_arguments)
 
         if folder:
-            checkpoints.load_checkpoint(now, student, folder, arguments=known)
+            checkpoints.load_checkpoint(now, student, folder, arguments=own_arguments)
         resumed = as_step(distillation, now) if now.number else None
         yield from saved_steps(resumed, train(distillation, now), last=last, every=save_every, save=save)
         copy_weights(now.averaged, student)
@@ -178,11 +178,11 @@ def check_others(others: Examples, distillation: Distillation) -> None:
     """Raises ValueError if samples could not get the conditions of `others`, or never would."""
     if not distillation.settings.swap_rate:
         raise ValueError("there are other prompts and swap_rate is 0, so that no sample gets them: give it, such as 0.5")
-    own, given = (features.input_shapes(part.conditions) for part in (distillation.examples, others))
-    if wrong := [name for name in own | given if own.get(name, ())[1:] != given.get(name, ())[1:]]:
+    own, theirs = (features.input_shapes(part.conditions) for part in (distillation.examples, others))
+    if wrong := [name for name in own | theirs if own.get(name, ())[1:] != theirs.get(name, ())[1:]]:
         name = wrong[0]
         raise ValueError(
-            f"the other prompts have {name} of {given.get(name, 'no shape')} and the examples of {own.get(name, 'no shape')}: "
+            f"the other prompts have {name} of {theirs.get(name, 'no shape')} and the examples of {own.get(name, 'no shape')}: "
             "make both by the same pipe"
         )
 

@@ -121,7 +121,7 @@ def percent(share: float) -> str:
 def columns(record: dict[str, Any]) -> list[Column]:
     """The columns that any row fills: the known figures first, then whatever else the rows bring along."""
     rows = record["rows"]
-    known = [
+    figures = [
         Column("calls", "", _number("calls", "d")),
         *_cost_columns(rows),
         Column("latency", "s", _spread("latency_s")),
@@ -134,7 +134,7 @@ def columns(record: dict[str, Any]) -> list[Column]:
         Column("Fréchet", "", _number("frechet", ".3g"), better=-1),
     ]
     extra = dict.fromkeys(key for row in rows for key in row if key not in ROW_KEYS)
-    both = known + [_extra_column(key, rows) for key in extra]
+    both = figures + [_extra_column(key, rows) for key in extra]
     return [column for column in both if any(column.cell(row) for row in rows)]
 
 

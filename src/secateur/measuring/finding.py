@@ -97,9 +97,9 @@ def _likeness_finding(rows: list[Row], dense: Row | None) -> str:
         return ""
     best = _nearest([row for row in rows if keep(row) == min(map(keep, rows))])
     [one, *others] = best
-    reached = f"{one['psnr_db']['mean']:.1f} dB PSNR"
-    reached += "" if others else f" with {percent(one['keep_linear'])} of the MACs{_faster(one)}"
-    return f"At keep {keep(one):.2g} the closest to the dense images {'are' if others else 'is'} {_names(best)}: {reached}."
+    likeness = f"{one['psnr_db']['mean']:.1f} dB PSNR"
+    likeness += "" if others else f" with {percent(one['keep_linear'])} of the MACs{_faster(one)}"
+    return f"At keep {keep(one):.2g} the closest to the dense images {'are' if others else 'is'} {_names(best)}: {likeness}."
 
 
 def _speed_finding(rows: list[Row], dense: Row | None) -> str:

@@ -95,12 +95,12 @@ def distances(batches: Sequence[Batch]) -> dict[str, float]:
 
 def best_of_each(batches: Sequence[Batch]) -> list[Batch]:
     """The batches of the variant of each group that is nearest to the dense images."""
-    near, chosen = distances(batches), {}
+    near, nearest = distances(batches), {}
     for variant in variants_of(batches):
-        rival = chosen.setdefault(variant.group, variant.name)
+        rival = nearest.setdefault(variant.group, variant.name)
         if near.get(variant.name, 0.0) > near.get(rival, 0.0):
-            chosen[variant.group] = variant.name
-    return [batch for batch in batches if batch.variant.name in chosen.values()]
+            nearest[variant.group] = variant.name
+    return [batch for batch in batches if batch.variant.name in nearest.values()]
 
 
 def document(pipe: DiffusionPipeline, batches: Sequence[Batch], conditions: Sequence[Any], **about: Any) -> dict[str, Any]:

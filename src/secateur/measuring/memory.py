@@ -55,5 +55,5 @@ def _peak_lifetime(run: Callable[[], Any]) -> Peak:
     unit = 1 if platform.system() == "Darwin" else 1024
     before = getrusage(RUSAGE_SELF).ru_maxrss
     run()
-    grown = (getrusage(RUSAGE_SELF).ru_maxrss - before) * unit
-    return Peak(grown, "growth of the process's lifetime peak (ru_maxrss): a lower bound")
+    growth = (getrusage(RUSAGE_SELF).ru_maxrss - before) * unit
+    return Peak(growth, "growth of the process's lifetime peak (ru_maxrss): a lower bound")

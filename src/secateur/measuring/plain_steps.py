@@ -42,7 +42,7 @@ def best_solver(curves: Mapping[str, Curve], steps: int) -> str:
 
     Raises ValueError if none was measured there.
     """
-    measured = {name: curve[steps] for name, curve in curves.items() if steps in curve}
-    if not measured:
+    values = {name: curve[steps] for name, curve in curves.items() if steps in curve}
+    if not values:
         raise ValueError(f"no solver was measured at {steps} steps: measure one there, or choose another number")
-    return max(measured, key=lambda name: measured[name])
+    return max(values, key=lambda name: values[name])

@@ -194,9 +194,9 @@ def _by_keep(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 
 def _sheets(rows: Sequence[Row]) -> list[Sheet]:
     """Pictures side by side, dense first; many rows of one keep are spread over several sheets, so that pictures stay large."""
-    seen = [row for row in rows if row.get("images")]
-    dense = [row for row in seen if is_dense(row)]
-    pruned = _by_keep([row for row in seen if not is_dense(row)])
+    pictured = [row for row in rows if row.get("images")]
+    dense = [row for row in pictured if is_dense(row)]
+    pruned = _by_keep([row for row in pictured if not is_dense(row)])
     return [
         Sheet(title if first else "", (*dense, *part), tuple(map(_note, (*dense, *part))))
         for title, members in pruned or [("", [])]

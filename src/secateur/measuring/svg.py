@@ -95,11 +95,11 @@ def _cells(grid: Sequence[str], bands: Sequence[Band], *, x: float, height: floa
     """The grid in units of cells, scaled as a whole: whole coordinates keep a page of many schedules small."""
     calls, blocks = len(grid), bands[-1][2]
     runs = "".join(_runs(grid, blocks))
-    held = "".join(f"M{t} 0h1v{blocks}h-1z" for t, line in enumerate(grid) if "#" not in line)
+    holds = "".join(f"M{t} 0h1v{blocks}h-1z" for t, line in enumerate(grid) if "#" not in line)
     return (
         f'<g transform="translate({x:g} 0) scale({GRID_WIDTH / calls:.5g} {height / blocks:.5g})">'
         f'<path style="fill:{REUSE}" d="M0 0h{calls}v{blocks}H0z"/>'
-        f'<path style="fill:{HELD}" d="{held}"/><path style="fill:{RUN}" d="{runs}"/>'
+        f'<path style="fill:{HELD}" d="{holds}"/><path style="fill:{RUN}" d="{runs}"/>'
         f'<path vector-effect="non-scaling-stroke" style="stroke:{PAPER};fill:none" d="{_rulings(calls, bands)}"/></g>'
     )
 

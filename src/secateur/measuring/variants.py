@@ -67,10 +67,10 @@ def front(
     pipe: DiffusionPipeline, *, steps: int, keeps: Sequence[float], solvers: Sequence[str] = PLAIN
 ) -> tuple[Variant, ...]:
     """Dense, and at each of `keeps`: evenly held calls in three ways, the family's static cache, and fewer steps."""
-    wanted = [baselines.check_keep(keep) for keep in keeps]
+    budgets = [baselines.check_keep(keep) for keep in keeps]
     denoiser = denoiser_of(pipe)
     counted = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
-    rivals = (rival for keep in wanted for rival in _rivals(pipe, counted, steps=steps, keep=keep, solvers=solvers))
+    rivals = (rival for keep in budgets for rival in _rivals(pipe, counted, steps=steps, keep=keep, solvers=solvers))
     return (Variant("dense", "dense", steps), *rivals)
 
 

@@ -182,8 +182,8 @@ def encoded(vae: Any, pixels: Tensor) -> Tensor:
 def packed(pipe: Any, latents: Tensor) -> Tensor:
     """Latents as in the pipe's loop: Flux's family makes one token of each 2 × 2 patch."""
     pack = getattr(pipe, "_pack_latents", None)
-    known = pack is not None and list(signature(pack).parameters) == PACKING
-    return pack(latents, *latents.shape) if pack is not None and known else latents
+    takes_latents = pack is not None and list(signature(pack).parameters) == PACKING
+    return pack(latents, *latents.shape) if pack is not None and takes_latents else latents
 
 
 def from_latents(latents: Tensor, queries: Sequence[Query]) -> Examples:

@@ -41,8 +41,8 @@ def timesteps_at(levels: Tensor, scheduler: Any, called: Sequence[float] | None 
     if called is None:
         return (levels * last).long()
     at = torch.tensor(sorted(min(t, last - 1) for t in called))  # flow matching begins at `last` itself, all noise
-    chosen = at[(levels * len(at)).long().clamp(max=len(at) - 1)]
-    return chosen if prediction(scheduler) == "flow_prediction" else chosen.long()
+    timesteps = at[(levels * len(at)).long().clamp(max=len(at) - 1)]
+    return timesteps if prediction(scheduler) == "flow_prediction" else timesteps.long()
 
 
 def prediction(scheduler: Any) -> str:

@@ -26,9 +26,9 @@ NO_CONDITIONS = ("timestep", "return_dict")  # among the arguments of a denoiser
 
 def sized(pipe: DiffusionPipeline, height: int, width: int) -> dict[str, Any]:
     """The arguments by which a pipe draws images of this size; none if it draws a single size."""
-    wanted = {"height": height, "width": width, "use_resolution_binning": False}
-    taken = signature(type(pipe).__call__).parameters
-    return {name: value for name, value in wanted.items() if name in taken}
+    size = {"height": height, "width": width, "use_resolution_binning": False}
+    parameters = signature(type(pipe).__call__).parameters
+    return {name: value for name, value in size.items() if name in parameters}
 
 
 class Query(Exception):  # it carries an answer out of the pipe, and is no error

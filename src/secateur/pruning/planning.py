@@ -64,8 +64,8 @@ def check_scores(scores: LayerScores, *, cost: str, method: str) -> None:
 def check_cost(scores: LayerScores, cost: str) -> None:
     """Raises ValueError if the layers' costs are not known in this unit."""
     if cost not in scores.costs:
-        known = ", ".join(scores.costs)
-        raise ValueError(f"the scores have no costs in {cost!r}: choose {known}, or score anew in it (`with_times` in Python)")
+        units = ", ".join(scores.costs)
+        raise ValueError(f"the scores have no costs in {cost!r}: choose {units}, or score anew in it (`with_times` in Python)")
 
 
 def check_reachable(scores: LayerScores, *, keep: float, cost: str = "parameters", keep_every_stage: bool = False) -> None:

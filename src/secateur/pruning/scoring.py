@@ -138,12 +138,12 @@ def unscored(
     """LayerScores whose losses are not found yet."""
     layer_removals = candidates(teacher)
     check_known(bare(teacher), layers or (), layer_removals)
-    chosen = {name: how for name, how in layer_removals.items() if layers is None or name in layers}
-    outer = wholes(teacher, chosen)
-    losses = np.full((len(chosen), len(timesteps)), np.nan)
+    removable = {name: how for name, how in layer_removals.items() if layers is None or name in layers}
+    outer = wholes(teacher, removable)
+    losses = np.full((len(removable), len(timesteps)), np.nan)
     arrays = (losses, np.asarray(timesteps), np.asarray(weights))
-    costs = counted(teacher, chosen, outer)
-    return LayerScores(class_name(teacher), tuple(chosen), tuple(chosen.values()), *arrays, outer, costs, made)
+    costs = counted(teacher, removable, outer)
+    return LayerScores(class_name(teacher), tuple(removable), tuple(removable.values()), *arrays, outer, costs, made)
 
 
 def score_steps(

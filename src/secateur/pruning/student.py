@@ -83,10 +83,10 @@ def student_class() -> type[UNet2DConditionModel]:
     def load_ip_adapter(self, state_dicts: Any, **options: Any) -> None:
         there = sum(name.endswith("attn2.processor") for name in self.attn_processors)
         for state in state_dicts if isinstance(state_dicts, list) else [state_dicts]:
-            given = sum(name.endswith("to_k_ip.weight") for name in state["ip_adapter"])
-            if given != there:
+            count = sum(name.endswith("to_k_ip.weight") for name in state["ip_adapter"])
+            if count != there:
                 raise ValueError(
-                    f"the IP-Adapter is of {given} attentions and this student has {there}, so that its weights would land on "
+                    f"the IP-Adapter is of {count} attentions and this student has {there}, so that its weights would land on "
                     "others: use one that was made for the student"
                 )
         UNet2DConditionModel._load_ip_adapter_weights(self, state_dicts, **options)
@@ -108,8 +108,8 @@ def cut(unet: UNet2DConditionModel, removed: Mapping[str, str]) -> None:
 
 def as_student(unet: Any, removed: Mapping[str, str]) -> UNet2DConditionModel:
     """The same U-Net as a class that diffusers can save; it lacks these layers beside those in its configuration."""
-    known = dict(unet.config.get("removed") or {})
-    outer = {layer: how for layer, how in known.items() if not any(layer.startswith(f"{new}.") for new in removed)}
+    before = dict(unet.config.get("removed") or {})
+    outer = {layer: how for layer, how in before.items() if not any(layer.startswith(f"{new}.") for new in removed)}
     unet.__class__ = student_class()  # the same attributes: it differs in how it is built
     unet.register_to_config(removed={**outer, **removed})
     return unet

@@ -72,8 +72,8 @@ def plan_without(denoiser: nn.Module, layers: Collection[str], *, made: Mapping[
     check_known(denoiser, gone, layer_removals)
     gone |= {outer for outer in layer_removals if (inner := names_within(outer, layer_removals)) and inner <= gone}
     gone -= {inner for outer in gone for inner in names_within(outer, layer_removals)}
-    chosen = {name: how for name, how in layer_removals.items() if name in gone}
-    return Plan(tuple(chosen), tuple(chosen.values()), class_name(denoiser), made=made or {})
+    removed = {name: how for name, how in layer_removals.items() if name in gone}
+    return Plan(tuple(removed), tuple(removed.values()), class_name(denoiser), made=made or {})
 
 
 def names_within(outer: str, names: Collection[str]) -> set[str]:
@@ -85,9 +85,9 @@ def check_fits(denoiser: nn.Module, plan: Plan, *, removable: Mapping[str, str] 
     """Raises ValueError if a plan does not fit this denoiser. removable: its `cuttable` layers, if known."""
     if (name := class_name(denoiser)) != plan.denoiser:
         raise ValueError(f"the plan is for a {plan.denoiser} and this is a {name}: give the denoiser it was made for")
-    if held := [name for name, module in denoiser.named_modules() if "forward" in vars(module)]:
+    if replaced := [name for name, module in denoiser.named_modules() if "forward" in vars(module)]:
         raise ValueError(
-            f"the forward of {held[0] or name} is replaced (by a schedule, a compiler or an offload hook) and cannot be "
+            f"the forward of {replaced[0] or name} is replaced (by a schedule, a compiler or an offload hook) and cannot be "
             "copied: remove that first"
         )
     if adapters := getattr(denoiser, "peft_config", None):
@@ -98,8 +98,8 @@ def check_fits(denoiser: nn.Module, plan: Plan, *, removable: Mapping[str, str] 
     removable = removable or cuttable(denoiser)
     if missing := [layer for layer in plan.layers if layer not in removable]:
         others = f", nor {len(missing) - 1} more of the plan's {len(plan.layers)}" if len(missing) > 1 else ""
-        wanted = f"the plan is for {plan.made['of']}" if "of" in plan.made else "take a plan that was made for this model"
-        raise ValueError(f"this {name} has no layer {missing[0]} that can go{others}: {wanted}")
+        advice = f"the plan is for {plan.made['of']}" if "of" in plan.made else "take a plan that was made for this model"
+        raise ValueError(f"this {name} has no layer {missing[0]} that can go{others}: {advice}")
     if wrong := [(layer, how) for layer, how in plan.items() if removable[layer] != how]:
         layer, how = wrong[0]
         raise ValueError(f"the plan removes {layer} by {how!r} and here it goes by {removable[layer]!r}: make the plan again")

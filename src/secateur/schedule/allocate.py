@@ -113,9 +113,9 @@ def visits(reuse: np.ndarray) -> list[tuple[int, int]]:
     Each cell comes once, at the first threshold that it reaches. A removal that is refused there is refused at every later
     threshold: removals in between lower its saving by no more than they lower the excess.
     """
-    reached = np.minimum(np.floor(reuse * THRESHOLDS), THRESHOLDS - 1)
+    levels = np.minimum(np.floor(reuse * THRESHOLDS), THRESHOLDS - 1)
     _, blocks = np.indices(reuse.shape)
-    order = np.lexsort((-reuse.ravel(), -blocks.ravel(), -reached.ravel()))
+    order = np.lexsort((-reuse.ravel(), -blocks.ravel(), -levels.ravel()))
     return [divmod(k, reuse.shape[1]) for k in order.tolist()]
 
 
@@ -197,9 +197,9 @@ def readers_of(blocks: Blocks) -> list[set[int]]:
     """
     readers: list[set[int]] = [{len(blocks)} if i in blocks.sinks else set() for i in range(len(blocks))]
     for reader in reversed(range(len(blocks))):
-        passed = readers[reader] if blocks.reuse[reader] == "residual" else {reader}
+        through = readers[reader] if blocks.reuse[reader] == "residual" else {reader}
         for i in blocks.producers[reader]:
-            readers[i] |= passed
+            readers[i] |= through
     return readers
 
 

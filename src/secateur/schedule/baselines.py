@@ -189,9 +189,9 @@ def make(method: str, counted: Macs, *, calls: int, keep: float | None = None, i
         raise ValueError(f"{method} needs either keep or interval, got keep={keep} and interval={interval}: give one of them")
     if interval is not None:
         return INTERVAL_METHODS[method](counted.blocks, calls, interval)
-    wanted = check_keep(keep)
+    budget = check_keep(keep)
     schedules = (INTERVAL_METHODS[method](counted.blocks, calls, n) for n in range(1, calls + 1))
-    return min(schedules, key=lambda schedule: abs(counted.keep(schedule) - wanted))
+    return min(schedules, key=lambda schedule: abs(counted.keep(schedule) - budget))
 
 
 def check_keep(keep: float | None) -> float:

@@ -48,8 +48,8 @@ class Cache:
 
     def take(self, key: Key, *, last: bool) -> Any:
         """The value in the cache, dropped if this is its last use. Raises RuntimeError if somebody has written into it."""
-        value, seen = self._kept[key]
-        if versions(value) != seen:
+        value, version = self._kept[key]
+        if versions(value) != version:
             raise RuntimeError(
                 f"the output of {self.names[key[1]]} was changed in place by its reader, as T2I-Adapter and FreeU do: apply "
                 "the schedule with copy_outputs=True"
@@ -87,8 +87,8 @@ def versions(nest: Any) -> tuple[int, ...]:
 
 def storages(nest: Any) -> dict[int, int]:
     """Bytes of every storage in a nest, by identity: two views of one storage are one."""
-    held = (x.untyped_storage() for x in tensors(nest))
-    return {storage._cdata: storage.nbytes() for storage in held}
+    each = (x.untyped_storage() for x in tensors(nest))
+    return {storage._cdata: storage.nbytes() for storage in each}
 
 
 def ghost(nest: Any) -> Any:
@@ -119,12 +119,12 @@ def peak_cached_bytes(schedule: Schedule, blocks: Blocks, sizes: Sequence[int]) 
 
     Keeping every block's output instead takes sum(sizes).
     """
-    kinds, held, peak = (*blocks.reuse, schedule.hold), [0] * len(sizes), 0
+    kinds, bytes_now, peak = (*blocks.reuse, schedule.hold), [0] * len(sizes), 0
     for row in acts(schedule, blocks):
         for i, (act, size, kind) in enumerate(zip(row, sizes, kinds, strict=True)):
             if act is Act.KEEP:
-                held[i] = 2 * size if held[i] and kind in LINES else size  # the last output, and how it grew
+                bytes_now[i] = 2 * size if bytes_now[i] and kind in LINES else size  # the last output, and how it grew
             elif act in (Act.LAST, Act.AHEAD):
-                held[i] = 0
-            peak = max(peak, sum(held))
+                bytes_now[i] = 0
+            peak = max(peak, sum(bytes_now))
     return peak

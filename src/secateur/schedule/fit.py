@@ -50,8 +50,8 @@ def check_offload(denoiser: nn.Module) -> None:
 
 def is_for(scheduler: Any, schedule: Schedule) -> bool:
     """Whether a schedule is for a scheduler of this class and configuration, or for any."""
-    signature, wanted = scheduler_signature(scheduler), (schedule.scheduler, schedule.scheduler_hash)
-    return all(w in (None, f) for f, w in zip(signature, wanted, strict=True))
+    signature, made_for = scheduler_signature(scheduler), (schedule.scheduler, schedule.scheduler_hash)
+    return all(w in (None, f) for f, w in zip(signature, made_for, strict=True))
 
 
 def fitting_scheduler(scheduler: Any, schedule: Schedule) -> Any:
@@ -101,6 +101,6 @@ def scheduler_for(scheduler: Any, schedule: Schedule | None) -> tuple[str | None
     if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(scheduler):
         return None, {}
     name, wanted = schedule.scheduler, schedule.scheduler_hash
-    known = {DPM: tuple(FIRST_ORDER.values()), SEARCHABLE[0]: ({}, SEARCHABLE[1])}.get(name or "", ())
-    fits = (options for options in known if scheduler_signature(scheduler_like(scheduler, name, options))[1] == wanted)
+    choices = {DPM: tuple(FIRST_ORDER.values()), SEARCHABLE[0]: ({}, SEARCHABLE[1])}.get(name or "", ())
+    fits = (options for options in choices if scheduler_signature(scheduler_like(scheduler, name, options))[1] == wanted)
     return name, next(fits, {})

@@ -152,11 +152,11 @@ def check_ahead(schedule: Schedule) -> None:
     """Raises ValueError if calls cannot answer with a line as far ahead as the schedule says."""
     if schedule.ahead is None:
         return
-    held = sum(map(schedule.held, range(schedule.calls)))
-    if held or schedule.hold not in LINES:
+    holds = sum(map(schedule.held, range(schedule.calls)))
+    if holds or schedule.hold not in LINES:
         raise ValueError(
             f"calls read a line ahead, which takes one ({' or '.join(LINES)}) and no held calls; found hold {schedule.hold!r} "
-            f"and {held} held calls: fold a schedule that holds along a line"
+            f"and {holds} held calls: fold a schedule that holds along a line"
         )
     if len(schedule.ahead) != schedule.calls or not all(isinstance(a, (int, float)) and isfinite(a) for a in schedule.ahead):
         raise ValueError(f"found {list(schedule.ahead)} to read ahead for {schedule.calls} calls: give a number for each call")
@@ -180,10 +180,10 @@ def schedule_from(document: Mapping[str, Any]) -> Schedule:
 
 def lines_of(schedule: Schedule) -> Iterator[str]:
     """Lines that show a schedule in a terminal: blocks down, calls across, a new band after every 84 calls."""
-    held = sum(schedule.held(t) for t in range(schedule.calls))
+    holds = sum(schedule.held(t) for t in range(schedule.calls))
     yield (
         f"{schedule.denoiser}, {schedule.scheduler or 'any scheduler'}: {schedule.calls} calls × {len(schedule.blocks)} "
-        f"blocks, {schedule.share:.1%} of the cells run, {held} calls held whole"
+        f"blocks, {schedule.share:.1%} of the cells run, {holds} calls held whole"
     )
     head, *labels = labelled(schedule.blocks)
     for start in range(0, schedule.calls, BAND_CALLS):

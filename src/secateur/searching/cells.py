@@ -74,11 +74,11 @@ def cell_scores(pipe, trajectory: Trajectory, macs: Macs, *, losses: Sequence[Re
 
     A reused block takes its closure with it (DiP-GO's cascade), and the loss of both was measured together.
     """
-    measured, whole = np.stack([part.loss for part in losses], axis=1), (True,) * len(losses)
+    joint, whole = np.stack([part.loss for part in losses], axis=1), (True,) * len(losses)
     values = np.zeros((len(trajectory.timesteps), len(losses)))
     for i in range(len(losses)):  # the closure of a block runs before it
         closure = ~np.array(without(whole, i, macs.blocks))
-        values[:, i] = measured[:, i] - values[:, closure].sum(axis=1)
+        values[:, i] = joint[:, i] - values[:, closure].sum(axis=1)
     name, digest = scheduler_signature(pipe.scheduler)
     hold = "extrapolate" if all(macs.blocks.reuse[i] == "extrapolate" for i in macs.blocks.sinks) else "output"
     made = {"method": "ablation", "samples": len(trajectory.seeds), "seeds": list(trajectory.seeds), "hold": hold}

@@ -62,33 +62,33 @@ def best(updates: Updates, *, costs: tuple[float, float], limit: float) -> Path:
         raise ValueError(f"the first call always runs whole and costs {dear} of {limit}: ask for a higher keep")
     wholes = min(G, int(limit // dear))
     partials = min(G - 1, int((limit - dear) // cheap))
-    reached = forward(updates, wholes, partials)
-    ends = np.stack([reached[u][u - a, -1] for u, a in states(G, reach=updates.reach)])
+    errors = forward(updates, wholes, partials)
+    ends = np.stack([errors[u][u - a, -1] for u, a in states(G, reach=updates.reach)])
     w, p = np.ogrid[: wholes + 1, : partials + 1]
     ends = np.where(w * dear + p * cheap <= limit, ends, np.inf)
     place, wholes, partials = map(int, np.unravel_index(int(ends.argmin()), ends.shape))
     last = states(G, reach=updates.reach)[place]
-    calls = tuple(backward(updates, reached, last, wholes=wholes, partials=partials))[::-1]
+    calls = tuple(backward(updates, errors, last, wholes=wholes, partials=partials))[::-1]
     return Path(tuple(s for s, _ in calls), tuple(s == a for s, a in calls), float(ends.min()))
 
 
 def forward(updates: Updates, wholes: int, partials: int) -> list[np.ndarray]:
     """Least errors R[s][s − a, t − s − 1, w, p] up to level t: last call s, last whole call a, w whole and p partial calls."""
     G = len(updates)
-    reached = [np.full((min(updates.reach, s) + 1, G - s, wholes + 1, partials + 1), np.inf) for s in range(G)]
-    reached[0][0, :, 1, 0] = updates.first
+    errors = [np.full((min(updates.reach, s) + 1, G - s, wholes + 1, partials + 1), np.inf) for s in range(G)]
+    errors[0][0, :, 1, 0] = updates.first
     for s in range(1, G):
-        before = arrivals(reached, updates.states[s], s)
-        reached[s][0, :, 1:] = least(before[:, :-1], updates.whole[s])
-        for gap in range(1, len(reached[s])):
-            chosen = [k for k, (_, a) in enumerate(updates.states[s]) if a == s - gap]
-            reached[s][gap, ..., 1:] = least(before[chosen, ..., :-1], updates.partial[s][chosen])
-    return reached
+        before = arrivals(errors, updates.states[s], s)
+        errors[s][0, :, 1:] = least(before[:, :-1], updates.whole[s])
+        for gap in range(1, len(errors[s])):
+            here = [k for k, (_, a) in enumerate(updates.states[s]) if a == s - gap]
+            errors[s][gap, ..., 1:] = least(before[here, ..., :-1], updates.partial[s][here])
+    return errors
 
 
-def arrivals(reached: Sequence[np.ndarray], before: Sequence[State], s: int) -> np.ndarray:
+def arrivals(errors: Sequence[np.ndarray], before: Sequence[State], s: int) -> np.ndarray:
     """Least errors up to level s from each of these states, (n, wholes + 1, partials + 1)."""
-    return np.stack([reached[u][u - a, s - u - 1] for u, a in before])
+    return np.stack([errors[u][u - a, s - u - 1] for u, a in before])
 
 
 def least(before: np.ndarray, errors: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ def least(before: np.ndarray, errors: np.ndarray) -> np.ndarray:
     return np.stack([(before + column[:, None, None]).min(axis=0) for column in errors.T])
 
 
-def backward(updates: Updates, reached: Sequence[np.ndarray], state: State, *, wholes: int, partials: int) -> Iterator[State]:
+def backward(updates: Updates, errors: Sequence[np.ndarray], state: State, *, wholes: int, partials: int) -> Iterator[State]:
     """The calls of the best path to a state, the last one first."""
     t = len(updates)
     while True:
@@ -104,9 +104,9 @@ def backward(updates: Updates, reached: Sequence[np.ndarray], state: State, *, w
         s, a = state
         if s == 0:
             return
-        errors = (updates.whole if s == a else updates.partial)[s][:, t - s - 1]
+        step_errors = (updates.whole if s == a else updates.partial)[s][:, t - s - 1]
         wholes, partials = wholes - (s == a), partials - (s != a)
-        sums = arrivals(reached, updates.states[s], s)[:, wholes, partials] + errors
+        sums = arrivals(errors, updates.states[s], s)[:, wholes, partials] + step_errors
         if s != a:
             sums = np.where([back == a for _, back in updates.states[s]], sums, np.inf)
         state, t = updates.states[s][int(sums.argmin())], s

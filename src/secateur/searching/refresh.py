@@ -79,8 +79,8 @@ def partial_outputs(
 
 def mixed(blocks: Blocks, calls: int, *, whole: Collection[int], partial: Collection[int], row: Row) -> Schedule:
     """The Schedule with these whole calls, these partial calls, which run `row`, and all others held."""
-    held = (False,) * len(blocks)
-    rows = [None if t in whole else row if t in partial else held for t in range(calls)]
+    nothing = (False,) * len(blocks)
+    rows = [None if t in whole else row if t in partial else nothing for t in range(calls)]
     return closed(blocks, rows, made={"method": "refresh"})
 
 
@@ -98,8 +98,8 @@ def updates(ladder: Ladder, predictions: Tensor, *, weights: np.ndarray) -> Upda
         bend = ladder.bend[[u for u, _ in before[s]], s, s + 1 :]
         after = torch.full((len(before[s]), G - s), torch.inf, dtype=torch.float64)
         for gap in range(1, min(reach, s) + 1):
-            chosen, new = [k for k, (_, a) in enumerate(before[s]) if a == s - gap], predictions[s, gap]
-            after[chosen] = squares(errors(ladder, s, new), new - last[chosen], bend[chosen])
+            after_whole, new = [k for k, (_, a) in enumerate(before[s]) if a == s - gap], predictions[s, gap]
+            after[after_whole] = squares(errors(ladder, s, new), new - last[after_whole], bend[after_whole])
         own = predictions[s, 0]
         whole.append((squares(errors(ladder, s, own), own - last, bend) * scale[s + 1 :]).numpy())
         partial.append((after * scale[s + 1 :]).numpy())
@@ -119,17 +119,17 @@ def polished(ladder: Ladder, path: Path, *, weights: np.ndarray, predictions: Te
     way or opposite ways. Here they are added up as vectors, each scaled by the root of its level's weight, as if the calls
     after it only scaled it (ours). predictions: as in `updates`; by default every call of the path is whole.
     """
-    given = ladder.y[:, None] if predictions is None else predictions
+    outputs = ladder.y[:, None] if predictions is None else predictions
     roots = torch.as_tensor(weights).sqrt()
 
     @cache
     def error(u: int, back: int, s: int, gap: int, t: int) -> Tensor:
-        miss = ladder.carry[s, t] * ladder.x[s] + ladder.gain[s, t] * given[s, gap] - ladder.x[t]
-        return roots[t] * (miss + ladder.bend[u, s, t] * (given[s, gap] - given[u, back]))
+        miss = ladder.carry[s, t] * ladder.x[s] + ladder.gain[s, t] * outputs[s, gap] - ladder.x[t]
+        return roots[t] * (miss + ladder.bend[u, s, t] * (outputs[s, gap] - outputs[u, back]))
 
     def total(path: Path) -> float:
         updates = list(steps(path, end=len(ladder)))
-        if any(gap >= given.shape[1] for _, _, _, gap, _ in updates):
+        if any(gap >= outputs.shape[1] for _, _, _, gap, _ in updates):
             return np.inf
         return float(torch.stack([error(*update) for update in updates]).sum(0).pow(2).mean())
 

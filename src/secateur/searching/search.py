@@ -156,9 +156,9 @@ def record_costs(
     """What blocks cost, in MACs or in the time that they take meanwhile, and the dense trajectory."""
     if cost == "macs":
         return counted, record(pipe, conditions, **call)
-    recorded: list[Trajectory] = []
-    run = lambda: recorded.append(record(pipe, conditions, **call))  # noqa: E731
-    return times.block_times(bare(denoiser_of(pipe)), counted.blocks, run), recorded[0]
+    trajectories: list[Trajectory] = []
+    run = lambda: trajectories.append(record(pipe, conditions, **call))  # noqa: E731
+    return times.block_times(bare(denoiser_of(pipe)), counted.blocks, run), trajectories[0]
 
 
 def provenance(search: Search, conditions: Sequence[Any], seeds: Sequence[int]) -> dict[str, Any]:
@@ -177,17 +177,17 @@ def provenance(search: Search, conditions: Sequence[Any], seeds: Sequence[int]) 
     }
 
 
-def described(search: Search, target: str, known: Mapping[str, Any]) -> Iterator[BestSoFar]:
+def described(search: Search, target: str, facts: Mapping[str, Any]) -> Iterator[BestSoFar]:
     """The steps of a search, whose schedules and scores say how they were found; in the end once more, near both targets."""
     last: BestSoFar | None = None
     stage = ""
     for last in run_stages(search):
         stage = last.stage if last.improved else stage
-        yield with_made(last, {**known, "target": target, "stage": stage, "calibration_psnr_db": {target: last.value_db}})
+        yield with_made(last, {**facts, "target": target, "stage": stage, "calibration_psnr_db": {target: last.value_db}})
     assert last is not None  # every stage measures something
     [other] = TARGETS.keys() - {target}
     near = {target: last.value_db, **other_target(search, last.schedule, other)}
-    yield with_made(replace(last, improved=False), {**known, "target": target, "stage": stage, "calibration_psnr_db": near})
+    yield with_made(replace(last, improved=False), {**facts, "target": target, "stage": stage, "calibration_psnr_db": near})
 
 
 def with_made(best: BestSoFar, known: Mapping[str, Any]) -> BestSoFar:

@@ -117,8 +117,8 @@ def stock_schedules(search: Search) -> Iterator[Schedule]:
     """The schedules of stage `stock`, one a way of holding or a spacing."""
     blocks, count = search.macs.blocks, search.whole_calls
     if not search.free:
-        held = (baselines.evenly(blocks, search.calls, count, hold=hold) for hold in HOLDS)
-        yield from (replace(schedule, made={"method": "stock", "hold": schedule.hold}) for schedule in held)
+        schedules = (baselines.evenly(blocks, search.calls, count, hold=hold) for hold in HOLDS)
+        yield from (replace(schedule, made={"method": "stock", "hold": schedule.hold}) for schedule in schedules)
         return
     for name, options in ladders.SPACINGS.items():
         timesteps = ladders.spaced(search.pipe.scheduler, count, options)
@@ -203,16 +203,16 @@ def gradient_stage(search: Search, best: BestSoFar | None) -> Candidates:
     """DiP-GO with few updates, on the scheduler's own grid; it starts from the best so far if that is on this grid."""
     start = best.schedule if best and best.schedule.timesteps is None else None
     hold, updates = start.hold if start else "output", search.settings.updates
-    known: dict[tuple[str, ...], float] = {}
+    values: dict[tuple[str, ...], float] = {}
     for step in dip_go.search(search.pipe, search.trajectory, keep=search.keep, macs=search.macs,
                               settings=gradient_settings(updates, seed=search.seed, device=search.pipe.device), start=start,
                               folder=search.settings.checkpoints, save_every=search.settings.save_every,
                               accelerator=search.accelerator):  # fmt: skip
         schedule = replace(step.schedule, hold=hold).bound_to(search.pipe.scheduler)
-        if schedule.grid not in known:
-            known[schedule.grid] = search.objective(schedule)
+        if schedule.grid not in values:
+            values[schedule.grid] = search.objective(schedule)
         losses = {**step.losses, "the gates keep": step.kept_linear}
-        yield Candidate(schedule, known[schedule.grid], with_hold(step.scores, hold), losses)
+        yield Candidate(schedule, values[schedule.grid], with_hold(step.scores, hold), losses)
 
 
 def gradient_settings(updates: int, *, seed: int, device: torch.device) -> dip_go.Settings:

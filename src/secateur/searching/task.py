@@ -82,9 +82,9 @@ class Search:
 
     def model_of(self, schedule: Schedule | None) -> ErrorModel:
         """The model that a schedule is the solution of; the first one if it comes from none."""
-        wanted = (schedule.hold, schedule.made.get("weights")) if schedule else None
+        pair = (schedule.hold, schedule.made.get("weights")) if schedule else None
         models = self.measure_models()
-        return next((model for model in models if (model.hold, model.name) == wanted), models[0])
+        return next((model for model in models if (model.hold, model.name) == pair), models[0])
 
     @cached_property
     def _levels(self) -> Trajectory:

@@ -40,8 +40,8 @@ class Judge(nn.Module):
         return self.pool(self.trunk(images * 2 - 1))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        seen = self.features(images)
-        return {name: head(seen) for name, head in self.heads.items()}
+        features = self.features(images)
+        return {name: head(features) for name, head in self.heads.items()}
 
 
 def _conv(c_in: int, c_out: int, *, stride: int) -> nn.Sequential:
@@ -88,8 +88,8 @@ def read(images: np.ndarray) -> list[Scene]:
 def likelihoods(images: np.ndarray, scenes: Sequence[Scene]) -> np.ndarray:
     """Log-probabilities (B,) that the judge gives `scenes` of `images` (B, 64, 64, 3) in 0..1: finer than right or wrong."""
     logs = {name: logits.log_softmax(1) for name, logits in load()(_tensor(images)).items()}
-    wanted = [targets(scene) for scene in scenes]
-    sums = [sum(float(logs[name][k, place]) for name, place in one.items() if place >= 0) for k, one in enumerate(wanted)]
+    rights = [targets(scene) for scene in scenes]
+    sums = [sum(float(logs[name][k, place]) for name, place in one.items() if place >= 0) for k, one in enumerate(rights)]
     return np.array(sums)
 
 

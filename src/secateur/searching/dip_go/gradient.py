@@ -107,12 +107,12 @@ def check(search: GradientSearch) -> None:
 
 def run_updates(search: GradientSearch, folder: Path | None, save_every: int) -> Iterator[SearchStep]:
     """The SearchSteps of a search that was checked."""
-    now, known = begun(search), arguments(search)
-    now = progress.load(now, folder, arguments=known) if folder else now
+    now, own_arguments = begun(search), arguments(search)
+    now = progress.load(now, folder, arguments=own_arguments) if folder else now
 
     def save(_: SearchStep) -> None:
         if folder and is_main(search):
-            progress.save(now, folder, arguments=known)
+            progress.save(now, folder, arguments=own_arguments)
 
     resumed = step_of(search, now) if now.number else None
     yield from saved_steps(resumed, train(search, now), last=search.settings.steps, every=save_every, save=save)

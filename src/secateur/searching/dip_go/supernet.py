@@ -121,8 +121,8 @@ class SuperNet:
         return awake(call.gates[i], new, out) if i == len(self.blocks) and self._wakes else out
 
     def _take(self, call: Call, i: int) -> Any:
-        value, seen = call.before[i]
-        if versions(value) != seen:
+        value, version = call.before[i]
+        if versions(value) != version:
             name = (*self.blocks.names, "the denoiser")[i]
             raise RuntimeError(
                 f"the output of {name} was changed in place by its reader, as T2I-Adapter and FreeU do: leave those out"
@@ -239,9 +239,9 @@ def mixed_line(gate: Tensor, new: Any, old: Any, *, on: float = 0.0) -> tuple[An
         return new, (new, tree_map(nothing, new), torch.zeros_like(gate))
     value, slope, age = old
     age = age + 1
-    grown = mix_trees(lambda y, x: (y - x) / age.to(y), new, value)
-    reused = mix_trees(lambda y, d: y + d * (age + on).to(y), value, slope)
-    return mix(gate, new, reused), (mix(gate, new, value), mix(gate, grown, slope), (1 - gate) * age)
+    growth = mix_trees(lambda y, x: (y - x) / age.to(y), new, value)
+    extrapolated = mix_trees(lambda y, d: y + d * (age + on).to(y), value, slope)
+    return mix(gate, new, extrapolated), (mix(gate, new, value), mix(gate, growth, slope), (1 - gate) * age)
 
 
 def awake(gate: Tensor, new: Any, out: Any) -> Any:
