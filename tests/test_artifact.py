@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from secateur.artifact import frozen, replacing, thawed, write_text
+from secateur.cli.terminal import check_writable
+from secateur.measuring import records
+from secateur.pruning.layer_scores import LayerScores
+from secateur.pruning.plan import Plan
+from secateur.schedule.schedule import Schedule
+from secateur.schedule.scores import Scores
 
 WRITERS = """
 import sys
@@ -60,6 +67,40 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no folder .*where to save a.txt in: make it first"):
         write_text("new", tmp_path / "where" / "a.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+OTHERS = {
+    "fields": (b'{"a": 1}', "the fields a", "no format"),
+    "list": (b"[1]", "a list"),
+    "half": (b'{"format": 1, "gri', "it is no JSON, or cut short"),
+    "binary": (b"\x7fELF\xd0\xff", "it is no text"),
+    "empty": (b"", "it is empty"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("load", [Schedule.load, Plan.load, Scores.load, LayerScores.load, records.load])
+def test_a_file_of_something_else_is_told_in_words_for_everyone(tmp_path, load, kind):
+    content, *says = OTHERS[kind]
+    path = tmp_path / "a.file"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.file") as caught:
+        load(path)
+    told = str(caught.value).removeprefix(str(path))
+    assert any(word in told for word in (*says, "no safetensors file of secateur, or cut short"))
+    assert not any(word in told for word in ("Expecting", "codec", "char", "header", "Error", "None"))
+    assert len(told.split()) <= 30
+
+
+@pytest.mark.parametrize(
+    "save", [lambda path: write_text("", path), check_writable, lambda path: check_writable(path, folder=True)]
+)
+def test_a_place_where_nothing_can_be_saved_is_told_alike_before_and_at_the_end(tmp_path, save):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"file is a file, in which x\.json cannot be saved: "):
+        save(tmp_path / "file" / "x.json")
+    with pytest.raises(PermissionError, match=r"/proc/x\.json cannot be written, since the folder /proc takes no new file: "):
+        save(Path("/proc/x.json"))
 
 
 def test_what_is_frozen_thaws_into_what_it_was():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -21,6 +22,7 @@ from safetensors.numpy import save as safetensors_bytes
 
 ENTRY = "secateur"  # of a safetensors file's metadata: its JSON document
 HASH_DIGITS = 16
+UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, SafetensorError)
 TEXT, TEXT_OR_NONE = (str,), (str, type(None))
 T = TypeVar("T")
 
@@ -109,10 +111,27 @@ def load(path: str | Path, form: Form, parse: Callable[..., T], *, edited: bool 
         if arrays and document[form.arrays_field] != arrays_checksum(arrays, form):
             raise ValueError("the checksum of its arrays is another than its document states: take the original file")
         return parse(document, **arrays)
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
-        raise ValueError(f"{path} is no whole {form.noun} file ({error}): take the original file") from error
+    except UNREADABLE as error:
+        raise ValueError(f"{path} is no whole {form.noun} file: {fault(path, error)}; give one that secateur wrote") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def fault(path: Path, error: Exception) -> str:
+    """What is wrong with a file that could not be read, in words for those who do not know the reader."""
+    if path.is_file() and not path.stat().st_size:
+        return "it is empty"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is no JSON, or cut short, at line {error.lineno}"
+    return "it is no text" if isinstance(error, UnicodeDecodeError) else "it is no safetensors file of secateur, or cut short"
+
+
+def read_json(path: Path, noun: str) -> Any:
+    """What a JSON file holds. Raises ValueError, one sentence with its name, if it is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except UNREADABLE as error:
+        raise ValueError(f"{path} is no whole {noun}: {fault(path, error)}; mend it, or give another") from error
 
 
 def parts(path: Path, form: Form) -> tuple[Any, dict[str, np.ndarray]]:
@@ -133,8 +152,10 @@ def parts(path: Path, form: Form) -> tuple[Any, dict[str, np.ndarray]]:
 
 def check_document(document: Any, form: Form, *, edited: bool) -> None:
     """Raises ValueError if a document is of another format, lacks or adds fields, or was changed and `edited` is False."""
-    if not isinstance(document, dict) or document.get("format") != form.number:
-        number = document.get("format") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or "format" not in document:
+        held = f"the fields {', '.join(document) or '–'}" if isinstance(document, dict) else f"a {type(document).__name__}"
+        raise ValueError(f"it holds {held:.60} and is no {form.noun} file: give one that secateur wrote")
+    if (number := document["format"]) != form.number:
         raise ValueError(
             f"it is of format {number!r} and this version reads format {form.number}: make it again or update secateur"
         )
@@ -179,8 +200,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     if there is no room, or one may not write there.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to save {path.name} in: make it first")
+    check_place(path)
     part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
         yield part
@@ -190,6 +210,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise type(error)(f"{path} cannot be written ({reason}), and is as it was: make room, or save elsewhere") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_place(path: Path, *, folder: bool = False, otherwise: str = "save elsewhere") -> None:
+    """Raises OSError if nothing can be saved as `path`. folder: it is one, which is made with those above it.
+
+    otherwise: what the message says to do.
+    """
+    above = next(there for there in (path.absolute(), *path.absolute().parents) if there.exists()) if folder else path.parent
+    if not above.exists():
+        raise FileNotFoundError(f"there is no folder {above} to save {path.name} in: make it first, or {otherwise}")
+    if not above.is_dir():
+        raise NotADirectoryError(f"{above} is a file, in which {path.name} cannot be saved: {otherwise}")
+    try:
+        TemporaryFile(dir=above).close()  # a permission may be there and the file system read-only
+    except OSError as error:
+        raise PermissionError(f"{path} cannot be written, since the folder {above} takes no new file: {otherwise}") from error
 
 
 def are_whole(numbers: Sequence[Any], *, below: int | None = None) -> bool:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from secateur.artifact import replacing
+from secateur.artifact import fault, replacing
 
 FORMAT, ENTRY = 1, "secateur"
 
@@ -64,7 +64,9 @@ def read(path: Path, *, noun: str, arguments: Mapping[str, Any] | None) -> tuple
             entry = json.loads((file.metadata() or {})[ENTRY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
     except (SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
-        raise ValueError(f"{path} is no whole {noun} to go on from ({error}): take it away to start afresh") from error
+        raise ValueError(
+            f"{path} is no whole {noun} to go on from: {fault(path, error)}; take it away to start afresh"
+        ) from error
     check_arguments(entry, path.parent, noun=noun, arguments=arguments)
     return entry, tensors
 

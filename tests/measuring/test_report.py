@@ -217,7 +217,7 @@ def test_a_malformed_record_is_refused_in_one_sentence(record, change, sentence)
 def test_unreadable_files_are_refused_in_one_sentence(record, tmp_path):
     whole = json.dumps(record)
     (tmp_path / "cut.json").write_text(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"cut\.json is not a whole JSON document"):
+    with pytest.raises(ValueError, match=r"cut\.json is no whole record: it is no JSON, or cut short"):
         report.load(tmp_path / "cut.json")
     with pytest.raises(FileNotFoundError, match="no record at"):
         report.load(tmp_path / "none.json")

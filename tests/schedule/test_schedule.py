@@ -109,7 +109,7 @@ def damage(text: str, kind: str) -> str:
     [
         ("cut", "no whole schedule file"),
         ("empty", "no whole schedule file"),
-        ("other", "format None"),
+        ("other", "holds a list and is no schedule file: give one that secateur wrote"),
         ("format", "of format 2 and this version reads format 1"),
         ("extra", r"unknown fields \(speed\)"),
         ("fewer", r"missing fields \(grid\)"),

@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from secateur.artifact import read_json
+
 EXTRAS = {"sites": "", "save_every": 500}  # what --set takes beside the fields of DistilSettings, with a value of its kind
 ELSEWHERE = ("called", "updates", "batch_size", "lr", "seed", "mixed_precision")  # fields that other options give
 
@@ -42,10 +44,7 @@ def read_changes(path: Path) -> dict[str, Any]:
     """The settings in a JSON file. Raises ValueError or FileNotFoundError with the file's name."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: give --set NAME=VALUE, or a JSON file of settings")
-    try:
-        changes = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): correct it") from error
+    changes = read_json(path, "file of settings")
     if not isinstance(changes, dict):
         raise ValueError(f'{path} holds a {type(changes).__name__}: write settings by name, as {{"warmup": 50}}')
     return changes

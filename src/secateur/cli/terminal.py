@@ -8,12 +8,13 @@ import shlex
 import sys
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from secateur.artifact import check_place
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -123,12 +124,4 @@ def check_writable(out: Path, *, folder: bool = False, option: str = "--out") ->
         raise IsADirectoryError(f"{out} is a folder and cannot be written: give a file by {option}")
     if out.exists() and not out.is_dir() and folder:
         raise NotADirectoryError(f"{out} is a file and a folder is wanted: give another name by {option}")
-    above = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir()) if folder else out.parent
-    if above.exists() and not above.is_dir():
-        raise NotADirectoryError(f"{above} is a file, in which {out.name} cannot be saved: give another name by {option}")
-    if not above.is_dir():
-        raise FileNotFoundError(f"there is no folder {above} to save {out.name} in: make it first")
-    try:
-        TemporaryFile(dir=above).close()  # a permission may be there and the file system read-only
-    except OSError as error:
-        raise PermissionError(f"{out} cannot be written ({error.strerror}): give another place by {option}") from error
+    check_place(out, folder=folder, otherwise=f"give another place by {option}")

@@ -63,7 +63,7 @@ def entry(line: str, where: str, *, caption: str | None) -> tuple[str, Condition
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is no JSON ({error}): correct it") from error
+        raise ValueError(f"{where} is no JSON: correct it") from error
     if not isinstance(row, dict) or not isinstance(row.get(FILE_NAME), str):
         raise ValueError(f"{where} names no {FILE_NAME}: add it")
     return row[FILE_NAME], caption_in(row, where, caption=caption)

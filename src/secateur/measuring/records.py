@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.artifact import write_text
+from secateur.artifact import read_json, write_text
 
 FORMAT = 1
 FOUND, GIVEN = "Secateur", "yours"  # groups of rows that a record is about: schedules found here, and given by the user
@@ -65,10 +65,7 @@ def load(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no record at {path}: give the JSON file that a measuring command wrote")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not a whole JSON document ({error}): write the record again") from error
+    record = read_json(path, "record")
     try:
         check(record)
     except ValueError as error:
@@ -95,8 +92,10 @@ def _faults(record: Any) -> Iterator[str]:
     if not isinstance(record, dict):
         yield f"the record is a {type(record).__name__}, wanted an object with title and rows: write it again"
         return
-    if record.get("format") != FORMAT:
-        yield f"the record has format {record.get('format')!r}, this version reads {FORMAT}: make it with this version"
+    if "format" not in record:
+        yield "it has no format, so it is no record: give the JSON file that a measuring command wrote"
+    elif record["format"] != FORMAT:
+        yield f"the record has format {record['format']!r}, this version reads {FORMAT}: make it with this version"
     yield from _wrong_type("the record", record, "title", str, "text", required=True)
     for key in ("blocks", "conditions"):
         yield from _wrong_type("the record", record, key, list, "a list")

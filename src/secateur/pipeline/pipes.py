@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur import zoo
+from secateur.artifact import read_json
 from secateur.denoiser.of_pipe import DENOISERS
 
 if TYPE_CHECKING:
@@ -120,11 +120,11 @@ def denoiser_config(source: str) -> dict[str, Any]:
     if source in macs.denoiser_names():
         return macs.denoiser_config(source)
     folder = locate(source)
-    index = json.loads(file_of(source, folder, "model_index.json").read_text())
+    index = read_json(file_of(source, folder, "model_index.json"), "pipeline's index")
     names = [name for name in DENOISERS if index.get(name, [None])[0] is not None]
     if not names:
         raise ValueError(f"{source} has neither a unet nor a transformer among its components: give a diffusion pipeline")
-    return json.loads(file_of(source, folder, f"{names[0]}/config.json").read_text())
+    return read_json(file_of(source, folder, f"{names[0]}/config.json"), "configuration")
 
 
 def file_of(source: str, folder: Path | None, name: str) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.artifact import HASH_DIGITS
+from secateur.artifact import HASH_DIGITS, read_json
 from secateur.pipeline.pipes import file_of, locate
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ def calls(pipe: DiffusionPipeline, steps: int) -> int:
 def scheduler_of(source: str) -> Any:
     """A pipeline's scheduler, read without loading any weights."""
     folder = locate(source)
-    name = json.loads(file_of(source, folder, "model_index.json").read_text())["scheduler"][1]
-    return scheduler_class(name).from_config(json.loads(file_of(source, folder, "scheduler/scheduler_config.json").read_text()))
+    name = read_json(file_of(source, folder, "model_index.json"), "pipeline's index")["scheduler"][1]
+    config = read_json(file_of(source, folder, "scheduler/scheduler_config.json"), "configuration")
+    return scheduler_class(name).from_config(config)
 
 
 def is_known(name: str | None) -> bool:
