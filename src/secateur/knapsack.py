@@ -88,7 +88,7 @@ def optimum(
 ) -> tuple[bool, ...]:
     """The set with the highest sum of scores that costs at most `room`, with its wholes, and has one of each group, (L,).
 
-    ValueError for costs past what floats hold.
+    Raises ValueError if costs are past what floats hold.
     """
     import numpy as np
     from scipy.optimize import LinearConstraint, milp

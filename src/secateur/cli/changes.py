@@ -15,7 +15,7 @@ ELSEWHERE = ("called", "updates", "batch_size", "lr", "seed", "mixed_precision")
 
 
 def parse_changes(words: Sequence[str]) -> dict[str, Any]:
-    """Settings by name, out of NAME=VALUE and JSON files. Raises ValueError for a name or a value that is none."""
+    """Settings by name, out of NAME=VALUE and JSON files. Raises ValueError if a name or a value is none."""
     from secateur.distilling.settings import DistilSettings
 
     known = {field.name: field.default for field in fields(DistilSettings) if field.name not in ELSEWHERE} | EXTRAS

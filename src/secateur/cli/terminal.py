@@ -59,7 +59,7 @@ def progress() -> Progress:
 
 
 def load_pipe(pipe: str, *, dtype: str = AUTO, device: str = AUTO) -> DiffusionPipeline:
-    """The pipe on a device, without the libraries' own bars and remarks. Raises ValueError for an unknown dtype or device."""
+    """The pipe on a device, without the libraries' own bars and remarks. Raises ValueError if the dtype or device is unknown."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -73,7 +73,7 @@ def load_pipe(pipe: str, *, dtype: str = AUTO, device: str = AUTO) -> DiffusionP
 
 
 def device_of(name: str) -> str:
-    """The device of this name; "auto" is the accelerator if there is one. Raises ValueError for a device that is not here."""
+    """The device of this name; "auto" is the accelerator if there is one. Raises ValueError if it is not here."""
     import torch
 
     accelerator = torch.accelerator.current_accelerator(check_available=True)

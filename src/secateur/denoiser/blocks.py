@@ -47,7 +47,7 @@ class Blocks:
         return len(self.names)
 
     def index(self, name: str) -> int:
-        """Position of a block; ValueError for a name that is none."""
+        """Position of a block. Raises ValueError if there is none of this name."""
         if name not in self.names:
             raise ValueError(f"{self.denoiser} has no block {name!r} at granularity {self.granularity!r}: see find_blocks")
         return self.names.index(name)
@@ -194,7 +194,7 @@ def traced(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> Bloc
 
 
 def matching(denoiser: nn.Module | Mapping, names: Sequence[str]) -> Blocks:
-    """The blocks of a denoiser (or configuration) at the granularity with exactly these names. Raises ValueError for none."""
+    """The blocks of a denoiser (or configuration) at the granularity with exactly these names. Raises ValueError if there is none."""
     row = family(denoiser)
     for granularity in row.granularities:  # traced before, which is cheap to look up
         blocks = TRACED.get(key_of(denoiser, row, granularity))

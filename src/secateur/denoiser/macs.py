@@ -51,11 +51,11 @@ class Spent(TypedDict):
 
 @dataclass(frozen=True)
 class Macs:
-    """MACs of one call, exact integers for the batch counted.
+    """What the blocks of a denoiser cost in one call, whole numbers for the batch counted: MACs, or time for budgets in time.
 
     linear, attention: of each block (L,), convolutions and linear layers, and the attention products alone.
     rest_linear, rest_attention: outside the blocks, paid by every call that is not held whole. unit: "macs", or "ns" if
-    these are nanoseconds on one device, see `times.block_times`.
+    all of them are nanoseconds on one device, as `times.block_times` measures them; then attention is 0.
     """
 
     blocks: Blocks

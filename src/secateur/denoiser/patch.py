@@ -99,8 +99,8 @@ class Patch:
 
     t: index of the denoiser call, counted where the denoiser is entered, from 0 after `restart()`; or what `clock()` gives
     there. run(): the block's own forward on its inputs. inputs: its (args, kwargs). only: leave all blocks but these alone,
-    which costs them nothing. State lives here, never on a module:
-    `remove()`, also on leaving a `with`, leaves the denoiser as it was. One Patch at a time: ValueError for a second.
+    which costs them nothing. State lives here, never on a module: `remove()`, or the end of a `with`, leaves the denoiser as
+    it was. Raises ValueError if the denoiser has a Patch.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ def compile_blocks(denoiser: nn.Module, names: Sequence[str], **options: Any) ->
     """A handle with `remove()`; until then each block's forward is compiled by itself. Do this before applying a schedule.
 
     Blocks of one shape share a graph, and no schedule changes how many there are, since what decides what runs stays
-    outside. options: of `torch.compile`. U-Nets have more shapes of block than torch allows graphs by default (8), which
-    would silently leave the others uncompiled, so that the limit is raised for them.
+    outside. options: of `torch.compile`. By default torch allows 8 graphs, and silently leaves further shapes uncompiled.
+    U-Nets have more shapes of block, so the limit is raised for them.
     """
     return Compiled(denoiser, names, {"recompile_limit": 4 * len(names), **options})

@@ -65,7 +65,7 @@ def check_data(data: Data) -> None:
 
 
 def check_options(data: Data) -> None:
-    """Raises ValueError for options that would do nothing with these data."""
+    """Raises ValueError if an option would do nothing with these data."""
     source = data.source or ""
     idle = {
         f"--subset is of a dataset of the Hub: give --data {HUB}OWNER/NAME": data.subset and not source.startswith(HUB),

@@ -61,8 +61,8 @@ def frechet(features: Images, reference: Images) -> float:
     """Squared Fréchet distance between the Gaussians fitted to two sets of features, (n, D) and (m, D).
 
     Heusel et al. 2017 (arXiv 1706.08500), Eq. 6. With Σ = RᵀR the trace of the root of Σ₁Σ₂ is the sum of the singular
-    values of R₁R₂ᵀ, so no matrix root is taken, and fewer samples than D do no harm to the arithmetic. They do bias the
-    distance upwards: compare only distances of the same number of samples.
+    values of R₁R₂ᵀ, so no matrix root is taken. Fewer samples than D do no harm to the arithmetic, but bias the distance
+    upwards: compare only distances of the same number of samples.
     """
     (mean_a, root_a), (mean_b, root_b) = _gaussian(features), _gaussian(reference)
     if mean_a.shape != mean_b.shape:

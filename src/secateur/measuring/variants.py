@@ -94,7 +94,8 @@ def cached(counted: macs.Macs, *, calls: int, steps: int, keep: float) -> Varian
     """The family's static cache at this budget: DeepCache for U-Nets, FORA for transformers.
 
     Of the settings within 5 % of the budget in MACs it takes the one that refreshes most often (ours), which measures best
-    on both pipelines of the zoo; if there is none, the nearest. `counted` is of the finest blocks, as the papers' caches are.
+    on both pipelines of the zoo. If there is none, it takes the nearest. `counted` is of the finest blocks, as the papers'
+    caches are.
     """
     blocks = counted.blocks
     intervals = range(1, calls + 1)

@@ -46,7 +46,7 @@ def timesteps_at(levels: Tensor, scheduler: Any, called: Sequence[float] | None 
 
 
 def prediction(scheduler: Any) -> str:
-    """What the denoiser predicts: "epsilon", "sample", "v_prediction" or "flow_prediction"; ValueError for anything else."""
+    """What the denoiser predicts: "epsilon", "sample", "v_prediction" or "flow_prediction". Raises ValueError if it is none."""
     name, config = type(scheduler).__name__, scheduler.config
     if name.startswith("FlowMatch") or config.get("use_flow_sigmas"):
         return "flow_prediction"

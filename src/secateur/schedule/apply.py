@@ -71,7 +71,7 @@ def apply(
 
 
 def schedule_at(schedule: Any) -> Schedule:
-    """A Schedule, or the one at a path. Raises TypeError for anything else."""
+    """A Schedule, or the one at a path. Raises TypeError if it is neither."""
     if isinstance(schedule, (str, Path)):
         return Schedule.load(schedule)
     if not isinstance(schedule, Schedule):

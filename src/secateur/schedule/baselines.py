@@ -131,7 +131,7 @@ def published_dip_go(blocks: Blocks) -> Schedule:
 
 
 def check_traced(blocks: Any) -> None:
-    """Raises TypeError for what is no Blocks."""
+    """Raises TypeError if it is no Blocks."""
     if not isinstance(blocks, Blocks):
         raise TypeError(f"found a {type(blocks).__name__} for blocks: give what find_blocks(pipe.unet) returns")
 
@@ -176,8 +176,8 @@ INTERVAL_METHODS: dict[str, Callable[[Blocks, int, int], Schedule]] = {
 def make(method: str, counted: Macs, *, calls: int, keep: float | None = None, interval: int | None = None) -> Schedule:
     """The schedule of a method at `interval`, or at the interval whose MACs (conv + linear) come nearest to `keep`.
 
-    method: "dense", "dip-go-published", or one of INTERVAL_METHODS. ValueError: another one, keep outside (0, 1], not one of
-    keep and interval.
+    method: "dense", "dip-go-published", or one of INTERVAL_METHODS. Raises ValueError if it is another one, if keep is outside
+    (0, 1], or if not exactly one of keep and interval is given.
     """
     if method == "dense":
         return dense(counted.blocks, calls)

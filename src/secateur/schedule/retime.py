@@ -18,7 +18,7 @@ def retime(schedule: Schedule, old_scheduler: Any, new_scheduler: Any, *, calls:
     Every row that runs something goes to a call of its own, in the same order, so that the timesteps move least in the sum
     of squares; the others are held. It is not searched again: measure it. old_scheduler: the one that the schedule is for.
     Raises ValueError if the two schedulers add noise differently, if the new one's steps remember several predictions or draw
-    new noise, if the schedule chooses its timesteps (any number of calls has them already), or if `calls` are too few.
+    new noise, or if `calls` are too few. Raises it, too, if the schedule chooses its timesteps, which need no retiming.
     """
     old, new = old_scheduler, new_scheduler
     check_retimable(schedule, old, new)

@@ -77,7 +77,7 @@ class Objective:
 def objective_for(pipe: DiffusionPipeline, trajectory: Trajectory, *, target: str, **options: Any) -> Objective:
     """Nearness to the "dense" images of a trajectory, or to the "converged" ones of many steps from the same seeds.
 
-    options: batch_size and blocks, as in `Objective`. Raises ValueError for another target.
+    options: batch_size and blocks, as in `Objective`. Raises ValueError if there is no such target.
     """
     return TARGETS[check_target(target)][0](pipe, trajectory, **options)
 

@@ -1,7 +1,7 @@
 """What each call refreshes: whole calls, partial calls that run some blocks, and held ones, from one dense trajectory (ours).
 
-It extends `additive`. The prediction of a partial call depends on when the denoiser last ran whole, so it is measured for every
-pair of calls that are near enough to each other. The shortest path then goes over both kinds of calls.
+It extends `additive`. The prediction of a partial call depends on when the denoiser last ran whole. So it is measured for
+every pair of calls that are near enough to each other. The shortest path then goes over both kinds of calls.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class SearchSettings:
     checkpoints: folder in which the gradient stage saves itself, every `save_every` updates, and from which it resumes.
     granularity: size of the blocks, such as "stage" or "layer"; None: the coarsest that the denoiser has.
     cost: what `keep` is a fraction of: "macs", or "ms" as measured on the pipe's device.
-    Raises ValueError for values outside of their range.
+    Raises ValueError if a value is out of its range.
     """
 
     stages: tuple[str, ...] | None = None

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 class Search:
     """What a search works on: it looks for a schedule whose cost is at most `keep` of the trajectory's calls.
 
-    trajectory: dense, recorded with the pipe's scheduler as it is. macs: costs of the blocks that the schedule shall have.
+    trajectory: dense, recorded with the pipe's scheduler as it is. macs: of the schedule's blocks, or their time.
     objective: what the search raises. seed: of the local search and of the gradient stage. accelerator: for the gradient stage;
     every process does the other stages by itself, with the same result.
-    Raises ValueError before anything is measured, if the search could not be done: keep outside (0, 1] or below one call, a
-    scheduler whose calls can be neither placed nor held, a pipe that no gradient flows through although a stage needs it.
+    Raises ValueError, before anything is measured, if keep is outside (0, 1] or below one call, if the scheduler's calls can be
+    neither placed nor held, or if a stage needs gradients and none flow through the pipe.
     """
 
     pipe: DiffusionPipeline

@@ -1,7 +1,7 @@
 """The judge: a small classifier that reads object(s), background and relation from a 64 px image of the zoo's world.
 
-It stands in, offline, for what CLIP score and Inception features are elsewhere: *prompt accuracy* is the share of images in
-which it reads just what the caption asked for; its features carry the Fréchet distance. Never a judge of photographs.
+Offline, it stands in for CLIP score and Inception features. *Prompt accuracy* is the share of images in which it reads just
+what the caption asked for. Its features carry the Fréchet distance. It is no judge of photographs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The zoo's picture world: captioned 64 px scenes of emoji on coloured backgrounds.
 
-"a fox on a blue background", "an apple to the left of a rocket on a pink background". Every scene is a `Scene`, its
-caption a function of it, its picture a function of it and a generator, so any number of them can be made again from a seed.
+"a fox on a blue background", "an apple to the left of a rocket on a pink background". Every scene is a `Scene`. Its
+caption is a function of it, its picture a function of it and a generator. Any number of them can be made again from a seed.
 Glyphs: Noto Color Emoji, SIL Open Font License 1.1.
 """
 

@@ -136,7 +136,7 @@ def update(search: GradientSearch, now: Progress, chains: int) -> None:
 def consistency_gradient(search: GradientSearch, gates: Tensor, *, first: int, chains: int) -> tuple[Tensor, float]:
     """dL_c/dg (T, L) and L_c over the samples of one update, of all processes; `first` is the number of the first one.
 
-    The Pruner is the same in every process, so this is all that they exchange. Raises ValueError for NaN, in all of them.
+    The Pruner is the same in every process, so this is all that they exchange. Raises ValueError if any of it is not finite.
     """
     s, leaf, consistency = search.settings, gates.clone().requires_grad_(), 0.0
     with frozen(search.pipe):
