@@ -59,7 +59,7 @@ def progress() -> Progress:
 
 
 def load_pipe(pipe: str, *, dtype: str = AUTO, device: str = AUTO) -> DiffusionPipeline:
-    """The pipe on a device, without the libraries' own bars and remarks. Raises ValueError if the dtype or device is unknown."""
+    """The pipe on a device, without the libraries' own bars and remarks. Raises ValueError if dtype or device is unknown."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -194,7 +194,7 @@ def traced(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> Bloc
 
 
 def matching(denoiser: nn.Module | Mapping, names: Sequence[str]) -> Blocks:
-    """The blocks of a denoiser (or configuration) at the granularity with exactly these names. Raises ValueError if there is none."""
+    """The blocks of a denoiser (or configuration) at the granularity that has exactly these. Raises ValueError if none has."""
     row = family(denoiser)
     for granularity in row.granularities:  # traced before, which is cheap to look up
         blocks = TRACED.get(key_of(denoiser, row, granularity))

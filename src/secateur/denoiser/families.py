@@ -213,7 +213,7 @@ def bare(denoiser: nn.Module) -> nn.Module:
 
 
 def class_name(denoiser: nn.Module | Mapping | str) -> str:
-    """Class of a denoiser, of a configuration by its `_class_name`, or the name itself. Raises TypeError if it is none of these."""
+    """Class of a denoiser, of a configuration by its `_class_name`, or the name itself. Raises TypeError if it is none."""
     if isinstance(denoiser, str):
         return denoiser
     if isinstance(denoiser, nn.Module):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def read_prompts(path: Path) -> list[str] | list[int]:
-    """The prompts in a file, one a line, or class labels if all are whole numbers. Raises OSError or ValueError if there are none."""
+    """The prompts in a file, one a line; class labels if all are whole numbers. Raises OSError or ValueError if it has none."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (FileNotFoundError, IsADirectoryError) as error:
