@@ -75,7 +75,29 @@ def test_law_4_the_golden_file_of_format_1_loads_for_ever(tmp_path):
     )
     assert load(GOLDEN) == wanted
     wanted.save(tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_text() == GOLDEN.read_text()
+    assert load(tmp_path / "again.json") == wanted
+
+
+def test_law_4_the_golden_file_of_format_2_loads_for_ever(tmp_path):
+    """Two calls, held ones left out: their timesteps, and the rows of their sampler."""
+    wanted = Schedule(
+        blocks=("down_blocks.0", "mid_block"),
+        grid=("##", "#."),
+        reuse=("output", "residual"),
+        denoiser="UNet2DConditionModel",
+        timesteps=(981, 501),
+        table={
+            "rows": [[1.25, -0.5], [1.5, -0.75, 0.125]],
+            "input_scales": [1.0, 1.0],
+            "signal_rates": [0.0625, 0.5],
+            "noise_rates": [0.998, 0.866],
+            "init_noise_sigma": 1.0,
+        },
+        made={"method": "golden"},
+    )
+    assert load(GOLDEN.with_name("schedule-format-2.json")) == wanted
+    wanted.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == GOLDEN.with_name("schedule-format-2.json").read_text()
 
 
 @pytest.mark.parametrize(

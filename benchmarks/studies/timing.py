@@ -67,8 +67,8 @@ def timed(bench: Bench, other: Bench, row: Row, key: str, *, images: int, repeat
     """How many times faster than dense calls a row's are, so many images at a time; folded: its held calls left out."""
     schedule, steps, pipe = rebuilt(bench, row), row["steps"], other.pipe
     with schedulers.scheduled(pipe, row["scheduler"], row.get("options") or {}):
-        if key.startswith("folded"):  # `scheduled` takes the other scheduler away again
-            schedule, pipe.scheduler = fold(schedule, pipe.scheduler)
+        if key.startswith("folded"):
+            schedule = fold(schedule, pipe.scheduler)
             steps = schedule.calls
         times = in_turns(bench, pipe, schedule, steps=steps, images=images, repeats=repeats)
     return [{"name": row["name"], key: faster(times["dense"], times["row"], repeats=repeats, cpu=hardware()["cpu"])}]

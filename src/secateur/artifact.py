@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ ENTRY = "secateur"  # of a safetensors file's metadata: its JSON document
 HASH_DIGITS = 16
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, SafetensorError)
 TEXT, TEXT_OR_NONE = (str,), (str, type(None))
+NUMBERS = re.compile(r"\[\n([-+\d.eE,\s]*)\]")  # a list of nothing else, which reads better on one line
 T = TypeVar("T")
 
 
@@ -31,10 +33,11 @@ T = TypeVar("T")
 class Form:
     """What the files of one kind of artifact have in common.
 
-    noun: its name in messages. number: of its format. fields: name → Python types that its JSON may have, beside `format` and
-    `sha256`, which all have. ordered: the field that maps names whose order counts. texts: fields full of text. defaults: of
-    fields that a document has only if they differ. arrays: names of the float32 arrays beside the document; then the file is
-    safetensors with the document among its metadata. arrays_field: the document's field with their checksum.
+    noun: its name in messages. number: of its format. older: formats that are read as well. fields: name → Python types that
+    its JSON may have, beside `format` and `sha256`, which all have. ordered: the field that maps names whose order counts.
+    texts: fields full of text. defaults: of fields that a document has only if they differ. arrays: names of the float32
+    arrays beside the document; then the file is safetensors with the document among its metadata. arrays_field: the
+    document's field with their checksum.
     """
 
     noun: str
@@ -45,6 +48,7 @@ class Form:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     arrays: tuple[str, ...] = ()
     arrays_field: str = ""
+    older: tuple[int, ...] = ()
 
 
 def frozen(value: Any) -> Any:
@@ -93,7 +97,10 @@ def save(document: Mapping[str, Any], path: str | Path, *, arrays: Mapping[str, 
         entry = json.dumps(document, ensure_ascii=False)
         write_bytes(safetensors_bytes(dict(arrays), metadata={ENTRY: entry}), path)
     else:
-        write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", path)
+        text = json.dumps(document, indent=1, ensure_ascii=False)
+        write_text(
+            NUMBERS.sub(lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n", path
+        )
 
 
 def load(path: str | Path, form: Form, parse: Callable[..., T], *, edited: bool = False) -> T:
@@ -155,7 +162,7 @@ def check_document(document: Any, form: Form, *, edited: bool) -> None:
     if not isinstance(document, dict) or "format" not in document:
         held = f"the fields {', '.join(document) or '–'}" if isinstance(document, dict) else f"a {type(document).__name__}"
         raise ValueError(f"it holds {held:.60} and is no {form.noun} file: give one that secateur wrote")
-    if (number := document["format"]) != form.number:
+    if (number := document["format"]) not in (form.number, *form.older):
         raise ValueError(
             f"it is of format {number!r} and this version reads format {form.number}: make it again or update secateur"
         )

@@ -84,7 +84,7 @@ def test_saved_loaded_copied_and_pickled_it_is_equal(schedule, tmp_path):
 def test_the_file_is_for_people(schedule, tmp_path):
     save(schedule, tmp_path / "s.json")
     lines = [line.strip() for line in (tmp_path / "s.json").read_text().splitlines()]
-    assert {'"###",', '".#.",', '"..."', '"a.0": "residual",', '"format": 1,'} <= set(lines)
+    assert {'"###",', '".#.",', '"..."', '"a.0": "residual",', '"format": 2,'} <= set(lines)
 
 
 def damage(text: str, kind: str) -> str:
@@ -93,7 +93,7 @@ def damage(text: str, kind: str) -> str:
         "cut": text[: len(text) // 2],
         "empty": "",
         "other": '["a schedule"]',
-        "format": json.dumps(found | {"format": 2}),
+        "format": json.dumps(found | {"format": 3}),
         "extra": json.dumps(found | {"speed": 3}),
         "fewer": json.dumps({k: v for k, v in found.items() if k != "grid"}),
         "type": json.dumps(found | {"grid": "###"}),
@@ -110,7 +110,7 @@ def damage(text: str, kind: str) -> str:
         ("cut", "no whole schedule file"),
         ("empty", "no whole schedule file"),
         ("other", "holds a list and is no schedule file: give one that secateur wrote"),
-        ("format", "of format 2 and this version reads format 1"),
+        ("format", "of format 3 and this version reads format 2"),
         ("extra", r"unknown fields \(speed\)"),
         ("fewer", r"missing fields \(grid\)"),
         ("type", "'grid' is a str"),

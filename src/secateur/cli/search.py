@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli.search_result import BestOnDisk, kept_of, missed, near_of, stage_table
 from secateur.cli.terminal import (
     AUTO,
     TIME,
@@ -31,6 +30,7 @@ from secateur.cli.terminal import (
     finish,
     load_pipe,
 )
+from secateur.cli.watch import Watch, kept_of, missed, near_of, stage_table
 from secateur.pipeline.prompts import calibration_conditions
 from secateur.pruning.plan import of_teacher
 
@@ -94,7 +94,7 @@ def search(
         records = search_steps(loaded, conditions, keep=keep, steps=steps, target=target, images=images,
                                guidance_scale=guidance_scale, seed=seed, batch_size=batch_size, settings=settings,
                                accelerator=accelerator)  # fmt: skip
-        best = BestOnDisk(out if main else None, {"command": command_line()}).last_steps(watched(records))
+        best = Watch(out if main else None, {"command": command_line()}).all(watched(records))
     if main:
         report(best, out, pipe=pipe, counted=counted_of(loaded, granularity), calls=calls, keep=keep, images=images, json=json)
 
@@ -168,7 +168,7 @@ def show_use(out: Path, *, steps: int) -> None:
 @app.command("fold", rich_help_panel=TIME)
 def fold_command(
     pipe: Pipe,
-    schedule: Annotated[Path, typer.Argument(metavar="SCHEDULE", help="one that holds calls of DDIM, Euler or flow matching")],
+    schedule: Annotated[Path, typer.Argument(metavar="SCHEDULE", help="one that holds whole calls")],
     out: ScheduleOut = Path("folded.json"),
     json: AsJson = False,
 ) -> None:
@@ -182,7 +182,7 @@ def fold_command(
     held = schedules.load(schedule)
     check_denoiser(pipes.denoiser_config(pipe), held)
     own = schedulers.scheduler_of(pipe)
-    folded, _ = fold(held, schedulers.scheduler_like(own, *fit.scheduler_for(own, held)))
+    folded = fold(held, schedulers.scheduler_like(own, *fit.scheduler_for(own, held)))
     folded.save(out)
     console.print(str(folded), markup=False, highlight=False)
     console.print(f"{folded.calls} steps give the images of {held.calls} calls; wrote {out}", soft_wrap=True)

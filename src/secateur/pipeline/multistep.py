@@ -15,6 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerOutput
 from torch import Tensor
 
+from secateur.artifact import frozen, thawed
 from secateur.pipeline.table import Table
 
 Row = Sequence[float]  # (a, w₀, w₁, …), see `rows`
@@ -55,15 +56,8 @@ class LinearMultistepScheduler(SchedulerMixin, ConfigMixin):
     @staticmethod
     def of(table: Table, scheduler: SchedulerMixin) -> LinearMultistepScheduler:
         """The scheduler that follows a table and keeps the other settings of a stock one."""
-        return LinearMultistepScheduler.from_config(
-            scheduler.config,  # type: ignore[attr-defined]
-            timesteps=list(table.timesteps),
-            rows=[list(step) for step in table.steps],
-            input_scales=list(table.scales),
-            signal_rates=list(table.signal),
-            noise_rates=list(table.noise),
-            init_noise_sigma=table.init_noise_sigma,
-        )
+        numbers = thawed(frozen(table.numbers()))  # lists, as JSON gives them back
+        return LinearMultistepScheduler.from_config(scheduler.config, **numbers)  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         return self._trained

@@ -40,15 +40,12 @@ PLAIN: dict[str, dict[str, Any]] = {  # solvers whose timesteps may be chosen, c
     # UniPC-2 (arXiv 2302.04867)
     UNIPC: _PLAIN | {"predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None},
 }
-FIRST_ORDER = {  # how DPM-Solver++ differs from `PLAIN` if it makes the steps of DDIM, by the end of the last step
-    final: {"solver_order": 1, "final_sigmas_type": final} for final in ("zero", "sigma_min")
-}
 
 
-def begun(scheduler: Any, steps: int) -> Any:
-    """A scheduler like this one, set to this many steps."""
+def begun(scheduler: Any, steps: int, **timesteps: Any) -> Any:
+    """A scheduler like this one, set to this many steps. timesteps: more arguments for `set_timesteps`."""
     copy = type(scheduler).from_config(scheduler.config)
-    copy.set_timesteps(steps, **({"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}))
+    copy.set_timesteps(steps, **({"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}) | timesteps)
     return copy
 
 

@@ -8,8 +8,8 @@ for tensors, leave those coefficients.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 LINEAR = 1e-4  # relative; schedulers work in float32, and what clips or draws noise is off by far more
 ROUNDING = 1e-6  # of the largest coefficient of a step: what is less is rounding
 
+PER_CALL = ("timesteps", "scales", "signal", "noise")
 Step = tuple[float, ...]  # (a, w₀, w₁, …): the latents after a call are a·x + w₀·y₀ + w₁·y₁ + …, the newest prediction first
 
 
@@ -45,7 +46,7 @@ class Table:
             raise ValueError(f"a table of {calls} calls is a matrix of {calls} × {calls + 1}, found {self.matrix.shape}")
         if np.triu(self.matrix, 2).any():
             raise ValueError("the latents after a call use predictions of later calls: give a lower-triangular matrix")
-        for name in ("scales", "signal", "noise"):
+        for name in PER_CALL[1:]:
             count = len(getattr(self, name))
             if count != calls and (count or name == "scales"):
                 raise ValueError(f"found {count} values of {name} for {calls} calls: give one for each call")
@@ -53,6 +54,42 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Table) and self.numbers() == other.numbers()
+
+    def numbers(self) -> dict[str, Any]:
+        """The table as plain numbers: what a LinearMultistepScheduler is configured with, and what a schedule's file holds."""
+        return {
+            "timesteps": self.timesteps,
+            "rows": self.steps,
+            "input_scales": self.scales,
+            "signal_rates": self.signal,
+            "noise_rates": self.noise,
+            "init_noise_sigma": self.init_noise_sigma,
+        }
+
+    @staticmethod
+    def of(numbers: Mapping[str, Any]) -> Table:
+        """The table of such numbers."""
+        return Table(
+            matrix=matrix_of(numbers["rows"]),
+            timesteps=tuple(numbers["timesteps"]),
+            scales=tuple(numbers["input_scales"]),
+            signal=tuple(numbers["signal_rates"]),
+            noise=tuple(numbers["noise_rates"]),
+            init_noise_sigma=numbers["init_noise_sigma"],
+        )
+
+    def holding(self, taken: np.ndarray, run: Sequence[int]) -> Table:
+        """The table of the calls that run, (K,), where each call's step takes a sum of predictions instead of its own.
+
+        taken: (T, T), a row of weights for each call; those of calls that do not run are zero. The latents are the same.
+        """
+        matrix = np.hstack([self.matrix[:, :1], self.matrix[:, 1:] @ taken[:, run]])
+        ends = [*(t - 1 for t in run[1:]), len(self) - 1]
+        parts = {name: tuple(values[t] for t in run) for name in PER_CALL if (values := getattr(self, name))}
+        return replace(self, matrix=matrix[ends], **parts)
 
     @property
     def steps(self) -> tuple[Step, ...]:

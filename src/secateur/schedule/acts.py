@@ -15,7 +15,6 @@ class Act(Enum):
 
     RUN = "run"
     KEEP = "run and keep"
-    AHEAD = "run, read ahead along the line from what was kept, and drop that"
     REUSE = "reuse"
     LAST = "reuse and drop"
     DEAD = "dead"
@@ -27,16 +26,7 @@ def acts(schedule: Schedule, blocks: Blocks, *, start: int = 0) -> tuple[tuple[A
     rows = [first, *(row_acts(schedule.runs(t), blocks) for t in range(start + 1, schedule.calls))]
     kinds = (*blocks.reuse, schedule.hold)
     columns = [with_cache(column, pairs=kind in LINES) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
-    if schedule.ahead is not None:
-        columns[-1] = [act_ahead(schedule.ahead[t:]) for t in range(start, schedule.calls)]
     return tuple(zip(*columns, strict=True))
-
-
-def act_ahead(ahead: Sequence[float]) -> Act:
-    """What the denoiser does at the first of these calls, each of which reads a line through two outputs so far ahead."""
-    if any(ahead[1:2]):
-        return Act.KEEP
-    return Act.AHEAD if ahead[0] else Act.RUN
 
 
 def row_acts(run: Sequence[bool], blocks: Blocks) -> tuple[Act, ...]:

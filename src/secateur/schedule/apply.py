@@ -19,6 +19,7 @@ from secateur.pipeline.schedulers import SEARCHABLE, scheduler_like
 from secateur.pipeline.solvers import place_timesteps, unholdable
 from secateur.schedule.baselines import check_keep, hold_for, uniform
 from secateur.schedule.fit import check_fit, check_offload, check_scheduler, fitting_scheduler
+from secateur.schedule.fold import table_of
 from secateur.schedule.schedule import Schedule
 from secateur.schedule.subnet import SubNet
 
@@ -62,7 +63,7 @@ def apply(
     check_fit(module, schedule)
     if strict:
         check_scheduler(own, schedule)
-    scheduler = holdable(own, strict=strict) if evenly else fitting_scheduler(own, schedule)
+    scheduler = holdable(own, strict=strict) if evenly else followed(own, schedule)
     blocks = blocks_for(module, schedule, blocks)
     remove(pipe)
     subnet = SubNet(module, schedule, blocks, copy_outputs=copy_outputs, first_call=partial(first_call, pipe, scheduler))
@@ -77,6 +78,16 @@ def schedule_at(schedule: Any) -> Schedule:
     if not isinstance(schedule, Schedule):
         raise TypeError(f"found {schedule!r:.60} for a schedule: give a Schedule, the path of a schedule's file, or keep=0.33")
     return schedule
+
+
+def followed(scheduler: Any, schedule: Schedule) -> Any:
+    """The scheduler whose steps a schedule's calls make: the one it is for, or the one that follows its table."""
+    scheduler = fitting_scheduler(scheduler, schedule)
+    if schedule.table is None:
+        return scheduler
+    from secateur.pipeline.multistep import LinearMultistepScheduler
+
+    return LinearMultistepScheduler.of(table_of(schedule), scheduler)
 
 
 def evenly_held(blocks: Blocks, *, keep: float) -> Callable[[int], Schedule]:

@@ -124,7 +124,7 @@ def peak_cached_bytes(schedule: Schedule, blocks: Blocks, sizes: Sequence[int]) 
         for i, (act, size, kind) in enumerate(zip(row, sizes, kinds, strict=True)):
             if act is Act.KEEP:
                 bytes_now[i] = 2 * size if bytes_now[i] and kind in LINES else size  # the last output, and how it grew
-            elif act in (Act.LAST, Act.AHEAD):
+            elif act is Act.LAST:
                 bytes_now[i] = 0
             peak = max(peak, sum(bytes_now))
     return peak

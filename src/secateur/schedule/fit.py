@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -11,8 +11,6 @@ from torch import nn
 from secateur.denoiser.families import class_name
 from secateur.denoiser.patch import find_modules
 from secateur.pipeline.schedulers import (
-    DPM,
-    FIRST_ORDER,
     SEARCHABLE,
     begun,
     is_known,
@@ -21,7 +19,9 @@ from secateur.pipeline.schedulers import (
     scheduler_signature,
 )
 from secateur.pipeline.solvers import shifts, takes_timesteps
-from secateur.schedule.schedule import Schedule
+
+if TYPE_CHECKING:
+    from secateur.schedule.schedule import Schedule
 
 
 def check_fit(denoiser: nn.Module, schedule: Schedule) -> None:
@@ -69,9 +69,10 @@ def fitting_scheduler(scheduler: Any, schedule: Schedule) -> Any:
 
 def check_scheduler(scheduler: Any, schedule: Schedule) -> None:
     """Raises ValueError if a scheduler cannot take a schedule's timesteps, or is another one than the schedule is for."""
-    if schedule.timesteps and not takes_timesteps(scheduler):
+    placed = schedule.timesteps and schedule.table is None
+    if placed and not takes_timesteps(scheduler):
         raise ValueError(f"the schedule chooses its timesteps and {type(scheduler).__name__} takes none: use another scheduler")
-    if schedule.timesteps and shifts(scheduler):
+    if placed and shifts(scheduler):
         raise ValueError(
             f"the schedule chooses its timesteps and this {type(scheduler).__name__} shifts what it is given: use shift 1"
         )
@@ -97,10 +98,10 @@ def check_steps(scheduler: Any, schedule: Schedule, steps: int) -> None:
 
 
 def scheduler_for(scheduler: Any, schedule: Schedule | None) -> tuple[str | None, Mapping[str, Any]]:
-    """Class and options by which `scheduled` makes a schedule's scheduler, also a folded one's; None for the one at hand."""
+    """Class and options by which `scheduled` makes a schedule's scheduler; None for the one at hand."""
     if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(scheduler):
         return None, {}
     name, wanted = schedule.scheduler, schedule.scheduler_hash
-    choices = {DPM: tuple(FIRST_ORDER.values()), SEARCHABLE[0]: ({}, SEARCHABLE[1])}.get(name or "", ())
+    choices = ({}, SEARCHABLE[1]) if name == SEARCHABLE[0] else ()
     fits = (options for options in choices if scheduler_signature(scheduler_like(scheduler, name, options))[1] == wanted)
     return name, next(fits, {})

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 LINES = ("extrapolate", "adams_bashforth")  # what is made of the last two outputs
 HOLDS = ("output", *LINES)
 
@@ -28,3 +30,20 @@ def lead(k: int, n: int, hold: str) -> float:
     the scheduler's steps are even). A call without held calls after it steps by the sampler's own first order.
     """
     return n / (2 * (n - 1)) if k and hold == "adams_bashforth" else 0.0
+
+
+def taken(held: Sequence[bool], hold: str) -> np.ndarray:
+    """What the sampler's step takes at each call, as weights of the predictions of all calls, (T, T).
+
+    held: (T,), whether a call is held. A call that runs takes its own prediction, and nothing takes those of held calls.
+    """
+    weights, runs = np.zeros((len(held), len(held))), list[int]()
+    for t, (passed, ahead) in enumerate(zip(held, leads(held, hold), strict=True)):
+        runs += [] if passed else [t]
+        weights[t, runs[-1]] = 1.0
+        if passed and hold in LINES and len(runs) > 1:
+            before, last = runs[-2:]
+            share = (t + ahead - last) / (last - before)
+            weights[t, last] += share
+            weights[t, before] -= share
+    return weights

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from secateur import artifact
 from secateur.artifact import TEXT, TEXT_OR_NONE, Form, document_of, frozen
 from secateur.denoiser.reuse import KINDS
-from secateur.schedule.holds import HOLDS, LINES
+from secateur.schedule.holds import HOLDS
 
 RUN, REUSE = "#", "."
+NUMBERS = ("rows", "input_scales", "signal_rates", "noise_rates", "init_noise_sigma")  # of a table, beside its timesteps
 BAND_CALLS = 84  # this many calls across fit beside the names of SD-1.5's layers in 120 columns
 FORM = Form(
     noun="schedule",
-    number=1,
+    number=2,
+    older=(1,),
     fields={
         "denoiser": TEXT,
         "scheduler": TEXT_OR_NONE,
@@ -27,11 +28,11 @@ FORM = Form(
         "blocks": (dict,),
         "grid": (list,),
         "hold": TEXT,
-        "ahead": (list, type(None)),
+        "table": (dict, type(None)),
     },
     ordered="blocks",
     texts=("blocks", "grid"),
-    defaults={"hold": "output", "ahead": None},
+    defaults={"hold": "output", "table": None},
 )
 
 
@@ -56,13 +57,14 @@ class Schedule:
     timesteps: tuple[float, ...] | None = None
     made: Mapping[str, Any] = field(default_factory=dict, hash=False)
     hold: str = "output"
-    ahead: tuple[float, ...] | None = None
+    table: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self):
         object.__setattr__(self, "made", frozen(self.made))
+        object.__setattr__(self, "table", frozen(self.table))
         check_blocks(self)
         check_grid(self)
-        check_ahead(self)
+        check_table(self)
 
     @property
     def calls(self) -> int:
@@ -89,8 +91,18 @@ class Schedule:
         name, digest = scheduler_signature(scheduler)
         return replace(self, scheduler=name, scheduler_hash=digest)
 
+    def sampler(self, scheduler: Any) -> Any:
+        """A diffusers scheduler that makes only the calls of this schedule that run: `pipe.scheduler = schedule.sampler(...)`.
+
+        scheduler: the pipe's own one, or another that the schedule is for. The denoiser needs no patch. Ask the pipe for as
+        many steps as the sampler has timesteps. Raises ValueError if the schedule reuses blocks, or fits the scheduler not.
+        """
+        from secateur.schedule.fold import sampler_for  # which imports torch
+
+        return sampler_for(self, scheduler)
+
     def document(self) -> dict[str, Any]:
-        """Its JSON document, format 1, as `save` writes it."""
+        """Its JSON document, format 2, as `save` writes it."""
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         return document_of(content | {"blocks": dict(zip(self.blocks, self.reuse, strict=True))}, FORM)
 
@@ -148,18 +160,19 @@ def check_grid(schedule: Schedule) -> None:
         raise ValueError(f"found {len(schedule.timesteps)} timesteps for {schedule.calls} calls: give one for each call")
 
 
-def check_ahead(schedule: Schedule) -> None:
-    """Raises ValueError if calls cannot answer with a line as far ahead as the schedule says."""
-    if schedule.ahead is None:
+def check_table(schedule: Schedule) -> None:
+    """Raises ValueError if a table is of other calls than the schedule, or if some of these are held."""
+    if schedule.table is None:
         return
-    holds = sum(map(schedule.held, range(schedule.calls)))
-    if holds or schedule.hold not in LINES:
+    if wrong := set(NUMBERS) ^ set(schedule.table):
+        raise ValueError(f"found a table with other entries ({', '.join(sorted(wrong))}): give {', '.join(NUMBERS)}")
+    rows, times = len(schedule.table["rows"]), len(schedule.timesteps or ())
+    if not rows == times == schedule.calls:
         raise ValueError(
-            f"calls read a line ahead, which takes one ({' or '.join(LINES)}) and no held calls; found hold {schedule.hold!r} "
-            f"and {holds} held calls: fold a schedule that holds along a line"
+            f"found a table of {rows} rows and {times} timesteps for {schedule.calls} calls: give one of each for every call"
         )
-    if len(schedule.ahead) != schedule.calls or not all(isinstance(a, (int, float)) and isfinite(a) for a in schedule.ahead):
-        raise ValueError(f"found {list(schedule.ahead)} to read ahead for {schedule.calls} calls: give a number for each call")
+    if held := sum(map(schedule.held, range(schedule.calls))):
+        raise ValueError(f"found a table and {held} held calls: leave them out by fold()")
 
 
 def schedule_from(document: Mapping[str, Any]) -> Schedule:
@@ -174,7 +187,7 @@ def schedule_from(document: Mapping[str, Any]) -> Schedule:
         timesteps=None if document["timesteps"] is None else tuple(document["timesteps"]),
         made=document["made"],
         hold=document.get("hold", FORM.defaults["hold"]),
-        ahead=None if document.get("ahead") is None else tuple(document["ahead"]),
+        table=document.get("table"),
     )
 
 

@@ -14,7 +14,7 @@ from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.patch import Inputs, Patch, Run
 from secateur.denoiser.streams import minus, plus, streams
 from secateur.schedule.acts import Act, acts
-from secateur.schedule.cache import Cache, Key, ghost
+from secateur.schedule.cache import Cache, ghost
 from secateur.schedule.holds import LINES, leads
 from secateur.schedule.lines import along, line
 from secateur.schedule.schedule import Schedule
@@ -145,22 +145,14 @@ class SubNet:
             value = self._cache.take(key, last=act is Act.LAST)
             return along(value, branch.t + branch.lead(i)) if self._lines[i] else plus(value, self._streams[i], inputs)
         out = run()
-        if self._lines[i] and act in (Act.KEEP, Act.AHEAD):
-            out = self._continue(branch, key, out, keep=act is Act.KEEP)
+        if act is Act.KEEP and self._lines[i]:
+            before = self._cache.take(key, last=True) if self._cache.get(key) else None
+            self._cache.put(key, line(out, before, branch.t))
         elif act is Act.KEEP:
             self._cache.put(key, minus(out, self._streams[i], inputs))
         if branch.t == branch.start and branch.dies(i):
             branch.ghosts[i] = ghost(out)
         return out
-
-    def _continue(self, branch: Branch, key: Key, out: Any, *, keep: bool) -> Any:
-        """The line through what was kept and this output, read as far ahead as this call does; kept for those to come."""
-        before = self._cache.take(key, last=True) if self._cache.get(key) else None
-        through = line(out, before, branch.t)
-        if keep:
-            self._cache.put(key, through)
-        ahead = branch.lead(key[1])
-        return along(through, branch.t + ahead) if ahead else out
 
     def _enter(self, t: int, shapes: tuple[Size, ...]) -> Branch:
         """The branch of this call; a new one, so that the call runs dense, if these inputs have another past."""
@@ -185,14 +177,12 @@ class SubNet:
 
 def decided(rows: Sequence[Sequence[Act]]) -> set[int]:
     """Blocks that do anything but run at a call that enters the denoiser; none if calls only run or are held whole."""
-    entered = (row[:-1] for row in rows if row[-1] in (Act.RUN, Act.KEEP, Act.AHEAD))
+    entered = (row[:-1] for row in rows if row[-1] in (Act.RUN, Act.KEEP))
     return {i for row in entered for i, act in enumerate(row) if act is not Act.RUN}
 
 
 def leads_of(schedule: Schedule, start: int) -> tuple[float, ...]:
     """How many calls ahead of itself each call reads the denoiser's line, from the image's first call, `start`, on."""
-    if schedule.ahead is not None:
-        return schedule.ahead[start:]
     return leads([False, *map(schedule.held, range(start + 1, schedule.calls))], schedule.hold)
 
 

@@ -136,6 +136,6 @@ def within(schedule: Schedule, other: Schedule) -> bool:
 
 
 def check_start(schedule: Schedule) -> None:
-    """Raises ValueError if the schedule was folded: its `ahead` values fit only its own calls."""
-    if schedule.ahead is not None:
+    """Raises ValueError if the schedule was folded: its table fits only its own calls."""
+    if schedule.table is not None:
         raise ValueError("the schedule was folded, and no search can begin there: begin at the one that it was folded from")

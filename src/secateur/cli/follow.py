@@ -15,7 +15,7 @@ INTERRUPTED = 130
 S = TypeVar("S")
 
 
-def last_step(
+def follow(
     steps: Iterator[S],
     view: Callable[[S], View],
     *,
