@@ -262,7 +262,10 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
             ("--data", "data", "--set", "sites=transformer_blocks.0", "--set", "feature=0"),
             "feature is 0: leave one of the two out",
         ),
-        (("--data", "data", "--teacher", "emoji-sd"), "found a DiTTransformer2DModel without down_blocks"),
+        (
+            ("--data", "data", "--teacher", "emoji-sd"),
+            "the student is a DiTTransformer2DModel and the teacher a UNet2DConditionModel: give the teacher that",
+        ),
         (("--data", "data", "--teacher", "student"), "student is both student and teacher: give --teacher the pipe that"),
         (("--data", "data", "--set", "warmpu=3"), "there is no setting 'warmpu': choose accumulation, warmup, lr_schedule"),
         (("--data", "data", "--set", "warmup=soon"), "found warmup='soon', wanted a whole number: correct it"),
@@ -287,6 +290,14 @@ def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words,
     assert not Path("student-distilled").exists()
     if {"--prompts", "--unpictured-prompts"} & set(words):
         assert not Path("student-distilled-checkpoints").exists()
+
+
+def test_a_student_of_another_model_is_refused_before_weights_are_loaded(command, monkeypatch):
+    monkeypatch.setattr(pipes, "load", None)
+    for words in (("--data", "data"), ("--data", "data", "--set", "feature=0")):
+        code, out, error = command(*words, "--teacher", "emoji-sd")
+        assert (code, out) == (1, "")
+        assert "the student is a DiTTransformer2DModel and the teacher a UNet2DConditionModel: give the teacher" in error
 
 
 def test_a_teacher_that_reads_texts_of_another_width_is_refused_and_nothing_written(run, sd, tmp_path):

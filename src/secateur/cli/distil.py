@@ -114,8 +114,9 @@ def distil(
     out = out or beside(student, "distilled")
     folders = Folders(student, out, checkpoints or beside(out, "checkpoints"))
     check_unpictured(source, settings)
-    check_folders(folders, teacher)
+    check_pair(student, teacher)
     check_data(source)
+    check_folders(folders, teacher)
     plan = plan_beside(student)
     accelerator = accelerator_for(mixed_precision, log_with, folders.checkpoints, device=device, project="secateur-distil")
     where = device if accelerator is None else str(accelerator.device)
@@ -216,17 +217,25 @@ def check_unpictured(source: Data, settings: DistilSettings) -> None:
         raise ValueError("--unpictured-prompts are for noisy samples, and swap_rate is 0: give both, as --set swap_rate=0.5")
 
 
-def check_folders(folders: Folders, teacher: str) -> None:
-    """Raises OSError before any work if a folder is missing, or the pipe could not be saved, or only over another one."""
+def check_pair(student: Path, teacher: str) -> None:
+    """Raises OSError or ValueError, before any weights are loaded, if these are not a student and its kind of teacher."""
+    from secateur.distilling.features import check_inputs
     from secateur.pipeline import pipes
 
-    student, out, checkpoints = folders.student, folders.out, folders.checkpoints
     if not student.is_dir():
         raise FileNotFoundError(f"there is no folder {student} of a student's pipe: make one by `secateur prune`")
     pipes.locate(str(student))
     located = pipes.locate(teacher)
     if located is not None and located.resolve() == student.resolve():
         raise ValueError(f"{student} is both student and teacher: give --teacher the pipe that the student was cut from")
+    check_inputs(*map(pipes.denoiser_config, (teacher, str(student))))
+
+
+def check_folders(folders: Folders, teacher: str) -> None:
+    """Raises OSError, before any work, if the pipe could not be saved, or only over another one."""
+    from secateur.pipeline import pipes
+
+    student, out, checkpoints, located = folders.student, folders.out, folders.checkpoints, pipes.locate(teacher)
     needed = {"teacher": located, "student": student, "checkpoints": checkpoints}
     for name, folder in needed.items():
         if folder is not None and folder.resolve().is_relative_to(out.resolve()):

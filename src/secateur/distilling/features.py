@@ -124,8 +124,16 @@ def hidden(out: Any, place: int) -> Tensor:
     return out[place] if isinstance(out, tuple) else out
 
 
-def check_inputs(teacher: nn.Module, student: nn.Module) -> None:
-    """Raises ValueError if teacher and student read different inputs, such as text embeddings of another width."""
+def check_inputs(teacher: nn.Module | Mapping, student: nn.Module | Mapping) -> None:
+    """Raises ValueError if teacher and student, or their configurations, are of other kinds or read different inputs.
+
+    Text embeddings of another width are such an input.
+    """
+    if family(teacher).inputs is not family(student).inputs:
+        raise ValueError(
+            f"the student is a {class_name(student)} and the teacher a {class_name(teacher)}: give the teacher that the "
+            "student was cut from"
+        )
     with torch.device("meta"):
         theirs, mine = (input_shapes(dummy_inputs(net, size=SIZE, tokens=TOKENS)) for net in (teacher, student))
     if wrong := [name for name in theirs | mine if theirs.get(name) != mine.get(name)]:
