@@ -184,6 +184,14 @@ def test_generate_notes_another_guidance(run):
     assert "note: the schedule was found with guidance 3, and this is drawn with 5" in out
 
 
+def test_errors_come_before_notes_and_alone(run):
+    save(replace(dense_schedule("emoji-dit", 2), made={"guidance_scale": 3.0}), "s.json")
+    for words, says in ((PROMPT, "DiTPipeline takes no prompt"), (("--prompt", "5000"), "there is no class 5000")):
+        code, out, error = run("generate", "emoji-dit", *words, "--steps", "2", "--schedule", "s.json")
+        refused((code, out, error), says)
+        assert out == ""
+
+
 def test_prompts_that_were_searched_with_are_noted(tmp_path, capsys):
     searched = digest(("a fox on a blue background", "a ball on a pink background", "a fox on a blue background"))
     found = {"seeds": [1, 2], "more_seeds": [3], "conditions_sha256": searched}

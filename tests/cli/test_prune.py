@@ -211,6 +211,17 @@ def test_bad_input_ends_in_one_sentence_and_leaves_nothing(sd, tmp_path, words, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "teacher"]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(("--keep", 0), "found keep=0.0"), (("--preset", "koala"), "no preset"), (("--keep", 0.5), "student exists already")],
+)
+def test_bad_values_are_told_before_a_folder_that_is_there(tmp_path, monkeypatch, words, told):
+    monkeypatch.setattr(pipes, "load", None)
+    (tmp_path / "student").mkdir()
+    code, said = run("emoji-sd", *words, "-o", tmp_path / "student")
+    assert (code, told in said) == (1, True)
+
+
 def test_layers_are_scored_by_how_a_score_of_the_images_falls(sd, tmp_path, monkeypatch):
     def redness(*, device: str):
         return lambda images, prompts: images[..., 0].mean(axis=(1, 2)) + len(prompts[0])

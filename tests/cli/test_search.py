@@ -159,6 +159,9 @@ def test_pndm_gives_way_to_ddim_before_any_weights_are_loaded(run, pndm, monkeyp
     assert out.splitlines() == [
         "the pipe's PNDMScheduler cannot be searched as it is, so the search takes DDIMScheduler in its place"
     ]
+    for wrong, says in ((words[:-2], "there are no prompts"), ((*words, "-o", "no/s.json"), "there is no folder no")):
+        code, out, error = run(*wrong)
+        assert (code, out, says in sentence(error)) == (1, "", True)
     code, out, error = run(*words, "--scheduler", "PNDMScheduler")
     assert (code, out, "PNDMScheduler combines the last 4 predictions in every step" in sentence(error)) == (1, "", True)
 

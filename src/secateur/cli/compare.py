@@ -96,14 +96,14 @@ def measure(
     pipes.locate(pipe)
     keeps = [baselines.check_keep(k) for k in keep]
     given = schedules_of(pipe, schedule, steps)
-    check_folder(out)
     if teacher is not None:
         pipes.locate(teacher)
     source = teacher if teacher is not None and pipe not in zoo.NAMES else pipe
     conditions, captions = conditions_for(source, prompts, images)
-    note_searched(given, prompts)
+    check_folder(out)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     named = variants.given(loaded, given, steps=steps)
+    note_searched(given, prompts)
     dense, *rivals = variants.front(loaded, steps=steps, keeps=keeps)
     shown = (dense, *named, *variants.at_equal_macs(loaded, named), *rivals)
     if teacher is not None:
@@ -136,11 +136,11 @@ def compare_command(
 
     pipes.locate(pipe)
     given = schedules_of(pipe, schedules, steps)
-    check_folder(out)
     conditions, captions = conditions_for(pipe, prompts, images)
-    note_searched(given, prompts)
+    check_folder(out)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     named = variants.given(loaded, given, steps=steps)
+    note_searched(given, prompts)
     keeps = list(dict.fromkeys(variant.keep for variant in named if variant.keep))
     dense, *rivals = variants.front(loaded, steps=steps, keeps=keeps, solvers=tuple(schedulers.SOLVERS))
     call = {"guidance_scale": guidance_of(loaded, pipe, guidance_scale)}

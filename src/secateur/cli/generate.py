@@ -52,7 +52,9 @@ def generate(
     json: AsJson = False,
 ) -> None:
     """Draw pictures with a pipe, dense or following a schedule. Each is written as soon as it is drawn, named by its seed."""
+    from secateur.denoiser.of_pipe import denoiser_of
     from secateur.pipeline import schedulers
+    from secateur.pipeline.generate import check_call
     from secateur.schedule import fit
     from secateur.schedule import schedule as schedules
 
@@ -60,8 +62,6 @@ def generate(
     if not conditions:
         raise ValueError("there is no prompt: give one by --prompt, or a file with one a line by --prompts")
     seeds = range(seed, seed + len(conditions))
-    check_writable(out, folder=True)
-    check_new(out, seeds)
     followed = schedules.load(schedule) if schedule else None
     own = schedulers.scheduler_of(pipe)
     solver = (scheduler, {}) if scheduler else fit.scheduler_for(own, followed)
@@ -69,9 +69,14 @@ def generate(
         sampler = schedulers.scheduler_like(own, *solver)
         fit.check_scheduler(sampler, followed)
         fit.check_steps(sampler, followed, steps)
+    check_writable(out, folder=True)
+    check_new(out, seeds)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     check_tokens(loaded, conditions)
+    check_call(loaded, conditions, seeds=seeds, batch_size=batch_size, call={})
     guidance = guidance_of(loaded, pipe, guidance_scale)
+    if followed:
+        fit.check_fit(denoiser_of(loaded), followed)
     note_guidance(followed, guidance)
     with schedulers.scheduled(loaded, *solver):
         files = draw(loaded, followed, conditions, seeds=seeds, out=out, batch_size=batch_size,

@@ -97,14 +97,15 @@ def prune(
     partial_scores = out.with_name(f".{out.name}.scores.safetensors")
     settings = PruneSettings(weighting=weighting, at_called_timesteps=at_called_timesteps, method=method,
                              keep_every_stage=keep_every_stage, batch_size=batch_size, scores_path=partial_scores)  # fmt: skip
-    check_given(keep=keep, plan=plan, preset=preset, scores=scores, settings=settings, out=out)
-    locate(pipe)
+    check_given(keep=keep, plan=plan, preset=preset, scores=scores, settings=settings)
     if keep is not None:
         check_scoring(criterion, keep=keep, cost=cost, settings=settings)
+    locate(pipe)
     chosen, scored = fixed_plan(plan, preset), None
     if scores is not None:
         chosen, scored = plan_from(scores, keep=keep or 0.0, cost=cost, method=method, keep_every_stage=keep_every_stage)
     conditions = () if chosen else calibration_conditions(pipe, prompts, images)
+    check_student(out)
     accelerator = accelerator_for("no", None, out.parent, device=device, project="secateur-prune")
     where = device_of(device) if accelerator is None else str(accelerator.device)
     by = criterion_for(criterion, accelerator, where)
@@ -146,9 +147,9 @@ def leading(scores: LayerScores) -> str:
 
 
 def check_given(
-    *, keep: float | None, plan: Path | None, preset: str | None, scores: Path | None, settings: PruneSettings, out: Path
+    *, keep: float | None, plan: Path | None, preset: str | None, scores: Path | None, settings: PruneSettings
 ) -> None:
-    """Raises ValueError or OSError if options contradict each other, or the folder cannot be written."""
+    """Raises ValueError if options contradict each other."""
     if sum(given is not None for given in (keep, plan, preset)) != 1:
         raise ValueError("give one of --keep, --plan and --preset: what to keep, or which layers go")
     if scores is not None and keep is None:
@@ -157,6 +158,10 @@ def check_given(
         raise ValueError(
             f"found {settings.about_samples[0]}, and no layer is scored: give it with --keep alone, or leave it out"
         )
+
+
+def check_student(out: Path) -> None:
+    """Raises OSError if the student's folder is there already, or cannot be written."""
     if out.exists():
         raise FileExistsError(f"{out} exists already: give another folder by --out, or remove it first")
     check_writable(out)

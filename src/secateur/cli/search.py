@@ -81,14 +81,16 @@ def search(
     settings = SearchSettings(stages=listed(stages), more_images=more_images, trials=trials, patience=patience,
                               updates=updates, checkpoints=checkpoints, save_every=save_every, granularity=granularity,
                               cost=cost)  # fmt: skip
-    sampler, calls = checked_sampler(pipe, scheduler, keep=keep, steps=steps, target=target)
+    sampler, calls, remark = checked_sampler(pipe, scheduler, keep=keep, steps=steps, target=target)
+    conditions = calibration_conditions(pipe, prompts, images + more_images)
     check_writable(out)
     if checkpoints:
         check_writable(checkpoints, folder=True, option="--checkpoints")
-    conditions = calibration_conditions(pipe, prompts, images + more_images)
     accelerator = accelerator_for("no", log_with, checkpoints or out.parent, device=device, project="secateur-search")
     settings.check_processes(accelerator)
     main = accelerator is None or accelerator.is_main_process
+    if main and remark:
+        console.print(remark, soft_wrap=True)
     loaded = load_pipe(pipe, dtype=dtype, device=str(accelerator.device) if accelerator else device)
     with sampler.held_by(loaded):
         records = search_steps(loaded, conditions, keep=keep, steps=steps, target=target, images=images,
@@ -104,8 +106,8 @@ def listed(names: str | None) -> tuple[str, ...] | None:
     return tuple(name.strip() for name in names.split(",")) if names else None
 
 
-def checked_sampler(pipe: str, scheduler: str | None, *, keep: float, steps: int, target: str) -> tuple[Sampler, int]:
-    """The sampler to search with, and its dense calls; a line says if it is not the pipe's own. No weights are loaded.
+def checked_sampler(pipe: str, scheduler: str | None, *, keep: float, steps: int, target: str) -> tuple[Sampler, int, str]:
+    """The sampler to search with, its dense calls, and a line if it is not the pipe's own. No weights are loaded.
 
     Raises ValueError if the search could not begin, as with a `scheduler` that cannot be searched.
     """
@@ -117,9 +119,7 @@ def checked_sampler(pipe: str, scheduler: str | None, *, keep: float, steps: int
     sampler, remark = (Sampler(scheduler), "") if scheduler else sampler_for(own)
     used = sampler.on(own)
     check_search(used, keep=keep, steps=steps, target=target)
-    if remark:
-        console.print(remark, soft_wrap=True)
-    return sampler, len(begun(used, steps).timesteps)
+    return sampler, len(begun(used, steps).timesteps), remark
 
 
 def counted_of(pipe: Any, granularity: str | None) -> Macs:
