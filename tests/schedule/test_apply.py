@@ -525,15 +525,29 @@ def test_mismatches_are_refused_with_both_values():
 def test_a_scheduler_that_the_pipes_configuration_does_not_give_is_refused_with_both_values():
     pipe, call = stable_diffusion()
     schedule = scattered(blocks_of("sd15", "stage")).bound_to(EulerDiscreteScheduler())
-    with refused(pipe, r"for EulerDiscreteScheduler [0-9a-f]{16} and the pipe has DDIMScheduler [0-9a-f]{16}.*bound_to"):
+    with refused(
+        pipe, r"for EulerDiscreteScheduler with other settings: this DDIMScheduler has steps_offset 1 \(0.*bound_to"
+    ):
         apply(pipe, schedule)
     with refused(pipe, "DDIMScheduler .* DDIMScheduler"):
         apply(pipe, schedule.bound_to(DDIMScheduler(steps_offset=3)))
-    with refused(pipe, "for FlowMatchEulerDiscreteScheduler and the pipe has DDIMScheduler"):
+    with refused(pipe, "for FlowMatchEulerDiscreteScheduler and this is DDIMScheduler"):
         apply(pipe, replace(schedule, scheduler="FlowMatchEulerDiscreteScheduler", scheduler_hash=None))
-    with refused(pipe, "for MyScheduler 0123 and the pipe has DDIMScheduler"):
+    with refused(pipe, "for MyScheduler 0123 and this is DDIMScheduler"):
         apply(pipe, replace(schedule, scheduler="MyScheduler", scheduler_hash="0123"))
     pruned(pipe, call, schedule.bound_to(ddim()))
+
+
+def test_settings_that_differ_are_named_with_both_values(tmp_path):
+    pipe, _ = stable_diffusion()
+    other = DDIMScheduler.from_config(ddim().config, steps_offset=3, timestep_spacing="trailing")
+    bound = scattered(blocks_of("sd15", "stage")).bound_to(other)
+    bound.save(tmp_path / "s.json")
+    for schedule in (bound, tmp_path / "s.json"):
+        with refused(pipe, r"steps_offset 1 \(3 wanted\), timestep_spacing 'leading' \('trailing' wanted\): set it, or use"):
+            apply(pipe, schedule)
+    pipe.scheduler = other
+    apply(pipe, bound).remove()
 
 
 class Stop(Exception):
@@ -552,7 +566,7 @@ def test_law_a_schedule_for_another_scheduler_draws_what_the_pipe_with_that_one_
     pipe.scheduler = other
     wanted = pruned(pipe, call, schedule)
     pipe.scheduler = own
-    with refused(pipe, "for DDIMScheduler [0-9a-f]{16} and the pipe has PNDMScheduler"):
+    with refused(pipe, "for DDIMScheduler [0-9a-f]{16} and this is PNDMScheduler"):
         apply(pipe, schedule, strict=True)
     assert torch.equal(pruned(pipe, call, schedule), wanted)
     assert pipe.scheduler is own

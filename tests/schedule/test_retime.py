@@ -86,7 +86,7 @@ def test_it_is_worth_something_on_a_trained_pipeline():
         ({}, lambda: diffusers.FlowMatchEulerDiscreteScheduler(), 30, "add noise differently"),
         ({}, lambda: diffusers.DPMSolverMultistepScheduler(**OFFSET), 30, "of 2 predictions"),
         ({}, lambda: diffusers.LMSDiscreteScheduler(**OFFSET, beta_start=1e-4, beta_end=0.02), 30, "of 4 predictions"),
-        ({"scheduler_hash": "0" * 16}, ddim, 30, "hash 0000000000000000 and the old one has"),
+        ({"scheduler_hash": "0" * 16}, ddim, 30, "for 0000000000000000 and this is DDIMScheduler"),
         ({}, lambda: diffusers.PNDMScheduler(**OFFSET, skip_prk_steps=True), 30, "of 4 predictions"),
         (
             {},

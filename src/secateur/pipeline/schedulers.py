@@ -16,12 +16,23 @@ from secateur.pipeline.pipes import file_of, locate
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+SETTINGS = "scheduler_settings"  # in the `made` of what is for a scheduler: its configuration
+
 
 def scheduler_signature(scheduler: Any) -> tuple[str, str]:
-    """Class name of a diffusers scheduler and the start of the SHA-256 of its configuration, private keys left out."""
+    """Class name of a diffusers scheduler and the hash of its settings."""
+    return type(scheduler).__name__, settings_hash(settings_of(scheduler))
+
+
+def settings_of(scheduler: Any) -> dict[str, Any]:
+    """The configuration of a scheduler as JSON, private keys left out."""
     config = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
-    text = json.dumps(config, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
-    return type(scheduler).__name__, hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    return json.loads(json.dumps(config, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v)))
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """The start of the SHA-256 of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
 
 
 DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"

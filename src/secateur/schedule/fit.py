@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from secateur.artifact import thawed
 from secateur.denoiser.families import class_name
 from secateur.denoiser.patch import find_modules
 from secateur.pipeline.schedulers import (
     SEARCHABLE,
+    SETTINGS,
     begun,
     is_known,
     noise_levels,
     scheduler_like,
     scheduler_signature,
+    settings_hash,
+    settings_of,
 )
 from secateur.pipeline.solvers import shifts, takes_timesteps
 
 if TYPE_CHECKING:
     from secateur.schedule.schedule import Schedule
+
+MOST = 3  # settings that a message names
 
 
 def check_fit(denoiser: nn.Module, schedule: Schedule) -> None:
@@ -77,11 +83,29 @@ def check_scheduler(scheduler: Any, schedule: Schedule) -> None:
             f"the schedule chooses its timesteps and this {type(scheduler).__name__} shifts what it is given: use shift 1"
         )
     if not is_for(scheduler, schedule):
-        wanted = " ".join(filter(None, (schedule.scheduler, schedule.scheduler_hash)))
-        raise ValueError(
-            f"the schedule is for {wanted} and the pipe has {' '.join(scheduler_signature(scheduler))} (class and hash of the "
-            "configuration): change the scheduler, or use schedule.bound_to(pipe.scheduler)"
-        )
+        raise ValueError(f"{difference(scheduler, schedule)}, or use schedule.bound_to(pipe.scheduler)")
+
+
+def difference(scheduler: Any, schedule: Schedule) -> str:
+    """How a scheduler differs from the one that a schedule is for, and what to do; by its settings if the schedule says them.
+
+    They are compared with those that a scheduler of the schedule's class takes over from this one.
+    """
+    name, settings = type(scheduler).__name__, thawed(schedule.made.get(SETTINGS, {}))
+    if is_known(schedule.scheduler) and settings_hash(settings) == schedule.scheduler_hash:
+        ours = settings_of(scheduler_like(scheduler, schedule.scheduler, {}))
+        others = [key for key in settings if ours.get(key) != settings[key]] or [key for key in ours if key not in settings]
+        told = [f"{key} {ours.get(key)!r:.40} ({settings.get(key)!r:.40} wanted)" for key in others[:MOST]]
+        more = f" and {len(others) - MOST} more" if len(others) > MOST else ""
+        if told:
+            return (
+                f"the schedule is for {schedule.scheduler} with other settings: this {name} has {', '.join(told)}{more}: set it"
+            )
+    wanted = " ".join(filter(None, (schedule.scheduler, schedule.scheduler_hash)))
+    return (
+        f"the schedule is for {wanted} and this is {' '.join(scheduler_signature(scheduler))}: compare their class and "
+        "configuration"
+    )
 
 
 def check_steps(scheduler: Any, schedule: Schedule, steps: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from secateur.pipeline.schedulers import begun, noise_levels, scheduler_signature
 from secateur.pipeline.solvers import draws_noise, remembers
+from secateur.schedule.fit import difference
 from secateur.schedule.schedule import REUSE, Schedule
 
 
@@ -60,10 +61,8 @@ def check_retimable(schedule: Schedule, old: Any, new: Any) -> None:
     """Raises ValueError if a schedule cannot be carried over."""
     if schedule.timesteps is not None:
         raise ValueError(f"the schedule chooses its {len(schedule.timesteps)} timesteps, whatever the steps: use it as it is")
-    if schedule.scheduler_hash not in (None, digest := scheduler_signature(old)[1]):
-        raise ValueError(
-            f"the schedule is for a scheduler of hash {schedule.scheduler_hash} and the old one has {digest}: pass that"
-        )
+    if schedule.scheduler_hash not in (None, scheduler_signature(old)[1]):
+        raise ValueError(f"{difference(old, schedule)}, or pass the scheduler that the schedule is for")
     if not np.array_equal(noise_levels(old), noise_levels(new)):
         pair = type(old).__name__, type(new).__name__
         both = f"the two {pair[0]}s" if pair[0] == pair[1] else " and ".join(pair)

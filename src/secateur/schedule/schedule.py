@@ -85,11 +85,11 @@ class Schedule:
         return RUN not in self.grid[t]
 
     def bound_to(self, scheduler: Any) -> Schedule:
-        """The same schedule, good for this scheduler's class and configuration alone."""
-        from secateur.pipeline.schedulers import scheduler_signature  # which imports torch
+        """The same schedule, good for this scheduler's class and configuration alone, which `made` says."""
+        from secateur.pipeline.schedulers import SETTINGS, scheduler_signature, settings_of  # which import torch
 
         name, digest = scheduler_signature(scheduler)
-        return replace(self, scheduler=name, scheduler_hash=digest)
+        return replace(self, scheduler=name, scheduler_hash=digest, made={**self.made, SETTINGS: settings_of(scheduler)})
 
     def sampler(self, scheduler: Any) -> Any:
         """A diffusers scheduler that makes only the calls of this schedule that run: `pipe.scheduler = schedule.sampler(...)`.
