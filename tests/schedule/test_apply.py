@@ -525,9 +525,7 @@ def test_mismatches_are_refused_with_both_values():
 def test_a_scheduler_that_the_pipes_configuration_does_not_give_is_refused_with_both_values():
     pipe, call = stable_diffusion()
     schedule = scattered(blocks_of("sd15", "stage")).bound_to(EulerDiscreteScheduler())
-    with refused(
-        pipe, r"for EulerDiscreteScheduler with other settings: this DDIMScheduler has steps_offset 1 \(0.*bound_to"
-    ):
+    with refused(pipe, r"for EulerDiscreteScheduler with other settings: this DDIMScheduler has steps_offset 1 \(0.*bound_to"):
         apply(pipe, schedule)
     with refused(pipe, "DDIMScheduler .* DDIMScheduler"):
         apply(pipe, schedule.bound_to(DDIMScheduler(steps_offset=3)))

@@ -29,9 +29,19 @@ def dense(blocks: Blocks, calls: int) -> Schedule:
 def uniform(
     blocks: Blocks, calls: int, *, every: int | None = None, keep: float | None = None, hold: str = "output"
 ) -> Schedule:
-    """Evenly spread calls run whole and the others are held: one call in `every` runs, or a fraction `keep` of the calls.
+    """A Schedule, without a search, of evenly spread calls that run whole, while the others are held.
 
-    hold: what a held call gives, see `Schedule`.
+        blocks = secateur.find_blocks(pipe.unet)
+        with secateur.apply(pipe, secateur.uniform(blocks, 50, keep=0.2, hold="extrapolate")):
+            image = pipe("an owl at night", num_inference_steps=50).images[0]
+
+    `secateur.apply(pipe, keep=0.2)` makes one for any number of steps, with the better hold for its budget.
+
+    Raises ValueError unless one of `every` and `keep` is given, and in its range.
+
+    blocks: of the denoiser, as `find_blocks` gives them. calls: of the denoiser in one image, for most schedulers the steps.
+    every: one call in this many runs. keep: or the fraction of calls that run, in (0, 1].
+    hold: what a held call gives: the last "output", or the line through the last two, "extrapolate" or "adams_bashforth".
     """
     if (every is None) == (keep is None):
         raise ValueError(f"found every={every} and keep={keep}: give one of the two")

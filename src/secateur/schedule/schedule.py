@@ -112,9 +112,16 @@ class Schedule:
 
     @staticmethod
     def load(path: str | Path, *, edited: bool = False) -> Schedule:
-        """The schedule in a file; edited=True takes one changed by hand.
+        """The Schedule in a JSON file, as `secateur search`, `secateur schedule` or `save` wrote it, for `secateur.apply`.
 
-        Raises FileNotFoundError or ValueError, one sentence with the file's name.
+            schedule = secateur.load("schedule.json")
+            print(schedule)  # a row for each block, a column for each call: # runs, . reuses
+            with secateur.apply(pipe, schedule):
+                image = pipe("an owl at night", num_inference_steps=schedule.calls).images[0]
+
+        Raises FileNotFoundError or ValueError, one sentence with the file's name, if it is missing, damaged or something else.
+
+        path: of the file. edited: take a schedule that was changed by hand, whose checksum no longer fits.
         """
         return artifact.load(path, FORM, schedule_from, edited=edited)
 
