@@ -61,6 +61,7 @@ def test_search_saves_a_schedule_that_generate_takes(run, scheduler, stages):
     assert code == 0, error
     made = last_json(out)["made"]
     assert made["command"].startswith("secateur search emoji-sd")
+    assert "few, and the schedule may be worse than evenly held calls on others: give 8 or more" in out
     assert {"conditions_sha256", "seeds", "secateur", "torch", "diffusers", "target"} <= made.keys()
     assert made["guidance_scale"] == zoo.GUIDANCE["emoji-sd"]
     assert made["calibration_psnr_db"].keys() == {"dense", "converged"}

@@ -61,6 +61,15 @@ def test_a_pipe_of_the_zoo_brings_its_own_prompts_and_guidance():
     assert schedule.made["guidance_scale"] == zoo.GUIDANCE["emoji-dit"]
 
 
+def test_few_images_are_remarked_on(sd, recwarn):
+    with pytest.warns(UserWarning, match="2 calibration images are few, .*: give 8 or more"):
+        secateur.search(sd, ["a fox"], settings=STOCK, **QUICK)
+    assert (searching.few_images(8), searching.few_images(7) != "") == ("", True)
+    with pytest.raises(ValueError, match="steps=0"):
+        secateur.search(sd, ["a fox"], **{**QUICK, "steps": 0})
+    assert not [warning for warning in recwarn if "few" in str(warning.message)]
+
+
 def test_ddim_takes_the_place_of_pndm_during_the_search(pndm):
     own = pndm.scheduler
     with pytest.warns(UserWarning, match="the pipe's PNDMScheduler cannot be searched as it is, so the search takes DDIM"):

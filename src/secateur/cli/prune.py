@@ -17,12 +17,12 @@ from secateur.cli.terminal import (
     DEPTH,
     AsJson,
     BatchSize,
+    CalibrationSeed,
     Device,
     Dtype,
     Guidance,
     Pipe,
     Prompts,
-    Seed,
     Steps,
     accelerator_for,
     check_writable,
@@ -32,7 +32,7 @@ from secateur.cli.terminal import (
     finish,
     load_pipe,
 )
-from secateur.pipeline.prompts import calibration_conditions, check_tokens
+from secateur.pipeline.prompts import CALIBRATION_SEED, calibration_conditions, check_tokens
 
 if TYPE_CHECKING:
     from secateur.pruning.layer_scores import LayerScores
@@ -71,7 +71,7 @@ def prune(
     images: Images = 16,
     steps: Steps = 50,
     guidance_scale: Guidance = None,
-    seed: Seed = 40_000,
+    seed: CalibrationSeed = CALIBRATION_SEED,
     dtype: Dtype = AUTO,
     device: Device = AUTO,
     json: AsJson = False,
@@ -135,7 +135,7 @@ def watched(steps: Iterator[PruneStep], path: Path, accelerator: Any) -> PruneSt
         first="counting what each layer costs",
         above=lambda step: leading(step.scores) if step.scores else "",
         stopped=lambda last: f"after {last.done} of {last.total} layers" if last and last.scores else "before the first layer",
-        resume=str(path),
+        resume=f"the layers scored so far, which it keeps in {path}",
         shown=accelerator is None or accelerator.is_main_process,
     )
 

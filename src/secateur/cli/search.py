@@ -14,6 +14,7 @@ from secateur.cli.terminal import (
     AsJson,
     Attention,
     BatchSize,
+    CalibrationSeed,
     Device,
     Dtype,
     Guidance,
@@ -21,7 +22,6 @@ from secateur.cli.terminal import (
     Pipe,
     Prompts,
     ScheduleOut,
-    Seed,
     Steps,
     accelerator_for,
     check_writable,
@@ -31,7 +31,7 @@ from secateur.cli.terminal import (
     load_pipe,
 )
 from secateur.cli.watch import Watch, kept_of, missed, near_of, stage_table
-from secateur.pipeline.prompts import calibration_conditions
+from secateur.pipeline.prompts import CALIBRATION_SEED, calibration_conditions
 from secateur.pruning.plan import of_teacher
 
 if TYPE_CHECKING:
@@ -55,11 +55,12 @@ def search(
     scheduler: Annotated[str | None, typer.Option(help="class of diffusers' schedulers; default: the pipe's, or DDIM")] = None,
     target: Annotated[str, typer.Option(help="dense: near its own images; converged: near those of many steps")] = "dense",
     stages: Annotated[
-        str | None, typer.Option(help="of stock, additive, refresh, cells, local, gradient; default: by sampler and steps")
+        str | None,
+        typer.Option(help="with commas: stock, additive, refresh, cells, local, gradient; default: by sampler, steps"),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="calibration images")] = 16,
     guidance_scale: Guidance = None,
-    seed: Seed = 40_000,
+    seed: CalibrationSeed = CALIBRATION_SEED,
     batch_size: BatchSize = 8,
     device: Device = AUTO,
     dtype: Dtype = AUTO,
@@ -75,7 +76,7 @@ def search(
     log_with: Annotated[str | None, GRADIENT(help="a tracker of its losses, such as tensorboard or wandb")] = None,
 ) -> None:
     """Find a schedule for a pipe: which calls of the denoiser run, and which blocks run in them."""
-    from secateur.searching.search import search_steps, watched
+    from secateur.searching.search import few_images, search_steps, watched
     from secateur.searching.settings import SearchSettings
 
     settings = SearchSettings(stages=listed(stages), more_images=more_images, trials=trials, patience=patience,
@@ -89,8 +90,8 @@ def search(
     accelerator = accelerator_for("no", log_with, checkpoints or out.parent, device=device, project="secateur-search")
     settings.check_processes(accelerator)
     main = accelerator is None or accelerator.is_main_process
-    if main and remark:
-        console.print(remark, soft_wrap=True)
+    for note in filter(None, (remark, few_images(images))) if main else ():
+        console.print(note, soft_wrap=True)
     loaded = load_pipe(pipe, dtype=dtype, device=str(accelerator.device) if accelerator else device)
     with sampler.held_by(loaded):
         records = search_steps(loaded, conditions, keep=keep, steps=steps, target=target, images=images,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+CALIBRATION_SEED = 40_000  # what is searched or scored is drawn from here on, what is measured from 0: no image is in both
+
 
 def read_prompts(path: Path) -> list[str] | list[int]:
     """The prompts in a file, one a line; class labels if all are whole numbers. Raises OSError or ValueError if it has none."""

@@ -16,7 +16,7 @@ from secateur.pipeline import examples, generate, progress
 from secateur.pipeline import trajectory as trajectories
 from secateur.pipeline.pipes import zoo_name
 from secateur.pipeline.progress import View
-from secateur.pipeline.prompts import conditions_for, guidance_of
+from secateur.pipeline.prompts import CALIBRATION_SEED, conditions_for, guidance_of
 from secateur.pruning import planning, scoring
 from secateur.pruning.criteria import CRITERIA
 from secateur.pruning.layer_scores import LayerScores
@@ -112,7 +112,7 @@ def prune(
     samples: int = 64,
     steps: int = 50,
     guidance_scale: float | None = None,
-    seed: int = 40_000,
+    seed: int = CALIBRATION_SEED,
     settings: PruneSettings = DEFAULTS,
     progress: bool = True,
 ) -> DiffusionPipeline:
@@ -138,7 +138,8 @@ def prune(
 
     Arguments to tinker with:
         steps, guidance_scale: how the pipe draws; the guidance scale is by default the pipe's own.
-        seed: of the first image; the others count on. Noisy samples are drawn from it too.
+        seed: of the first image; the others count on. Noisy samples are drawn from it too. The default is far from the
+            seeds that images are measured on, which count from 0.
         settings: weighting, timesteps, method, batch size, see `secateur.PruneSettings`.
         progress: show a progress bar on stderr.
 
@@ -169,7 +170,7 @@ def prune_steps(
     samples: int = 64,
     steps: int = 50,
     guidance_scale: float | None = None,
-    seed: int = 40_000,
+    seed: int = CALIBRATION_SEED,
     settings: PruneSettings = DEFAULTS,
     accelerator: Any = None,
 ) -> Iterator[PruneStep]:

@@ -16,6 +16,7 @@ from secateur.pipeline import progress as progress_bar
 from secateur.pipeline import prompts as conditioning
 from secateur.pipeline.pipes import zoo_name
 from secateur.pipeline.progress import View
+from secateur.pipeline.prompts import CALIBRATION_SEED
 from secateur.pipeline.schedulers import begun
 from secateur.pipeline.solvers import check_solver
 from secateur.pipeline.trajectory import Trajectory, record
@@ -27,6 +28,8 @@ from secateur.searching.sampler import sampler_for
 from secateur.searching.settings import DEFAULT, SearchSettings
 from secateur.searching.stages import BestSoFar, run_stages
 from secateur.searching.task import Search, check_calls
+
+IMAGES, ENOUGH = 16, 8  # calibration images: by default, and those below which a search remarks on it (ours: four lost)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,9 +43,9 @@ def search(
     keep: float = 0.2,
     steps: int = 50,
     target: str = "dense",
-    images: int = 16,
+    images: int = IMAGES,
     guidance_scale: float | None = None,
-    seed: int = 40_000,
+    seed: int = CALIBRATION_SEED,
     batch_size: int = 8,
     progress: bool = True,
     settings: SearchSettings = DEFAULT,
@@ -74,8 +77,9 @@ def search(
     the search, with a warning; `secateur.apply` then does the same and puts the pipe's own back afterwards.
 
     Arguments to tinker with:
-        images: calibration images; more of them make a surer choice, and a slower search.
-        seed: of the first image; the others count on. The search itself is seeded by it too.
+        images: calibration images; more of them make a surer choice, and a slower search. Fewer than 8 are remarked on.
+        seed: of the first image; the others count on. The search itself is seeded by it too. The default is far from the
+            seeds that images are measured on, which count from 0.
         batch_size: images drawn at once.
         progress: show a progress bar on stderr.
         settings: stages, trials, patience, blocks and more, see `secateur.SearchSettings`.
@@ -86,6 +90,8 @@ def search(
     """
     stages = search_steps(pipe, prompts, keep=keep, steps=steps, target=target, images=images, guidance_scale=guidance_scale,
                           seed=seed, batch_size=batch_size, settings=settings, accelerator=accelerator)  # fmt: skip
+    if remark := few_images(images):
+        warnings.warn(remark, stacklevel=2)
     *_, best = watched(stages, show=progress)
     return best.schedule
 
@@ -97,9 +103,9 @@ def search_steps(
     keep: float = 0.2,
     steps: int = 50,
     target: str = "dense",
-    images: int = 16,
+    images: int = IMAGES,
     guidance_scale: float | None = None,
-    seed: int = 40_000,
+    seed: int = CALIBRATION_SEED,
     batch_size: int = 8,
     settings: SearchSettings = DEFAULT,
     accelerator: Accelerator | None = None,
@@ -148,6 +154,14 @@ def check_search(scheduler: Any, *, keep: float, steps: int, target: str) -> Non
         raise ValueError(f"found steps={steps}: ask for 2 or more")
     check_solver(scheduler)
     check_calls(len(begun(scheduler, steps).timesteps), keep=keep)
+
+
+def few_images(images: int) -> str:
+    """A sentence on calibration images that are too few to trust a gain; none if they are enough."""
+    if images >= ENOUGH:
+        return ""
+    few = f"{images} calibration image{'s are' if images > 1 else ' is'} few"
+    return f"{few}, and the schedule may be worse than evenly held calls on others: give {ENOUGH} or more, better {IMAGES}"
 
 
 def record_costs(
