@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import pytest
 import secateur
 from commands import last_json, refused
 from secateur import load, save, zoo
+from secateur.cli import main
 from secateur.cli.compare import note_searched
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
@@ -286,6 +289,32 @@ def test_another_number_of_steps_ends_in_one_sentence(run):
 def test_bad_input_ends_in_one_sentence(run, words, says):
     refused(run(*words), says)
     assert list(Path().iterdir()) == []
+
+
+def test_what_is_calibrated_on_is_not_measured_on(run):
+    """No image of a search or a scoring is among the first thousands that are drawn and measured by default."""
+    first = {command: default_of(command, "seed") for command in ("search", "prune", "demo", "measure", "compare", "generate")}
+    assert first["search"] == first["prune"] == signature(secateur.search).parameters["seed"].default
+    assert all(abs(first["search"] - seed) >= 20_000 for command, seed in first.items() if command not in ("search", "prune"))
+    assert "far from 0" in " ".join(run("prune", "--help")[1].split())
+    assert "with commas" in " ".join(run("search", "--help")[1].split())
+
+
+def default_of(command: str, option: str):
+    from typer.main import get_command
+
+    options = get_command(main.app).commands[command].params
+    return next(each.default for each in options if each.name == option)
+
+
+def test_drawing_says_nothing_on_stderr_but_its_own_words():
+    """In a process of its own, since the libraries say some things once."""
+    words = ("generate", "emoji-sd", *PROMPT, "--steps", "1", "-o", "out")
+    with TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "secateur", *words], capture_output=True, text=True, cwd=folder, check=True
+        )
+    assert (done.stderr.strip(), done.stdout.strip()) == ("", "out/0000.png")
 
 
 def test_it_says_its_version_by_either_name(run):

@@ -273,7 +273,10 @@ def test_an_interrupted_scoring_goes_on_and_ends_as_an_undisturbed_one(saved, mo
     monkeypatch.setitem(criteria.CRITERIA, "output", interrupted)
     code, said = run(*words)
     assert code == 130
-    assert f"stopped after 2 of {asked[0]} layers; the same command goes on from" in " ".join(said.split())
+    assert (
+        f"stopped after 2 of {asked[0]} layers; the same command goes on from the layers scored so far, which it keeps in"
+        in " ".join(said.split())
+    )
     assert sorted(path.name for path in saved.iterdir()) == [".student.scores.safetensors", "prompts.txt", "teacher"]
     partial = (saved / ".student.scores.safetensors").read_bytes()
     plan_without(denoiser_of(pipes.load(str(saved / "teacher"))), ["mid_block.attentions.0"]).save(saved / "plan.json")

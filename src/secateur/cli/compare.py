@@ -45,7 +45,7 @@ def demo(
     pipe: Annotated[str, typer.Option(help="emoji-sd or emoji-dit")] = "emoji-sd",
     out: Out = Path("secateur-demo"),
     images: Images = 40,
-    seed: Seed = 20_000,  # guidance was chosen on seeds from 0 on
+    seed: Annotated[int, typer.Option(help="the same as elsewhere; on seeds from 0 on guidance was chosen")] = 20_000,
     batch_size: BatchSize = 8,
     device: Device = AUTO,
     json: AsJson = False,

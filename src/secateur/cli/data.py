@@ -66,7 +66,7 @@ def made_once(
             lambda number: View("making examples", number, limit),
             first="making examples",
             stopped=lambda number: f"after {number or 0} examples",
-            resume=str(path.parent),
+            resume=f"the examples in {path.parent}",
         )
     if accelerator is not None:
         accelerator.wait_for_everyone()
