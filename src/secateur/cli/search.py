@@ -154,8 +154,9 @@ def report(
     if remark := missed(share, keep):
         console.print(remark, soft_wrap=True)
     if teacher := of_teacher(pipe, counted):
-        of_student = counted.of(schedule) / (calls * counted.call())
-        console.print(f"that is {of_student * teacher:.3f} of the MACs of the student's teacher", soft_wrap=True)
+        console.print(
+            f"that is {counted.keep(schedule, calls=calls) * teacher:.3f} of the MACs of the student's teacher", soft_wrap=True
+        )
     show_use(out, steps=schedule.made["num_inference_steps"])
     finish(schedule.document(), as_json=json)
 

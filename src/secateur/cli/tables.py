@@ -70,14 +70,13 @@ def macs_document(counted: Macs, schedule: Schedule | None = None, *, calls: int
         document |= {"calls_with_attention_macs": calls * counted.call(attention=True)}
     if schedule is None:
         return document
-    spent = {a: counted.of(schedule, attention=a) for a in (False, True)}
-    document |= {"schedule_linear_macs": spent[False], "schedule_with_attention_macs": spent[True]}
+    spent = counted.spent(schedule, calls or schedule.calls)
+    document |= {"schedule_linear_macs": spent["macs_linear"], "schedule_with_attention_macs": spent["macs_attention"]}
     if schedule.timesteps and calls is None:  # the dense calls that it is a share of are not known
         return document
-    whole = {a: (calls or schedule.calls) * counted.call(attention=a) for a in spent}
     return document | {
-        "schedule_keep_linear": spent[False] / whole[False],
-        "schedule_keep_with_attention": spent[True] / whole[True],
+        "schedule_keep_linear": spent["keep_linear"],
+        "schedule_keep_with_attention": spent["keep_attention"],
     }
 
 

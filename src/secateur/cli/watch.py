@@ -64,7 +64,7 @@ def near_of(schedule: Schedule, images: int) -> str:
 
 def kept_of(schedule: Schedule, costs: Macs, *, calls: int) -> str:
     """What a schedule keeps of this many dense calls, in a sentence."""
-    plain, attention = (costs.of(schedule, attention=a) / (calls * costs.call(attention=a)) for a in (False, True))
+    plain, attention = (costs.keep(schedule, calls=calls, attention=a) for a in (False, True))
     more = f" ({attention:.3f} with attention)" if costs.unit == "macs" else ""
     return f"keeps {plain:.3f} of the {costs.noun}{more}"
 

@@ -99,9 +99,9 @@ class Macs:
         running = sum(macs for row in entered for macs, runs in zip(cells, row, strict=True) if runs)
         return running + len(entered) * self.rest(attention=attention)
 
-    def keep(self, schedule: Grid, *, attention: bool = False) -> float:
-        """Fraction of the dense MACs that a schedule keeps, in (0, 1]."""
-        return self.of(schedule, attention=attention) / (schedule.calls * self.call(attention=attention))
+    def keep(self, schedule: Grid, *, calls: int | None = None, attention: bool = False) -> float:
+        """Fraction that a schedule keeps of the MACs of `calls` dense calls, by default one for each of its own."""
+        return self.of(schedule, attention=attention) / ((calls or schedule.calls) * self.call(attention=attention))
 
     def spent(self, schedule: Grid | None, calls: int, *, samples: int = 1, whole: tuple[Macs, int] | None = None) -> Spent:
         """What an image takes, in both conventions: the four fields of a record's row.

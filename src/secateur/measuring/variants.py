@@ -133,7 +133,7 @@ def given(pipe: DiffusionPipeline, schedules: Mapping[str, Schedule], *, steps: 
     variants = []
     for name, schedule in schedules.items():
         counted = macs.count(denoiser, matching(denoiser, schedule.blocks))
-        share = round(counted.of(schedule) / (calls * counted.call()), 2)
+        share = round(counted.keep(schedule, calls=calls), 2)
         solver = fit.scheduler_for(pipe.scheduler, schedule)
         variants.append(Variant(name, GIVEN, steps, schedule, *solver, keep=share))
     return tuple(variants)

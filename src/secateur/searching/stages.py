@@ -84,7 +84,7 @@ def run_stage(search: Search, stage: str, best: BestSoFar | None) -> Iterator[Be
         improved = best is None or value > best.value_db
         schedule, best_db = (schedule, value) if best is None or improved else (best.schedule, best.value_db)
         progress = number, most_measured(search, stage), time.perf_counter() - start
-        share = search.macs.of(schedule) / (search.calls * search.macs.call())
+        share = search.macs.keep(schedule, calls=search.calls)
         best = BestSoFar(stage, schedule, best_db, value, *progress, improved, share, scores=scores, losses=losses)
         yield best
 
