@@ -19,7 +19,7 @@ from secateur.denoiser.blocks import meta_twin
 from secateur.denoiser.families import class_name, dummy_inputs
 from secateur.denoiser.macs import meta_denoiser, tally
 from secateur.knapsack import achieved, knapsack
-from secateur.pruning.layer_costs import LayerCosts, counted, wholes
+from secateur.pruning.layer_costs import LayerCosts, count_costs, wholes
 from secateur.pruning.layer_scores import LayerScores
 from secateur.pruning.planning import METHODS, check_reachable, groups, kept_share, planned, predicted, with_times
 from secateur.pruning.surgery import candidates, drop_layers, parameters, removals
@@ -39,7 +39,7 @@ def scores_of(denoiser, *, seed: int = 0, values=None) -> LayerScores:
     outer, rng = wholes(denoiser, layers), np.random.default_rng(seed)
     losses = rng.random((len(layers), 1)) if values is None else np.array(values)[:, None]
     names, how = tuple(layers), tuple(layers.values())
-    costs = counted(denoiser, layers, outer)
+    costs = count_costs(denoiser, layers, outer)
     return LayerScores(class_name(denoiser), names, how, losses, [0], [1], outer, costs, {"criterion": "drawn"})
 
 

@@ -255,11 +255,11 @@ def figures(denoiser: Any) -> dict[str, int]:
     from secateur.denoiser import macs
     from secateur.pruning.surgery import parameters
 
-    counted = macs.count(denoiser)
+    costs = macs.count(denoiser)
     return {
         "parameters": parameters(denoiser),
-        "macs_linear": counted.call(),
-        "macs_attention": counted.call(attention=True),
+        "macs_linear": costs.call(),
+        "macs_attention": costs.call(attention=True),
     }
 
 

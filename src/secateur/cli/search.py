@@ -99,7 +99,7 @@ def search(
                                accelerator=accelerator)  # fmt: skip
         best = Watch(out if main else None, {"command": command_line()}).all(watched(records))
     if main:
-        report(best, out, pipe=pipe, counted=counted_of(loaded, granularity), calls=calls, keep=keep, images=images, json=json)
+        report(best, out, pipe=pipe, costs=counted_of(loaded, granularity), calls=calls, keep=keep, images=images, json=json)
 
 
 def listed(names: str | None) -> tuple[str, ...] | None:
@@ -136,7 +136,7 @@ def report(
     out: Path,
     *,
     pipe: str,
-    counted: Macs,
+    costs: Macs,
     calls: int,
     keep: float,
     images: int,
@@ -150,12 +150,12 @@ def report(
     console.print(stage_table(stages))
     console.print(near_of(schedule, images), soft_wrap=True)
     in_time = f", {share:.3f} of the time, as it was measured on one device" if schedule.made["unit"] == "ns" else ""
-    console.print(f"{kept_of(schedule, counted, calls=calls)}{in_time}; wrote {out}", soft_wrap=True)
+    console.print(f"{kept_of(schedule, costs, calls=calls)}{in_time}; wrote {out}", soft_wrap=True)
     if remark := missed(share, keep):
         console.print(remark, soft_wrap=True)
-    if teacher := of_teacher(pipe, counted):
+    if teacher := of_teacher(pipe, costs):
         console.print(
-            f"that is {counted.keep(schedule, calls=calls) * teacher:.3f} of the MACs of the student's teacher", soft_wrap=True
+            f"that is {costs.keep(schedule, calls=calls) * teacher:.3f} of the MACs of the student's teacher", soft_wrap=True
         )
     show_use(out, steps=schedule.made["num_inference_steps"])
     finish(schedule.document(), as_json=json)

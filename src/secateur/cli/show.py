@@ -34,9 +34,9 @@ def macs(
     plan = schedules.load(schedule) if schedule else None
     chosen = blocks.matching(config, plan.blocks) if plan else granularity
     batch = 2 if guidance else 1
-    counted = counting.count(config, chosen, size=size, tokens=tokens, batch=batch)
-    console.print(tables.macs(counted, plan, calls=calls, batch=batch))
-    finish(tables.macs_document(counted, plan, calls=calls), as_json=json)
+    costs = counting.count(config, chosen, size=size, tokens=tokens, batch=batch)
+    console.print(tables.macs(costs, plan, calls=calls, batch=batch))
+    finish(tables.macs_document(costs, plan, calls=calls), as_json=json)
 
 
 @app.command("blocks", rich_help_panel=LOOK)
@@ -69,11 +69,11 @@ def schedule(
     from secateur.pipeline import pipes
     from secateur.schedule import baselines
 
-    counted = counting.count(pipes.denoiser_config(pipe), granularity)
-    static = baselines.make(method, counted, calls=calls, keep=keep, interval=interval)
+    costs = counting.count(pipes.denoiser_config(pipe), granularity)
+    static = baselines.make(method, costs, calls=calls, keep=keep, interval=interval)
     static.save(out)
     console.print(str(static), markup=False, highlight=False)
-    shares = f"{counted.keep(static):.3f} of the MACs ({counted.keep(static, attention=True):.3f} with attention)"
+    shares = f"{costs.keep(static):.3f} of the MACs ({costs.keep(static, attention=True):.3f} with attention)"
     console.print(f"keeps {shares}; wrote {out}")
     finish(static.document(), as_json=json)
 

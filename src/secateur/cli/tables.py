@@ -24,53 +24,53 @@ def blocks(traced: Blocks) -> Table:
     return table
 
 
-def macs(counted: Macs, schedule: Schedule | None = None, *, calls: int | None = None, batch: int = 1) -> Table:
+def macs(costs: Macs, schedule: Schedule | None = None, *, calls: int | None = None, batch: int = 1) -> Table:
     """A line per block with its MACs in both conventions; then the rest, one call, `calls` calls, and the schedule.
 
     batch: samples that were counted, two with guidance.
     """
     per = {1: "per sample", 2: "with guidance"}.get(batch, f"batch {batch}")
-    title = f"{counted.blocks.denoiser}: 10⁹ multiply-accumulates of one call, {per}"
+    title = f"{costs.blocks.denoiser}: 10⁹ multiply-accumulates of one call, {per}"
     table = _table(title, "block", "conv + linear", "%", "with attention products", "%")
-    linear, whole = counted.cells(), counted.cells(attention=True)
+    linear, whole = costs.cells(), costs.cells(attention=True)
     lines = [
-        *zip(counted.blocks.names, linear, whole, strict=True),
-        ("outside the blocks", counted.rest(), counted.rest(attention=True)),
+        *zip(costs.blocks.names, linear, whole, strict=True),
+        ("outside the blocks", costs.rest(), costs.rest(attention=True)),
     ]
     for name, plain, full in lines:
-        table.add_row(name, *_pair(plain, counted.call()), *_pair(full, counted.call(attention=True)))
+        table.add_row(name, *_pair(plain, costs.call()), *_pair(full, costs.call(attention=True)))
     table.add_section()
-    table.add_row("one dense call", *_pair(counted.call(), counted.call()), *_pair(*[counted.call(attention=True)] * 2))
+    table.add_row("one dense call", *_pair(costs.call(), costs.call()), *_pair(*[costs.call(attention=True)] * 2))
     if calls is not None:
         table.add_row(
-            f"{calls} dense calls", *(part for a in (False, True) for part in _pair(*[calls * counted.call(attention=a)] * 2))
+            f"{calls} dense calls", *(part for a in (False, True) for part in _pair(*[calls * costs.call(attention=a)] * 2))
         )
     if schedule is not None:
         dense = calls or schedule.calls
-        spent = [(counted.of(schedule, attention=a), dense * counted.call(attention=a)) for a in (False, True)]
+        spent = [(costs.of(schedule, attention=a), dense * costs.call(attention=a)) for a in (False, True)]
         table.add_row(f"{schedule.calls} calls scheduled", *_pair(*spent[0]), *_pair(*spent[1]))
     return table
 
 
-def macs_document(counted: Macs, schedule: Schedule | None = None, *, calls: int | None = None) -> dict[str, Any]:
+def macs_document(costs: Macs, schedule: Schedule | None = None, *, calls: int | None = None) -> dict[str, Any]:
     """The figures of `macs` as whole numbers, for JSON."""
     document = {
-        "denoiser": counted.blocks.denoiser,
-        "granularity": counted.blocks.granularity,
-        "blocks": counted.blocks.names,
-        "linear_macs": counted.cells(),
-        "with_attention_macs": counted.cells(attention=True),
-        "rest_linear_macs": counted.rest(),
-        "rest_with_attention_macs": counted.rest(attention=True),
-        "call_linear_macs": counted.call(),
-        "call_with_attention_macs": counted.call(attention=True),
+        "denoiser": costs.blocks.denoiser,
+        "granularity": costs.blocks.granularity,
+        "blocks": costs.blocks.names,
+        "linear_macs": costs.cells(),
+        "with_attention_macs": costs.cells(attention=True),
+        "rest_linear_macs": costs.rest(),
+        "rest_with_attention_macs": costs.rest(attention=True),
+        "call_linear_macs": costs.call(),
+        "call_with_attention_macs": costs.call(attention=True),
     }
     if calls is not None:
-        document |= {"calls": calls, "calls_linear_macs": calls * counted.call()}
-        document |= {"calls_with_attention_macs": calls * counted.call(attention=True)}
+        document |= {"calls": calls, "calls_linear_macs": calls * costs.call()}
+        document |= {"calls_with_attention_macs": calls * costs.call(attention=True)}
     if schedule is None:
         return document
-    spent = counted.spent(schedule, calls or schedule.calls)
+    spent = costs.spent(schedule, calls or schedule.calls)
     document |= {"schedule_linear_macs": spent["macs_linear"], "schedule_with_attention_macs": spent["macs_attention"]}
     if schedule.timesteps and calls is None:  # the dense calls that it is a share of are not known
         return document

@@ -121,8 +121,8 @@ def document(
     variants = [group[0].variant for group in groups]
     blocks, denoiser = _drawn_blocks(variants), denoiser_of(pipe)
     names = {blocks, *(variant.schedule.blocks for variant in variants if variant.schedule)}
-    counted = {name: macs.count(denoiser, matching(denoiser, name) if name else None) for name in names}
-    costs = [_costs(variant, counted, blocks) for variant in variants]
+    by_blocks = {name: macs.count(denoiser, matching(denoiser, name) if name else None) for name in names}
+    costs = [_costs(variant, by_blocks, blocks) for variant in variants]
     samples = 2 if options.get("guidance_scale", 1) > 1 else 1
     settings = {
         **options,
@@ -147,11 +147,11 @@ def _drawn_blocks(variants: Sequence[Variant]) -> tuple[str, ...]:
     return next((v.schedule.blocks for v in reversed(own or scheduled) if v.schedule), ())
 
 
-def _costs(variant: Variant, counted: Mapping[tuple[str, ...], macs.Macs], blocks: tuple[str, ...]) -> macs.Macs:
+def _costs(variant: Variant, by_blocks: Mapping[tuple[str, ...], macs.Macs], blocks: tuple[str, ...]) -> macs.Macs:
     """What a call of the denoiser that draws a variant takes, by the blocks of its schedule, if it has one."""
     if variant.pipe is not None:
         return macs.count(denoiser_of(variant.pipe))
-    return counted[variant.schedule.blocks if variant.schedule else blocks]
+    return by_blocks[variant.schedule.blocks if variant.schedule else blocks]
 
 
 def _row(
@@ -164,7 +164,7 @@ def _row(
     blocks: tuple[str, ...],
 ) -> dict[str, Any]:
     """costs: of this variant and of the reference."""
-    variant, calls, (counted, dense) = group[0].variant, group[0].calls, costs
+    variant, calls, (own, dense) = group[0].variant, group[0].calls, costs
     schedule = variant.schedule
     images = np.concatenate([b.images for b in group])
     dense_images = None if group is reference else np.concatenate([b.images for b in reference])
@@ -175,7 +175,7 @@ def _row(
         "calls": calls,
         "steps": variant.steps,
         "scheduler": variant.scheduler,
-        **counted.spent(schedule, calls, samples=samples, whole=(dense, reference[0].calls)),
+        **own.spent(schedule, calls, samples=samples, whole=(dense, reference[0].calls)),
         **_times(group, reference),
         **quality.measured(images, dense_images, captions=captions, renders=_renders(captions)),
         "peak_cached_bytes": max(b.peak_cached_bytes for b in group) // len(group[0].images),

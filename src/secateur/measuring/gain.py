@@ -33,16 +33,16 @@ HELD = "uniform hold"
 def variants(pipe: DiffusionPipeline, schedule: Schedule) -> tuple[Variant, ...]:
     """Dense, the schedule, and at its budget: every stock solver, the static cache, and evenly held calls in three ways."""
     denoiser, steps = denoiser_of(pipe), schedule.calls
-    counted = macs.count(denoiser, matching(denoiser, schedule.blocks))
+    costs = macs.count(denoiser, matching(denoiser, schedule.blocks))
     finest = macs.count(denoiser, list(family(denoiser).granularities)[-1])
-    keep = round(counted.keep(schedule), 2)
+    keep = round(costs.keep(schedule), 2)
     few = steps_for(schedule, keep)
     return (
         Variant("dense", "dense", steps),
         Variant(f"Secateur, {few} of {steps} calls", FOUND, steps, schedule, keep=keep),
         *plainly(pipe, few, keep=keep),
         cached(finest, calls=steps, steps=steps, keep=keep),
-        *(replace(held, group=HELD) for held in evenly_held(pipe, counted.blocks, steps=steps, keep=keep)),
+        *(replace(held, group=HELD) for held in evenly_held(pipe, costs.blocks, steps=steps, keep=keep)),
     )
 
 

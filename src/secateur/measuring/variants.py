@@ -69,16 +69,14 @@ def front(
     """Dense, and at each of `keeps`: evenly held calls in three ways, the family's static cache, and fewer steps."""
     budgets = [baselines.check_keep(keep) for keep in keeps]
     denoiser = denoiser_of(pipe)
-    counted = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
-    rivals = (rival for keep in budgets for rival in _rivals(pipe, counted, steps=steps, keep=keep, solvers=solvers))
+    costs = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
+    rivals = (rival for keep in budgets for rival in _rivals(pipe, costs, steps=steps, keep=keep, solvers=solvers))
     return (Variant("dense", "dense", steps), *rivals)
 
 
-def _rivals(
-    pipe: DiffusionPipeline, counted: macs.Macs, *, steps: int, keep: float, solvers: Sequence[str]
-) -> Iterator[Variant]:
-    yield from evenly_held(pipe, counted.blocks, steps=steps, keep=keep)
-    yield cached(counted, calls=schedulers.calls(pipe, steps), steps=steps, keep=keep)
+def _rivals(pipe: DiffusionPipeline, costs: macs.Macs, *, steps: int, keep: float, solvers: Sequence[str]) -> Iterator[Variant]:
+    yield from evenly_held(pipe, costs.blocks, steps=steps, keep=keep)
+    yield cached(costs, calls=schedulers.calls(pipe, steps), steps=steps, keep=keep)
     yield from fewer_steps(pipe, max(1, int(keep * steps + 0.5)), keep=keep, solvers=solvers)
 
 
@@ -90,14 +88,14 @@ def evenly_held(pipe: DiffusionPipeline, blocks: Blocks, *, steps: int, keep: fl
         yield Variant(f"{name}, {count} calls", name, steps, baselines.evenly(blocks, calls, count, hold=hold), keep=keep)
 
 
-def cached(counted: macs.Macs, *, calls: int, steps: int, keep: float) -> Variant:
+def cached(costs: macs.Macs, *, calls: int, steps: int, keep: float) -> Variant:
     """The family's static cache at this budget: DeepCache for U-Nets, FORA for transformers.
 
     Of the settings within 5 % of the budget in MACs it takes the one that refreshes most often (ours), which measures best
-    on both pipelines of the zoo. If there is none, it takes the nearest. `counted` is of the finest blocks, as the papers'
+    on both pipelines of the zoo. If there is none, it takes the nearest. `costs` are of the finest blocks, as the papers'
     caches are.
     """
-    blocks = counted.blocks
+    blocks = costs.blocks
     intervals = range(1, calls + 1)
     if "residual" in blocks.reuse:
         settings = {f"FORA, interval {n}": baselines.fora(blocks, calls, interval=n) for n in intervals}
@@ -108,7 +106,7 @@ def cached(counted: macs.Macs, *, calls: int, steps: int, keep: float) -> Varian
             for n in intervals
             for depth in branches
         }
-    off = {name: abs(counted.keep(schedule) / keep - 1) for name, schedule in settings.items()}
+    off = {name: abs(costs.keep(schedule) / keep - 1) for name, schedule in settings.items()}
     name = next((name for name in off if off[name] <= CLOSE), min(off, key=lambda name: off[name]))
     return Variant(name, name.partition(",")[0], steps, settings[name], keep=keep)
 
@@ -132,8 +130,8 @@ def given(pipe: DiffusionPipeline, schedules: Mapping[str, Schedule], *, steps: 
     denoiser, calls = denoiser_of(pipe), schedulers.calls(pipe, steps)
     variants = []
     for name, schedule in schedules.items():
-        counted = macs.count(denoiser, matching(denoiser, schedule.blocks))
-        share = round(counted.keep(schedule, calls=calls), 2)
+        costs = macs.count(denoiser, matching(denoiser, schedule.blocks))
+        share = round(costs.keep(schedule, calls=calls), 2)
         solver = fit.scheduler_for(pipe.scheduler, schedule)
         variants.append(Variant(name, GIVEN, steps, schedule, *solver, keep=share))
     return tuple(variants)

@@ -46,7 +46,7 @@ def wholes(denoiser: nn.Module, layers: Mapping[str, str]) -> dict[str, tuple[st
     return {outer: tuple(n for n in layers if n in names) for outer, names in inner.items() if names and names <= set(layers)}
 
 
-def counted(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes) -> dict[str, LayerCosts]:
+def count_costs(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes) -> dict[str, LayerCosts]:
     """Costs by unit: "parameters", "macs" (convolutions and linear layers) and "macs_attention" (with its products).
 
     MACs are those of the size that the denoiser was made for; its configuration says so, and nothing is run.

@@ -100,11 +100,11 @@ def is_plan(path: str | Path) -> bool:
     return isinstance(document, dict) and "layers" in document and "grid" not in document
 
 
-def of_teacher(pipe: str, counted: Macs) -> float | None:
+def of_teacher(pipe: str, costs: Macs) -> float | None:
     """The fraction of its teacher's MACs that a student's call takes, by the plan in its folder; None without one."""
     from secateur.pipeline import pipes
 
     folder = pipes.locate(pipe)
     path = folder / "plan.json" if folder else None
     teacher = Plan.load(path).made.get("teacher") if path and path.is_file() else None
-    return counted.call() / teacher["macs_linear"] if teacher else None
+    return costs.call() / teacher["macs_linear"] if teacher else None

@@ -19,7 +19,7 @@ from secateur.denoiser.families import bare, class_name
 from secateur.pipeline.examples import Examples
 from secateur.pipeline.schedulers import scheduler_signature
 from secateur.pruning.criteria import CRITERIA, Criterion, Losses, Tuples, draw_tuples, output_losses, score_losses
-from secateur.pruning.layer_costs import counted, wholes
+from secateur.pruning.layer_costs import count_costs, wholes
 from secateur.pruning.layer_scores import LayerScores
 from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import candidates, check_known
@@ -142,7 +142,7 @@ def unscored(
     outer = wholes(teacher, removable)
     losses = np.full((len(removable), len(timesteps)), np.nan)
     arrays = (losses, np.asarray(timesteps), np.asarray(weights))
-    costs = counted(teacher, removable, outer)
+    costs = count_costs(teacher, removable, outer)
     return LayerScores(class_name(teacher), tuple(removable), tuple(removable.values()), *arrays, outer, costs, made)
 
 

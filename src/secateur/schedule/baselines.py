@@ -183,25 +183,25 @@ INTERVAL_METHODS: dict[str, Callable[[Blocks, int, int], Schedule]] = {
 }
 
 
-def make(method: str, counted: Macs, *, calls: int, keep: float | None = None, interval: int | None = None) -> Schedule:
+def make(method: str, costs: Macs, *, calls: int, keep: float | None = None, interval: int | None = None) -> Schedule:
     """The schedule of a method at `interval`, or at the interval whose MACs (conv + linear) come nearest to `keep`.
 
     method: "dense", "dip-go-published", or one of INTERVAL_METHODS. Raises ValueError if it is another one, if keep is outside
     (0, 1], or if not exactly one of keep and interval is given.
     """
     if method == "dense":
-        return dense(counted.blocks, calls)
+        return dense(costs.blocks, calls)
     if method == "dip-go-published":
-        return published_dip_go(counted.blocks)
+        return published_dip_go(costs.blocks)
     if method not in INTERVAL_METHODS:
         raise ValueError(f"there is no static method {method!r}: choose dense, dip-go-published, {', '.join(INTERVAL_METHODS)}")
     if (keep is None) == (interval is None):
         raise ValueError(f"{method} needs either keep or interval, got keep={keep} and interval={interval}: give one of them")
     if interval is not None:
-        return INTERVAL_METHODS[method](counted.blocks, calls, interval)
+        return INTERVAL_METHODS[method](costs.blocks, calls, interval)
     budget = check_keep(keep)
-    schedules = (INTERVAL_METHODS[method](counted.blocks, calls, n) for n in range(1, calls + 1))
-    return min(schedules, key=lambda schedule: abs(counted.keep(schedule) - budget))
+    schedules = (INTERVAL_METHODS[method](costs.blocks, calls, n) for n in range(1, calls + 1))
+    return min(schedules, key=lambda schedule: abs(costs.keep(schedule) - budget))
 
 
 def check_keep(keep: float | None) -> float:

@@ -130,14 +130,14 @@ def search_steps(
     conditions = conditioning.conditions_for(pipe, prompts, images + settings.more_images)
     guidance = conditioning.guidance_of(pipe, zoo_name(pipe) or "", guidance_scale)
     call = {"num_inference_steps": steps, "guidance_scale": guidance}
-    counted = count(denoiser, settings.granularity)
+    macs = count(denoiser, settings.granularity)
 
     def run_search() -> Iterator[BestSoFar]:
         with sampler.held_by(pipe):
             seeds = tuple(range(seed, seed + len(conditions)))
-            costs, trajectory = record_costs(pipe, counted, conditions[:images], cost=settings.cost, seeds=seeds[:images],
+            costs, trajectory = record_costs(pipe, macs, conditions[:images], cost=settings.cost, seeds=seeds[:images],
                                              batch_size=batch_size, **call)  # fmt: skip
-            objective = objective_for(pipe, trajectory, target=target, blocks=counted.blocks, batch_size=batch_size)
+            objective = objective_for(pipe, trajectory, target=target, blocks=macs.blocks, batch_size=batch_size)
             more = more_for(objective, conditions[images:], seeds[images:], target=target)
             gain = PairedGain(objective, more)
             whole = Search(pipe, trajectory, costs, keep, gain, settings, seed, batch_size, accelerator)
@@ -165,14 +165,14 @@ def few_images(images: int) -> str:
 
 
 def record_costs(
-    pipe: DiffusionPipeline, counted: Macs, conditions: Sequence[Any], *, cost: str, **call: Any
+    pipe: DiffusionPipeline, macs: Macs, conditions: Sequence[Any], *, cost: str, **call: Any
 ) -> tuple[Macs, Trajectory]:
     """What blocks cost, in MACs or in the time that they take meanwhile, and the dense trajectory."""
     if cost == "macs":
-        return counted, record(pipe, conditions, **call)
+        return macs, record(pipe, conditions, **call)
     trajectories: list[Trajectory] = []
     run = lambda: trajectories.append(record(pipe, conditions, **call))  # noqa: E731
-    return times.block_times(bare(denoiser_of(pipe)), counted.blocks, run), trajectories[0]
+    return times.block_times(bare(denoiser_of(pipe)), macs.blocks, run), trajectories[0]
 
 
 def provenance(search: Search, conditions: Sequence[Any], seeds: Sequence[int]) -> dict[str, Any]:
