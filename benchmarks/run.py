@@ -70,22 +70,21 @@ def go(study: Study, run: Run, path: Path) -> int:
 
 def add(record: Record, job: Job) -> None:
     """Make a job's rows; one whose name is there already adds to it."""
-    rows = job.make()
-    for row in ({"name": job.name} | row for row in ([rows] if isinstance(rows, dict) else rows)):
-        old = next((old for old in record["rows"] if old["name"] == row["name"]), None)
-        if old is None:
-            record["rows"].append(row)
-        else:
+    made = job.make()
+    for row in [made] if isinstance(made, dict) else made:
+        row = {"name": job.name} | row
+        if old := next((old for old in record["rows"] if old["name"] == row["name"]), None):
             old.update(row)
-        figures = (f"{key} {row[key]['mean']:.3g}" for key in ("psnr_db", "accuracy") if row.get(key))
-        print(f"{row['name']:60s}", *figures, flush=True)
+        else:
+            record["rows"].append(row)
+        print(row["name"], flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
     args = parsed(arguments)
     study, options = args.study, {name: getattr(args, name) for name in args.study.options}
     path = args.results / f"{study.file_of(args.pipe, options)}.json"
-    work = args.results.parent / "benchmarks-work" / study.name
+    work = args.results.parent / "benchmarks-work" / study.name.partition("-")[0]  # product-times reads what product wrote
     run = Run(args.pipe, options, begun(study, args.pipe, options, path), work, args.results)
     if args.list:
         for job in study.jobs(run):

@@ -21,10 +21,6 @@ class Run:
     work: Path
     results: Path
 
-    def row(self, name: str) -> Row | None:
-        """The row of this name in the record so far."""
-        return next((row for row in self.record["rows"] if row["name"] == name), None)
-
 
 @dataclass(frozen=True)
 class Job:

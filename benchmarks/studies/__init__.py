@@ -2,6 +2,5 @@
 
 from importlib import import_module
 
-NAMES = ("front", "timing", "ablations", "transfer", "stages", "search_cost")
-NAMES += ("depth", "recovery", "product", "full_size", "full_depth", "zoo")
+NAMES = ("front", "searching", "transfer", "depth", "recovery", "product", "full_size", "zoo")
 STUDIES = tuple(study for name in NAMES for study in import_module(f"studies.{name}").STUDIES)

@@ -1,192 +1,129 @@
 """Pruning in depth before any training: is the loss of layers additive, and how good are the sets that a budget chooses?
 
 Additivity: random sets of layers, from two to all; the sum of each criterion over them against the measured joint output loss.
-Regret: at each budget the sets that each criterion chooses, the handcrafted and the random ones: their loss and accuracy.
+Regret: at each budget the sets that each criterion chooses, their loss and accuracy, and the losses of random ones.
+`milliseconds`: what of a call's time is kept by the sum of layers' times, beside the student's time, for random sets of layers.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from itertools import combinations
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import pearsonr, spearmanr
+from torch import nn
 
+import secateur
 from bench import Bench
-from secateur import Examples, LayerScores, Plan, artifact, from_images, joint_loss, planned, scored, zoo
+from secateur import Examples, LayerScores, Plan, planned, zoo
+from secateur.denoiser.families import dummy_inputs
 from secateur.denoiser.of_pipe import denoiser_of
-from secateur.measuring import quality
+from secateur.measuring.timing import speedup, time_together
 from secateur.pipeline.schedulers import SOLVERS
-from secateur.pruning import presets
-from secateur.pruning.bypass import bypassed
 from secateur.pruning.criteria import CRITERIA
-from secateur.pruning.layer_scores import stability
-from secateur.pruning.planning import METHODS, kept_share, plan_of, predicted
-from secateur.pruning.scoring import min_snr, score_change
-from secateur.pruning.surgery import freed, parameters
+from secateur.pruning.planning import METHODS, plan_of, predicted, with_times
+from secateur.pruning.prune import with_plan
+from secateur.pruning.scoring import costed, min_snr
 from secateur.zoo import judge
 from secateur.zoo.scenes import parse
+from studies.full_size import random_unet
 from study import Job, Row, Run, Study
 
-KEEPS, SETS, RANDOM, DRAWN = (0.7, 0.5, 0.38), 200, 100, 16  # DRAWN: random sets whose pictures are judged
+KEEPS, SETS, RANDOM = (0.7, 0.5, 0.38), 200, 100
 FIRST_SEED, CALIBRATION_SEED, EXAMPLES, STEPS, BATCH = 60_000, 61_000, 64, 10, 16
-PROMPTS, MIN_SNR = "prompt score", "output, Min-SNR"
 SOLVER = SOLVERS["DPM-Solver++"]
-BK = {"BK-SDM Base": presets.bk_sdm_base, "BK-SDM Small": presets.bk_sdm_small, "BK-SDM Tiny": presets.bk_sdm_tiny}
-Make = Callable[[], tuple[float, dict[str, Plan]]]  # what is kept, and plans by name
 
 
 class Teacher:
-    """A pipe of the zoo, its scores, and the losses and pictures that were measured so far, which are kept in a folder."""
+    """A pipe of the zoo, the scores of its layers, and what it is worth without some of them."""
 
-    def __init__(self, name: str, *, samples: int, images: int, work: Path):
-        self.samples, self.images, self.work = samples, images, work
+    def __init__(self, name: str, *, samples: int, images: int):
+        self.how = {"samples": samples, "batch_size": BATCH}
         self.bench = Bench(name, steps=STEPS, images=images, seed=FIRST_SEED)
-        self.file = work / f"measured-{samples}-{images}.json"
-        self.known: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {}
-
-    @property
-    def net(self) -> Any:
-        return denoiser_of(self.bench.pipe)
 
     @cached_property
-    def examples(self) -> Examples:
-        """Pictures of calibration captions with their conditions."""
+    def asked(self) -> tuple[Any, Examples, Any]:
+        """What predicts, pictures of calibration captions with their conditions, and the scheduler that makes them noisy."""
         conditions, captions = zoo.conditions(self.bench.name, EXAMPLES, calibration=True)
-        return from_images(self.bench.pipe, zoo.renders(captions, each=1), conditions)
+        examples = secateur.from_images(self.bench.pipe, zoo.renders(captions, each=1), conditions)
+        return denoiser_of(self.bench.pipe), examples, self.bench.pipe.scheduler
 
     @cached_property
     def scores(self) -> dict[str, LayerScores]:
         """The scores of every layer by each criterion, by what pictures show without it, and weighted by Min-SNR."""
-        self.work.mkdir(parents=True, exist_ok=True)
-        found, how = dict[str, LayerScores](), {"samples": self.samples, "batch_size": BATCH}
-        for name in CRITERIA:
-            path = self.work / f"{name}-{self.samples}.safetensors"
-            *_, step = scored(self.net, self.examples, self.bench.pipe.scheduler, criterion=name, path=path, **how)
-            found[name] = step.scores
-        weights = min_snr(self.bench.pipe.scheduler)(torch.tensor(found["output"].timesteps)).numpy()
-        return found | {PROMPTS: self.prompt_scores(), MIN_SNR: replace(found["output"], weights=weights)}
-
-    def prompt_scores(self) -> LayerScores:
-        """The scores of every layer by how much less likely the judge finds the captions of what is drawn without it."""
-        bench = Bench(self.bench.name, steps=STEPS, images=self.images, seed=CALIBRATION_SEED)
-        bench.conditions, captions = zoo.conditions(bench.name, self.images, calibration=True)
-        scenes, path = [parse(caption) for caption in captions], self.work / f"prompts-{self.images}.safetensors"
-        made = {"solver": SOLVER[0], "steps": STEPS, **SOLVER[1], "seed": CALIBRATION_SEED}
-        how: dict[str, Any] = {"name": PROMPTS, "samples": self.images, "path": path, "made": made}
-        *_, step = score_change(self.net, lambda: judge.likelihoods(self.drawn(bench), scenes), **how)
-        return step.scores
-
-    def drawn(self, bench: Bench) -> np.ndarray:
-        """The images of a bench, drawn by this pipe in few steps."""
+        steps = {name: secateur.scored(*self.asked, criterion=name, **self.how) for name in CRITERIA}
         with self.bench.scheduled(*SOLVER):
-            return bench.draw(pipe=self.bench.pipe)
+            how = {"images": len(self.bench.seeds), "steps": STEPS, "seed": CALIBRATION_SEED}
+            pictured = list(secateur.prune_steps(self.bench.pipe, criterion=prompt_score, **how))
+        found = {name: list(steps)[-1].scores for name, steps in steps.items()} | {"prompt score": pictured[-1].scores}
+        weights = min_snr(self.bench.pipe.scheduler)(torch.tensor(found["output"].timesteps)).numpy()
+        return found | {"output, Min-SNR": replace(found["output"], weights=weights)}
 
     def joint(self, plans: Iterable[Plan]) -> list[float]:
-        """The joint output loss of each plan; every twentieth is saved."""
-        plans = list(plans)
-        missing = {key(p): p for p in plans if key(p) not in self.known}
-        how = {"samples": self.samples, "batch_size": BATCH}
-        losses = joint_loss(self.net, self.examples, self.bench.pipe.scheduler, missing.values(), **how)
-        for number, (name, loss) in enumerate(zip(missing, losses, strict=True), start=1):
-            self.known[name] = float(loss.mean())
-            if number % 20 == 0 or number == len(missing):
-                artifact.save(self.known, self.file)
-        return [self.known[key(p)] for p in plans]
+        """The joint output loss of each plan."""
+        return [float(loss.mean()) for loss in secateur.joint_loss(*self.asked, plans, **self.how)]
 
-    def accuracy(self, given: Plan | None) -> Row:
+    def accuracy(self, plan: Plan | None = None) -> Row:
         """How many pictures show what their captions say, drawn without the plan's layers."""
-        name = f"right: {key(given) if given else 'dense'}"
-        if name not in self.known:
-            with bypassed(self.net, given) if given else nullcontext():
-                images = self.drawn(self.bench)
-            self.known[name] = quality.prompt_accuracy(images, self.bench.captions, judge).tolist()
-            artifact.save(self.known, self.file)
-        return quality.rate_of(self.known[name])
-
-    def share(self, given: Plan) -> float:
-        """The fraction of the parameters that stays."""
-        whole = parameters(self.net)
-        return (whole - sum(freed(self.net, dict(given.items())))) / whole
+        with self.bench.scheduled(*SOLVER):
+            return self.bench.judged(with_plan(self.bench.pipe, plan) if plan else self.bench.pipe)["accuracy"]
 
 
-def key(given: Plan) -> str:
-    return " ".join(given.layers)
+def prompt_score(images: np.ndarray, prompts: Sequence[str] | Sequence[int]) -> np.ndarray:
+    """How likely the judge finds what each picture was asked for."""
+    return judge.likelihoods(images, [parse(p if isinstance(p, str) else zoo.caption_of(p)) for p in prompts])
 
 
 def jobs(run: Run) -> Iterator[Job]:
-    """Additivity, the dense pipe, handcrafted sets, and at each budget the chosen and the random ones."""
-    teacher = Teacher(run.pipe, **run.options, work=run.work / run.pipe)
-    shapes = {name: make() for name, make in BK.items()} if run.pipe == "emoji-sd" else {}
+    """Additivity, the dense pipe, and at each budget the chosen sets and the random ones."""
+    teacher = Teacher(run.pipe, **run.options)
     yield Job("additivity", partial(additivity, teacher), last="additivity, output")
-    yield Job("dense", partial(dense_row, run, teacher))
-
-    def group(kind: str, first: str, make: Make) -> Job:
-        """The rows of some plans of one budget. first: how the name of the first of them begins."""
-        known = any(f"{row['name']} at".startswith(f"{first} at") for row in run.record["rows"])
-        return Job(f"{kind}: {first}", lambda: measured(teacher, *make(), kind=kind), done=known)
-
-    for name, given in shapes.items():
-        yield group("handcrafted", name, lambda n=name, g=given: (teacher.share(g), {n: g}))
+    yield Job("dense", lambda: {"group": "dense", "keep": 1.0, "joint_loss": 0.0, "accuracy": teacher.accuracy()})
     for keep in KEEPS:
-        yield group("chosen", f"output, exact at {keep:.3g}", lambda k=keep: (k, dict(chosen(teacher.scores, k))))
-        yield group("random", f"random 0 at {keep:.3g}", lambda k=keep: (k, feasible(teacher.scores["output"], k)))
-    for name, given in shapes.items():  # the same budget in truth
-        same, keep = f"output, exact, as {name}", cache(partial(teacher.share, given))
-        exact = lambda same=same, keep=keep: (keep(), {same: planned(teacher.scores["output"], keep=keep())})  # noqa: E731
-        yield group("equal", same, exact)
+        for kind, (make, first) in {"chosen": (chosen, "output, exact"), "random": (feasible, "random 0")}.items():
+            name = f"{first} at {keep:g}"
+            yield Job(f"{kind}: {name}", partial(measured, teacher, kind, make, keep), last=name)
 
 
-def dense_row(run: Run, teacher: Teacher) -> Row:
-    run.record["options"]["sets"] = "all" if alike(teacher.scores["output"]) else "random"
-    run.record["scores"] = {n: dict(zip(s.layers, s.values.tolist(), strict=True)) for n, s in teacher.scores.items()}
-    return {"group": "dense", "keep": 1.0, "joint_loss": 0.0, "accuracy": teacher.accuracy(None)}
+def measured(teacher: Teacher, kind: str, make: Callable[..., dict[str, Plan]], keep: float) -> Iterator[Row]:
+    """A row for each plan of a budget; pictures of those that are chosen."""
+    plans = make(teacher, keep)
+    for (name, plan), loss in zip(plans.items(), teacher.joint(plans.values()), strict=True):
+        row = {"name": f"{name} at {keep:g}", "group": kind, "wanted": keep, "joint_loss": loss, "layers": list(plan.layers)}
+        yield row | ({"accuracy": teacher.accuracy(plan)} if kind == "chosen" else {})
 
 
-def measured(teacher: Teacher, keep: float, plans: Mapping[str, Plan], *, kind: str) -> Iterator[Row]:
-    """A row for each plan; pictures of all but most of the random ones."""
-    for k, ((name, given), loss) in enumerate(zip(plans.items(), teacher.joint(plans.values()), strict=True)):
-        row: Row = {"group": kind, "wanted": keep, "keep": teacher.share(given), "joint_loss": loss}
-        if kind != "random" or k < DRAWN:
-            row["accuracy"] = teacher.accuracy(given)
-        if kind != "handcrafted":
-            scores = teacher.scores["output"]
-            inner = [layer for layer in scores.layers if any(f"{layer}.".startswith(f"{out}.") for out in given.layers)]
-            row |= {"predicted": predicted(scores, inner), "keep_macs": kept_share(scores, inner, cost="macs")}
-        yield {"name": f"{name} at {keep:.3g}", **row, "layers": list(given.layers)}
-
-
-def chosen(by: Mapping[str, LayerScores], keep: float) -> Iterator[tuple[str, Plan]]:
+def chosen(teacher: Teacher, keep: float) -> dict[str, Plan]:
     """What each method and each criterion chooses."""
-    for method in METHODS:
-        yield f"output, {method.replace('_', ' by ')}", planned(by["output"], keep=keep, method=method)
-    yield "output, exact, stages spared", planned(by["output"], keep=keep, keep_every_stage=True)
-    for name, scores in by.items():
-        if name not in ("output", "output, root"):
-            yield f"{name}, exact", planned(scores, keep=keep)
+    output = teacher.scores["output"]
+    plans = {f"output, {method.replace('_', ' by ')}": planned(output, keep=keep, method=method) for method in METHODS}
+    plans["output, exact, stages spared"] = planned(output, keep=keep, keep_every_stage=True)
+    others = {name: scores for name, scores in teacher.scores.items() if name != "output"}
+    return plans | {f"{name}, exact": planned(scores, keep=keep) for name, scores in others.items()}
 
 
-def feasible(scores: LayerScores, keep: float) -> dict[str, Plan]:
-    """Random sets, each another: layers going in random order until the budget is met. Of layers alike, then all the others."""
-    found = dict[str, Plan]()
+def feasible(teacher: Teacher, keep: float) -> dict[str, Plan]:
+    """Random sets, each another. Of layers alike, then all the others."""
+    scores, found = teacher.scores["output"], dict[tuple[str, ...], Plan]()
     for k in range(100 * RANDOM):
-        order = Random(k).sample(range(len(scores.layers)), len(scores.layers))
-        values = replace(scores, losses=np.broadcast_to(np.array(order)[:, None], scores.losses.shape))
-        given = planned(values, keep=keep, method="greedy")
-        found[key(given)] = given
+        plan = random_plan(scores, k, keep=keep)
+        found[plan.layers] = plan
         if len(found) == RANDOM:
             break
-    size = len(next(iter(found.values())).layers)
-    for layers in combinations(scores.layers, size) if alike(scores) else ():
-        given = plan_of(scores, layers, made={})
-        found.setdefault(key(given), given)
-    return {f"random {k}": given for k, given in enumerate(found.values())}
+    for layers in combinations(scores.layers, len(plan.layers)) if alike(scores) else ():
+        found.setdefault(layers, plan_of(scores, layers, made={}))
+    return {f"random {k}": plan for k, plan in enumerate(found.values())}
+
+
+def random_plan(scores: LayerScores, seed: int, **budget: Any) -> Plan:
+    """The plan by which layers go in random order until a budget is met."""
+    order = np.array(Random(seed).sample(range(len(scores.layers)), len(scores.layers)))
+    return planned(replace(scores, losses=np.broadcast_to(order[:, None], scores.losses.shape)), method="greedy", **budget)
 
 
 def alike(scores: LayerScores) -> bool:
@@ -195,35 +132,21 @@ def alike(scores: LayerScores) -> bool:
 
 
 def additivity(teacher: Teacher) -> Iterator[Row]:
-    """A row for each criterion, with the points of the picture: over random sets of layers, of all sizes from two on."""
+    """A row for each criterion: how its sums go with joint losses over random sets of layers, of all sizes from two on."""
     output, rng, sets = teacher.scores["output"], Random(0), dict[tuple[str, ...], None]()
     while len(sets) < SETS:
         for size in range(2, len(output.layers) + 1):
             sets[tuple(sorted(rng.sample(output.layers, size), key=output.layers.index))] = None
-    joint = teacher.joint(plan_of(output, layers, made={}) for layers in sets)
-    sizes = [len(layers) / len(output.layers) for layers in sets]
+    joint = np.array(teacher.joint(plan_of(output, layers, made={}) for layers in sets))
+    quarter = np.array([math.ceil(4 * len(layers) / len(output.layers)) for layers in sets])
     for name, scores in teacher.scores.items():
-        sums = [predicted(scores, layers) for layers in sets]
+        sums = np.array([predicted(scores, layers) for layers in sets])
+        agreed = {"pearson": float(pearsonr(sums, joint).statistic), "spearman": correlation(sums, joint)}
+        agreed |= {"slope": float(np.polyfit(sums, joint, 1)[0])}
+        quarters = [{"removed": [k / 4 - 1 / 4, k / 4], "spearman": correlation(sums[quarter == k], joint[quarter == k])}
+                    for k in range(1, 5)]  # fmt: skip
         row = {"name": f"additivity, {name}", "group": "additivity", "criterion": name, "sets": len(sets)}
-        if len(scores.weights) > 1:  # how stable the ranking is; a criterion that looks at no tuples has none
-            found, error = stability(scores), float(np.median(scores.errors / np.abs(scores.values)))
-            row |= {"bootstrap_spearman": found.spearman, "bootstrap_spearman_low": found.spearman_low, "error": error}
-        points = [list(point) for point in zip(sizes, sums, joint, strict=True)]
-        yield row | agreement(np.array(sums), np.array(joint), np.array(sizes)) | {"points": points}
-
-
-def agreement(sums: np.ndarray, joint: np.ndarray, sizes: np.ndarray) -> Row:
-    """Correlations over all the sets and, by the share of layers that goes, within each quarter of it; and joint over sum."""
-    quarters = []
-    for low, high in ((k / 4, (k + 1) / 4) for k in range(4)):
-        part = (low < sizes) & (sizes <= high)
-        s, j = sums[part], joint[part]
-        logs = (s > 0).all() and len(set(s)) > 2
-        quarter = {"removed": [low, high], "sets": int(part.sum()), "spearman": correlation(s, j)}
-        slope = float(np.polyfit(np.log(s), np.log(j), 1)[0]) if logs else None  # 1 if they are proportional
-        quarters.append(quarter | {"joint_over_sum": float(np.median(j / s)), "slope_of_logs": slope})
-    whole = {"pearson": float(pearsonr(sums, joint).statistic), "spearman": correlation(sums, joint)}
-    return {**whole, "slope": float(np.polyfit(sums, joint, 1)[0]), "quarters": quarters}
+        yield row | agreed | {"quarters": quarters}
 
 
 def correlation(sums: np.ndarray, joint: np.ndarray) -> float | None:
@@ -240,7 +163,48 @@ def finish(run: Run) -> None:
             row["beats_random_percent"] = 100 * float(np.mean([row["joint_loss"] < loss for loss in rivals]))
 
 
+# Milliseconds
+
+TIMED, MS_KEEPS, TIMED_SETS, TIMED_CALLS, REPEATS = ("emoji-sd", "emoji-dit", "sd15"), (0.7, 0.5), 3, 5, 9
+
+
+def millisecond_jobs(run: Run) -> Iterator[Job]:
+    """Random sets of layers at each budget: the sum of the layers' times, beside teacher and student timed in turns."""
+    known = cache(teacher_and_costs)
+    for name in TIMED:
+        for keep in MS_KEEPS:
+            for number in range(TIMED_SETS):
+                make = partial(timed_row, known, name, keep=keep, seed=number)
+                yield Job(f"{name}, {keep:g} asked, set {number}", make)
+
+
+def teacher_and_costs(name: str) -> tuple[nn.Module, Callable[[], Any], Any]:
+    """The denoiser of a pipe of the zoo, or a full-size one, a call for one image, and its layers with their times."""
+    teacher = denoiser_of(zoo.load(name)) if name in zoo.NAMES else random_unet(name)
+    (call := caller(teacher))()
+    return teacher, call, with_times(costed(teacher), teacher, run=lambda: [call() for _ in range(TIMED_CALLS)])
+
+
+def caller(denoiser: nn.Module) -> Callable[[], Any]:
+    inputs = dummy_inputs(denoiser)
+    return torch.inference_mode()(lambda: denoiser(**inputs))
+
+
+def timed_row(known: Callable[[str], Any], name: str, *, keep: float, seed: int) -> Row:
+    """What is kept of a call's time by the sum of layers' times, by the clock, and by MACs."""
+    teacher, call, costs = known(name)
+    plan = random_plan(costs, seed, keep=keep, cost="ms")
+    student = secateur.drop_layers(teacher, plan)
+    times = time_together({"teacher": call, "student": caller(student)}, repeats=REPEATS)
+    median, high, low = (1 / x for x in speedup(times["teacher"], times["student"]))
+    kept = {"keep_ms": plan.made["kept"], "keep_timed": median, "keep_timed_quartiles": [low, high]}
+    kept["keep_macs"] = secateur.count(student).call() / secateur.count(teacher).call()
+    return {"denoiser": name, **kept, "latency_s": times["teacher"].as_json(), "removed": len(plan.layers)}
+
+
 TITLE = "Additivity and regret of pruning {pipe} in depth, before any training"
 HOW: dict[str, Any] = {"options": {"samples": 32, "images": 32}, "pipes": zoo.NAMES, "finish": finish}
 HOW["head"] = lambda pipe, options: {"options": {**options, "steps": STEPS, "guidance_scale": zoo.GUIDANCE[pipe]}}
-STUDIES = (Study("depth", TITLE, jobs, **HOW),)
+MS_OPTIONS = {"keep": MS_KEEPS, "sets": TIMED_SETS, "calls": TIMED_CALLS, "repeats": REPEATS}
+MS = "What is kept of a call's time: by the sum of layers' times, and timed"
+STUDIES = (Study("depth", TITLE, jobs, **HOW), Study("milliseconds", MS, millisecond_jobs, head={"options": MS_OPTIONS}))

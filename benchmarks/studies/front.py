@@ -1,24 +1,30 @@
 """The front: fidelity and accuracy against compute, of every rival and of what the search finds.
 
-Budgets are in dense calls of 50; plain steps and held calls are rounded down. Rows are timed beside other jobs."""
+Budgets are in dense calls of 50; plain steps and held calls are rounded down. `timing` adds how many times faster each row is
+than dense calls: one image at a time, in turns with them, on an idle machine."""
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import rivals
-from bench import BATCH, FIRST_SEED, NONE, SEARCH_SEED, Bench
-from secateur import Schedule, load, zoo
-from secateur.measuring import timing
+from bench import BATCH, FIRST_SEED, NONE, SEARCH_SEED, Bench, faster
+from secateur import Macs, Schedule, Scores, SearchSettings, allocate, apply, dip_go, search_steps, zoo
 from secateur.measuring.hardware import hardware
+from secateur.measuring.timing import time_together
+from secateur.measuring.variants import EVEN
+from secateur.pipeline.generate import generate
 from secateur.pipeline.schedulers import SOLVERS
+from secateur.pipeline.trajectory import first
 from secateur.schedule import baselines
+from secateur.searching.objective import to_dense
+from secateur.searching.random_and_genetic import genetic_search, random_search
 from study import Job, Record, Row, Run, Study
 
 STEPS, TRIALS, MOST_IMAGES = 50, 40, 192
+MANY, FEW = 9, 3  # pairs in which a row at a fifth of the MACs, or another one, is timed
 BUDGETS = (10, 5, 17, 7.5, 25, 12.5)  # dense calls; the most interesting first
 AGAIN = (5,)  # the closest: here rivals that search do so from every seed
 SEEDS = (SEARCH_SEED, 41_000, 42_000)
@@ -27,13 +33,18 @@ SEARCHED = {  # solvers: scheduler, options, and what the search comes near to
     "DPM-Solver++": (*SOLVERS["DPM-Solver++"], "converged"),
     "UniPC": (*SOLVERS["UniPC"], "converged"),
 }
+GLANCE, FINALISTS = 4, 6  # images on which every setting of a cache is measured, and how many are then measured on all
+UPDATES, LR, LEARNED_KEEP = 60, 1.7, 0.2  # the paper: 1000 updates from 0.1; the sum of the steps is the same
+Made = tuple[Schedule, dict[str, Any]]  # a schedule, and what its row says of the search
 
 
 class Way(NamedTuple):
-    """How a row draws its images: a scheduler, with so many plain steps or with a schedule."""
+    """How a row draws its images: a scheduler, with so many plain steps or with the schedule that `make` gives."""
 
+    name: str
     group: str
     budget: float
+    make: Callable[[], Made] | None = None
     steps: int = STEPS
     scheduler: str | None = None
     options: Mapping[str, Any] = NONE
@@ -42,110 +53,173 @@ class Way(NamedTuple):
 def bench_of(run: Run) -> Bench:
     if (images := run.options["images"]) > MOST_IMAGES:
         raise SystemExit(f"found --images {images}: give at most {MOST_IMAGES}, as further classes are searched with")
-    return Bench(run.pipe, steps=STEPS, images=images, folder=run.work)
+    return Bench(run.pipe, steps=STEPS, images=images)
 
 
 def jobs(run: Run) -> Iterator[Job]:
-    """Every row, the ones that others build on first."""
-    bench, folder = bench_of(run), run.results / "schedules"
-    caches = rivals.Caches(bench, SEEDS[0])
-    yield Job("dense", partial(row, bench, Way("dense", STEPS)))
+    """A row for each way."""
+    bench = bench_of(run)
+    yield from (Job(way.name, partial(row, bench, way)) for way in ways(bench, run.results / "schedules", run.work))
+
+
+def ways(bench: Bench, folder: Path, work: Path) -> Iterator[Way]:
+    """Every way, the ones that others build on first."""
+    yield Way("dense", "dense", STEPS)
     for budget in BUDGETS:
-        for name, (scheduler, options) in SOLVERS.items():
-            way = Way(name, budget, int(budget), scheduler, options)
-            yield Job(f"{name}, {int(budget)} steps", partial(row, bench, way))
-        yield from static(bench, caches, budget)
-        yield from ours(bench, budget, SEEDS[0], folder=folder)
-    for seed in SEEDS:
-        for budget in BUDGETS if seed != SEEDS[0] else ():
-            yield from ours(bench, budget, seed, folder=folder)
-        for budget in AGAIN if seed != SEEDS[0] else BUDGETS:
-            yield from searching_rivals(bench, budget, seed)
+        for name, solver in SOLVERS.items():
+            yield Way(f"{name}, {int(budget)} steps", name, budget, None, int(budget), *solver)
+        yield from static(bench, budget)
+        yield from ours(bench, budget, SEEDS[0], folder)
+    for number, seed in enumerate(SEEDS):
+        for budget in BUDGETS if number else ():
+            yield from ours(bench, budget, seed, folder)
+        for budget in AGAIN if number else BUDGETS:
+            yield from searching_rivals(bench, budget, number, work)
 
 
-def static(bench: Bench, caches: rivals.Caches, budget: float) -> Iterator[Job]:
+def static(bench: Bench, budget: float) -> Iterator[Way]:
     """Evenly held calls in three ways; the best setting of DeepCache or FORA; the published pattern."""
-    for group, schedule in rivals.evenly(bench, int(budget)).items():
-        yield Job(f"{group}, {int(budget)} calls", partial(row, bench, Way(group, budget), lambda s=schedule: (s, {})))
-    if caches.fits(budget):
-        way = Way("static cache, best setting", budget)
-        yield Job(f"static cache, {budget:g}", partial(row, bench, way, partial(caches.best, budget)))
+    for group in EVEN:
+        yield Way(f"{group}, {int(budget)} calls", group, budget, lambda g=group: (evenly(bench, budget)[g], {}))
+    if caches(bench.layers, budget):
+        yield Way(f"static cache, {budget:g}", "static cache, best setting", budget, partial(best_cache, bench, budget))
     if budget == 10 and len(blocks := bench.macs.blocks) == 9:
         published = lambda: (baselines.published_dip_go(blocks), {})  # noqa: E731
-        yield Job("DiP-GO, published pattern", partial(row, bench, Way("DiP-GO, published", budget), published))
+        yield Way("DiP-GO, published pattern", "DiP-GO, published", budget, published)
 
 
-def ours(bench: Bench, budget: float, seed: int, *, folder: Path) -> Iterator[Job]:
+def evenly(bench: Bench, budget: float) -> dict[str, Schedule]:
+    """So many evenly spaced calls, held in every way."""
+    return {group: baselines.evenly(bench.macs.blocks, STEPS, int(budget), hold=hold) for group, hold in EVEN.items()}
+
+
+def caches(counted: Macs, budget: float) -> list[Schedule]:
+    """DeepCache, or FORA and Δ-DiT for a transformer, at every interval and depth that costs at most so many dense calls."""
+    blocks, found = counted.blocks, list[Schedule]()
+    for interval in range(2, STEPS + 1):
+        if "residual" in blocks.reuse:
+            found.append(baselines.fora(blocks, STEPS, interval=interval))
+            method, depths = baselines.delta_dit, [len(blocks) * quarters // 4 for quarters in (1, 2, 3)]
+        else:
+            method, depths = baselines.deepcache, range(1, 1 + sum(len(producers) > 1 for producers in blocks.producers))
+        found += [method(blocks, STEPS, interval=interval, depth=depth) for depth in depths]
+    return [schedule for schedule in found if counted.of(schedule) <= budget * counted.call()]
+
+
+def best_cache(bench: Bench, budget: float) -> Made:
+    """The cache that is best on the calibration images: all are measured on a few of them, the best on all."""
+    fits, seen = caches(bench.layers, budget), bench.trajectory(SEEDS[0])
+    few, value = (to_dense(bench.pipe, some, blocks=bench.layers.blocks) for some in (first(seen, GLANCE), seen))
+    best = max(sorted(fits, key=few)[-FINALISTS:], key=value)
+    return best, {"setting": dict(best.made), "settings": len(fits)}
+
+
+def ours(bench: Bench, budget: float, seed: int, folder: Path) -> Iterator[Way]:
     """What `secateur search` finds: under DDIM near the dense images, under two solvers of second order near the converged."""
     for solver, (scheduler, options, target) in SEARCHED.items():
-        way = Way(f"Secateur, {solver}", budget, STEPS, scheduler, options)
-        name = f"{way.group}, {budget:g}, seed {seed}"
+        group = f"Secateur, {solver}"
+        name = f"{group}, {budget:g}, seed {seed}"
         path = folder / f"{bench.name} {name}.json".replace(", ", "-").replace(" ", "-").lower()
-        yield Job(name, partial(row, bench, way, partial(searched, bench, way, target=target, seed=seed, path=path)))
+        make = partial(searched, bench, path, keep=budget / STEPS, target=target, seed=seed)
+        yield Way(name, group, budget, make, STEPS, scheduler, options)
 
 
-def searched(bench: Bench, way: Way, *, target: str, seed: int, path: Path) -> rivals.Made:
+def searched(bench: Bench, path: Path, **how: Any) -> Made:
     """The schedule of one search, saved beside the records too."""
-    start, stages = time.perf_counter(), {}
-    with bench.scheduled(way.scheduler, way.options):
-        for found in bench.search(seed, keep=way.budget / STEPS, target=target, trials=TRIALS, number=seed):
-            stages[found.stage] = {"psnr_db": found.value_db, "seconds": found.seconds, "measured": found.measured}
+    stages = {}
+    for found in search_steps(bench.pipe, settings=SearchSettings(trials=TRIALS), **how):
+        stages[found.stage] = {"psnr_db": found.value_db, "seconds": found.seconds, "measured": found.measured}
+    schedule = replace(found.schedule, made={**found.schedule.made, "stages": stages})
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(found.schedule, made={**found.schedule.made, "stages": stages}).save(path)
-    return load(path), {"search_s": time.perf_counter() - start, "stages": stages}
+    schedule.save(path)
+    return schedule, {"stages": stages}
 
 
-def searching_rivals(bench: Bench, budget: float, seed: int) -> Iterator[Job]:
-    """DiP-GO, random and genetic search; their evaluations are 51, ours 61 at most."""
-    number = SEEDS.index(seed)
-    end, more = (f"-{seed}", f", seed {seed}") if number else ("", "")
-    how: dict[str, Any] = {"budget": budget, "seed": seed, "number": number}
-    path = bench.folder / f"{bench.name}-dip-go{end}.safetensors"
+def searching_rivals(bench: Bench, budget: float, number: int, work: Path) -> Iterator[Way]:
+    """DiP-GO, random and genetic search; their evaluations are 51, ours 61 at most. number: of the search seed."""
+    more, folder = f", seed {SEEDS[number]}" if number else "", work / f"{bench.name}-dip-go-{number}"
     for method in ("bisection", "greedy"):
-        way = Way(f"DiP-GO ({rivals.UPDATES} updates), {method}", budget)
-        make = partial(rivals.learned, bench, path, method=method, **how)
-        yield Job(f"{way.group}, {budget:g}{more}", partial(row, bench, way, make))
-    for group in rivals.TRIALS:
-        make = partial(rivals.tried, bench, group, trials=TRIALS + 8, **how)
-        yield Job(f"{group}, {budget:g}{more}", partial(row, bench, Way(group, budget), make))
+        group = f"DiP-GO ({UPDATES} updates), {method}"
+        make = lambda m=method: (allocate(learned(bench, folder, number), keep=budget / STEPS, method=m), {})  # noqa: E731
+        yield Way(f"{group}, {budget:g}{more}", group, budget, make)
+    for group, search in {"random search": random_search, "genetic search": genetic_search}.items():
+        yield Way(f"{group}, {budget:g}{more}", group, budget, partial(tried, bench, budget, number, search))
 
 
-def row(bench: Bench, way: Way, make: Any = None) -> Row:
-    """A way measured: what it costs, how long it took, and how near its images come."""
-    schedule, more = make() if make else (None, {})
+def tried(bench: Bench, budget: float, number: int, search: Callable[..., Iterator[Any]]) -> Made:
+    """Random or genetic search, holding as is best for evenly held calls."""
+    value, how = bench.objective(SEEDS[number]), {"keep": budget / STEPS, "trials": TRIALS + 8, "seed": number}
+    hold = max(evenly(bench, budget).values(), key=value).hold
+    *_, last = search(bench.macs, STEPS, objective=lambda schedule: value(replace(schedule, hold=hold)), **how)
+    return replace(last.best, hold=hold), {}
+
+
+@cache
+def learned(bench: Bench, folder: Path, number: int) -> Scores:
+    """The scores of DiP-GO with fewer updates than the paper's, for every budget; a rerun goes on from the folder."""
+    how, seen = dip_go.Settings(steps=UPDATES, lr=LR, seed=number), bench.trajectory(SEEDS[number])
+    *_, last = dip_go.search(bench.pipe, seen, keep=LEARNED_KEEP, macs=bench.macs, settings=how, folder=folder)
+    return last.scores
+
+
+def row(bench: Bench, way: Way) -> Row:
+    """A way measured: what it costs, how near its images come, and its schedule."""
     with bench.scheduled(way.scheduler, way.options):
+        schedule, more = way.make() if way.make else (None, {})
         steps = schedule.calls if schedule and schedule.timesteps else way.steps
-        images, seconds = bench.clocked(schedule, steps=steps)
-        calls = len(bench.pipe.scheduler.timesteps)
-    head = {"group": way.group, "keep": way.budget / STEPS, "calls": calls, "steps": steps}
-    head |= {"scheduler": way.scheduler, "options": dict(way.options), "cpu": hardware()["cpu"]}
-    head |= {"latency_s": timing.Timing(way.group, tuple(seconds)).as_json(), "timesteps": None, "hold": None, "reuse": None}
-    return head | bench.measured(images, schedule, calls=calls, fully=True) | described(bench, schedule) | more
+        images, calls = bench.draw(schedule, steps=steps), len(bench.pipe.scheduler.timesteps)
+    row = {"group": way.group, "keep": way.budget / STEPS, "calls": calls, "steps": steps}
+    row |= {"scheduler": way.scheduler, "options": dict(way.options), "grid": None, "timesteps": None, "hold": None}
+    if schedule:
+        row["grid" if bench.counted(schedule) is bench.macs else "layer_grid"] = list(schedule.grid)
+        row |= {"timesteps": schedule.timesteps, "hold": schedule.hold, "reuse": list(schedule.reuse)}
+    return row | bench.measured(images, schedule, calls=calls, fully=True) | more
 
 
-def described(bench: Bench, schedule: Schedule | None) -> Row:
-    """What a row says of its schedule, and which share of the saved MACs is of calls that are not made or held whole."""
-    if schedule is None:
-        return {"grid": None}
-    counted = bench.counted(schedule)
-    entered = sum(not schedule.held(t) for t in range(schedule.calls))
-    saved = STEPS * counted.call() - counted.of(schedule)
-    return {
-        "saved_by_calls": (STEPS - entered) * counted.call() / saved if saved else 0.0,
-        "grid" if counted is bench.macs else "layer_grid": list(schedule.grid),
-        "timesteps": list(schedule.timesteps) if schedule.timesteps else None,
-        "hold": schedule.hold,
-        "reuse": list(schedule.reuse),
-    }
+def timing_jobs(run: Run) -> Iterator[Job]:
+    """The speed-up of each row, those at a fifth of the MACs first and in more pairs."""
+    bench, other = bench_of(run), bench_of(run)  # the same pipe again, for what is timed in turns with it
+    for row in sorted(run.record["rows"], key=lambda row: row["keep"] != 0.2):
+        pairs = MANY if row["keep"] == 0.2 else FEW
+        done = row.get("speedup", {}).get("repeats", 0) >= pairs
+        yield Job(f"{row['name']}: speedup, {pairs} pairs", partial(timed, bench, other, row, pairs), done=done)
+
+
+def timed(bench: Bench, other: Bench, row: Row, pairs: int) -> Row:
+    """How many times faster than dense calls a row's are; its schedule is applied once, as users do."""
+    call = {"seeds": bench.seeds[:1], **bench.call}
+    draw, schedule = partial(generate, conditions=bench.conditions[:1], **call), rebuilt(bench, row)
+    with ExitStack() as applied:
+        applied.enter_context(other.scheduled(row["scheduler"], row.get("options") or {}))
+        if schedule:
+            applied.enter_context(apply(other.pipe, schedule, blocks=bench.counted(schedule).blocks))
+        runs = {"dense": partial(draw, bench.pipe, num_inference_steps=STEPS)}
+        runs["row"] = partial(draw, other.pipe, num_inference_steps=row["steps"])
+        times = time_together(runs, repeats=pairs)
+    return {"name": row["name"], "speedup": faster(times["dense"], times["row"], repeats=pairs, cpu=hardware()["cpu"])}
+
+
+def rebuilt(bench: Bench, row: Row) -> Schedule | None:
+    """The schedule of a row; None for plain steps."""
+    blocks, grid = (bench.macs.blocks, row["grid"]) if row.get("grid") else (bench.layers.blocks, row.get("layer_grid"))
+    if grid is None:
+        return None
+    timesteps, reuse = row["timesteps"] and tuple(row["timesteps"]), tuple(row.get("reuse") or blocks.reuse)
+    return Schedule(blocks.names, tuple(grid), reuse, blocks.denoiser, timesteps=timesteps, hold=row["hold"])
 
 
 def head(pipe: str, options: Mapping[str, Any]) -> Record:
     measured = {"guidance_scale": zoo.GUIDANCE[pipe], "samples_an_image": 2, "batch_size": BATCH, "calibration_images": 16}
     measured |= {"calibration_images_in_doubt": 64, "search_seeds": SEEDS, "trials": TRIALS}
-    measured |= {"gradient_updates": rivals.UPDATES, "gradient_lr": rivals.LR}
+    measured |= {"gradient_updates": UPDATES, "gradient_lr": LR}
     return {"seeds": range(FIRST_SEED, FIRST_SEED + options["images"]), "options": measured}
 
 
 TITLE = "The front on {pipe}: 50 dense DDIM calls and less"
 BLOCKS = lambda run: run.record.update(blocks=list(bench_of(run).macs.blocks.names))  # noqa: E731
-STUDIES = (Study("front", TITLE, jobs, options={"images": 128}, pipes=zoo.NAMES, head=head, finish=BLOCKS),)
+FRONT: dict[str, Any] = {"options": {"images": 128}, "pipes": zoo.NAMES, "head": head}
+FRONT["file"] = lambda pipe, options: f"front-{pipe}"
+STUDIES = (
+    Study("front", TITLE, jobs, finish=BLOCKS, **FRONT),
+    Study("timing", "Paired speed-ups of the front on {pipe}", timing_jobs, times=True, **FRONT),
+)

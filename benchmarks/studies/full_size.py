@@ -2,28 +2,43 @@
 
 `paper-macs`: the MACs in DiP-GO's tables, and the convention in which each of them holds. `cache`: what reuse costs in memory.
 `runtime`: what MACs are worth in milliseconds, in turns. `fullsize`: an update of the gradient search.
+`fullsize-depth`: pruning in depth and an update of distillation, phase by phase.
 """
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from bench import faster
-from secateur import Schedule, Trajectory, apply, count, deepcache, dense, find_blocks, published_dip_go, uniform
+from bench import costing, faster
+from secateur import (
+    DistilSettings,
+    Examples,
+    apply,
+    count,
+    deepcache,
+    dense,
+    dip_go,
+    distil_steps,
+    drop_layers,
+    find_blocks,
+    output_loss,
+    planned,
+    published_dip_go,
+    record,
+    uniform,
+)
 from secateur.denoiser.families import dummy_inputs
 from secateur.denoiser.macs import denoiser_config, meta_denoiser
-from secateur.measuring.memory import peak_memory
 from secateur.measuring.timing import time_together
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
-from secateur.searching.dip_go.gradient import search
-from secateur.searching.dip_go.updates import Settings
 from study import Job, Row, Run, Study
 
 CALLS, UPDATED, SIDE, REPEATS, DTYPE = 50, 4, 32, 5, torch.bfloat16  # UPDATED: calls of an update
@@ -40,19 +55,22 @@ def random_unet(name: str, *, dtype: torch.dtype = torch.float32) -> UNet2DCondi
         torch.set_default_dtype(torch.float32)
 
 
-def sd15(coder: nn.Module | None = None) -> StableDiffusionPipeline:
-    """SD-1.5's U-Net with random weights in a stock pipeline that gets embeddings."""
+def sd15() -> StableDiffusionPipeline:
+    """SD-1.5's U-Net and VAE with random weights in a stock pipeline that gets embeddings."""
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     scheduler = DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-    unet = random_unet("sd15", dtype=DTYPE).to(DEVICE)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    coder = AutoencoderKL(**blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2).to(DTYPE).eval()
+    unet = random_unet("sd15", dtype=DTYPE)
     pipe = StableDiffusionPipeline(coder, None, None, unet, scheduler, None, None, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe.to(DEVICE)
 
 
-def noise(*shape: int, seed: int, like: Any) -> Tensor:
-    """Noise on the device of a pipe and in its dtype: embeddings of a prompt and of none, or latents."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(like.device, like.dtype)
+def embedded(pipe: StableDiffusionPipeline) -> dict[str, Tensor]:
+    """Noise in place of the embeddings of a prompt and of none."""
+    text = torch.randn(2, 77, 768, generator=torch.Generator().manual_seed(1)).to(pipe.device, pipe.dtype)
+    return {"prompt_embeds": text[0], "negative_prompt_embeds": text[1]}
 
 
 # The MACs of the paper's tables
@@ -65,8 +83,6 @@ FIGURES = {  # figures of the paper: denoiser, calls, T (10¹² MACs)
     "SDXL, 4 calls": ("sdxl", 4, 11.95),
     "PixArt-α, 1024 px, 20 calls, guidance": ("pixart-alpha-1024", 20, 85.65),
 }
-NAMED = ("conv + linear", "with attention")
-PUBLISHED = "secateur schedule sd15 --method dip-go-published -o s.json; secateur macs sd15 --schedule s.json"
 
 
 def paper_jobs(run: Run) -> Iterator[Job]:
@@ -75,14 +91,14 @@ def paper_jobs(run: Run) -> Iterator[Job]:
 
 def paper_row(name: str, denoiser: str, calls: int, paper_t: float) -> Row:
     """Both conventions, and which of them is the paper's."""
-    counted, published, samples = count(denoiser_config(denoiser)), "published" in name, 1 + ("guidance" in name)
-    spent = counted.spent(published_dip_go(counted.blocks) if published else None, calls, samples=samples)
-    amounts = {key: spent[key] for key in ("macs_linear", "macs_attention")}
-    off = {name: x / (paper_t * 1e12) - 1 for name, x in zip(NAMED, amounts.values(), strict=True)}
+    counted = count(denoiser_config(denoiser))
+    schedule = published_dip_go(counted.blocks) if "published" in name else None
+    spent = counted.spent(schedule, calls, samples=1 + ("guidance" in name))
+    amounts = {"conv + linear": spent["macs_linear"], "with attention": spent["macs_attention"]}
+    off = {convention: amount / (paper_t * 1e12) - 1 for convention, amount in amounts.items()}
     nearest = min(off, key=lambda convention: abs(off[convention]))
-    shown = PUBLISHED if published else f"secateur macs {denoiser} --calls {calls}" + " --guidance" * (samples == 2)
     found = {"paper": f"{paper_t} T", "convention": nearest, "off_percent": round(100 * off[nearest], 2)}
-    return {"calls": calls, **amounts, **found, "command": shown}
+    return {"calls": calls, **spent, **found}
 
 
 # Bytes kept for later calls
@@ -123,25 +139,24 @@ def runtime_jobs(run: Run) -> Iterator[Job]:
 def runtime_rows() -> Iterator[Row]:
     """Dense, the published DiP-GO schedule and DeepCache; efficiency is the speed-up over the MACs reduction."""
     pipe = sd15()
-    text, latents = noise(2, 1, 77, 768, seed=1, like=pipe), noise(1, 4, SIDE, SIDE, seed=2, like=pipe)
     stage, layer = (count(pipe.unet, granularity, size=SIDE) for granularity in ("stage", "layer"))
     plans = {
         "dense": (stage, dense(stage.blocks, CALLS)),
         "DiP-GO, published, keep 0.2": (stage, published_dip_go(stage.blocks)),
         "DeepCache, interval 5": (layer, deepcache(layer.blocks, CALLS, interval=5)),
     }
-    call = {"num_inference_steps": CALLS, "guidance_scale": 7.5, "output_type": "latent"}
+    call = {"num_inference_steps": CALLS, "height": 8 * SIDE, "width": 8 * SIDE, "output_type": "latent"}
+    call |= {name: text[None] for name, text in embedded(pipe).items()}
 
-    def sample(schedule: Schedule) -> None:
+    def sample(schedule) -> None:
         with apply(pipe, schedule):
-            pipe(prompt_embeds=text[0], negative_prompt_embeds=text[1], latents=latents.clone(), **call)
+            pipe(generator=torch.Generator().manual_seed(2), **call)
 
     times = time_together({name: partial(sample, plan) for name, (_, plan) in plans.items()}, repeats=REPEATS)
     for name, (counted, plan) in plans.items():
         speedup = faster(times["dense"], times[name])
-        row = {"name": name, "group": name.partition(",")[0], "calls": CALLS, "steps": CALLS, "scheduler": "DDIMScheduler"}
-        row |= {**counted.spent(plan, CALLS, samples=2), "latency_s": times[name].as_json(), "speedup": speedup}
-        yield row | {"efficiency": speedup["median"] * counted.keep(plan, attention=True)}
+        row = {"name": name, **counted.spent(plan, CALLS, samples=2), "latency_s": times[name].as_json(), "speedup": speedup}
+        yield row | {"efficiency": speedup["median"] * row["keep_attention"]}
 
 
 # One update of DiP-GO's search
@@ -149,45 +164,71 @@ def runtime_rows() -> Iterator[Row]:
 
 def update_jobs(run: Run) -> Iterator[Job]:
     """SD-1.5's U-Net and VAE, 64² latents, guidance; embeddings stand for prompts."""
-    yield Job(f"SD-1.5, T = {UPDATED}", partial(update_row, run))
+    yield Job(f"SD-1.5, T = {UPDATED}", update_row)
 
 
-def update_row(run: Run) -> Row:
+def update_row() -> Row:
     """Seconds of one update, and of a whole search of the paper's 1000 updates of 50 calls."""
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    sizes = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512}
-    coder = AutoencoderKL(**blocks, **sizes, scaling_factor=0.18215).to(device=DEVICE, dtype=DTYPE).eval()
-    pipe = sd15(coder)
-    steps = search(pipe, blank_trajectory(pipe, UPDATED), keep=0.5, macs=count(pipe.unet), settings=Settings(steps=1))
-    start = time.perf_counter()
-    peak = peak_memory(lambda: list(steps), device=DEVICE)
-    seconds = time.perf_counter() - start
-    run.record["options"]["peak_memory"] = peak.how
+    pipe = sd15()
+    drawn = record(pipe, [embedded(pipe)], seeds=[0], num_inference_steps=UPDATED, guidance_scale=7.5)
+    updates = dip_go.search(pipe, drawn, keep=0.5, settings=dip_go.Settings(steps=1))
+    _, spent = costing(lambda: list(updates), device=DEVICE)
     weights = sum(p.numel() * p.element_size() for part in (pipe.unet, pipe.vae) for p in part.parameters())
-    found = {"calls": UPDATED, "update_s": seconds, "paper_search_h": seconds / UPDATED * 50 * 1000 / 3600}
-    return found | {"weights_bytes": weights, "peak_memory_bytes": peak.peak_bytes}
+    hours = spent["s"] / UPDATED * 50 * 1000 / 3600
+    sizes = {"weights_bytes": weights, "peak_memory_bytes": spent["peak_memory_bytes"]}
+    return {"calls": UPDATED, "update_s": spent["s"], "paper_search_h": hours, **sizes}
 
 
-def blank_trajectory(pipe: StableDiffusionPipeline, calls: int) -> Trajectory:
-    """What a search with fresh noise reads of a trajectory: a condition, how the pipe is called, and its timesteps."""
-    text = noise(2, 77, 768, seed=1, like=pipe)
-    condition = {"prompt_embeds": text[0], "negative_prompt_embeds": text[1]}
-    pipe.scheduler.set_timesteps(calls)
-    blank, times = torch.zeros(calls + 1, 1, 4, 64, 64), tuple(float(t) for t in pipe.scheduler.timesteps)
-    options = {"num_inference_steps": calls, "guidance_scale": 7.5}
-    return Trajectory((condition,), (0,), times, blank, blank[1:], np.zeros((1, 8, 8, 3), np.float32), options)
+# Pruning in depth
+
+KEEPS = {"sd15": 0.5, "sdxl": 0.3}  # AdamW takes 16 bytes a parameter: of SDXL's half that is 20 GB beside a teacher of 5
+SIDES = {"sd15": 64, "sdxl": 32}
+ONE_UPDATE = DistilSettings(updates=1, batch_size=1, mixed_precision="bf16", checkpointing=True, ema=None)
+
+
+def depth_jobs(run: Run) -> Iterator[Job]:
+    """The teacher is in bfloat16; the student learns in float32 under bfloat16 autocast with gradient checkpointing."""
+    for name in SIDES:
+        yield Job(name, partial(phases, name), last=f"{name}, one update")
+
+
+def phases(name: str) -> list[Row]:
+    """The whole way, phase by phase. Memory is what a phase adds at most to what was there."""
+    rows, side, scheduler = list[Row](), SIDES[name], DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False)
+
+    def phase(label: str, make: Callable[[], Any], **more: Any) -> Any:
+        """What a phase makes; its row is added."""
+        made, cost = costing(make)
+        memory = {"peak_memory_bytes": cost["peak_memory_bytes"], "process_peak_bytes": 1024 * getrusage(RUSAGE_SELF).ru_maxrss}
+        rows.append({"name": f"{name}, {label}", "seconds": cost["s"], **memory, **more, "denoiser": name})
+        return made
+
+    teacher = phase("random weights", lambda: random_unet(name, dtype=torch.bfloat16).requires_grad_(False))
+    given = tree_map_only(Tensor, lambda x: torch.randn(x.shape), dummy_inputs(teacher, batch=2, size=side))
+    examples = Examples(given.pop("sample"), {key: value for key, value in given.items() if key != "timestep"})
+    score = output_loss(teacher, examples, scheduler, samples=1, batch_size=1)
+    scores = phase("score", lambda: list(score)[-1].scores, latent_side=side, tuples=1)
+    plan = phase("solve", lambda: planned(scores, keep=KEEPS[name]), layers=len(scores.layers))
+    student = phase("cut", lambda: drop_layers(teacher, plan), removed=len(plan.layers), keep=plan.made["kept"])
+    with TemporaryDirectory() as folder:
+        phase("save", partial(student.save_pretrained, folder))
+        size = sum(file.stat().st_size for file in Path(folder).iterdir())
+        load = partial(type(student).from_pretrained, folder, dtype=torch.float32)
+        student = phase("load", load, disk_bytes=size)
+    steps = distil_steps(teacher, student.train(), examples, scheduler, settings=ONE_UPDATE)
+    phase("one update", lambda: [step.total for step in steps], batch_size=1, latent_side=side)
+    return rows
 
 
 CACHE = "Bytes cached at most, freed after the last reader, against every block's output"
-CACHE_HEAD = {"pipe": "sd15, sdxl (meta)", "options": {"dtype": "float16", "batch": 2}}
-RANDOM = {"pipe": "sd15 (random weights)"}
-RUNTIME = "Runtime efficiency on SD-1.5's full-size U-Net (random weights)"
-RUNTIME_HEAD = RANDOM | {"options": {"samples_an_image": 2, "latent_side": SIDE, "dtype": "bfloat16"}}
-UPDATE = "One update of DiP-GO's search at full size (random weights)"
-UPDATE_HEAD = RANDOM | {"options": {"dtype": "bfloat16", "latent_side": 64, "guidance_scale": 7.5}}
+CACHE_HEAD = {"options": {"dtype": "float16", "batch": 2}}
+RUNTIME_HEAD = {"options": {"samples_an_image": 2, "latent_side": SIDE, "dtype": "bfloat16"}}
+UPDATE_HEAD = {"options": {"dtype": "bfloat16", "latent_side": 64, "guidance_scale": 7.5}}
+DEPTH_HEAD = {"options": {"keep": KEEPS, "teacher": "bfloat16"}}
 STUDIES = (
-    Study("paper-macs", "The MACs in DiP-GO's tables", paper_jobs, head={"pipe": "full-size configurations (meta)"}),
+    Study("paper-macs", "The MACs in DiP-GO's tables", paper_jobs),
     Study("cache", CACHE, cache_jobs, head=CACHE_HEAD),
-    Study("runtime", RUNTIME, runtime_jobs, head=RUNTIME_HEAD),
-    Study("fullsize", UPDATE, update_jobs, head=UPDATE_HEAD),
+    Study("runtime", "Runtime efficiency on SD-1.5's full-size U-Net (random weights)", runtime_jobs, head=RUNTIME_HEAD),
+    Study("fullsize", "One update of DiP-GO's search at full size (random weights)", update_jobs, head=UPDATE_HEAD),
+    Study("fullsize-depth", "Pruning in depth at full size (random weights)", depth_jobs, head=DEPTH_HEAD),
 )

@@ -3,15 +3,15 @@
 The student is made by the commands that a user gives. Teacher and student are each measured dense, with a schedule of a fifth
 of the MACs, and with a fifth of the steps; `product-times` adds how long they take to load and to draw, on an idle machine."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from subprocess import run as run_command
 from typing import Any
 
-from bench import FIRST_SEED, Bench, faster
+from bench import DENOISERS, FIRST_SEED, Bench, faster
 from secateur import Schedule, apply, count, load, zoo
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring import quality
@@ -28,11 +28,14 @@ DISTIL = ("--data", "scenes", "--batch-size", 16, "--lr", 5e-4)
 DISTIL += tuple(x for word in ("warmup=50", "lr_schedule=cosine", "ema=0.995") for x in ("--set", word))
 
 
-def secateur(*arguments: object) -> None:
-    """A command as a user gives it; SystemExit if it fails."""
-    print("secateur", *arguments, flush=True)
-    if run_command([Path(sys.executable).with_name("secateur"), *map(str, arguments)]).returncode:
-        raise SystemExit("that command failed: see above")
+def once(path: Path, *arguments: object) -> None:
+    """Run a command as a user gives it, if what it writes is not there yet."""
+    if not path.exists():
+        draft = path.with_name(f"draft-{path.name}")
+        command = ["secateur", *map(str, arguments), "-o", str(draft)]
+        print(*command, flush=True)
+        subprocess.run([sys.executable, "-m", *command], check=True)
+        draft.replace(path)
 
 
 def loaded(run: Run, kind: str, way: str) -> tuple[Path, Any, Schedule | None]:
@@ -44,20 +47,17 @@ def loaded(run: Run, kind: str, way: str) -> tuple[Path, Any, Schedule | None]:
         work.mkdir(parents=True, exist_ok=True)
         prompts.write_text("\n".join(map(str, zoo.conditions(name, CALIBRATION, calibration=True)[0])), encoding="utf-8")
         pipes.save(zoo.load(name), teacher)
-    if kind == "student" and not student.exists():
-        secateur("prune", teacher, "--keep", DEPTH[name], *drawing, "-o", student)
-    if kind == "student" and not taught.exists():
-        secateur("distil", student, "--teacher", name, *DISTIL, "--updates", updates, "-o", taught)
-    path, draft = folder.with_suffix(".json"), folder.with_name(f"searching-{folder.name}.json")  # written as it improves
-    if way == "schedule" and not path.exists():
-        secateur("search", folder, "--keep", KEEP, *drawing, "-o", draft)
-        draft.replace(path)
-    return folder, pipes.load(str(folder)), load(path) if way == "schedule" else None
+    if kind == "student":
+        once(student, "prune", teacher, "--keep", DEPTH[name], *drawing)
+        once(taught, "distil", student, "--teacher", name, *DISTIL, "--updates", updates)
+    if way == "schedule":
+        once(folder.with_suffix(".json"), "search", folder, "--keep", KEEP, *drawing)
+    return folder, pipes.load(str(folder)), load(folder.with_suffix(".json")) if way == "schedule" else None
 
 
 def jobs(run: Run) -> Iterator[Job]:
     """A row for each way to make the images."""
-    bench = Bench(run.pipe, steps=STEPS, images=run.options["images"], folder=run.work / run.pipe)
+    bench = Bench(run.pipe, steps=STEPS, images=run.options["images"])
     for kind in ("teacher", "student"):
         for way in WAYS:
             yield Job(f"{kind}, {way}", partial(row, run, bench, kind=kind, way=way))
@@ -66,15 +66,11 @@ def jobs(run: Run) -> Iterator[Job]:
 def row(run: Run, bench: Bench, *, kind: str, way: str) -> Row:
     """What a way costs and what its images are worth; likeness is to the dense teacher's."""
     (folder, pipe, schedule), first = loaded(run, kind, way), (kind, way) == ("teacher", "dense")
-    images = bench.draw(schedule, steps=WAYS[way], pipe=pipe)
+    images, net = bench.draw(schedule, steps=WAYS[way], pipe=pipe), denoiser_of(pipe)
     figures = quality.measured(images, None if first else bench.dense, captions=bench.captions, renders=bench.renders)
-    figures.pop("ssim")
-    [name] = (name for name, part in pipe.components.items() if part is denoiser_of(pipe))
-    sizes = {
-        "parameters": parameters(denoiser_of(pipe)),
-        "disk_bytes": sum(f.stat().st_size for f in (folder / name).iterdir()),
-    }
-    spent = count(denoiser_of(pipe)).spent(schedule, WAYS[way], samples=2, whole=(bench.macs, STEPS))
+    size = sum(file.stat().st_size for file in (folder / DENOISERS[run.pipe]).iterdir())
+    spent = count(net).spent(schedule, WAYS[way], samples=2, whole=(bench.macs, STEPS))
+    sizes = {"parameters": parameters(net), "disk_bytes": size}
     return {"group": "dense" if first else f"{kind}, {way}", **sizes, **spent, **figures}
 
 

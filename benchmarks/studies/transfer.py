@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from bench import FIRST_SEED, NONE, Bench
 from secateur import Schedule, load, retime, zoo
 from secateur.measuring.variants import EVEN
-from secateur.pipeline import schedulers
+from secateur.pipeline.schedulers import DPM, SOLVERS, UNIPC
 from secateur.schedule import baselines
 from study import Job, Record, Row, Run, Study
 from tables import RESULTS
@@ -34,12 +34,11 @@ class Target(NamedTuple):
 
 
 TARGETS = (Target("DDIM", 25), Target("Euler", 50, EULER), Target("DDIM", 100), Target("DDIM", 50), Target("Euler", 25, EULER))
-STRONG = {f"DPM-Solver++, {end}": schedulers.SOLVERS[name] for end, name in  # beside the target's own scheduler
-          (("linspace", "DPM-Solver++"), ("Karras", "DPM-Solver++ Karras"))}  # fmt: skip
+STRONG = {"DPM-Solver++, linspace": SOLVERS["DPM-Solver++"], "DPM-Solver++, Karras": SOLVERS["DPM-Solver++ Karras"]}
 REFUSED = (
     Target("fewer calls than it runs", 8),
-    Target("DPM-Solver++", 50, schedulers.DPM),
-    Target("UniPC", 50, schedulers.UNIPC),
+    Target("DPM-Solver++", 50, DPM),
+    Target("UniPC", 50, UNIPC),
     Target("PNDM", 50, "PNDMScheduler", {"skip_prk_steps": True}),
     Target("Heun, two calls a step", 50, "HeunDiscreteScheduler"),
     Target("Euler ancestral", 50, "EulerAncestralDiscreteScheduler"),
@@ -52,29 +51,23 @@ def stored(name: str) -> Schedule:
 
 
 def jobs(run: Run) -> Iterator[Job]:
-    """Every row that is drawn, one target after the other."""
+    """Every row that is drawn, one target after the other: dense, and each schedule beside what else makes as many calls."""
     bench, known = Bench(PIPE, images=IMAGES), [stored(name) for name in FOUND]
     for target in TARGETS:
-        yield Job(f"{target.title}: dense", partial(row, bench, target, group="dense", calls=target.steps))
+        yield Job(f"{target.title}: dense", partial(row, bench, target, "dense", target.steps))
         for given in known:
-            yield from beside(bench, target, given)
+            count = sum(not given.held(t) for t in range(given.calls))
+            makes = {"retimed": partial(retimed, bench, given, target)}
+            for group, hold in EVEN.items():
+                makes[group] = partial(baselines.evenly, bench.macs.blocks, target.steps, count, hold=hold)
+            plain = {f"{target.name}, {s}": (target.scheduler, {"timestep_spacing": s}) for s in ("leading", "trailing")}
+            fewer = {f"fewer steps, {name}": solver for name, solver in {**plain, **STRONG}.items()}
+            for group in (*makes, *fewer):
+                how = {"make": makes.get(group), "fewer": fewer.get(group)}
+                yield Job(f"{target.title}: {count} of them, {group}", partial(row, bench, target, group, count, **how))
 
 
-def beside(bench: Bench, target: Target, given: Schedule) -> Iterator[Job]:
-    """A schedule retimed to a target, and what else makes as many calls."""
-    count = sum(not given.held(t) for t in range(given.calls))
-    title, blocks = f"{target.title}: {count} of them", bench.macs.blocks
-    held = {"retimed": partial(retimed, bench, given, target)}
-    held |= {group: partial(baselines.evenly, blocks, target.steps, count, hold=hold) for group, hold in EVEN.items()}
-    for group, make in held.items():
-        yield Job(f"{title}, {group}", partial(row, bench, target, group=group, calls=count, make=make))
-    spacings = {f"{target.name}, {s}": (target.scheduler, {"timestep_spacing": s}) for s in ("leading", "trailing")}
-    for name, fewer in {**spacings, **STRONG}.items():
-        group = f"fewer steps, {name}"
-        yield Job(f"{title}, {group}", partial(row, bench, target, group=group, calls=count, fewer=fewer))
-
-
-def row(bench: Bench, target: Target, *, group: str, calls: int, make: Any = None, fewer: Any = None) -> Row:
+def row(bench: Bench, target: Target, group: str, calls: int, *, make: Any = None, fewer: Any = None) -> Row:
     """A schedule, fewer steps or a target itself, drawn and measured to the target's dense images."""
     given, whole = make and make(), bench.plain(target.steps, target.scheduler, target.options)
     images = bench.plain(calls, *fewer) if fewer else whole
@@ -100,20 +93,15 @@ def retimed(bench: Bench, given: Schedule, target: Target) -> Schedule:
         return retime(given, home, bench.pipe.scheduler, calls=target.steps)
 
 
-def refusal(bench: Bench, given: Schedule, target: Target) -> dict[str, str]:
-    """The sentence with which `retime` refuses a target."""
-    try:
-        retimed(bench, given, target)
-    except ValueError as error:
-        return {"to": target.name, "says": str(error)}
-    raise SystemExit(f"{target.name} was not refused")
-
-
 def finish(run: Run) -> None:
     """Adds what cannot be carried over, and the sentence that says so."""
-    bench, given = Bench(PIPE, images=1), stored(FOUND[0])
-    free = refusal(bench, stored(CHOSEN), Target("of a schedule with timesteps of its own", 25))
-    run.record["refused"] = [*(refusal(bench, given, target) for target in REFUSED), free]
+    bench, given, run.record["refused"] = Bench(PIPE, images=1), stored(FOUND[0]), []
+    free = stored(CHOSEN), Target("of a schedule with timesteps of its own", 25)
+    for schedule, target in (*((given, target) for target in REFUSED), free):
+        try:
+            retimed(bench, schedule, target)
+        except ValueError as error:
+            run.record["refused"].append({"to": target.name, "says": str(error)})
 
 
 def head(pipe: str, options: Mapping[str, Any]) -> Record:
