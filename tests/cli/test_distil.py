@@ -72,6 +72,17 @@ def test_a_student_is_taught_and_saved_as_a_pipe(command, words):
     assert {path.name for path in Path().iterdir() if path.name.startswith(".")} == set()
 
 
+@pytest.mark.parametrize(("rate", "helps"), [("1e-3", True), ("0", False)])
+def test_it_says_whether_teaching_brought_the_student_nearer(command, rate, helps):
+    alone = ("--set", "ema=0.5", "--set", "task=0", "--set", "feature=0")  # the output term, which is what is reported
+    code, out, error = command("--data", "data", "--lr", rate, *alone, "--json")
+    assert code == 0, error
+    told = last_json(out)
+    assert (told["taught"] < told["untaught"]) == helps
+    assert f"new noise: {told['untaught']:.4g} untaught, {told['taught']:.4g} taught" in out
+    assert ("teaching did not help, so keep student, which is as it was" in out) == (not helps)
+
+
 def test_prompts_without_pictures_are_heard(command):
     Path("more.txt").write_text("8\n9\n6\n")
     words = ("--data", "data", "--set", "swap_rate=1")

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_map_only
 from nets import apart, traces
 from secateur import checkpoint
 from secateur.denoiser.families import dummy_inputs
-from secateur.distilling import update
+from secateur.distilling import held_out, update
 from secateur.distilling.checkpoints import FILE
 from secateur.distilling.features import captured, sites
 from secateur.distilling.samples import Distillation, draw_batch, draw_example, noise_level
@@ -82,6 +82,32 @@ def ran(kind: str = "sd15", settings: DistilSettings = QUICK, **options) -> tupl
 
 def equal(one, other, **tolerance) -> bool:
     return all(torch.allclose(one[k], other[k], **tolerance) if tolerance else torch.equal(one[k], other[k]) for k in one)
+
+
+# How near it comes
+
+
+@torch.no_grad()
+def error_on_new_noise(job: Distillation) -> float:
+    """As `held_out` says it, by one batch of all its samples."""
+    numbers = range(held_out.FIRST, held_out.FIRST + held_out.BATCHES * job.settings.batch_size)
+    asked = draw_batch(job, numbers).question
+    return F.mse_loss(answer(job.student, asked), answer(job.teacher, asked)).item()
+
+
+def test_it_says_how_near_the_student_was_and_came_on_samples_that_it_did_not_learn_from(tmp_path):
+    teacher, student, examples, scheduler, pairs = made()
+    settings = replace(QUICK, updates=4, ema=0.5, feature=0.0)
+    job = Distillation(teacher, student, examples, scheduler, settings, {}, None, None)
+    before = error_on_new_noise(job)
+    steps = list(distil_steps(teacher, student, examples, scheduler, settings=settings, sites=pairs, folder=tmp_path))
+    assert [step.taught for step in steps[:-1]] == [None] * 3
+    assert [step.untaught for step in steps] == pytest.approx([before] * 4)
+    assert steps[-1].taught == pytest.approx(error_on_new_noise(job))  # of the averaged weights, in which it ends
+    assert steps[-1].taught < before
+    again = deepcopy(made()[1])
+    [end] = distil_steps(teacher, again, examples, scheduler, settings=settings, sites=pairs, folder=tmp_path)
+    assert (end.untaught, end.taught) == (steps[-1].untaught, steps[-1].taught)
 
 
 # What is minimised

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -123,9 +123,10 @@ def distil(
     pipes = load_pipe(str(student), dtype="float32", device=where), load_pipe(teacher, dtype=dtype, device=where)
     last = train(*pipes, source, settings, plan=plan, more=more, folders=folders, accelerator=accelerator)
     if accelerator is None or accelerator.is_main_process:
-        console.print(term_table(last), f"wrote {out}", soft_wrap=True)
+        console.print(term_table(last), *nearness(last, student), f"wrote {out}", sep="\n", soft_wrap=True)
         finish({"out": str(out), "updates": last.number, "raw": dict(last.raw), "normalized": dict(last.normalized),
-                "total": last.total, "command": command_line()}, as_json=json)  # fmt: skip
+                "total": last.total, "untaught": last.untaught, "taught": last.taught,
+                "command": command_line()}, as_json=json)  # fmt: skip
 
 
 def train(
@@ -262,6 +263,15 @@ def note_teacher(plan: Plan | None, teacher: Any) -> None:
         console.print(
             f"note: the student was cut from a net of {cut_from:,} parameters, and this teacher has {parameters(teacher):,}"
         )
+
+
+def nearness(step: DistilStep, student: Path) -> Iterator[str]:
+    """How far from its teacher the student was before and after, in a line that says if teaching did not help."""
+    if step.untaught is None or step.taught is None:
+        return
+    told = f"mean square error to the teacher on new noise: {step.untaught:.4g} untaught, {step.taught:.4g} taught"
+    kept = f"teaching did not help, so keep {student}, which is as it was, or try another --lr or more --updates"
+    yield told if step.taught < step.untaught else f"{told}; {kept}"
 
 
 def term_table(step: DistilStep) -> Table:

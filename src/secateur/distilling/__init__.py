@@ -9,6 +9,7 @@ samples    the samples of an update, by number
 features   what is compared inside of teacher and student
 terms      the terms of the loss
 update     one update
+held_out   how near the student is to its teacher on samples that it did not learn from
 checkpoints  what a training resumes from
 deepspeed  what DeepSpeed needs in addition
 processes  what stands for accelerate in one process

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 FILE, NOUN = "distil.safetensors", "distillation"
-STATED = ("number", "scales", "raw", "normalized", "total")
+STATED = ("number", "scales", "raw", "normalized", "total", "untaught", "taught")
 
 
 def save_checkpoint(now: Training, student: nn.Module, folder: Path, *, arguments: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ def load_checkpoint(now: Training, student: nn.Module, folder: Path, *, argument
     stated, tensors = checkpoint.read(folder / FILE, noun=NOUN, arguments=arguments)
     put_tensors(now, student, tensors)
     for name in STATED:
-        setattr(now, name, stated[name])
+        setattr(now, name, stated.get(name))  # older files lack the last two
     if stated["scaler"] and now.accelerator.scaler is not None:
         now.accelerator.scaler.load_state_dict(stated["scaler"])
 

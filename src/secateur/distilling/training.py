@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from secateur.checkpoint import check_save_every, saved_steps
 from secateur.denoiser import fingerprint
-from secateur.distilling import checkpoints, deepspeed, features, update
+from secateur.distilling import checkpoints, deepspeed, features, held_out, update
 from secateur.distilling.samples import Distillation
 from secateur.distilling.settings import DistilSettings
 from secateur.distilling.update import Training
@@ -39,7 +39,9 @@ class DistilStep:
 
     raw: mean square errors by name: "task", "output" and "feature.SITE" for every site, without those of weight 0.
     normalized: the same, with features divided by their α. total: what was minimised. averaged: the averaged weights by name,
-    or none; `holding(student, step.averaged)` puts them into the student; the next step changes them.
+    or none; `holding(student, step.averaged)` puts them into the student; the next step changes them. untaught, taught: mean
+    square errors to the teacher's predictions on samples that no update learns from, before the first update and, in the last
+    step, after it; teaching helped if `taught` is lower.
     """
 
     number: int
@@ -48,6 +50,8 @@ class DistilStep:
     total: float
     learning_rate: float
     averaged: Mapping[str, Tensor]
+    untaught: float | None = None
+    taught: float | None = None
 
 
 def distil_steps(
@@ -96,6 +100,8 @@ def run_updates(distillation: Distillation, folder: Path | None, save_every: int
 
         if folder:
             checkpoints.load_checkpoint(now, student, folder, arguments=own_arguments)
+        if now.number == 0:
+            now.untaught = held_out.distance(distillation, now)
         resumed = as_step(distillation, now) if now.number else None
         yield from saved_steps(resumed, train(distillation, now), last=last, every=save_every, save=save)
         copy_weights(now.averaged, student)
@@ -105,6 +111,9 @@ def train(distillation: Distillation, now: Training) -> Iterator[DistilStep]:
     """A DistilStep for each update that is left; trackers get its terms."""
     while now.number < distillation.settings.updates:
         update.update_student(distillation, now)
+        if now.number == distillation.settings.updates:
+            with holding(distillation.student, now.averaged):  # the weights that it ends with
+                now.taught = held_out.distance(distillation, now)
         step = as_step(distillation, now)
         now.accelerator.log(tracker_values(step), step=now.number)
         yield step
@@ -113,7 +122,8 @@ def train(distillation: Distillation, now: Training) -> Iterator[DistilStep]:
 def as_step(distillation: Distillation, now: Training) -> DistilStep:
     """The record of a training as it stands."""
     rate = update.learning_rate(max(now.number - 1, 0), distillation.settings)
-    return DistilStep(now.number, dict(now.raw), dict(now.normalized), now.total, rate, now.averaged)
+    taught = now.taught if now.number == distillation.settings.updates else None  # not of an end that was gone on from
+    return DistilStep(now.number, dict(now.raw), dict(now.normalized), now.total, rate, now.averaged, now.untaught, taught)
 
 
 def tracker_values(step: DistilStep) -> dict[str, float]:

@@ -29,7 +29,7 @@ AFRESH = (  # another learning rate does not go on from a checkpoint
 class Training:
     """A student after `number` updates: its optimizer, averaged weights and running scales; and the last terms.
 
-    model: the student as the accelerator calls it. Everything else follows from the number and the seed.
+    model: the student as the accelerator calls it. untaught, taught: see `DistilStep`. All else follows from number and seed.
     """
 
     model: nn.Module
@@ -41,6 +41,8 @@ class Training:
     raw: Terms = field(default_factory=dict)
     normalized: Terms = field(default_factory=dict)
     total: float = float("nan")
+    untaught: float | None = None
+    taught: float | None = None
 
 
 # Before and after
