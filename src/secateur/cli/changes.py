@@ -18,7 +18,7 @@ def parse_changes(words: Sequence[str]) -> dict[str, Any]:
     """Settings by name, out of NAME=VALUE and JSON files. Raises ValueError if a name or a value is none."""
     from secateur.distilling.settings import DistilSettings
 
-    known = {field.name: field.default for field in fields(DistilSettings) if field.name not in ELSEWHERE} | EXTRAS
+    defaults = {field.name: field.default for field in fields(DistilSettings) if field.name not in ELSEWHERE} | EXTRAS
     changes: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
@@ -26,9 +26,9 @@ def parse_changes(words: Sequence[str]) -> dict[str, Any]:
     for name, value in changes.items():
         if name in ELSEWHERE[1:]:
             raise ValueError(f"found {name} among the settings: give it by --{name.replace('_', '-')}")
-        if name not in known:
-            raise ValueError(f"there is no setting {name!r}: choose {', '.join(known)}")
-        check_kind(name, value, known[name])
+        if name not in defaults:
+            raise ValueError(f"there is no setting {name!r}: choose {', '.join(defaults)}")
+        check_kind(name, value, defaults[name])
     return changes
 
 

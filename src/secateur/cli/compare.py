@@ -95,23 +95,23 @@ def measure(
 
     pipes.locate(pipe)
     keeps = [baselines.check_keep(k) for k in keep]
-    given = schedules_of(pipe, schedule, steps)
+    yours = schedules_of(pipe, schedule, steps)
     if teacher is not None:
         pipes.locate(teacher)
     source = teacher if teacher is not None and pipe not in zoo.NAMES else pipe
     conditions, captions = conditions_for(source, prompts, images)
     check_folder(out)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
-    named = variants.given(loaded, given, steps=steps)
-    note_searched(given, prompts)
+    own = variants.given(loaded, yours, steps=steps)
+    note_searched(yours, prompts)
     dense, *rivals = variants.front(loaded, steps=steps, keeps=keeps)
-    shown = (dense, *named, *variants.at_equal_macs(loaded, named), *rivals)
+    rows = (dense, *own, *variants.at_equal_macs(loaded, own), *rivals)
     if teacher is not None:
         other = load_pipe(teacher, dtype=dtype, device=device)
         check_tokens(other, conditions)
-        shown = variants.beside_teacher(other, shown)
+        rows = variants.beside_teacher(other, rows)
     call = {"guidance_scale": guidance_of(loaded, source, guidance_scale)}
-    side_by_side(loaded, pipe, shown, conditions, captions=captions, seeds=range(seed, seed + images),
+    side_by_side(loaded, pipe, rows, conditions, captions=captions, seeds=range(seed, seed + images),
                  batch_size=batch_size, call=call, out=out, as_json=json)  # fmt: skip
 
 
@@ -135,16 +135,16 @@ def compare_command(
     from secateur.pipeline import pipes, schedulers
 
     pipes.locate(pipe)
-    given = schedules_of(pipe, schedules, steps)
+    yours = schedules_of(pipe, schedules, steps)
     conditions, captions = conditions_for(pipe, prompts, images)
     check_folder(out)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
-    named = variants.given(loaded, given, steps=steps)
-    note_searched(given, prompts)
-    keeps = list(dict.fromkeys(variant.keep for variant in named if variant.keep))
+    own = variants.given(loaded, yours, steps=steps)
+    note_searched(yours, prompts)
+    keeps = list(dict.fromkeys(variant.keep for variant in own if variant.keep))
     dense, *rivals = variants.front(loaded, steps=steps, keeps=keeps, solvers=tuple(schedulers.SOLVERS))
     call = {"guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
-    side_by_side(loaded, pipe, (dense, *named, *rivals), conditions, captions=captions, seeds=range(seed, seed + images),
+    side_by_side(loaded, pipe, (dense, *own, *rivals), conditions, captions=captions, seeds=range(seed, seed + images),
                  batch_size=batch_size, call=call, out=out, as_json=json)  # fmt: skip
 
 
@@ -158,11 +158,11 @@ def schedules_of(source: str, paths: Sequence[Path], steps: int) -> dict[str, Sc
     from secateur.schedule import schedule as schedules
 
     stems = [path.stem for path in paths]
-    given = {path.stem if stems.count(path.stem) == 1 else str(path): schedules.load(path) for path in paths}
-    own = schedulers.scheduler_of(source) if given else None
-    for schedule in given.values():
+    by_name = {path.stem if stems.count(path.stem) == 1 else str(path): schedules.load(path) for path in paths}
+    own = schedulers.scheduler_of(source) if by_name else None
+    for schedule in by_name.values():
         fit.check_steps(schedulers.scheduler_like(own, *fit.scheduler_for(own, schedule)), schedule, steps)
-    return given
+    return by_name
 
 
 def check_folder(out: Path) -> None:

@@ -181,13 +181,13 @@ def fold_command(
     from secateur.schedule.fit import check_denoiser
     from secateur.schedule.fold import fold
 
-    held = schedules.load(schedule)
-    check_denoiser(pipes.denoiser_config(pipe), held)
+    whole = schedules.load(schedule)
+    check_denoiser(pipes.denoiser_config(pipe), whole)
     own = schedulers.scheduler_of(pipe)
-    folded = fold(held, schedulers.scheduler_like(own, *fit.scheduler_for(own, held)))
+    folded = fold(whole, schedulers.scheduler_like(own, *fit.scheduler_for(own, whole)))
     folded.save(out)
     console.print(str(folded), markup=False, highlight=False)
-    console.print(f"{folded.calls} steps give the images of {held.calls} calls; wrote {out}", soft_wrap=True)
+    console.print(f"{folded.calls} steps give the images of {whole.calls} calls; wrote {out}", soft_wrap=True)
     show_use(out, steps=folded.calls)
     finish(folded.document(), as_json=json)
 

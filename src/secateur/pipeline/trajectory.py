@@ -33,12 +33,13 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         B = len(self.conditions)
-        found = {len(self.seeds), self.latents.shape[1], len(self.images)}
-        if found != {B}:
-            raise ValueError(f"a Trajectory of {B} conditions has {B} seeds, latents and images; got {sorted(found)}")
+        sizes = {len(self.seeds), self.latents.shape[1], len(self.images)}
+        if sizes != {B}:
+            raise ValueError(f"a Trajectory of {B} conditions has {B} seeds, latents and images; got {sorted(sizes)}")
         if not len(self.latents) - 1 == len(self.outputs) == len(self.timesteps):
-            found = f"{len(self.latents)} latents and {len(self.outputs)} outputs"
-            raise ValueError(f"{len(self.timesteps)} timesteps go with one more latents and as many outputs; got {found}")
+            got = f"{len(self.latents)} latents and {len(self.outputs)} outputs"
+            T = len(self.timesteps)
+            raise ValueError(f"a Trajectory of {T} timesteps has {T + 1} latents and {T} outputs; got {got}")
 
 
 @dataclass(frozen=True, eq=False)

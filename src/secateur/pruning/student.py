@@ -91,9 +91,9 @@ def student_class() -> type[UNet2DConditionModel]:
                 )
         UNet2DConditionModel._load_ip_adapter_weights(self, state_dicts, **options)
 
-    wanted = list(inspect.signature(UNet2DConditionModel.__init__).parameters.values())
+    parameters = list(inspect.signature(UNet2DConditionModel.__init__).parameters.values())
     ours = inspect.Parameter("removed", inspect.Parameter.KEYWORD_ONLY, default=None)
-    init.__signature__ = inspect.Signature([*wanted, ours])  # type: ignore[attr-defined]  # diffusers reads its keys here
+    init.__signature__ = inspect.Signature([*parameters, ours])  # type: ignore[attr-defined]  # diffusers reads its keys here
     own = {"__init__": init, "forward": forward, "_load_ip_adapter_weights": load_ip_adapter, "__module__": "secateur"}
     return type(STUDENT, (UNet2DConditionModel,), own | {"__doc__": student_class.__doc__})
 

@@ -221,10 +221,10 @@ def block_removals(denoiser: nn.Module) -> dict[str, str]:
 def single_removals(denoiser: nn.Module, name: str) -> Iterator[str]:
     """Names of the blocks of one list that may be removed one at a time."""
     count = len(kept_blocks(denoiser, name, ()))
-    wanted = built(denoiser, name, count - 1) if count > 1 else []
+    stock = built(denoiser, name, count - 1) if count > 1 else []
     for k in range(count):
         with suppress(ValueError):
-            check_list(denoiser, name, kept_blocks(denoiser, name, [f"{name}.{k}"]), wanted=wanted)
+            check_list(denoiser, name, kept_blocks(denoiser, name, [f"{name}.{k}"]), wanted=stock)
             yield f"{name}.{k}"
 
 

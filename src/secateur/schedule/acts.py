@@ -47,12 +47,12 @@ def with_cache(column: Sequence[Act], *, pairs: bool = False) -> list[Act]:
     later = next_later = False  # reused before it runs again, and after that before it runs once more
     acts = []
     for act in reversed(column):
-        wanted = later or (pairs and next_later)
+        reads = later or (pairs and next_later)
         if act is Act.RUN:
-            acts.append(Act.KEEP if wanted else Act.RUN)
+            acts.append(Act.KEEP if reads else Act.RUN)
             later, next_later = False, later
         elif act is Act.REUSE:
-            acts.append(Act.REUSE if wanted else Act.LAST)
+            acts.append(Act.REUSE if reads else Act.LAST)
             later = True
         else:
             acts.append(act)
