@@ -56,22 +56,22 @@ def small(folder, *more):
 @pytest.mark.parametrize("cost", ["parameters", "macs", "ms"])
 def test_a_student_is_cut_and_saved_with_its_plan_and_scores(saved, cost):
     keep = 0.98 if cost == "ms" else 0.8  # on a busy machine much of a tiny net's time is outside of its layers
-    code, said = run(*small(saved, "--keep", keep, "--cost", cost, "--json"))
-    assert code == 0, said
-    told = json.loads(said.splitlines()[-1])
+    code, output = run(*small(saved, "--keep", keep, "--cost", cost, "--json"))
+    assert code == 0, output
+    told = json.loads(output.splitlines()[-1])
     plan = Plan.load(saved / "student" / "plan.json")
     scores = LayerScores.load(saved / "student" / "layer_scores.safetensors")
     assert told["plan"] == dict(plan.items())
     assert set(plan.layers) <= {*scores.layers, *(layer.rpartition(".transformer_blocks")[0] for layer in scores.layers)}
     assert plan.made["kept"] <= keep
     if cost == "ms":
-        assert f"a call of the student takes about {100 * plan.made['kept']:.1f} % of the teacher's" in " ".join(said.split())
+        assert f"a call of the student takes about {100 * plan.made['kept']:.1f} % of the teacher's" in " ".join(output.split())
     else:
         key = "parameters" if cost == "parameters" else "macs_linear"
         assert plan.made["kept"] == pytest.approx(told["student"][key] / told["teacher"][key], rel=1e-6)
     loaded = diffusers.DiffusionPipeline.from_pretrained(saved / "student")
     denoiser = loaded.components.get("unet") or loaded.transformer
-    assert ("loads it after `import secateur`" in " ".join(said.split())) == ("unet" in loaded.components)
+    assert ("loads it after `import secateur`" in " ".join(output.split())) == ("unet" in loaded.components)
     assert parameters(denoiser) == told["student"]["parameters"]
 
 
@@ -116,8 +116,8 @@ def test_a_student_that_takes_a_schedule_is_told_by_its_teacher_s_macs(saved):
 
 @pytest.mark.parametrize("saved", ["sd"], indirect=True)
 def test_samples_are_weighted_by_their_timesteps_where_that_is_asked(saved):
-    code, said = run(*small(saved, "--keep", 0.8, "--weighting", "min_snr"))
-    assert code == 0, said
+    code, output = run(*small(saved, "--keep", 0.8, "--weighting", "min_snr"))
+    assert code == 0, output
     scores = LayerScores.load(saved / "student" / "layer_scores.safetensors")
     assert scores.timesteps[0] < scores.timesteps[1]
     assert scores.weights[0] < scores.weights[1]  # errors of noise where little of it is there count for less
@@ -126,14 +126,14 @@ def test_samples_are_weighted_by_their_timesteps_where_that_is_asked(saved):
         (("--weighting", "snr"), "there is no weighting 'snr': choose min_snr"),
         (("--weighting", "min_snr", "--criterion", "magnitude"), "magnitude looks at no noisy samples: leave weighting out"),
     ):
-        code, said = run(*small(saved, "--keep", 0.8, "-o", saved / "another", *words))
-        assert (code, sentence in said) == (1, True)
+        code, output = run(*small(saved, "--keep", 0.8, "-o", saved / "another", *words))
+        assert (code, sentence in output) == (1, True)
 
 
 @pytest.mark.parametrize("saved", ["sd"], indirect=True)
 def test_layers_are_scored_at_the_timesteps_of_few_steps_where_that_is_asked(saved):
-    code, said = run(*small(saved, "--keep", 0.8, "--at-called-timesteps", "--samples", "4", "--steps", "2"))
-    assert code == 0, said
+    code, output = run(*small(saved, "--keep", 0.8, "--at-called-timesteps", "--samples", "4", "--steps", "2"))
+    assert code == 0, output
     scores = LayerScores.load(saved / "student" / "layer_scores.safetensors")
     scheduler = pipes.load(str(saved / "teacher")).scheduler
     scheduler.set_timesteps(2)
@@ -142,8 +142,8 @@ def test_layers_are_scored_at_the_timesteps_of_few_steps_where_that_is_asked(sav
         (("--keep", 0.8, "--criterion", "magnitude"), "magnitude looks at no noisy samples: leave at_called_timesteps out"),
         (("--preset", "bk-sdm-base"), "found at_called_timesteps, and no layer is scored"),
     ):
-        code, said = run(*small(saved, *words, "--at-called-timesteps", "-o", saved / "another"))
-        assert (code, sentence in said) == (1, True)
+        code, output = run(*small(saved, *words, "--at-called-timesteps", "-o", saved / "another"))
+        assert (code, sentence in output) == (1, True)
 
 
 @pytest.mark.parametrize("saved", ["sd"], indirect=True)
@@ -151,8 +151,8 @@ def test_no_stage_is_emptied_where_that_is_asked(saved):
     emptied = []
     for words in ((), ("--keep-every-stage",)):
         folder = saved / f"student{len(words)}"
-        code, said = run(*small(saved, "--keep", 0.48, "-o", folder, *words))
-        assert code == 0, said
+        code, output = run(*small(saved, "--keep", 0.48, "-o", folder, *words))
+        assert code == 0, output
         scores, gone = LayerScores.load(folder / "layer_scores.safetensors"), Plan.load(folder / "plan.json").layers
         left = [layer for layer in scores.layers if not layer.startswith(gone)]
         stages = {".".join(layer.split(".")[:2]) for layer in scores.layers if not layer.startswith("mid_block")}
@@ -165,9 +165,9 @@ def test_a_plan_and_a_preset_need_no_scoring(tmp_path):
     bk_sdm_base().save(tmp_path / "plan.json")
     sizes = []
     for k, words in enumerate((("--plan", tmp_path / "plan.json"), ("--preset", "bk-sdm-base"))):
-        code, said = run("emoji-sd", *words, "-o", tmp_path / f"student{k}", "--json")
-        assert code == 0, said
-        sizes.append(json.loads(said.splitlines()[-1])["student"])
+        code, output = run("emoji-sd", *words, "-o", tmp_path / f"student{k}", "--json")
+        assert code == 0, output
+        sizes.append(json.loads(output.splitlines()[-1])["student"])
         assert not (tmp_path / f"student{k}" / "layer_scores.safetensors").exists()
     assert sizes[0] == sizes[1]
 
@@ -205,9 +205,9 @@ def test_show_lists_scores_of_layers_with_their_errors(tmp_path, saved):
 def test_bad_input_ends_in_one_sentence_and_leaves_nothing(sd, tmp_path, words, told):
     sd.save_pretrained(tmp_path / "teacher")
     (tmp_path / "prompts.txt").write_text("a fox\n")
-    code, said = run(*small(tmp_path, *words))
+    code, output = run(*small(tmp_path, *words))
     assert code != 0
-    assert told in " ".join(said.split())
+    assert told in " ".join(output.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "teacher"]
 
 
@@ -218,8 +218,8 @@ def test_bad_input_ends_in_one_sentence_and_leaves_nothing(sd, tmp_path, words, 
 def test_bad_values_are_told_before_a_folder_that_is_there(tmp_path, monkeypatch, words, told):
     monkeypatch.setattr(pipes, "load", None)
     (tmp_path / "student").mkdir()
-    code, said = run("emoji-sd", *words, "-o", tmp_path / "student")
-    assert (code, told in said) == (1, True)
+    code, output = run("emoji-sd", *words, "-o", tmp_path / "student")
+    assert (code, told in output) == (1, True)
 
 
 def test_layers_are_scored_by_how_a_score_of_the_images_falls(sd, tmp_path, monkeypatch):
@@ -229,8 +229,8 @@ def test_layers_are_scored_by_how_a_score_of_the_images_falls(sd, tmp_path, monk
     monkeypatch.setitem(learned_scores.SCORES, "clip", redness)
     sd.save_pretrained(tmp_path / "teacher")
     (tmp_path / "prompts.txt").write_text("a fox\nblue\n")
-    code, said = run(*small(tmp_path, "--keep", 0.8, "--criterion", "clip", "--guidance-scale", 2.0))
-    assert code == 0, said
+    code, output = run(*small(tmp_path, "--keep", 0.8, "--criterion", "clip", "--guidance-scale", 2.0))
+    assert code == 0, output
     scores = LayerScores.load(tmp_path / "student" / "layer_scores.safetensors")
     assert (scores.made["criterion"], scores.losses.shape[1]) == ("clip", 2)
     layer, how = scores.layers[0], scores.removals[0]
@@ -246,17 +246,17 @@ def test_layers_are_scored_by_how_a_score_of_the_images_falls(sd, tmp_path, monk
 def test_class_labels_are_not_compared_with_images(dit, tmp_path):
     dit.save_pretrained(tmp_path / "teacher")
     (tmp_path / "prompts.txt").write_text("1\n2\n")
-    code, said = run(*small(tmp_path, "--keep", 0.8, "--criterion", "pick"))
-    assert (code, "found class labels, which pick cannot compare images with" in said) == (1, True)
+    code, output = run(*small(tmp_path, "--keep", 0.8, "--criterion", "pick"))
+    assert (code, "found class labels, which pick cannot compare images with" in output) == (1, True)
     assert not (tmp_path / "student").exists()
 
 
 @pytest.mark.parametrize("cost", ["parameters", "ms"])
 def test_what_is_out_of_reach_is_refused_before_anything_is_drawn(saved, monkeypatch, cost):
     monkeypatch.setattr(examples, "draw_examples", lambda *_, **__: pytest.fail("drew"))
-    code, said = run(*small(saved, "--keep", 0.001, "--cost", cost))
+    code, output = run(*small(saved, "--keep", 0.001, "--cost", cost))
     assert code != 0
-    assert "stays whatever is removed, so keep=0.001 is out of reach: ask for more" in said
+    assert "stays whatever is removed, so keep=0.001 is out of reach: ask for more" in output
 
 
 @pytest.mark.parametrize("saved", ["sd"], indirect=True)  # the transformer has one layer to score
@@ -271,17 +271,17 @@ def test_an_interrupted_scoring_goes_on_and_ends_as_an_undisturbed_one(saved, mo
             yield found
 
     monkeypatch.setitem(criteria.CRITERIA, "output", interrupted)
-    code, said = run(*words)
+    code, output = run(*words)
     assert code == 130
     assert (
         f"stopped after 2 of {asked[0]} layers; the same command goes on from the layers scored so far, which it keeps in"
-        in " ".join(said.split())
+        in " ".join(output.split())
     )
     assert sorted(path.name for path in saved.iterdir()) == [".student.scores.safetensors", "prompts.txt", "teacher"]
     partial = (saved / ".student.scores.safetensors").read_bytes()
     plan_without(denoiser_of(pipes.load(str(saved / "teacher"))), ["mid_block.attentions.0"]).save(saved / "plan.json")
-    code, said = run(saved / "teacher", "--plan", saved / "plan.json", "-o", saved / "student")
-    assert code == 0, said
+    code, output = run(saved / "teacher", "--plan", saved / "plan.json", "-o", saved / "student")
+    assert code == 0, output
     (saved / "plan.json").unlink()
     assert (saved / ".student.scores.safetensors").read_bytes() == partial, "no scoring of this student's is done with"
     shutil.rmtree(saved / "student")
@@ -318,31 +318,31 @@ def test_images_are_not_scored_in_several_processes():
 
 
 def test_scores_that_were_saved_are_cut_by_at_another_keep_without_scoring(saved, monkeypatch):
-    code, said = run(*small(saved, "--keep", 0.8, "--json"))
-    assert code == 0, said
-    assert "the ranking of layers has a rank correlation of" in " ".join(said.split())
-    told = json.loads(said.splitlines()[-1])["stability"]
+    code, output = run(*small(saved, "--keep", 0.8, "--json"))
+    assert code == 0, output
+    assert "the ranking of layers has a rank correlation of" in " ".join(output.split())
+    told = json.loads(output.splitlines()[-1])["stability"]
     assert -1 <= told["spearman_low"] <= told["spearman"] <= 1
     file = saved / "student" / "layer_scores.safetensors"
     monkeypatch.setattr(examples, "draw_examples", lambda *_, **__: pytest.fail("drew"))
-    code, said = run(saved / "teacher", "--scores", file, "--keep", 0.7, "-o", saved / "less")
-    assert code == 0, said
+    code, output = run(saved / "teacher", "--scores", file, "--keep", 0.7, "-o", saved / "less")
+    assert code == 0, output
     plan = planned(LayerScores.load(file), keep=0.7)
     assert Plan.load(saved / "less" / "plan.json").layers == plan.layers
     assert (saved / "less" / "layer_scores.safetensors").read_bytes() == file.read_bytes()
-    code, said = run(saved / "teacher", "--scores", file, "--keep", 0.6, "--weighting", "min_snr", "-o", saved / "weighted")
+    code, output = run(saved / "teacher", "--scores", file, "--keep", 0.6, "--weighting", "min_snr", "-o", saved / "weighted")
     assert (code, (saved / "weighted").exists()) == (1, False)
-    assert "found weighting, and no layer is scored" in said
+    assert "found weighting, and no layer is scored" in output
     pipe = pipes.load(str(saved / "teacher"))
     next(denoiser_of(pipe).parameters()).data.mul_(2)
     pipe.save_pretrained(saved / "tuned")
-    said = run(saved / "tuned", "--scores", file, "--keep", 0.7, "-o", saved / "tuned less")[1]
-    assert "was scored with other weights" in " ".join(said.split())
-    code, said = run("emoji-sd", "--scores", file, "--keep", 0.7, "-o", saved / "other")
+    output = run(saved / "tuned", "--scores", file, "--keep", 0.7, "-o", saved / "tuned less")[1]
+    assert "was scored with other weights" in " ".join(output.split())
+    code, output = run("emoji-sd", "--scores", file, "--keep", 0.7, "-o", saved / "other")
     assert code != 0
-    assert "give the pipe that was scored, or leave --scores out" in said
-    code, said = run(saved / "teacher", "--scores", file, "--preset", "bk-sdm-base", "-o", saved / "other")
-    assert "found --scores without --keep" in said
+    assert "give the pipe that was scored, or leave --scores out" in output
+    code, output = run(saved / "teacher", "--scores", file, "--preset", "bk-sdm-base", "-o", saved / "other")
+    assert "found --scores without --keep" in output
 
 
 def test_the_layers_that_go_first_are_shown_while_there_is_scoring():
@@ -356,23 +356,23 @@ def test_the_layers_that_go_first_are_shown_while_there_is_scoring():
 def test_a_student_of_a_half_precision_pipe_is_saved_in_its_dtype(sd, tmp_path, dtype):
     deepcopy(sd).to(dtype).save_pretrained(tmp_path / "teacher")
     plan_without(sd.unet, ["mid_block.resnets.1"]).save(tmp_path / "plan.json")
-    code, said = run(tmp_path / "teacher", "--plan", tmp_path / "plan.json", "-o", tmp_path / "student")
-    assert code == 0, said
+    code, output = run(tmp_path / "teacher", "--plan", tmp_path / "plan.json", "-o", tmp_path / "student")
+    assert code == 0, output
     assert pipes.stored_dtype(str(tmp_path / "student")) == str(dtype).removeprefix("torch.")
 
 
 def test_a_plan_for_another_denoiser_is_refused(dit, tmp_path):
     dit.save_pretrained(tmp_path / "teacher")
     bk_sdm_base().save(tmp_path / "plan.json")
-    code, said = run(tmp_path / "teacher", "--plan", tmp_path / "plan.json", "-o", tmp_path / "student")
+    code, output = run(tmp_path / "teacher", "--plan", tmp_path / "plan.json", "-o", tmp_path / "student")
     assert code != 0
-    assert "the plan is for a UNet2DConditionModel and this is a DiTTransformer2DModel" in said
+    assert "the plan is for a UNet2DConditionModel and this is a DiTTransformer2DModel" in output
     assert not (tmp_path / "student").exists()
 
 
 def test_a_folder_that_is_there_stays_as_it_is(saved):
     (saved / "student").mkdir()
-    code, said = run(*small(saved, "--keep", 0.8))
+    code, output = run(*small(saved, "--keep", 0.8))
     assert code != 0
-    assert "exists already" in said
+    assert "exists already" in output
     assert not list((saved / "student").iterdir())

@@ -135,8 +135,8 @@ def test_the_terms_are_those_of_the_paper(kind):
     asked = draw_batch(Distillation(teacher, student, examples, scheduler, settings, found, None, None), range(4)).question
     with torch.no_grad():
         told, theirs = watched(copies[0], found.values(), asked)
-        said, mine = watched(copies[1], found, asked)
-    wanted = {"task": F.mse_loss(said, asked.target), "output": F.mse_loss(said, told)}
+        prediction, mine = watched(copies[1], found, asked)
+    wanted = {"task": F.mse_loss(prediction, asked.target), "output": F.mse_loss(prediction, told)}
     wanted |= {f"feature.{own}": F.mse_loss(mine[own], theirs[other]) for own, other in found.items()}
     scales = {f"feature.{own}": theirs[other].pow(2).mean() for own, other in found.items()}
     assert step.raw == pytest.approx({k: v.item() for k, v in wanted.items()}, rel=1e-4)

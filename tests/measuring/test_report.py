@@ -240,17 +240,17 @@ def test_a_blank_record_has_what_it_is_given():
 
 
 def test_headline_names_the_cheapest_row_that_holds_the_accuracy(record):
-    said = report.headline(record)
-    assert "The cheapest to hold the prompt accuracy is DPM-Solver++, 10 steps: 0.93" in said
-    assert "(dense 0.95) with 20 % of the MACs, 4.8× faster." in said
+    sentence = report.headline(record)
+    assert "The cheapest to hold the prompt accuracy is DPM-Solver++, 10 steps: 0.93" in sentence
+    assert "(dense 0.95) with 20 % of the MACs, 4.8× faster." in sentence
 
 
 def test_headline_names_of_equals_the_nearest_to_the_dense_images(record):
     [dense, one, *_] = record["rows"]
     alike = {**one, "accuracy": dense["accuracy"], "keep": 0.2}
     near = {mean: {**alike, "name": f"{mean} dB", "psnr_db": {**one["psnr_db"], "mean": mean}} for mean in (30.0, 40.0, 35.0)}
-    said = report.headline(record | {"rows": [dense, *near.values()]})
-    assert said.startswith(
+    sentence = report.headline(record | {"rows": [dense, *near.values()]})
+    assert sentence.startswith(
         "3 ways hold the prompt accuracy at the least MACs; the nearest to dense is 40.0 dB: 0.95 (dense 0.95)"
     )
 
@@ -259,8 +259,8 @@ def test_headline_names_all_that_print_the_same(record):
     [dense, one, two, three, *_] = record["rows"]
     alike = [{**row, "accuracy": None, "keep": 0.2, "psnr_db": {"mean": mean}} for row, mean in
              ((one, 30.04), (two, 30.0), (three, 29.9))]  # fmt: skip
-    said = report.headline(record | {"rows": [dense, *alike]})
-    assert said == f"At keep 0.2 the closest to the dense images are {one['name']} and {two['name']}: 30.0 dB PSNR."
+    sentence = report.headline(record | {"rows": [dense, *alike]})
+    assert sentence == f"At keep 0.2 the closest to the dense images are {one['name']} and {two['name']}: 30.0 dB PSNR."
     fast = [{"name": name, "group": name, "keep_linear": 0.2, "speedup": {"median": 4.81}} for name in "abc"]
     assert report.headline(benchmark() | {"rows": fast}) == "The fastest are a, b and c: 4.8× faster."
 
@@ -284,12 +284,12 @@ def gain(record: dict, own_db: float) -> dict:
     ],
 )
 def test_headline_of_a_found_schedule_answers_what_it_gains(record, own_db, end):
-    said = report.headline(gain(record, own_db))
-    assert said.startswith(
+    sentence = report.headline(gain(record, own_db))
+    assert sentence.startswith(
         f"At 10 calls of 50, the schedule that Secateur found comes to {own_db:.1f} dB of the dense images; "
     )
-    assert "the best 10 plain steps (UniPC and DPM-Solver++) come to 35.6 dB, " in said
-    assert said.endswith(end)
+    assert "the best 10 plain steps (UniPC and DPM-Solver++) come to 35.6 dB, " in sentence
+    assert sentence.endswith(end)
 
 
 def test_plain_steps_are_a_column(record):
@@ -302,17 +302,17 @@ def test_plain_steps_are_a_column(record):
 def test_rows_that_miss_their_budget_are_named(record):
     assert report.missed(record) == ""
     rows = [row | {"keep_linear": 0.29} if row["name"] == "DeepCache, interval 6" else row for row in record["rows"]]
-    said = report.missed(record | {"rows": rows})
-    assert said == "Not at the same budget: DeepCache, interval 6 keeps 29 % of the MACs, not 20 %."
+    sentence = report.missed(record | {"rows": rows})
+    assert sentence == "Not at the same budget: DeepCache, interval 6 keeps 29 % of the MACs, not 20 %."
 
 
 def test_headline_admits_that_nothing_holds(record):
     worse = copy.deepcopy(record)
     for number, made in enumerate(worse["rows"][1:]):
         made["accuracy"] = {"mean": 0.3 + 0.01 * number, "ci95": [0.2, 0.5]}
-    said = report.headline(worse)
-    assert "Nothing here holds" in said
-    assert worse["rows"][-1]["name"] in said
+    sentence = report.headline(worse)
+    assert "Nothing here holds" in sentence
+    assert worse["rows"][-1]["name"] in sentence
 
 
 def test_headline_without_accuracy_falls_back_to_likeness_then_speed_then_silence(record):

@@ -98,10 +98,10 @@ def test_the_last_call_of_a_pipe_is_answered_alike(name):
     signal, spread = (alpha.sqrt(), (1 - alpha).sqrt()) if alpha is not None else (1 - sigma, sigma)
     drawn = (trajectory.latents[k] - signal * examples.latents) / spread
     asked = question(examples, scheduler, [0, 1, 2], timesteps=time, noise=drawn)
-    said = answer(denoiser_of(pipe), asked)
-    torch.testing.assert_close(said, trajectory.outputs[k], atol=1e-4, rtol=1e-3)
+    predictions = answer(denoiser_of(pipe), asked)
+    torch.testing.assert_close(predictions, trajectory.outputs[k], atol=1e-4, rtol=1e-3)
     one = question(examples, scheduler, [1], timesteps=time[:1], noise=drawn[1:2])
-    torch.testing.assert_close(answer(denoiser_of(pipe), one), said[1:2], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(answer(denoiser_of(pipe), one), predictions[1:2], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])

@@ -105,8 +105,8 @@ def test_the_joint_loss_of_many_layers_is_what_their_student_says_otherwise():
     np.testing.assert_array_equal(found[0], scores_of(teacher).losses[0])
     asked = next(draw_tuples(examples, ddim(), samples=K, seed=0, batch_size=K).questions(teacher))
     for plan, losses in zip(plans, found, strict=True):
-        said = answer(drop_layers(teacher, plan), asked)
-        np.testing.assert_allclose(losses, (said - answer(teacher, asked)).square().mean(dim=(1, 2, 3)), rtol=1e-3)
+        prediction = answer(drop_layers(teacher, plan), asked)
+        np.testing.assert_allclose(losses, (prediction - answer(teacher, asked)).square().mean(dim=(1, 2, 3)), rtol=1e-3)
 
 
 def test_the_teacher_is_whole_whenever_a_step_is_in_hand():

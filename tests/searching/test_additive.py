@@ -37,8 +37,8 @@ def dpm_solver(**options) -> diffusers.DPMSolverMultistepScheduler:
 def test_a_held_update_lands_where_the_pipeline_does(name, hold):
     """Only one gap is held, and the calls before it are dense: there the update is what the pipeline then computes."""
     pipe, call = stable_diffusion(scheduler=ONE_STEP[name]())
-    told = recorded(pipe, call)
-    ladder, blocks = ladders.held(told, pipe.scheduler, hold=hold), find_blocks(pipe.unet)
+    trajectory = recorded(pipe, call)
+    ladder, blocks = ladders.held(trajectory, pipe.scheduler, hold=hold), find_blocks(pipe.unet)
     for s, t in ((1, 3), (2, 5), (4, 8)):
         schedule = baselines.chosen(blocks, T, run=[k for k in range(T) if not s < k < t])
         landed = after(pipe, call, replace(schedule, hold=hold))[t - 1]
@@ -53,8 +53,8 @@ def test_a_held_update_lands_where_the_pipeline_does(name, hold):
 
 def test_a_free_update_is_the_solver_s_own():
     pipe, call = stable_diffusion(scheduler=dpm_solver(final_sigmas_type="zero"))
-    told = recorded(pipe, call)
-    ladder = ladders.free(told, pipe.scheduler)
+    trajectory = recorded(pipe, call)
+    ladder = ladders.free(trajectory, pipe.scheduler)
     for k in range(T):
         u = max(k - 1, 0)
         found = ladder.carry[k, k + 1] * ladder.x[k] + ladder.gain[k, k + 1] * ladder.y[k]
@@ -130,12 +130,12 @@ def test_bfloat16_is_read_with_its_own_rounding():
 
 def test_solutions_become_schedules_that_run():
     pipe, call = stable_diffusion(scheduler=dpm_solver())
-    blocks, told = find_blocks(denoiser_of(pipe)), recorded(pipe, call)
-    ladder = ladders.free(told, pipe.scheduler)
+    blocks, trajectory = find_blocks(denoiser_of(pipe)), recorded(pipe, call)
+    ladder = ladders.free(trajectory, pipe.scheduler)
     solution = additive.solve(additive.local_errors(ladder), calls=4)[-1]
     path = paths.of_whole_calls(solution.levels, solution.error)
     free = refresh.schedule_of(path, ladder, blocks, hold="output", made={"seed": 1})
-    assert (free.calls, free.timesteps) == (4, tuple(told.timesteps[k] for k in solution.levels))
+    assert (free.calls, free.timesteps) == (4, tuple(trajectory.timesteps[k] for k in solution.levels))
     assert len(after(pipe, call, free, 4)) == 4
     ladder = replace(ladder, chosen=False)
     held = refresh.schedule_of(path, ladder, blocks, hold="extrapolate", made={})
@@ -155,10 +155,10 @@ def recorded_as(forward, pipe, call) -> tuple[Trajectory, set[int]]:
     """The trajectory of a pipe whose U-Net does what `forward` does, and its calls below t = 500."""
     pipe.unet.forward = forward
     try:
-        told = recorded(pipe, call)
+        trajectory = recorded(pipe, call)
     finally:
         del pipe.unet.forward
-    return told, {k for k, t in enumerate(told.timesteps) if t < 500}
+    return trajectory, {k for k, t in enumerate(trajectory.timesteps) if t < 500}
 
 
 def test_law_8_calls_that_say_the_same_are_dropped_first_also_where_timesteps_are_chosen():
@@ -171,8 +171,8 @@ def test_law_8_calls_that_say_the_same_are_dropped_first_also_where_timesteps_ar
         still = ((sample - alpha**0.5 * 0.3) / (1 - alpha) ** 0.5,)  # the noise of one and the same picture
         return still if float(t) < 500 else whole(sample, t, *args, **kwargs)
 
-    told, redundant = recorded_as(planted, pipe, call)
-    found = additive.solve(additive.local_errors(ladders.free(told, pipe.scheduler)), calls=T)
+    trajectory, redundant = recorded_as(planted, pipe, call)
+    found = additive.solve(additive.local_errors(ladders.free(trajectory, pipe.scheduler)), calls=T)
     needed = T - len(redundant) + 1
     assert found[needed - 1].error < 1e-9 < 1e-6 < found[needed - 2].error
     assert len(redundant & set(found[needed - 1].levels)) == 1
@@ -188,8 +188,8 @@ def test_law_8_calls_that_say_the_same_are_dropped_first(hold):
         out = whole(sample, t, *args, **kwargs)
         return (torch.full_like(out[0], 0.3),) if float(t) < 500 else out
 
-    told, redundant = recorded_as(planted, pipe, call)
-    ladder = ladders.held(told, pipe.scheduler, hold=hold)
+    trajectory, redundant = recorded_as(planted, pipe, call)
+    ladder = ladders.held(trajectory, pipe.scheduler, hold=hold)
     found = additive.solve(additive.local_errors(ladder), calls=T)
     needed = T - len(redundant) + 1 + (hold != "output")  # a line takes two equal points to be level
     assert found[needed - 1].error < 1e-6 < found[needed - 2].error

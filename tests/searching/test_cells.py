@@ -25,8 +25,8 @@ def test_a_cell_costs_what_a_loop_by_hand_says(told):
     assert [part.block for part in found] == list(blocks.names)
     assert all(part.loss[0] == 0 for part in found)
     i, t = len(blocks) // 2, 3
-    said = by_hand(net, pipe, trajectory, blocks, i, t)
-    wanted = float((said - trajectory.outputs[t]).double().pow(2).mean())
+    prediction = by_hand(net, pipe, trajectory, blocks, i, t)
+    wanted = float((prediction - trajectory.outputs[t]).double().pow(2).mean())
     assert found[i].loss[t] == pytest.approx(wanted, rel=1e-3)
     assert wanted > 0
 

@@ -55,11 +55,11 @@ def test_an_update_from_a_partial_call_lands_where_the_pipeline_does(hold):
     pipe, call = stable_diffusion()
     trajectory, blocks, s, t = recorded(pipe, call, T), find_blocks(pipe.unet), 4, 7
     row, ladder = half(blocks), ladders.held(trajectory, pipe.scheduler, hold=hold)
-    said = outputs_by_run(pipe, call, blocks, row, s)
+    predictions = outputs_by_run(pipe, call, blocks, row, s)
     whole = refresh.mixed(blocks, T, whole=[*range(s), *range(t, T)], partial=[s], row=row)
     landed = after(pipe, call, replace(whole, hold=hold), T)[t - 1].double().flatten()
     told_by = torch.full((T, 2, ladder.x.shape[1]), torch.nan, dtype=torch.float64)
-    told_by[:, 0], told_by[s, 1] = ladder.y, said.double().flatten()
+    told_by[:, 0], told_by[s, 1] = ladder.y, predictions.double().flatten()
     weights = np.ones(T + 1)
     found = refresh.updates(ladder, told_by, weights=weights)
     error = found.partial[s][found.states[s].index((s - 1, s - 1)), t - s - 1]
@@ -76,10 +76,10 @@ def outputs_by_run(pipe, call, blocks, row, s):
 def test_with_whole_calls_alone_the_updates_are_those_of_the_additive_search():
     pipe, call = stable_diffusion()
     ladder = ladders.held(recorded(pipe, call, T), pipe.scheduler, hold="extrapolate")
-    said = torch.full((T, 1, ladder.x.shape[1]), torch.nan, dtype=torch.float64)
-    said[:, 0] = ladder.y
+    predictions = torch.full((T, 1, ladder.x.shape[1]), torch.nan, dtype=torch.float64)
+    predictions[:, 0] = ladder.y
     weights = ladders.in_latents(ladder)
-    found = paths.best(refresh.updates(ladder, said, weights=weights), costs=(1, 1), limit=4)
+    found = paths.best(refresh.updates(ladder, predictions, weights=weights), costs=(1, 1), limit=4)
     wanted = min(additive.solve(additive.local_errors(ladder), calls=4), key=lambda solution: solution.error)
     assert found.levels == wanted.levels
     assert found.error == pytest.approx(wanted.error)

@@ -84,10 +84,10 @@ def test_every_pipeline_of_the_paper_and_more_by_embeddings(name):
     taken = {key: call.pop(key) for key in list(call) if "embeds" in key or "mask" in key}
     call = {k: v for k, v in call.items() if k not in ("latents", "output_type", "num_inference_steps")}
     asked = [{key: value[0] * scale for key, value in taken.items()} for scale in (1.0, 0.5)]
-    told = record(pipe, asked, seeds=[1, 2], num_inference_steps=6, **call)
+    trajectory = record(pipe, asked, seeds=[1, 2], num_inference_steps=6, **call)
     counted = macs.count(denoiser_of(pipe))
-    value = objective_for(pipe, told, target="dense", blocks=counted.blocks)
-    found = list(run_stages(Search(pipe, told, counted, 0.5, PairedGain(value), SearchSettings(trials=3))))
+    value = objective_for(pipe, trajectory, target="dense", blocks=counted.blocks)
+    found = list(run_stages(Search(pipe, trajectory, counted, 0.5, PairedGain(value), SearchSettings(trials=3))))
     assert found[-1].stage == "local"
     assert counted.of(found[-1].schedule) <= 0.5 * 6 * counted.call()
 
@@ -118,11 +118,11 @@ def test_single_cells_and_gradients_are_stages_too(sd):
 def test_the_additive_stage_beats_even_holding_on_a_trained_pipeline():
     pipe = zoo.load("emoji-sd")
     asked, _ = zoo.conditions("emoji-sd", 2, calibration=True)
-    told = record(pipe, asked, seeds=[1, 2], num_inference_steps=20, guidance_scale=5.0)
+    trajectory = record(pipe, asked, seeds=[1, 2], num_inference_steps=20, guidance_scale=5.0)
     counted = macs.count(pipe.unet)
-    value = objective_for(pipe, told, target="dense", blocks=counted.blocks)
+    value = objective_for(pipe, trajectory, target="dense", blocks=counted.blocks)
     how = SearchSettings(stages=("stock", "additive"))
-    found = list(run_stages(Search(pipe, told, counted, 0.3, PairedGain(value), how)))
+    found = list(run_stages(Search(pipe, trajectory, counted, 0.3, PairedGain(value), how)))
     repeated, extrapolated, _ = found[:3]
     assert extrapolated.value_db > repeated.value_db + 0.5
     assert found[-1].stage == "additive"
@@ -131,9 +131,9 @@ def test_the_additive_stage_beats_even_holding_on_a_trained_pipeline():
 
 @pytest.mark.parametrize("target", ["dense", "converged"])
 def test_images_drawn_in_doubt_have_the_same_kind_of_target(sd, target):
-    told = record(sd, ["a fox", "blue"], seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
-    value = objective_for(sd, told, target=target)
-    [again] = more_for(value, told.conditions, told.seeds, target=target)
+    trajectory = record(sd, ["a fox", "blue"], seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
+    value = objective_for(sd, trajectory, target=target)
+    [again] = more_for(value, trajectory.conditions, trajectory.seeds, target=target)
     assert np.array_equal(again().target, value.target)
 
 
@@ -147,10 +147,10 @@ def test_a_search_draws_further_images_where_it_is_in_doubt(sd, monkeypatch):
         asked.append("set")
         return replace(value, seeds=(3, 4))
 
-    told = record(sd, ["a fox", "blue"], seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
-    value = objective_for(sd, told, target="dense")
+    trajectory = record(sd, ["a fox", "blue"], seeds=[1, 2], num_inference_steps=CALLS, guidance_scale=3.0)
+    value = objective_for(sd, trajectory, target="dense")
     gain, how = PairedGain(value, [more, more]), SearchSettings(stages=("stock",))
-    *_, last = run_stages(Search(sd, told, macs.count(sd.unet), 0.5, gain, how))
+    *_, last = run_stages(Search(sd, trajectory, macs.count(sd.unet), 0.5, gain, how))
     assert len(asked) == 2
     assert last.schedule.hold == "output"  # the first one stays
 

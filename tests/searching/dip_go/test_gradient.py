@@ -112,24 +112,24 @@ def scattered(counted: macs.Macs, *, seed: int = 0):
 # Right in every pipeline
 
 
-def distance(pipe, told, start, *, loss: str) -> float:
+def distance(pipe, trajectory, start, *, loss: str) -> float:
     """How far the images of a schedule's SubNet are from the trajectory's, by `losses` as its own test has it."""
     with apply(pipe, start):
-        pruned = generating.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
-    images = [2 * torch.from_numpy(x).permute(0, 3, 1, 2) - 1 for x in (pruned, told.images)]
+        pruned = generating.generate(pipe, trajectory.conditions, seeds=trajectory.seeds, **trajectory.options)
+    images = [2 * torch.from_numpy(x).permute(0, 3, 1, 2) - 1 for x in (pruned, trajectory.images)]
     return losses.consistency(*images, kind=loss).mean().item()
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_in_every_pipeline_the_loss_is_that_of_the_gates_and_an_update_moves_the_scores(kind):
-    pipe, told, counted = made(kind)
+    pipe, trajectory, counted = made(kind)
     start, settings = scattered(counted), Settings(steps=1, width=8, loss="l1", batch_size=3, lr=100.0, clip=None)
-    dense = ran(pipe, told, macs=counted, settings=settings)[0]
+    dense = ran(pipe, trajectory, macs=counted, settings=settings)[0]
     assert dense.losses["consistency"] == pytest.approx(0, abs=1e-6)
     fixed, fresh = (
-        ran(pipe, told, macs=counted, start=start, settings=replace(settings, fresh=new))[0] for new in (False, True)
+        ran(pipe, trajectory, macs=counted, start=start, settings=replace(settings, fresh=new))[0] for new in (False, True)
     )
-    wanted = distance(pipe, told, start, loss="l1")
+    wanted = distance(pipe, trajectory, start, loss="l1")
     assert wanted > 1e-4
     assert fixed.losses["consistency"] == pytest.approx(wanted, rel=1e-3)
     assert fresh.losses["consistency"] != pytest.approx(wanted, rel=1e-3)  # other noise
@@ -140,35 +140,35 @@ def test_in_every_pipeline_the_loss_is_that_of_the_gates_and_an_update_moves_the
 
 @pytest.mark.parametrize(("kind", "hold"), [("sd", "output"), ("dit", "extrapolate")])
 def test_ssim_is_that_of_the_images_too_and_calls_are_held_as_the_start_says(kind, hold):
-    pipe, told, counted = made(kind)
+    pipe, trajectory, counted = made(kind)
     start = replace(scattered(counted), hold=hold)
-    found, *_ = ran(pipe, told, macs=counted, start=start, settings=Settings(steps=1, width=8, batch_size=3, fresh=False))
-    assert found.losses["consistency"] == pytest.approx(distance(pipe, told, start, loss="ssim"), rel=1e-3)
+    found, *_ = ran(pipe, trajectory, macs=counted, start=start, settings=Settings(steps=1, width=8, batch_size=3, fresh=False))
+    assert found.losses["consistency"] == pytest.approx(distance(pipe, trajectory, start, loss="ssim"), rel=1e-3)
     assert found.losses["consistency"] > 1e-3
     assert found.schedule.hold == hold
 
 
 def test_guidance_in_two_calls_and_a_solver_that_calls_once_more():
     pipe, options = pipe_of("flux", true_cfg=3.0)
-    told, counted = recorded(pipe, options | {"true_cfg_scale": 3.0, "negative_prompt": "blue"}), counted_of("flux")
+    trajectory, counted = recorded(pipe, options | {"true_cfg_scale": 3.0, "negative_prompt": "blue"}), counted_of("flux")
     start, settings = scattered(counted), Settings(steps=1, width=8, loss="l1", batch_size=3, fresh=False)
-    found, *_ = ran(pipe, told, macs=counted, start=start, settings=settings)
-    assert found.losses["consistency"] == pytest.approx(distance(pipe, told, start, loss="l1"), rel=1e-3)
-    pipe, told, _ = made("sd", scheduler=PNDMScheduler(steps_offset=1, skip_prk_steps=True))
-    assert ran(pipe, told, settings=settings)[-1].schedule.calls == STEPS + 1
+    found, *_ = ran(pipe, trajectory, macs=counted, start=start, settings=settings)
+    assert found.losses["consistency"] == pytest.approx(distance(pipe, trajectory, start, loss="l1"), rel=1e-3)
+    pipe, trajectory, _ = made("sd", scheduler=PNDMScheduler(steps_offset=1, skip_prk_steps=True))
+    assert ran(pipe, trajectory, settings=settings)[-1].schedule.calls == STEPS + 1
     assert not any(x.requires_grad for x in pipe.scheduler.ets)  # it would hold on to the whole graph
 
 
 def test_a_scheduler_that_draws_noise_of_its_own_draws_the_same_for_both_images_and_every_time():
     """DiTPipeline hands its scheduler no generator."""
-    pipe, told, counted = made()
+    pipe, trajectory, counted = made()
     pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
     found = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         state = torch.get_rng_state()
-        assert ran(pipe, told, macs=counted)[0].losses["consistency"] == pytest.approx(0, abs=1e-6)
-        found.append(ran(pipe, told, macs=counted, start=scattered(counted))[-1].losses)
+        assert ran(pipe, trajectory, macs=counted)[0].losses["consistency"] == pytest.approx(0, abs=1e-6)
+        found.append(ran(pipe, trajectory, macs=counted, start=scattered(counted))[-1].losses)
         assert torch.equal(torch.get_rng_state(), state)
     assert found[0] == found[1]
 
@@ -232,30 +232,30 @@ def test_planted_redundancy_goes_first(planted, seed):
     for i, block in enumerate(pipe.transformer.transformer_blocks):
         block.norm1.linear.weight.data *= 0 if i == planted else 20  # shifts, scales and gates, by timestep and class
         block.norm1.linear.bias.data *= i != planted
-    told, counted = recorded(pipe, SMALL), counted_of("dit")
+    trajectory, counted = recorded(pipe, SMALL), counted_of("dit")
     without = 1 - (STEPS - 1) / STEPS * counted.linear[planted] / counted.call() + 1e-6
-    *_, last = search(pipe, told, keep=without / SLACK, macs=counted, settings=replace(SEPARATING, seed=seed))
+    *_, last = search(pipe, trajectory, keep=without / SLACK, macs=counted, settings=replace(SEPARATING, seed=seed))
     others = [i for i in range(3) if i != planted]
     assert last.scores.values[1:, planted].max() < 0.5 < last.scores.values[1:, others].min()
     found = allocate(last.scores, keep=without, method="bisection")
     assert [row[planted] for row in found.grid[1:]] == ["."] * (STEPS - 1)
-    assert distance(pipe, told, found, loss="ssim") < 1e-6
+    assert distance(pipe, trajectory, found, loss="ssim") < 1e-6
 
 
 def test_calls_that_are_held_at_the_start_can_come_back():
-    pipe, told, counted = made("sd")
+    pipe, trajectory, counted = made("sd")
     held = baselines.chosen(counted.blocks, STEPS, run=[0])
     settings = replace(QUICK, lr=300.0, fresh=False)
-    first, *_, last = ran(pipe, told, macs=counted, keep=1.0, start=held, settings=settings)
+    first, *_, last = ran(pipe, trajectory, macs=counted, keep=1.0, start=held, settings=settings)
     assert first.kept_linear > 1 / STEPS
     assert last.losses["consistency"] < first.losses["consistency"] / 2
 
 
 @pytest.mark.parametrize(("kind", "keep", "attention"), [("sd", 0.3, False), ("dit", 0.61, True), ("dit", 1.0, False)])
 def test_every_step_has_a_closed_schedule_within_the_budget(kind, keep, attention):
-    pipe, told, counted = made(kind)
+    pipe, trajectory, counted = made(kind)
     settings = replace(QUICK, lr=100.0, attention=attention, encoder="linear", loss="l1+l2")
-    found = ran(pipe, told, macs=counted, keep=keep, settings=settings)
+    found = ran(pipe, trajectory, macs=counted, keep=keep, settings=settings)
     assert [step.number for step in found] == [1, 2, 3]
     for step in found:
         assert counted.keep(step.schedule, attention=attention) <= keep
@@ -268,12 +268,12 @@ def test_every_step_has_a_closed_schedule_within_the_budget(kind, keep, attentio
 
 @pytest.mark.parametrize("loss", ["ssim", "l1+ssim"])
 def test_batches_and_accumulation_make_the_same_update(loss):
-    pipe, told, counted = made()
+    pipe, trajectory, counted = made()
     start, values = scattered(counted), []
     for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
         settings = replace(QUICK, steps=2, batch_size=batch_size, accumulation=accumulation, loss=loss)
-        values.append(ran(pipe, told, macs=counted, start=start, settings=settings)[-1].scores.values)
-    one = ran(pipe, told, macs=counted, start=start, settings=replace(settings, accumulation=1))[-1].scores.values
+        values.append(ran(pipe, trajectory, macs=counted, start=start, settings=settings)[-1].scores.values)
+    one = ran(pipe, trajectory, macs=counted, start=start, settings=replace(settings, accumulation=1))[-1].scores.values
     for found in values[1:]:
         assert np.abs(found - values[0]).max() < 3e-2 * np.abs(one - values[0]).max()  # gradients round otherwise
 
@@ -289,8 +289,8 @@ def test_plain_sgd_by_default_whose_rate_falls_along_a_cosine(monkeypatch):
 
     assert updates.OPTIMIZERS[Settings().optimizer] is torch.optim.SGD
     monkeypatch.setitem(updates.OPTIMIZERS, Settings().optimizer, Watched)
-    pipe, told, counted = made()
-    ran(pipe, told, macs=counted, settings=replace(QUICK, steps=4, lr=2.0))
+    pipe, trajectory, counted = made()
+    ran(pipe, trajectory, macs=counted, settings=replace(QUICK, steps=4, lr=2.0))
     assert rates == pytest.approx([2.0, 1 + 0.5**0.5, 1.0, 1 - 0.5**0.5])
 
 
@@ -301,11 +301,11 @@ def test_every_condition_is_seen_once_before_any_is_seen_again():
 
 
 def test_weights_of_gamma_and_alpha_and_adam_matter():
-    pipe, told, counted = made("sd")
+    pipe, trajectory, counted = made("sd")
     settings = replace(QUICK, steps=1, lr=1.0, clip=None)
     variants = ({}, {"weighted": False}, {"alpha": 0.1}, {"optimizer": "adam"})
     plain, flat, weak, adam = (
-        ran(pipe, told, macs=counted, settings=replace(settings, **change))[-1].scores.values[1:] for change in variants
+        ran(pipe, trajectory, macs=counted, settings=replace(settings, **change))[-1].scores.values[1:] for change in variants
     )
     at_first = torch.sigmoid(torch.tensor(1.0)).item()
     assert np.ptp(at_first - flat) < np.ptp(at_first - plain)
@@ -314,10 +314,10 @@ def test_weights_of_gamma_and_alpha_and_adam_matter():
 
 
 def test_the_pipe_is_as_it_was_between_steps_and_after():
-    pipe, told, counted = made("sd")
+    pipe, trajectory, counted = made("sd")
     pipe.unet.conv_in.requires_grad_(True)
     flags = [p.requires_grad for part in (pipe.unet, pipe.vae) for p in part.parameters()]
-    scheduler, dense = pipe.scheduler, told.images
+    scheduler, dense = pipe.scheduler, trajectory.images
 
     def untouched():
         parameters = [p for part in (pipe.unet, pipe.vae) for p in part.parameters()]
@@ -327,29 +327,29 @@ def test_the_pipe_is_as_it_was_between_steps_and_after():
         assert patch_of(pipe.unet) is None
         assert "decode" not in vars(pipe.vae)
         assert pipe.scheduler is scheduler
-        images = generating.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
+        images = generating.generate(pipe, trajectory.conditions, seeds=trajectory.seeds, **trajectory.options)
         np.testing.assert_array_equal(images, dense)
 
-    found = search(pipe, told, keep=0.5, macs=counted, settings=QUICK)
+    found = search(pipe, trajectory, keep=0.5, macs=counted, settings=QUICK)
     untouched()
     next(found)
     untouched()
     found.close()
     untouched()
-    found = search(pipe, told, keep=0.5, macs=counted, settings=QUICK)
+    found = search(pipe, trajectory, keep=0.5, macs=counted, settings=QUICK)
     next(found)
     pipe.vae.decoder.conv_out.bias.data.fill_(float("nan"))
     with pytest.raises(ValueError, match="samples 1 to 1 gave NaN or infinity"):
         next(found)
     pipe.vae.decoder.conv_out.bias.data.zero_()
-    dense = generating.generate(pipe, told.conditions, seeds=told.seeds, **told.options)
+    dense = generating.generate(pipe, trajectory.conditions, seeds=trajectory.seeds, **trajectory.options)
     untouched()
 
 
 def test_bfloat16():
-    pipe, told, counted = made()
-    found = ran(pipe, told, macs=counted, start=scattered(counted), settings=replace(QUICK, bf16=True))
-    exact = ran(pipe, told, macs=counted, start=scattered(counted))
+    pipe, trajectory, counted = made()
+    found = ran(pipe, trajectory, macs=counted, start=scattered(counted), settings=replace(QUICK, bf16=True))
+    exact = ran(pipe, trajectory, macs=counted, start=scattered(counted))
     assert found[0].losses["consistency"] == pytest.approx(exact[0].losses["consistency"], rel=0.2)
     assert found[0].losses["consistency"] != exact[0].losses["consistency"]
 
@@ -388,34 +388,34 @@ def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(tmp_pat
                 process.send_signal(signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
-    pipe, told, counted = made()
-    rest = list(search(pipe, told, macs=counted, **kwargs(tmp_path / "a")))
-    whole = list(search(pipe, told, macs=counted, **kwargs(tmp_path / "b")))
+    pipe, trajectory, counted = made()
+    rest = list(search(pipe, trajectory, macs=counted, **kwargs(tmp_path / "a")))
+    whole = list(search(pipe, trajectory, macs=counted, **kwargs(tmp_path / "b")))
     assert 2 <= rest[0].number < 30  # not from the beginning
     assert rest[-1].number == whole[-1].number == 30
     assert rest[-1].schedule == whole[-1].schedule
     for one, other in zip(rest[::-1], whole[::-1], strict=False):
         np.testing.assert_array_equal(one.scores.values, other.scores.values)
         assert one.losses == other.losses
-    (over,) = search(pipe, told, macs=counted, **kwargs(tmp_path / "a"))
+    (over,) = search(pipe, trajectory, macs=counted, **kwargs(tmp_path / "a"))
     assert (over.number, over.schedule) == (30, whole[-1].schedule)
     assert over.losses == whole[-1].losses
 
 
 def test_a_folder_of_another_search_or_a_damaged_one_is_refused(tmp_path):
-    pipe, told, counted = made()
-    ran(pipe, told, macs=counted, folder=tmp_path)
+    pipe, trajectory, counted = made()
+    ran(pipe, trajectory, macs=counted, folder=tmp_path)
     with pytest.raises(ValueError, match=r"keep is 0\.5 and this one's is 0\.4"):
-        ran(pipe, told, macs=counted, folder=tmp_path, keep=0.4)
+        ran(pipe, trajectory, macs=counted, folder=tmp_path, keep=0.4)
     with pytest.raises(ValueError, match=r"alpha is 1\.0 and this one's is 2\.0"):
-        ran(pipe, told, macs=counted, folder=tmp_path, settings=replace(QUICK, alpha=2.0))
+        ran(pipe, trajectory, macs=counted, folder=tmp_path, settings=replace(QUICK, alpha=2.0))
     with pytest.raises(ValueError, match="trajectory is"):
         ran(pipe, recorded(pipe, SMALL | {"guidance_scale": 2.0}), macs=counted, folder=tmp_path)
     whole = (tmp_path / FILE).read_bytes()
     for damage in (whole[: len(whole) // 2], b"", b"{}"):
         (tmp_path / FILE).write_bytes(damage)
         with pytest.raises(ValueError, match="no whole search to go on from"):
-            ran(pipe, told, macs=counted, folder=tmp_path)
+            ran(pipe, trajectory, macs=counted, folder=tmp_path)
 
 
 # Processes
@@ -439,9 +439,9 @@ def test_two_processes_make_the_schedule_of_one():
     env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
     processes = [script(text=TOGETHER, **env, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
     first, second = (process.communicate(timeout=120)[0].split() for process in processes)
-    pipe, told, counted = made()
+    pipe, trajectory, counted = made()
     settings = Settings(steps=4, width=8, batch_size=3, accumulation=2)
-    *_, alone = search(pipe, told, keep=0.6, macs=counted, settings=settings, start=scattered(counted))
+    *_, alone = search(pipe, trajectory, keep=0.6, macs=counted, settings=settings, start=scattered(counted))
     assert first == second
     assert first[:2] == ["2", "/".join(alone.schedule.grid)]
     np.testing.assert_allclose(np.array(first[2:], dtype=float), alone.scores.values.flatten(), rtol=1e-3)
@@ -461,10 +461,10 @@ def test_losses_go_to_the_trackers():
         def log(self, values, step, **_):
             self.lines.append((step, set(values)))
 
-    pipe, told, counted = made()
+    pipe, trajectory, counted = made()
     accelerator = Accelerator(cpu=True, log_with=[Tape()])
     accelerator.init_trackers("search")
-    ran(pipe, told, macs=counted, accelerator=accelerator)
+    ran(pipe, trajectory, macs=counted, accelerator=accelerator)
     assert Tape.lines == [(n, {"consistency", "sparsity", "total", "kept_linear", "kept_attention"}) for n in (1, 2, 3)]
 
 
@@ -472,10 +472,10 @@ def test_losses_go_to_the_trackers():
 
 
 def test_pipes_that_draw_nan_are_refused():
-    pipe, told, counted = made()
+    pipe, trajectory, counted = made()
     pipe.transformer.proj_out_2.bias.data.fill_(float("nan"))
     with pytest.raises(ValueError, match="the dense pipe draws images with NaN"):
-        ran(pipe, told, macs=counted)
+        ran(pipe, trajectory, macs=counted)
 
 
 @pytest.mark.parametrize(
@@ -488,32 +488,34 @@ def test_pipes_that_draw_nan_are_refused():
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_before_anything_is_drawn(options, says):
-    pipe, told, counted = made()
+    pipe, trajectory, counted = made()
     with pytest.raises(ValueError, match=says):
-        search(pipe, told, **({"keep": 0.5, "macs": counted} | options))
+        search(pipe, trajectory, **({"keep": 0.5, "macs": counted} | options))
 
 
 def test_trajectories_pipes_and_starts_that_do_not_fit_are_refused():
-    pipe, told, counted = made()
-    empty = replace(told, conditions=(), seeds=(), latents=told.latents[:, :0], images=told.images[:0])
+    pipe, trajectory, counted = made()
+    empty = replace(trajectory, conditions=(), seeds=(), latents=trajectory.latents[:, :0], images=trajectory.images[:0])
     with pytest.raises(ValueError, match="got 0 and 0"):
         search(pipe, empty, keep=0.5, macs=counted)
-    single = replace(told, timesteps=told.timesteps[:1], latents=told.latents[:2], outputs=told.outputs[:1])
+    single = replace(
+        trajectory, timesteps=trajectory.timesteps[:1], latents=trajectory.latents[:2], outputs=trajectory.outputs[:1]
+    )
     with pytest.raises(ValueError, match="has 1 denoiser calls"):
         search(pipe, single, keep=1.0, macs=counted)
     other = macs.count(stable_diffusion()[0].unet)
     with pytest.raises(ValueError, match="the schedule is for 9 blocks of UNet2DConditionModel"):
-        search(pipe, told, keep=0.5, macs=counted, start=scattered(other))
+        search(pipe, trajectory, keep=0.5, macs=counted, start=scattered(other))
     elsewhere = replace(scattered(counted), timesteps=(900.0, 600.0, 300.0, 1.0))
     with pytest.raises(ValueError, match="has other timesteps"):
-        search(pipe, told, keep=0.5, macs=counted, start=elsewhere)
-    smaller = replace(told, images=told.images[:, :12])
+        search(pipe, trajectory, keep=0.5, macs=counted, start=elsewhere)
+    smaller = replace(trajectory, images=trajectory.images[:, :12])
     with pytest.raises(ValueError, match="with fresh=True"):
         ran(pipe, smaller, macs=counted, settings=replace(QUICK, fresh=False))
     with pytest.raises(TypeError, match="DiTPipeline takes no prompt"):
-        search(pipe, replace(told, conditions=("a", "b", "c")), keep=0.5, macs=counted)
+        search(pipe, replace(trajectory, conditions=("a", "b", "c")), keep=0.5, macs=counted)
     with pytest.raises(ValueError, match="float16, where gradients underflow"):
-        search(pipe.to(torch.float16), told, keep=0.5, macs=counted)
+        search(pipe.to(torch.float16), trajectory, keep=0.5, macs=counted)
 
 
 @pytest.mark.parametrize(
