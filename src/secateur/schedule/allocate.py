@@ -45,8 +45,8 @@ def allocate(scores: Scores, *, keep: float, method: str = "exact", attention: b
     """The Schedule that spends at most `keep` of the dense MACs on the cells with the highest scores.
 
     Every cell that runs is read, and call 0 runs whole. Held calls give what the scores were measured with ("hold" in their
-    `made`). Raises ValueError if keep is outside (0, 1] or below call 0's own share, if there is no such method, or if
-    attention is set and the costs are no MACs.
+    `made`). Raises ValueError if keep is outside (0, 1] or below call 0's own share, or if there is no such method. The
+    costs must be MACs if attention is set.
 
     keep: the fraction of the dense MACs. method: "exact", the highest sum of scores; "bisection", DiP-GO's threshold;
     "greedy", its public code's order. attention: count the attention products too.

@@ -31,8 +31,8 @@ class Search:
     trajectory: dense, recorded with the pipe's scheduler as it is. macs: of the schedule's blocks, or their time.
     objective: what the search raises. seed: of the local search and of the gradient stage. accelerator: for the gradient stage;
     every process does the other stages by itself, with the same result.
-    Raises ValueError, before anything is measured, if keep is outside (0, 1] or below one call, if the scheduler's calls can be
-    neither placed nor held, or if a stage needs gradients and none flow through the pipe.
+    Raises ValueError, before anything is measured, if keep is outside (0, 1] or below one call, or if the scheduler's calls can
+    be neither placed nor held. It does so, too, if a stage needs gradients and none flow through the pipe.
     """
 
     pipe: DiffusionPipeline
