@@ -71,7 +71,7 @@ def solved(bench: Bench, number: int, *, keep: float) -> Shots:
 
 
 def staged(bench: Bench, number: int, *, keep: float) -> Shots:
-    """What the search has after its additive stage, the one that finds partial calls, and the local one."""
+    """What the search has after its additive stage, the one that finds partial calls, and the local one; it records first."""
     ends, start = dict[tuple[str, int], tuple[Schedule, Row]](), time.process_time()
     settings = SearchSettings(stages=("additive", "refresh", "local"), trials=LOCAL)
     steps = search_steps(bench.pipe, keep=keep, steps=CALLS, seed=SEEDS[number], settings=settings)
