@@ -4,8 +4,8 @@ main       all commands, and how they end
 terminal   the options and the printing that commands share
 tables     tables for the terminal
 search     the commands search, fold and retarget
-watch      a search as it stands
-follow     a long job as it stands, and where it goes on from
+search_result  the best schedule so far on disk, and what was found in a few lines
+long_job   a long job as it stands, and where it goes on from
 prune      the command prune
 criterion  the criterion of `prune` by its name
 distil     the command distil

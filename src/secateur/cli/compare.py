@@ -25,8 +25,8 @@ from secateur.cli.terminal import (
     console,
     finish,
     load_pipe,
-    progress,
 )
+from secateur.pipeline.progress import View, watched
 from secateur.pipeline.prompts import check_tokens, digest, guidance_of, read_prompts, repeated
 from secateur.pruning.plan import of_teacher
 
@@ -210,13 +210,11 @@ def side_by_side(pipe, source, variants, conditions, *, captions, seeds, batch_s
 
 def draw_all(batches: Iterator[Batch], total: int) -> list[Batch]:
     """All the batches, drawn with a progress bar."""
-    done = []
-    with progress() as bar:
-        task = bar.add_task("warming up", total=total)
-        for batch in batches:
-            done.append(batch)
-            bar.update(task, advance=1, description=batch.variant.name)
-    return done
+
+    def view(step: tuple[int, Batch]) -> View:
+        return View(step[1].variant.name, step[0], total)
+
+    return [batch for _, batch in watched(enumerate(batches, 1), view, first="warming up")]
 
 
 def report(record: dict[str, Any], out: Path, *, as_json: bool) -> None:

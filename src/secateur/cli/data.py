@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.cli.follow import follow
-from secateur.cli.terminal import console, progress
+from secateur.cli.long_job import last_step
+from secateur.cli.terminal import console
 from secateur.distilling.sources import HUB, SCENES, TARS, Data, call_of, made_of, make_examples, text_of
-from secateur.pipeline.progress import View
+from secateur.pipeline.progress import View, bar
 from secateur.pipeline.prompts import check_tokens, read_prompts
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def made_once(
 
     if (accelerator is None or accelerator.is_main_process) and not is_made(path, made):
         before()
-        follow(
+        last_step(
             store.making(some, path, made=made),
             lambda number: View("making examples", number, limit),
             first="making examples",
@@ -93,8 +93,8 @@ def check_pictures(data: Data) -> None:
     if data.source is None or data.source == SCENES or data.source.startswith((HUB, TARS)):
         return
     names = [name for name, _ in pictures.metadata(Path(data.source), caption=data.caption)[: data.limit]]
-    with progress() as bar:
-        for name in bar.track(names, description="reading pictures"):
+    with bar() as shown:
+        for name in shown.track(names, description="reading pictures"):
             pictures.read_image(Path(data.source, name), size=1)
 
 

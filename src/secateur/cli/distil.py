@@ -13,7 +13,7 @@ from rich.table import Table, box
 
 from secateur.cli.changes import EXTRAS, parse_changes
 from secateur.cli.data import check_prompts, examples_of, unpictured_of
-from secateur.cli.follow import follow
+from secateur.cli.long_job import last_step
 from secateur.cli.terminal import (
     AUTO,
     DEPTH,
@@ -157,7 +157,7 @@ def train(
     updates = pipe_steps(student, teacher, examples, call=call_of(source, teacher), settings=settings, plan=plan, sites=sites,
                          unpictured=unpictured, folder=folder, save_every=more.get("save_every", 500),
                          accelerator=accelerator)  # fmt: skip
-    last = follow(
+    last = last_step(
         updates,
         lambda step: View("distilling", step.number, settings.updates),
         first="distilling",

@@ -25,8 +25,8 @@ from secateur.cli.terminal import (
     console,
     finish,
     load_pipe,
-    progress,
 )
+from secateur.pipeline.progress import bar
 from secateur.pipeline.prompts import check_tokens, conditions_of, guidance_of, read_prompts
 
 if TYPE_CHECKING:
@@ -108,10 +108,10 @@ def draw(pipe: Any, schedule: Schedule | None, conditions: tuple, *, seeds: rang
     from secateur.schedule.apply import apply
 
     files: list[Path] = []
-    with apply(pipe, schedule) if schedule else nullcontext(), progress() as bar:
-        task = bar.add_task("drawing", total=len(seeds))
+    with apply(pipe, schedule) if schedule else nullcontext(), bar() as shown:
+        task = shown.add_task("drawing", total=len(seeds))
         for images in generate_batches(pipe, conditions, seeds=seeds, **call):
             check_finite(images, "the images")
             files += save_images(images, out, first=seeds[len(files)])
-            bar.update(task, advance=len(images))
+            shown.update(task, advance=len(images))
     return files

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table, box
 
 from secateur.cli.criterion import check_scoring, check_texts, criterion_for
-from secateur.cli.follow import follow
+from secateur.cli.long_job import last_step
 from secateur.cli.terminal import (
     AUTO,
     DEPTH,
@@ -129,7 +129,7 @@ def watched(steps: Iterator[PruneStep], path: Path, accelerator: Any) -> PruneSt
     """The last step of a pruning; the layers that would go first are shown while it scores."""
     from secateur.pruning.prune import view_of
 
-    return follow(
+    return last_step(
         steps,
         view_of,
         first="counting what each layer costs",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secateur.cli.search_result import BestOnDisk, kept_of, missed, near_of, stage_table
 from secateur.cli.terminal import (
     AUTO,
     TIME,
@@ -30,7 +31,6 @@ from secateur.cli.terminal import (
     finish,
     load_pipe,
 )
-from secateur.cli.watch import Watch, kept_of, missed, near_of, stage_table
 from secateur.pipeline.prompts import CALIBRATION_SEED, calibration_conditions
 from secateur.pruning.plan import of_teacher
 
@@ -97,7 +97,7 @@ def search(
         records = search_steps(loaded, conditions, keep=keep, steps=steps, target=target, images=images,
                                guidance_scale=guidance_scale, seed=seed, batch_size=batch_size, settings=settings,
                                accelerator=accelerator)  # fmt: skip
-        best = Watch(out if main else None, {"command": command_line()}).all(watched(records))
+        best = BestOnDisk(out if main else None, {"command": command_line()}).last_steps(watched(records))
     if main:
         report(best, out, pipe=pipe, costs=counted_of(loaded, granularity), calls=calls, keep=keep, images=images, json=json)
 

@@ -1,4 +1,4 @@
-"""What the commands share: their options, one console, progress bars, and how they load a pipe and end."""
+"""What the commands share: their options, one console, and how they load a pipe and end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from secateur.artifact import check_place
 
@@ -51,12 +50,6 @@ def finish(document: dict[str, Any], *, as_json: bool) -> None:
     """With --json, the last line."""
     if as_json:
         print(jsons.dumps(document, ensure_ascii=False))
-
-
-def progress() -> Progress:
-    """A bar on stderr that vanishes when the work is done."""
-    columns = (TextColumn("{task.description:40.80s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def load_pipe(pipe: str, *, dtype: str = AUTO, device: str = AUTO) -> DiffusionPipeline:

@@ -1,4 +1,4 @@
-"""A search seen from the terminal: the best so far is always on disk, and a few lines say what was found."""
+"""What a search leaves: the best schedule so far, always on disk, and a few lines that say what was found."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MISSED = 0.05  # of the budget asked for: a schedule that differs by more is rem
 
 
 @dataclass
-class Watch:
+class BestOnDisk:
     """The best schedule of a search, saved as soon as it is found.
 
     out: None for a process that writes nothing. made: what every schedule says beside what the search says of itself.
@@ -30,7 +30,7 @@ class Watch:
     made: Mapping[str, Any]
     stopped: bool = False
 
-    def all(self, steps: Iterable[BestSoFar]) -> list[BestSoFar]:
+    def last_steps(self, steps: Iterable[BestSoFar]) -> list[BestSoFar]:
         """The last step of every stage. An interrupt ends the search and keeps the best; so does an error, which is raised."""
         last: dict[str, BestSoFar] = {}
         try:

@@ -15,7 +15,7 @@ INTERRUPTED = 130
 S = TypeVar("S")
 
 
-def follow(
+def last_step(
     steps: Iterator[S],
     view: Callable[[S], View],
     *,
