@@ -5,6 +5,8 @@
 `fullsize-depth`: pruning in depth and an update of distillation, phase by phase.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,8 +14,8 @@ from resource import RUSAGE_SELF, getrusage
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
@@ -45,29 +47,29 @@ CALLS, UPDATED, SIDE, REPEATS, DTYPE = 50, 4, 32, 5, torch.bfloat16  # UPDATED: 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def random_unet(name: str, *, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
+def random_unet(name: str, *, dtype: torch.dtype = torch.float32) -> diffusers.UNet2DConditionModel:
     """A full-size U-Net with random weights, made in its own dtype."""
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
     try:
-        return UNet2DConditionModel.from_config(denoiser_config(name)).eval()
+        return diffusers.UNet2DConditionModel.from_config(denoiser_config(name)).eval()
     finally:
         torch.set_default_dtype(torch.float32)
 
 
-def sd15() -> StableDiffusionPipeline:
+def sd15() -> diffusers.StableDiffusionPipeline:
     """SD-1.5's U-Net and VAE with random weights in a stock pipeline that gets embeddings."""
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    scheduler = DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    scheduler = diffusers.DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    coder = AutoencoderKL(**blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2).to(DTYPE).eval()
+    coder = diffusers.AutoencoderKL(**blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2).to(DTYPE).eval()
     unet = random_unet("sd15", dtype=DTYPE)
-    pipe = StableDiffusionPipeline(coder, None, None, unet, scheduler, None, None, requires_safety_checker=False)
+    pipe = diffusers.StableDiffusionPipeline(coder, None, None, unet, scheduler, None, None, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(DEVICE)
 
 
-def embedded(pipe: StableDiffusionPipeline) -> dict[str, Tensor]:
+def embedded(pipe: diffusers.StableDiffusionPipeline) -> dict[str, Tensor]:
     """Noise in place of the embeddings of a prompt and of none."""
     text = torch.randn(2, 77, 768, generator=torch.Generator().manual_seed(1)).to(pipe.device, pipe.dtype)
     return {"prompt_embeds": text[0], "negative_prompt_embeds": text[1]}
@@ -194,7 +196,7 @@ def depth_jobs(run: Run) -> Iterator[Job]:
 
 def phases(name: str) -> list[Row]:
     """The whole way, phase by phase. Memory is what a phase adds at most to what was there."""
-    rows, side, scheduler = list[Row](), SIDES[name], DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False)
+    rows, side, scheduler = list[Row](), SIDES[name], diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False)
 
     def phase(label: str, make: Callable[[], Any], **more: Any) -> Any:
         """What a phase makes; its row is added."""
