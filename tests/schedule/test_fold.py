@@ -72,6 +72,7 @@ def test_law_10_folding_changes_no_image_of_any_linear_scheduler(name):
         folded = fold(schedule, own)
         assert (folded.calls, folded.made["folded_from"]["calls"]) == (len(RUN), schedule.calls)
         assert torch.equal(images(pipe, call, folded, len(RUN)), found)
+        assert folded.sampler(own).config == schedule.sampler(own).config
         assert pipe.scheduler is own
     assert all((drawn[one] - drawn[other]).abs().max() > 1e-2 for one, other in combinations(HOLDS, 2))
 

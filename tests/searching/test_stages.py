@@ -17,6 +17,7 @@ from secateur.measuring import quality
 from secateur.pipeline.trajectory import record
 from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
+from secateur.schedule.fold import unfolded
 from secateur.searching import objective, paired_gain
 from secateur.searching.objective import more_for, objective_for
 from secateur.searching.paired_gain import STANDARD_ERRORS, PairedGain
@@ -72,7 +73,7 @@ def test_every_stage_keeps_the_budget_and_what_was_better(pipe):
         assert part.measured <= part.most
     best = found[-1].schedule
     assert best.scheduler == type(pipe.scheduler).__name__
-    assert (best.timesteps is not None) == (best.scheduler in FREE)
+    assert (unfolded(best).timesteps is not None) == (best.scheduler in FREE)
     with apply(pipe, best):  # it fits the pipe that it was found for
         pass
 
@@ -123,10 +124,11 @@ def test_the_additive_stage_beats_even_holding_on_a_trained_pipeline():
     value = objective_for(pipe, trajectory, target="dense", blocks=counted.blocks)
     how = SearchSettings(stages=("stock", "additive"))
     found = list(run_stages(Search(pipe, trajectory, counted, 0.3, PairedGain(value), how)))
-    repeated, extrapolated, _ = found[:3]
-    assert extrapolated.value_db > repeated.value_db + 0.5
+    repeated, extrapolated, _, fitted = found[:4]
+    assert fitted.improved
+    assert fitted.value_db > extrapolated.value_db > repeated.value_db + 0.5
     assert found[-1].stage == "additive"
-    assert any(part.improved for part in found[3:])
+    assert any(part.improved for part in found[4:])
 
 
 @pytest.mark.parametrize("target", ["dense", "converged"])

@@ -3,6 +3,7 @@
 main       all commands, and how they end
 terminal   the options and the printing that commands share
 tables     tables for the terminal
+export     the command export
 search     the commands search, fold and retarget
 search_result  the best schedule so far on disk, and what was found in a few lines
 long_job   a long job as it stands, and where it goes on from

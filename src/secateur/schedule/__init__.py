@@ -11,7 +11,8 @@ cache      what is kept from call to call
 lines      the line through the last two outputs
 subnet     a denoiser that follows a schedule: the runtime
 apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`
-fold       held calls left out: fewer steps, the same images
+fold       held calls left out: a sampler of fewer calls, the same images
+export     that sampler for other programs
 retime     a schedule for another number of calls, or another scheduler
 long_steps  what several steps of a sampler make of one held prediction
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from secateur.pipeline.multistep import LinearMultistepScheduler
     from secateur.schedule.schedule import Schedule
 
+FROM = "folded_from"  # in `made`
 INSTEAD = "apply the schedule as it is"
 
 
@@ -23,10 +23,10 @@ def sampler_for(schedule: Schedule, scheduler: Any) -> LinearMultistepScheduler:
     """What `Schedule.sampler` returns."""
     from secateur.pipeline.multistep import LinearMultistepScheduler
 
-    if partial := sum("." in row and "#" in row for row in schedule.grid):
+    if partial := sum("#" in row and "." in row for row in schedule.grid):
         raise ValueError(f"{partial} calls of the schedule reuse blocks, which no scheduler can do: use secateur.apply")
     scheduler = fitting_scheduler(scheduler, schedule)
-    return LinearMultistepScheduler.of(table_of(fold(schedule, scheduler)), scheduler)
+    return LinearMultistepScheduler.of(table_of(schedule if schedule.table else fold(schedule, scheduler)), scheduler)
 
 
 def fold(schedule: Schedule, scheduler: Any, **timesteps: Any) -> Schedule:
@@ -34,7 +34,8 @@ def fold(schedule: Schedule, scheduler: Any, **timesteps: Any) -> Schedule:
 
     A deterministic sampler is a matrix, and so is holding, by whatever line: the sampler of the calls that are left is their
     product (see `Table.holding`). scheduler: the one that the schedule is for, of any kind; it is not changed. timesteps:
-    more arguments for its `set_timesteps`, as Flux passes sigmas= and mu=. A schedule without held rows gets its table, too.
+    more arguments for its `set_timesteps`, as Flux passes sigmas= and mu=; or timesteps=, of all calls, held ones too.
+    A schedule without held rows gets its table, too.
     Raises ValueError if the scheduler clips or draws noise, or if the images would be others.
     """
     check_foldable(schedule, scheduler)
@@ -48,7 +49,7 @@ def fold(schedule: Schedule, scheduler: Any, **timesteps: Any) -> Schedule:
         timesteps=numbers.pop("timesteps"),
         table=numbers,
         hold="output",
-        made={**schedule.made, "folded_from": {"calls": schedule.calls, "run": run}},
+        made={**schedule.made, FROM: {"calls": schedule.calls, "run": run, "hold": schedule.hold}},
     )
 
 
@@ -57,20 +58,26 @@ def check_foldable(schedule: Schedule, scheduler: Any) -> None:
     if schedule.table is not None:
         raise ValueError("the schedule has a table, and so no held calls: use it as it is")
     check_scheduler(scheduler, schedule)
-    partial = any(not schedule.held(t) and "." in schedule.grid[t] for t in range(schedule.calls))
-    if partial and "extrapolate" in schedule.reuse:
+    if has_lines(schedule):
         raise ValueError(f"the schedule's blocks extrapolate over its calls, and fewer would give another line: {INSTEAD}")
+
+
+def has_lines(schedule: Schedule) -> bool:
+    """Whether single blocks extrapolate over the calls of a schedule, so that fewer calls would give another line."""
+    return "extrapolate" in schedule.reuse and any("#" in row and "." in row for row in schedule.grid)
 
 
 def stock_table(schedule: Schedule, scheduler: Any, **timesteps: Any) -> Table:
     """The table of all calls of a schedule, held ones too, under a stock scheduler."""
-    if scheduler.config.get("use_dynamic_shifting") and "mu" not in timesteps:
+    chosen, shifts = schedule.timesteps or timesteps.pop("timesteps", None), scheduler.config.get("use_dynamic_shifting")
+    if chosen is not None:
+        placed = begun(scheduler, schedule.calls)
+        arguments = {"mu": 1.0, **timesteps} if shifts else timesteps  # which the timesteps make up for
+        place_timesteps(placed, placed.set_timesteps, chosen, arguments=arguments)
+        return probe(placed)
+    if shifts and "mu" not in timesteps:
         name = type(scheduler).__name__
         raise ValueError(f"this {name} shifts its timesteps by the size of the picture: give fold() the mu= of yours")
-    if schedule.timesteps:
-        placed = copy.deepcopy(scheduler)
-        place_timesteps(placed, placed.set_timesteps, schedule.timesteps, arguments=timesteps)
-        return probe(placed)
     steps = schedule.calls if "sigmas" in timesteps else steps_for(scheduler, schedule.calls, **timesteps)
     return probe(begun(scheduler, steps, **timesteps))
 
@@ -81,6 +88,18 @@ def steps_for(scheduler: Any, calls: int, **timesteps: Any) -> int:
         if len(begun(scheduler, steps, **timesteps).timesteps) == calls:
             return steps
     raise ValueError(f"no number of steps of {type(scheduler).__name__} makes {calls} calls: use another scheduler or schedule")
+
+
+def unfolded(schedule: Schedule) -> Schedule:
+    """The schedule with its held calls, as it was before `fold`; the schedule itself if it was not folded."""
+    made = dict(schedule.made)
+    if FROM not in made:
+        return schedule
+    before = made.pop(FROM)
+    rows = dict(zip(before["run"], schedule.grid, strict=True))
+    grid = tuple(rows.get(t, "." * len(schedule.blocks)) for t in range(before["calls"]))
+    timesteps = schedule.timesteps if before["calls"] == schedule.calls else None
+    return replace(schedule, grid=grid, timesteps=timesteps, table=None, hold=before["hold"], made=made)
 
 
 def table_of(schedule: Schedule) -> Table:

@@ -15,6 +15,7 @@ additive     stage `additive`: the best calls by an additive model of the error,
 paths        the best path over whole, partial and held calls
 refresh      stage `refresh`: calls that refresh some of the blocks
 cells        stage `cells`: single cells, by the loss that reusing each one costs
+rows         the coefficients of a schedule's sampler, fitted to the dense latents
 local        stage `local`: a local search on measured error
 moves        the changes that the local search tries
 dip_go/      stage `gradient`: the paper's search

@@ -72,7 +72,10 @@ def search(
         target: "dense" searches for images near the dense ones; "converged" for images near those of very many steps.
         guidance_scale: as the pipe is used; by default the pipe's own.
 
-    The pipe's scheduler decides what can be found. With DDIM, Euler and flow matching, calls are held on the sampler's grid.
+    The schedule is a sampler of few calls, whose coefficients are fitted to the recorded latents. If its calls all run whole,
+    `pipe.scheduler = schedule.sampler(pipe.scheduler)` draws by it without a patch.
+
+    The pipe's scheduler decides what can be found. With DDIM, Euler and flow matching, calls are chosen on the sampler's grid.
     With DPM-Solver++ and UniPC, the schedule chooses its timesteps. Any other one, such as PNDM, is replaced by DDIM during
     the search, with a warning; `secateur.apply` then does the same and puts the pipe's own back afterwards.
 
@@ -140,7 +143,7 @@ def search_steps(
             objective = objective_for(pipe, trajectory, target=target, blocks=macs.blocks, batch_size=batch_size)
             more = more_for(objective, conditions[images:], seeds[images:], target=target)
             gain = PairedGain(objective, more)
-            whole = Search(pipe, trajectory, costs, keep, gain, settings, seed, batch_size, accelerator)
+            whole = Search(pipe, trajectory, costs, keep, gain, settings, seed, batch_size, accelerator, target)
             yield from described(whole, target, {**provenance(whole, conditions, seeds), **call})
 
     return run_search()

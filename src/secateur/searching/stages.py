@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from secateur.denoiser.blocks import Row, kinds
 from secateur.denoiser.macs import row_macs
 from secateur.pipeline.trajectory import first
 from secateur.schedule import baselines
+from secateur.schedule.fold import unfolded
 from secateur.schedule.holds import HOLDS
 from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
@@ -94,7 +96,7 @@ def most_measured(search: Search, stage: str) -> int:
     counts = {
         "cells": len(kinds(search.macs.blocks)) + 1,
         "gradient": search.settings.updates,
-        "stock": len(ladders.SPACINGS) if search.free else len(HOLDS),
+        "stock": 1 + len(ladders.SPACINGS if search.free else HOLDS),
         "additive": 6 if search.free else 6 * len(HOLDS),
         "refresh": 2 * len(refresh.SHARES),
     }
@@ -102,15 +104,20 @@ def most_measured(search: Search, stage: str) -> int:
 
 
 def measure_each(search: Search, schedules: Iterable[Schedule], scores: Scores | None = None) -> Candidates:
-    """Each schedule, bound to the pipe's scheduler, and its value."""
+    """Each schedule, with fitted rows if it can have them, and its value."""
     for schedule in schedules:
-        bound = schedule.bound_to(search.pipe.scheduler)
-        yield Candidate(bound, search.objective(bound), scores)
+        ready = search.ready(schedule)
+        yield Candidate(ready, search.objective(ready), scores)
 
 
 def stock_stage(search: Search, best: BestSoFar | None) -> Candidates:
-    """What needs no search: evenly held calls, or stock spacings if the schedule chooses its timesteps."""
-    yield from measure_each(search, stock_schedules(search))
+    """What needs no search: evenly held calls, or stock spacings if timesteps are chosen; then the best, with fitted rows."""
+    values = dict[Schedule, float]()
+    for schedule in stock_schedules(search):
+        bound = schedule.bound_to(search.pipe.scheduler)
+        values[bound] = search.objective(bound)
+        yield Candidate(bound, values[bound])
+    yield from measure_each(search, [max(values, key=values.__getitem__)])
 
 
 def stock_schedules(search: Search) -> Iterator[Schedule]:
@@ -150,7 +157,7 @@ def refresh_stage(search: Search, best: BestSoFar | None) -> Candidates:
 
 def refresh_schedules(search: Search, best: BestSoFar | None) -> Iterator[Schedule]:
     """For each row that partial calls may run, the best schedule that makes any; none if whole calls alone are better."""
-    pipe, macs, model = search.pipe, search.macs, search.model_of(best.schedule if best else None)
+    pipe, macs, model = search.pipe, search.macs, search.model_of(unfolded(best.schedule) if best else None)
     trajectory = first(search.record_levels(), SAMPLES)
     ladder = ladders.few(model.ladder, trajectory.latents[0].numel())
     reach = min(MOST_REACH, len(ladder) - 1)
@@ -183,13 +190,14 @@ def schedule_of(search: Search, model: ErrorModel, path: paths.Path, *, row: Row
 
 
 def local_stage(search: Search, best: BestSoFar | None) -> Candidates:
-    """A local search on measured error from the best so far."""
-    start, settings = best.schedule if best else next(stock_schedules(search)), search.settings
+    """A local search on measured error from the best so far; the rows of every trial are fitted."""
+    start, settings = unfolded(best.schedule) if best else next(stock_schedules(search)), search.settings
+    ready = cache(search.ready)
     trials = local_search(start.bound_to(search.pipe.scheduler), macs=search.macs, calls=search.calls, keep=search.keep,
-                          objective=search.objective, trials=settings.trials, seed=search.seed,
-                          patience=settings.patience, kinds=kinds(search.macs.blocks))  # fmt: skip
+                          objective=lambda schedule: search.objective(ready(schedule)), trials=settings.trials,
+                          seed=search.seed, patience=settings.patience, kinds=kinds(search.macs.blocks))  # fmt: skip
     for trial in trials:
-        yield Candidate(trial.schedule, trial.value)
+        yield Candidate(ready(trial.schedule), trial.value)
 
 
 def cells_stage(search: Search, best: BestSoFar | None) -> Candidates:
@@ -201,7 +209,8 @@ def cells_stage(search: Search, best: BestSoFar | None) -> Candidates:
 
 def gradient_stage(search: Search, best: BestSoFar | None) -> Candidates:
     """DiP-GO with few updates, on the scheduler's own grid; it starts from the best so far if that is on this grid."""
-    start = best.schedule if best and best.schedule.timesteps is None else None
+    start = unfolded(best.schedule) if best else None
+    start = start if start and start.timesteps is None else None
     hold, updates = start.hold if start else "output", search.settings.updates
     values: dict[tuple[str, ...], float] = {}
     for step in dip_go.search(search.pipe, search.trajectory, keep=search.keep, macs=search.macs,

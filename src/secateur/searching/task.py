@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from secateur.denoiser.macs import Macs
 from secateur.pipeline.solvers import check_solver, is_free
-from secateur.pipeline.trajectory import Trajectory
+from secateur.pipeline.trajectory import Trajectory, first
 from secateur.schedule.baselines import check_keep
+from secateur.schedule.fold import has_lines
 from secateur.searching.dip_go.unrolled import check_pipe
 from secateur.searching.error_model import ErrorModel, error_models, record_levels
 from secateur.searching.paired_gain import PairedGain
+from secateur.searching.rows import with_fitted_rows
 from secateur.searching.settings import DEFAULT, SearchSettings, stages_for
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Search:
 
     trajectory: dense, recorded with the pipe's scheduler as it is. macs: of the schedule's blocks, or their time.
     objective: what the search raises. seed: of the local search and of the gradient stage. accelerator: for the gradient stage;
-    every process does the other stages by itself, with the same result.
+    every process does the other stages by itself, with the same result. target: what the objective compares images with.
     Raises ValueError, before anything is measured, if keep is outside (0, 1] or below one call, or if the scheduler's calls can
     be neither placed nor held. It does so, too, if a stage needs gradients and none flow through the pipe.
     """
@@ -44,6 +46,7 @@ class Search:
     seed: int = 0
     batch_size: int = 8
     accelerator: Accelerator | None = None
+    target: str = "dense"
 
     def __post_init__(self):
         check_keep(self.keep)
@@ -71,6 +74,18 @@ class Search:
     def stages(self) -> tuple[str, ...]:
         """The stages of this search, in order."""
         return self.settings.stages or stages_for(self.calls, free=self.free)
+
+    def ready(self, schedule: Schedule) -> Schedule:
+        """The schedule to be measured: folded, with rows fitted on the first batch of samples, if it can have them.
+
+        On the scheduler's own grid they are fitted to the dense latents, if these are the target. Where timesteps are chosen,
+        the latents over all levels serve both targets, which are as good as converged. Lines of single blocks do not fold.
+        """
+        bound = schedule.bound_to(self.pipe.scheduler)
+        if has_lines(bound) or not (self.free or self.target == "dense"):
+            return bound
+        target = first(self.record_levels(), self.batch_size)
+        return with_fitted_rows(self.pipe, bound, target, blocks=self.macs.blocks)
 
     def record_levels(self) -> Trajectory:
         """The dense trajectory over the levels that calls are chosen among; drawn once."""

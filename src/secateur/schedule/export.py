@@ -1,0 +1,81 @@
+"""A schedule's sampler for other programs: a scheduler of diffusers, a table of numbers, or a list of sigmas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secateur.artifact import thawed
+from secateur.pipeline.schedulers import DPM, PLAIN, SETTINGS, scheduler_class, scheduler_like
+from secateur.pipeline.solvers import SHIFTED, place_timesteps
+from secateur.pipeline.table import Table, probe
+from secateur.schedule.fold import sampler_for
+
+if TYPE_CHECKING:
+    from secateur.pipeline.multistep import LinearMultistepScheduler
+    from secateur.schedule.schedule import Schedule
+
+SAME = 1e-3  # of the largest coefficient: how near a table is to a stock solver's; others are off by far more
+EULER = "EulerDiscreteScheduler"
+ENDS = tuple({"final_sigmas_type": end} for end in ("zero", "sigma_min"))
+STOCK = [("euler", EULER, end) for end in ENDS] + [("dpmpp_2m", DPM, PLAIN[DPM] | end) for end in ENDS]  # ComfyUI's names
+
+
+def stock_scheduler(schedule: Schedule) -> Any:
+    """The stock scheduler that a schedule is for, by what its file says. Raises ValueError if it does not say."""
+    if schedule.scheduler is None or SETTINGS not in schedule.made:
+        raise ValueError("the schedule does not say its scheduler's settings: name a pipe that has it by --pipe")
+    return scheduler_class(schedule.scheduler).from_config(thawed(schedule.made[SETTINGS]))
+
+
+def sampler_numbers(sampler: LinearMultistepScheduler) -> dict[str, Any]:
+    """A sampler as plain numbers: timesteps, rows, input_scales, signal_rates, noise_rates, init_noise_sigma.
+
+    With x drawn from N(0, init_noise_sigma²), call the denoiser at input_scales[j] · x and timesteps[j] for y_j. The latents
+    after it are rows[j][0] · x + rows[j][1] · y_j + rows[j][2] · y_{j−1} + …, and so on for every j.
+    """
+    return {"prediction_type": sampler.config.prediction_type, **table_of_sampler(sampler).numbers()}  # type: ignore[attr-defined]
+
+
+def table_of_sampler(sampler: LinearMultistepScheduler) -> Table:
+    """The table that a sampler follows."""
+    return Table.of(sampler.config)  # type: ignore[arg-type]
+
+
+def sigmas_for(schedule: Schedule, scheduler: Any) -> tuple[str, list[float]]:
+    """ComfyUI's name of the sampler, and the sigmas at which it makes a schedule's calls, (K + 1,), the last one its end.
+
+    Raises ValueError if the sampler is no stock one: fitted rows and lines through predictions take a table.
+    """
+    table = table_of_sampler(sampler_for(schedule, scheduler))
+    for name, stock in stock_samplers(scheduler, table):
+        if is_same(plain(table), plain(probe(stock))):
+            return name, [float(sigma) for sigma in stock.sigmas]
+    raise ValueError(
+        "the schedule's sampler is no stock solver at other sigmas, since its rows are fitted or follow a line: export it by "
+        "--to diffusers or --to table"
+    )
+
+
+def stock_samplers(scheduler: Any, table: Table):
+    """Stock samplers at the timesteps of a table: ComfyUI's name, and the scheduler of diffusers."""
+    kinds = STOCK if "beta_schedule" in scheduler.config else [("euler", SHIFTED, {"use_dynamic_shifting": False})]
+    for name, kind, options in kinds:
+        stock = scheduler_like(scheduler, kind, options)
+        place_timesteps(stock, stock.set_timesteps, table.timesteps, arguments={})
+        if [float(t) for t in stock.timesteps] == [float(np.float32(t)) for t in table.timesteps]:
+            yield name, stock
+
+
+def plain(table: Table) -> np.ndarray:
+    """The matrix of a table in the coordinates in which the denoiser gets the latents, which all schedulers share."""
+    after = np.append(table.scales[1:], 1.0)
+    matrix = table.matrix * after[:, None]
+    matrix[:, 0] *= table.init_noise_sigma
+    return matrix
+
+
+def is_same(matrix: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two samplers are one but for rounding and the scale of its end."""
+    return bool(np.abs(matrix - other).max() < SAME * np.abs(matrix).max())
