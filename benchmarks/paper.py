@@ -1,10 +1,8 @@
-"""The ablations that DiP-GO publishes, and whether the order of its variants is the same in rows measured here."""
+"""The ablations that DiP-GO publishes, and the rows measured here that stand beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
-from statistics import fmean
 from typing import Any
 
 TABLES = {  # what the paper compares → its name for it and ours
@@ -25,7 +23,6 @@ PAPER = {
     "search_at_0.90": {"random": 24.07, "genetic": 25.14, "DiP-GO": 28.72},
     "search_gpu_hours": {"random": 25, "genetic": 25, "DiP-GO": 2.3},
 }
-MEASURES = ("psnr_db", "ssim", "accuracy")
 
 
 def last(rows: Sequence[dict[str, Any]], variant: str, keep: float, *, exact: bool = False) -> list[dict[str, Any]]:
@@ -34,22 +31,3 @@ def last(rows: Sequence[dict[str, Any]], variant: str, keep: float, *, exact: bo
     fits = [row for row in rows if (row["variant"], row["keep"]) == (variant, keep) and row["allocation"] in allocations]
     ends = {row["job"]: row for row in sorted(fits, key=lambda row: row["evaluations"])}  # the later one stays
     return list(ends.values())
-
-
-def orders(rows: Sequence[dict[str, Any]], keeps: Sequence[float]) -> dict[str, Any]:
-    """For each of the paper's tables, budget and measure: whether the order of the variants is the paper's."""
-    found: dict[str, Any] = {}
-    for table, variants in TABLES.items():
-        for keep in keeps:
-            ended = {label: last(rows, variant, keep) for label, variant in variants.items()}
-            if all(ended.values()):
-                by = {m: {label: fmean(row[m]["mean"] for row in ended[label]) for label in ended} for m in MEASURES}
-                found.setdefault(table, {})[f"keep {keep}"] = {m: verdict(PAPER[table], by[m]) for m in MEASURES}
-    return found
-
-
-def verdict(paper: dict[str, float], here: dict[str, float]) -> dict[str, Any]:
-    """The paper's order, best first, and in how many pairs of variants the better one is better here too."""
-    order = sorted(paper, key=paper.__getitem__, reverse=True)
-    pairs = [here[better] > here[worse] for better, worse in combinations(order, 2)]
-    return {"paper": order, "reproduces": all(pairs), "pairs": len(pairs), "agree": sum(pairs)}

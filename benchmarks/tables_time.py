@@ -164,9 +164,17 @@ def transfer(record: Record) -> Iterator[Row]:
         yield best | {"target": target, "calls": calls}
 
 
-def after_transfer(record: Record) -> str:
-    refused = "\n".join(f"* {case['to']}: *{case['says']}*" for case in record["refused"])
-    return f"{provenance(record)}\n\n`retime` refuses:\n\n{refused}"
+def linear(record: Record) -> list[Row]:
+    """The schedulers that are a table."""
+    return [row for row in record["rows"] if "calls" in row]
+
+
+def after_schedulers(record: Record) -> str:
+    """The other schedulers, by what keeps them from being one."""
+    others = [row for row in record["rows"] if "why" in row]
+    noisy = [row["name"] for row in others if row["why"].startswith("draws new noise")]
+    rest = [row["name"] for row in others if row["name"] not in noisy]
+    return f"Draw new noise: {', '.join(noisy)}. Step otherwise or want more: {', '.join(rest)}.\n\n{provenance(record)}"
 
 
 def zoo_rows(record: Record) -> Iterator[Row]:
@@ -213,6 +221,7 @@ transfer: dense run = {target} | calls made = {calls} | retimed = {retimed:.1f d
     | held evenly, Adams–Bashforth = {uniform hold, Adams–Bashforth:.1f dB} | held evenly = {uniform hold:.1f dB}
     | fewer steps, same scheduler = {own:.1f dB} | fewer steps, DPM-Solver++ = {strong:.1f dB}
 zoo: = {name} | images = {count} | right (95 %) = {mean:.1f %} ({ci95.0:.0f (%)}–{ci95.1:.0f (%)})
+schedulers: scheduler = {name} | calls of ten steps = {calls} | predictions in a step, at most = {predictions}
 cache: = {name} | every block's output, MiB = {every_output_bytes:.1f (MiB)}
     | freed after the last reader, MiB = {peak_cached_bytes:.1f (MiB)}
 paper-macs: = {name} | conv + linear = {macs_linear:.2f T} | with attention = {macs_attention:.2f T} | the paper = {paper}
@@ -224,7 +233,7 @@ fullsize: one update, random weights = {name} | s = {update_s:.0f} | peak memory
     | the paper's whole search, by these seconds (the paper: 2.3 h of a GPU) = {paper_search_h:.0f h}
 search-cost: = {name} | CPU s = {cpu_s:.1f} | s = {s:.1f} | schedules measured = {measured}
     | peak memory above the pipe's weights = {peak_memory_bytes:.0f MiB}
-    | without holes in glibc's heap = {peak_without_holes_bytes:.0f MiB} | of it kept between calls = {kept_bytes:.0f MiB}
+    | of it kept between calls = {kept_bytes:.0f MiB}
     | the Pruner's weights alone = {pruner_bytes:.0f MiB}
 front-stages: dense calls = {calls:g} | """
 COLUMNS += " | ".join(f"{pipe}, {solver} = {{{pipe}, {solver}}} dB" for pipe, solver in SEARCHES)
@@ -244,6 +253,7 @@ TABLES = tables(
         "search-ablation": searches,
         "ablations": ablations,
         "transfer": transfer,
+        "schedulers": linear,
         "zoo": zoo_rows,
         "search-cost": seconds,
         **dict.fromkeys(FRONTS, front),
@@ -252,6 +262,6 @@ TABLES = tables(
     after={
         "gains": lambda *records: f"{shown(GAINED, records[0]['rows'][0])} {taught(records[2])}\n\n{provenance(*records)}",
         "ablations": after_ablations,
-        "transfer": after_transfer,
+        "schedulers": after_schedulers,
     },
 )

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 from bench import FIRST_SEED, NONE, Bench
 from secateur import Schedule, load, retime, zoo
 from secateur.measuring.variants import EVEN
-from secateur.pipeline.schedulers import DPM, SOLVERS, UNIPC
+from secateur.pipeline.schedulers import SOLVERS
 from secateur.schedule import baselines
 from study import Job, Record, Row, Run, Study
 from tables import RESULTS
 
 PIPE, IMAGES = "emoji-sd", 64
 FOUND = ("emoji-sd-secateur-ddim-10-seed-40000", "emoji-sd-secateur-ddim-5-seed-40000")
-CHOSEN = "emoji-sd-secateur-dpm-solver++-10-seed-40000"
 EULER = "EulerDiscreteScheduler"
 
 
@@ -35,15 +34,6 @@ class Target(NamedTuple):
 
 TARGETS = (Target("DDIM", 25), Target("Euler", 50, EULER), Target("DDIM", 100), Target("DDIM", 50), Target("Euler", 25, EULER))
 STRONG = {"DPM-Solver++, linspace": SOLVERS["DPM-Solver++"], "DPM-Solver++, Karras": SOLVERS["DPM-Solver++ Karras"]}
-REFUSED = (
-    Target("fewer calls than it runs", 8),
-    Target("DPM-Solver++", 50, DPM),
-    Target("UniPC", 50, UNIPC),
-    Target("PNDM", 50, "PNDMScheduler", {"skip_prk_steps": True}),
-    Target("Heun, two calls a step", 50, "HeunDiscreteScheduler"),
-    Target("Euler ancestral", 50, "EulerAncestralDiscreteScheduler"),
-    Target("DDIM, linear betas", 50, "DDIMScheduler", {"beta_schedule": "linear"}),
-)
 
 
 def stored(name: str) -> Schedule:
@@ -93,21 +83,10 @@ def retimed(bench: Bench, given: Schedule, target: Target) -> Schedule:
         return retime(given, home, bench.pipe.scheduler, calls=target.steps)
 
 
-def finish(run: Run) -> None:
-    """Adds what cannot be carried over, and the sentence that says so."""
-    bench, given, run.record["refused"] = Bench(PIPE, images=1), stored(FOUND[0]), []
-    free = stored(CHOSEN), Target("of a schedule with timesteps of its own", 25)
-    for schedule, target in (*((given, target) for target in REFUSED), free):
-        try:
-            retimed(bench, schedule, target)
-        except ValueError as error:
-            run.record["refused"].append({"to": target.name, "says": str(error)})
-
-
 def head(pipe: str, options: Mapping[str, Any]) -> Record:
     known = {name: {"hold": given.hold, "grid": given.grid} for name, given in ((name, stored(name)) for name in FOUND)}
     measured = {"guidance_scale": zoo.GUIDANCE[PIPE], "samples_an_image": 2, "schedules": known}
     return {"pipe": PIPE, "seeds": range(FIRST_SEED, FIRST_SEED + IMAGES), "options": measured}
 
 
-STUDIES = (Study("transfer", f"Schedules of {PIPE} found at 50 DDIM calls, carried over", jobs, head=head, finish=finish),)
+STUDIES = (Study("transfer", f"Schedules of {PIPE} found at 50 DDIM calls, carried over", jobs, head=head),)

@@ -1,20 +1,18 @@
-"""How good the zoo is: the judge on unseen renders, and prompt accuracy of both pipelines at 50 DDIM steps, with a sheet."""
+"""How good the zoo is: the judge on unseen renders, and prompt accuracy of both pipelines at 50 DDIM steps."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
-from PIL import Image
 
 from bench import BATCH, Bench
 from secateur import zoo
 from secateur.measuring import quality
 from secateur.zoo import judge, scenes
 from study import Job, Row, Run, Study
-from tables import RESULTS
 from tables_time import zoo_rows
 
-STEPS, SEED, IMAGES, COLUMNS, ROWS, RENDERS = 50, 10_000, 128, 12, 4, 1000
+STEPS, SEED, IMAGES, RENDERS = 50, 10_000, 128, 1000
 
 
 def jobs(run: Run) -> Iterator[Job]:
@@ -26,9 +24,9 @@ def jobs(run: Run) -> Iterator[Job]:
     one, two, classes = (Bench(name, steps=STEPS, images=IMAGES, seed=SEED) for name in ("emoji-sd", "emoji-sd", "emoji-dit"))
     rng, two.seeds = np.random.default_rng(11), two.seeds[: IMAGES // 2]
     two.conditions = two.captions = tuple(scenes.sample(rng, pairs=1.0).caption for _ in two.seeds)
-    yield Job("emoji-sd, one object, held-out combinations", partial(drawn, one, sheet=True))
-    yield Job("emoji-sd, two objects", partial(drawn, two, sheet=False))
-    yield Job("emoji-dit, every class", partial(drawn, classes, sheet=True))
+    yield Job("emoji-sd, one object, held-out combinations", partial(drawn, one))
+    yield Job("emoji-sd, two objects", partial(drawn, two))
+    yield Job("emoji-dit, every class", partial(drawn, classes))
 
 
 def rate(images: np.ndarray, captions: Sequence[str]) -> Row:
@@ -44,14 +42,9 @@ def judged(several: float, held_out: bool) -> Row:
     return rate(pictures, [scene.caption for scene in samples])
 
 
-def drawn(bench: Bench, *, sheet: bool) -> Row:
-    """Images judged. sheet: keep the first on a picture."""
-    images = bench.draw()
-    if sheet:
-        tiled = images[: COLUMNS * ROWS].reshape(ROWS, COLUMNS, 64, 64, 3).transpose(0, 2, 1, 3, 4)
-        picture = Image.fromarray((tiled * 255).round().astype(np.uint8).reshape(ROWS * 64, COLUMNS * 64, 3))
-        picture.resize((COLUMNS * 128, ROWS * 128), Image.Resampling.LANCZOS).save(RESULTS / f"{bench.name}.png", optimize=True)
-    return rate(images, bench.captions)
+def drawn(bench: Bench) -> Row:
+    """Images of a pipeline, judged."""
+    return rate(bench.draw(), bench.captions)
 
 
 OPTIONS = {"steps": STEPS, "scheduler": "DDIM, leading", "guidance_scale": zoo.GUIDANCE, "first_seed": SEED}

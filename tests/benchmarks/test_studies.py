@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import diffusers
 import pytest
 
 import run
 from secateur import zoo
-from studies import STUDIES
+from studies import STUDIES, schedulers
 from study import Job, Run, Study
 from tables import RESULTS
 
@@ -89,3 +90,15 @@ def test_a_new_record_finds_every_job_missing(tmp_path):
             record = run.begun(study, pipe, dict(study.options), tmp_path / "none.json")
             fresh = Run(pipe, study.options, record, tmp_path, tmp_path)
             assert not any(job.is_done(fresh.record) for job in study.jobs(fresh)), study.name
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__")  # DEIS and KDPM2 of diffusers call numpy on tensors
+def test_the_page_of_schedulers_says_what_this_diffusers_has():
+    """Each scheduler of the installed diffusers is probed anew, and is linear or not as the record says."""
+    record = json.loads((RESULTS / "schedulers.json").read_text())
+    if record["hardware"]["diffusers"] != diffusers.__version__:
+        pytest.skip(f"the record is of diffusers {record['hardware']['diffusers']}: run python benchmarks/run.py schedulers")
+    assert [row["name"] for row in record["rows"]] == [name for name in dir(diffusers) if name.endswith("Scheduler")]
+    for before in record["rows"]:
+        now = schedulers.row(before["name"])
+        assert before == {"name": before["name"], **now} or {"why"} == now.keys() == before.keys() - {"name"}
