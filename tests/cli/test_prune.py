@@ -91,6 +91,7 @@ def test_a_student_that_takes_a_schedule_is_told_by_its_teacher_s_macs(saved):
     record = json.loads((saved / "measured" / "record.json").read_text())
     kept = {row["name"]: row["macs_of_teacher"] for row in record["rows"]}
     assert (kept["dense"], kept["s"]) == pytest.approx((left, left / 2))
+    assert "Not at the same budget: s " not in done.output
     assert "macs of teacher" in (saved / "measured" / "report.html").read_text()
     done = CliRunner().invoke(
         app,
@@ -106,6 +107,7 @@ def test_a_student_that_takes_a_schedule_is_told_by_its_teacher_s_macs(saved):
         ],
     )
     assert done.exit_code == 0, done.exception
+    assert "Not at the same budget: s " not in done.output
     rows = json.loads((saved / "measured" / "record.json").read_text())["rows"]
     kept = {row["name"]: row["keep_linear"] for row in rows}
     assert list(kept)[:2] == ["teacher, dense", "student, dense"]

@@ -171,7 +171,8 @@ def _row(
     return {
         "name": variant.name,
         "group": variant.group,
-        "keep": variant.keep,
+        "keep": variant.keep
+        and variant.keep * (own.call() / dense.call()),  # as `keep_linear`: of the reference's, a teacher's
         "calls": calls,
         "steps": variant.steps,
         "scheduler": variant.scheduler,

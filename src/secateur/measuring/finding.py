@@ -1,4 +1,4 @@
-"""What a record found, in one sentence."""
+"""What a record found, in a sentence or two."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLOSE = 0.05  # of a budget in MACs: nearer counts as equal
 
 
 def headline(record: dict[str, Any]) -> str:
-    """The finding in one sentence, computed from the rows; empty if they hold nothing that can be compared.
+    """The finding in a sentence or two, computed from the rows; empty if they hold nothing that can be compared.
 
     Of rows that print the same figure it names all, or says by which further figure it chose.
     """
@@ -53,8 +53,8 @@ def _gain_finding(record: dict[str, Any]) -> str:
     elif as_near.startswith("<"):
         steps = f"{min(plain_curve(record))} plain steps of {solver} already come nearer"
     return (
-        f"At {few} calls of {dense['calls']}, the schedule that Secateur found comes to {near} of the dense images; "
-        f"the best {few} plain steps ({_names(best, cut=True)}) come to {rival}, and {steps}."
+        f"With {few} calls of the denoiser instead of {dense['calls']}, the schedule that Secateur found reaches {near} PSNR "
+        f"to the dense images. The best {few} plain steps ({_names(best, cut=True)}) reach {rival}, and {steps}."
     )
 
 
@@ -85,10 +85,16 @@ def _accuracy_finding(rows: list[Row], dense: Row | None) -> str:
         return f"Nothing here holds the dense prompt accuracy of {aim:.2f}; {closest}."
     cheap = [row for row in equal if keep(row) == min(map(keep, equal))]
     one = min(cheap, key=lambda row: (-(centre(row, "psnr_db") or 0.0), -row["accuracy"]["mean"]))
-    held = f"{one['accuracy']['mean']:.2f} (dense {aim:.2f}) with {percent(one['keep_linear'])} of the MACs{_faster(one)}"
+    held = f"prompt accuracy {one['accuracy']['mean']:.2f}, {percent(one['keep_linear'])} of the MACs{_faster(one)}"
     if len(cheap) == 1:
-        return f"The cheapest to hold the prompt accuracy is {one['name']}: {held}."
-    return f"{len(cheap)} ways hold the prompt accuracy at the least MACs; the nearest to dense is {one['name']}: {held}."
+        return f"The cheapest row that holds the dense prompt accuracy of {aim:.2f} is {one['name']}: {held}."
+    near = centre(one, "psnr_db")
+    best = (
+        f"nearest of them to the dense images is {one['name']}: {near:.1f} dB PSNR"
+        if near
+        else f"best of them is {one['name']}"
+    )
+    return f"{len(cheap)} rows hold the dense prompt accuracy of {aim:.2f} at the least MACs. The {best}, {held}."
 
 
 def _likeness_finding(rows: list[Row], dense: Row | None) -> str:
@@ -127,9 +133,6 @@ def _faster(row: Row) -> str:
 def missed(record: dict[str, Any]) -> str:
     """Which rows keep over 5 % more or less MACs than they were made for, as a sentence; empty if none does."""
     rows = [row for row in record["rows"] if not is_dense(row) and row.get("keep") and row.get("keep_linear")]
-    whole = next((row["macs_of_teacher"] for row in record["rows"] if is_dense(row) and "macs_of_teacher" in row), 1.0)
-    off = [row for row in rows if abs(row["keep_linear"] / (whole * row["keep"]) - 1) > CLOSE]
-    misses = (
-        f"{row['name']} keeps {percent(row['keep_linear'])} of the MACs, not {percent(whole * row['keep'])}" for row in off
-    )
+    off = [row for row in rows if abs(row["keep_linear"] / row["keep"] - 1) > CLOSE]
+    misses = (f"{row['name']} keeps {percent(row['keep_linear'])} of the MACs, not {percent(row['keep'])}" for row in off)
     return f"Not at the same budget: {'; '.join(misses)}." if off else ""
