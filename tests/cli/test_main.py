@@ -218,6 +218,14 @@ def test_a_schedule_of_other_calls_is_refused_before_anything_is_loaded(run, mon
         refused(run(*command, "s.json", "--steps", "6"), "DDIMScheduler makes 6 calls in 6 steps and the schedule has 4")
 
 
+def test_a_schedule_of_another_denoiser_is_refused_before_anything_is_loaded(run, monkeypatch):
+    monkeypatch.setattr(pipes, "load", None)
+    other = str(zoo.schedule("emoji-sd"))
+    for words in (("measure", "--schedule", other), ("compare", other), ("generate", *PROMPT, "--schedule", other)):
+        says = "the schedule is for a UNet2DConditionModel and the pipe has a DiTTransformer2DModel"
+        refused(run(words[0], "emoji-dit", *words[1:]), says)
+
+
 def truncated(text: str) -> str:
     return text[: len(text) // 2]
 
@@ -314,7 +322,7 @@ def test_drawing_says_nothing_on_stderr_but_its_own_words():
         done = subprocess.run(
             [sys.executable, "-m", "secateur", *words], capture_output=True, text=True, cwd=folder, check=True
         )
-    assert (done.stderr.strip(), done.stdout.strip()) == ("", "out/0000.png")
+    assert (done.stderr, done.stdout) == ("", "out/0000.png\n")
 
 
 def test_it_says_its_version_by_either_name(run):

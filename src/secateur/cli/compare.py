@@ -149,18 +149,19 @@ def compare_command(
 
 
 def schedules_of(source: str, paths: Sequence[Path], steps: int) -> dict[str, Schedule]:
-    """The schedules by their files' names, checked against the number of steps before any weights are loaded.
+    """The schedules by their files' names, checked against denoiser and steps before any weights are loaded.
 
-    Raises ValueError if one fits no other number of calls than its own.
+    Raises ValueError if one is for another denoiser, or fits no other number of calls than its own.
     """
-    from secateur.pipeline import schedulers
+    from secateur.pipeline import pipes, schedulers
     from secateur.schedule import fit
     from secateur.schedule import schedule as schedules
 
     stems = [path.stem for path in paths]
     by_name = {path.stem if stems.count(path.stem) == 1 else str(path): schedules.load(path) for path in paths}
-    own = schedulers.scheduler_of(source) if by_name else None
+    own, config = (schedulers.scheduler_of(source), pipes.denoiser_config(source)) if by_name else (None, {})
     for schedule in by_name.values():
+        fit.check_denoiser(config, schedule)
         fit.check_steps(schedulers.scheduler_like(own, *fit.scheduler_for(own, schedule)), schedule, steps)
     return by_name
 

@@ -53,7 +53,7 @@ def generate(
 ) -> None:
     """Draw pictures with a pipe, dense or following a schedule. Each is written as soon as it is drawn, named by its seed."""
     from secateur.denoiser.of_pipe import denoiser_of
-    from secateur.pipeline import schedulers
+    from secateur.pipeline import pipes, schedulers
     from secateur.pipeline.generate import check_call
     from secateur.schedule import fit
     from secateur.schedule import schedule as schedules
@@ -63,6 +63,8 @@ def generate(
         raise ValueError("there is no prompt: give one by --prompt, or a file with one a line by --prompts")
     seeds = range(seed, seed + len(conditions))
     followed = schedules.load(schedule) if schedule else None
+    if followed:
+        fit.check_denoiser(pipes.denoiser_config(pipe), followed)
     own = schedulers.scheduler_of(pipe)
     solver = (scheduler, {}) if scheduler else fit.scheduler_for(own, followed)
     if followed:

@@ -22,12 +22,14 @@ class View:
 
 
 def bar(*, show: bool = True) -> Progress:
-    """A bar on stderr that vanishes when the work is done."""
+    """A bar on stderr that vanishes when the work is done; none in a file, where it would leave an empty line."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:40.80s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not show)
+    console = Console(stderr=True)
+    seen = console.is_interactive or console.is_jupyter
+    return Progress(*columns, console=console, transient=True, disable=not (show and seen))
 
 
 def watched(steps: Iterator[S], view: Callable[[S], View], *, first: str, show: bool = True) -> Iterator[S]:
