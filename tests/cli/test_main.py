@@ -17,7 +17,7 @@ import secateur
 from commands import last_json, refused
 from secateur import load, save, zoo
 from secateur.cli import main
-from secateur.cli.compare import note_searched
+from secateur.cli.compare import note_searched, one_thread
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
 from secateur.measuring import gain, variants
@@ -102,12 +102,22 @@ def test_generate_follows_the_schedule(run):
     assert dense != held
 
 
+@pytest.mark.parametrize(("chosen", "wanted"), [(None, [1]), ("2", [])])
+def test_the_demo_takes_one_thread_unless_a_number_is_chosen(chosen, wanted, monkeypatch):
+    set_to: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", set_to.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", chosen) if chosen else monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    one_thread()
+    assert set_to == wanted
+
+
 def test_demo_answers_in_its_first_line_and_writes_a_record_and_a_page_with_pictures(run, monkeypatch):
     few = ("DDIM", "DDIM leading", "DPM-Solver++", "UniPC")
     monkeypatch.setattr(variants.schedulers, "SOLVERS", {name: variants.schedulers.SOLVERS[name] for name in few})
     monkeypatch.setattr(gain, "MORE_STEPS", (0.5, 1.5))
     code, out, error = run("demo", "--pipe", "emoji-dit", "--images", "1", "--json")  # the shipped schedule has 50 calls
     assert code == 0, error
+    assert error.splitlines()[0] == "drawing 1 images in 12 ways with emoji-dit: about 1 min on a CPU"
     found = last_json(out)
     assert found == json.loads(Path("secateur-demo/record.json").read_text())
     dense, own, *rivals = found["rows"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +40,7 @@ app = typer.Typer()
 Out = Annotated[Path, typer.Option("--out", "-o", help="folder for the page and the record")]
 Images = Annotated[int, typer.Option(min=1, help="images of each variant")]
 RECORD, PAGE = "record.json", "report.html"
+SECONDS = 5  # for one image of the demo in all ways, on a core of AMD EPYC
 
 
 @app.command(rich_help_panel=DRAW)
@@ -58,13 +61,16 @@ def demo(
     schedule = schedules.load(zoo.schedule(pipe))
     check_folder(out)
     conditions, captions = zoo.conditions(pipe, images)
+    one_thread()
     loaded = load_pipe(pipe, device=device)
     call = {"guidance_scale": guidance_of(loaded, pipe, None)}
     seeds = range(seed, seed + images)
     variants = gain.variants(loaded, schedule)
+    ways, minutes = len(variants) + len(gain.MORE_STEPS), -(-images * SECONDS // 60)
+    print(f"drawing {images} images in {ways} ways with {pipe}: about {minutes} min on a CPU", file=sys.stderr, flush=True)
     batches = gain.run(loaded, variants, conditions, seeds=seeds, batch_size=batch_size, **call)
-    total = (len(variants) + len(gain.MORE_STEPS)) * -(-images // batch_size)
-    record = gain.document(loaded, draw_all(batches, total), conditions, seeds=seeds, command=command_line(),
+    drawn = draw_all(batches, ways * -(-images // batch_size))
+    record = gain.document(loaded, drawn, conditions, seeds=seeds, command=command_line(),
                            title=f"A schedule of ten calls and its rivals on {pipe}", source=pipe, captions=captions,
                            options=call)  # fmt: skip
     report(record, out, as_json=json)
@@ -146,6 +152,17 @@ def compare_command(
     call = {"guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
     side_by_side(loaded, pipe, (dense, *own, *rivals), conditions, captions=captions, seeds=range(seed, seed + images),
                  batch_size=batch_size, call=call, out=out, as_json=json)  # fmt: skip
+
+
+def one_thread() -> None:
+    """Let torch compute in one thread if nobody set OMP_NUM_THREADS.
+
+    Small networks gain little by more threads, and take ten times as long when other programs hold one of them up.
+    """
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def schedules_of(source: str, paths: Sequence[Path], steps: int) -> dict[str, Schedule]:
