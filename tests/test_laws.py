@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -239,3 +240,10 @@ def test_law_11_can_fail():
     assert not is_light((seconds, heavy), (seconds, set()))
     assert not is_light((2.0, set()), (1.0, set()))
     assert is_light((1.2, set()), (1.0, set()))
+
+
+def test_the_laws_that_tests_name_are_those_of_contributing():
+    tests, page = Path(__file__).parent, (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+    named = {number for file in tests.rglob("test_*.py") for number in re.findall(r"def test_law_(\d+)_", file.read_text())}
+    listed = re.findall(r"^(\d+)\. ", page.partition("## Laws")[2].partition("##")[0], re.MULTILINE)
+    assert sorted(named, key=int) == listed == [str(number) for number in range(1, 1 + len(listed))]

@@ -556,7 +556,7 @@ def stop(*_):
     raise Stop
 
 
-def test_law_a_schedule_for_another_scheduler_draws_what_the_pipe_with_that_one_draws_and_leaves_the_pipes_own():
+def test_a_schedule_for_another_scheduler_draws_what_the_pipe_with_that_one_draws_and_leaves_the_pipes_own():
     pipe, call = stable_diffusion(scheduler=SCHEDULERS["pndm"]())
     own, blocks = pipe.scheduler, blocks_of("sd15", "stage")
     dense, other = draw(pipe, call), DDIMScheduler.from_config(own.config)
@@ -591,7 +591,7 @@ def test_schedules_applied_one_after_another_begin_from_the_pipes_own_scheduler(
 
 @pytest.mark.parametrize(("keep", "hold"), [(0.34, "extrapolate"), (0.2, "adams_bashforth")])
 @pytest.mark.parametrize("name", ["sd", "dit", "flux"])
-def test_law_keep_alone_is_evenly_held_calls_at_any_number_of_steps(name, keep, hold):
+def test_keep_alone_is_evenly_held_calls_at_any_number_of_steps(name, keep, hold):
     pipe, call = PIPES[name]()
     blocks, steps = find_blocks(denoiser_of(pipe)), (10, 15)
     held = [baselines.evenly(blocks, T, round(keep * T), hold=hold) for T in steps]

@@ -1,4 +1,4 @@
-"""Law 10 once more: held calls left out are the same images, for every scheduler that is linear."""
+"""Law 10: held calls left out are the same images, for every scheduler that is linear."""
 
 from __future__ import annotations
 
