@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -307,6 +308,34 @@ def test_another_number_of_steps_ends_in_one_sentence(run):
 def test_bad_input_ends_in_one_sentence(run, words, says):
     refused(run(*words), says)
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("search", "emoji-sd", "--keep", "2"), "above 0 and at most 1"),
+        (("search", "emoji-flux", "--keep", "0.2"), "the zoo has no pipeline 'emoji-flux'"),
+        (("search", "emoji-sd", "--keep", "0.2", "--stages", "magic"), "there is no stage 'magic'"),
+        (("search", "emoji-sd", "--keep", "0.2", "--prompts", "no.txt"), "there is no file no.txt"),
+        (("search", "emoji-sd", "--keep", "0.2", "--prompts", os.devnull), "holds no prompt"),
+        (("search", "emoji-sd", "--keep", "0.2", "-o", "no/where.json"), "there is no folder no"),
+        (("search", "emoji-sd", "--keep", "0.2", "--device", "abacus"), "there is no device 'abacus' here"),
+        (("search", "emoji-sd", "--keep", "0.2", "--dtype", "int3"), "found dtype 'int3'"),
+        (("generate", "emoji-sd", *PROMPT, "--device", "abacus"), "there is no device 'abacus' here"),
+        (("generate", "emoji-sd", *PROMPT, "-o", os.devnull), "is a file and a folder is wanted"),
+        (
+            ("measure", "emoji-sd", "--schedule", str(zoo.schedule("emoji-sd")), "--prompts", "no.txt"),
+            "there is no file no.txt",
+        ),
+        (("measure", "emoji-sd", "--device", "abacus"), "there is no device 'abacus' here"),
+        (("compare", "emoji-sd", str(zoo.schedule("emoji-sd")), "-o", os.devnull), "is a file and a folder is wanted"),
+        (("demo", "--device", "abacus"), "there is no device 'abacus' here"),
+        (("prune", "emoji-sd", "--keep", "0.5", "--dtype", "int3"), "found dtype 'int3'"),
+    ],
+)
+def test_what_is_cheap_to_check_is_checked_before_diffusers_is_imported(run, monkeypatch, words, says):
+    monkeypatch.setitem(sys.modules, "diffusers", None)  # as if it were not there
+    refused(run(*words), says)
 
 
 def test_what_is_calibrated_on_is_not_measured_on(run):

@@ -22,6 +22,7 @@ from secateur.cli.terminal import (
     Prompts,
     Seed,
     Steps,
+    check_pipe,
     check_writable,
     command_line,
     console,
@@ -59,6 +60,7 @@ def demo(
     from secateur.schedule import schedule as schedules
 
     schedule = schedules.load(zoo.schedule(pipe))
+    check_pipe(pipe, device=device)
     check_folder(out)
     conditions, captions = zoo.conditions(pipe, images)
     one_thread()
@@ -96,17 +98,15 @@ def measure(
     """Latency, fidelity and cost of schedules beside the dense pipe and fewer steps; writes a record and a page."""
     from secateur import zoo
     from secateur.measuring import variants
-    from secateur.pipeline import pipes
     from secateur.schedule import baselines
 
-    pipes.locate(pipe)
+    for needed in filter(None, (pipe, teacher)):
+        check_pipe(needed, dtype=dtype, device=device)
     keeps = [baselines.check_keep(k) for k in keep]
-    yours = schedules_of(pipe, schedule, steps)
-    if teacher is not None:
-        pipes.locate(teacher)
     source = teacher if teacher is not None and pipe not in zoo.NAMES else pipe
     conditions, captions = conditions_for(source, prompts, images)
     check_folder(out)
+    yours = schedules_of(pipe, schedule, steps)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     own = variants.given(loaded, yours, steps=steps)
     note_searched(yours, prompts)
@@ -138,12 +138,12 @@ def compare_command(
 ) -> None:
     """Your schedules, of one or several budgets, beside every rival that needs no search; writes a record and a page."""
     from secateur.measuring import variants
-    from secateur.pipeline import pipes, schedulers
+    from secateur.pipeline import schedulers
 
-    pipes.locate(pipe)
-    yours = schedules_of(pipe, schedules, steps)
+    check_pipe(pipe, dtype=dtype, device=device)
     conditions, captions = conditions_for(pipe, prompts, images)
     check_folder(out)
+    yours = schedules_of(pipe, schedules, steps)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     own = variants.given(loaded, yours, steps=steps)
     note_searched(yours, prompts)

@@ -21,6 +21,7 @@ from secateur.cli.terminal import (
     Device,
     Dtype,
     accelerator_for,
+    check_pipe,
     check_writable,
     command_line,
     console,
@@ -115,6 +116,7 @@ def distil(
     folders = Folders(student, out, checkpoints or beside(out, "checkpoints"))
     check_unpictured(source, settings)
     check_pair(student, teacher)
+    check_pipe(teacher, dtype=dtype, device=device)
     check_data(source)
     check_folders(folders, teacher)
     plan = plan_beside(student)

@@ -21,6 +21,7 @@ from secateur.cli.terminal import (
     Scheduler,
     Seed,
     Steps,
+    check_pipe,
     check_writable,
     console,
     finish,
@@ -62,6 +63,9 @@ def generate(
     if not conditions:
         raise ValueError("there is no prompt: give one by --prompt, or a file with one a line by --prompts")
     seeds = range(seed, seed + len(conditions))
+    check_pipe(pipe, dtype=dtype, device=device)
+    check_writable(out, folder=True)
+    check_new(out, seeds)
     followed = schedules.load(schedule) if schedule else None
     if followed:
         fit.check_denoiser(pipes.denoiser_config(pipe), followed)
@@ -71,8 +75,6 @@ def generate(
         sampler = schedulers.scheduler_like(own, *solver)
         fit.check_scheduler(sampler, followed)
         fit.check_steps(sampler, followed, steps)
-    check_writable(out, folder=True)
-    check_new(out, seeds)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     check_tokens(loaded, conditions)
     check_call(loaded, conditions, seeds=seeds, batch_size=batch_size, call={})

@@ -25,6 +25,7 @@ from secateur.cli.terminal import (
     Prompts,
     Steps,
     accelerator_for,
+    check_pipe,
     check_writable,
     command_line,
     console,
@@ -91,7 +92,6 @@ def prune(
     Processes that accelerate launches share the samples. Next, `secateur distil` teaches the student.
     """
     from secateur.denoiser.of_pipe import denoiser_of
-    from secateur.pipeline.pipes import locate
     from secateur.pruning.prune import PruneSettings, prune_steps
 
     partial_scores = out.with_name(f".{out.name}.scores.safetensors")
@@ -100,7 +100,7 @@ def prune(
     check_given(keep=keep, plan=plan, preset=preset, scores=scores, settings=settings)
     if keep is not None:
         check_scoring(criterion, keep=keep, cost=cost, settings=settings)
-    locate(pipe)
+    check_pipe(pipe, dtype=dtype, device=device)
     chosen, scored = fixed_plan(plan, preset), None
     if scores is not None:
         chosen, scored = plan_from(scores, keep=keep or 0.0, cost=cost, method=method, keep_every_stage=keep_every_stage)

@@ -25,6 +25,7 @@ from secateur.cli.terminal import (
     ScheduleOut,
     Steps,
     accelerator_for,
+    check_pipe,
     check_writable,
     command_line,
     console,
@@ -82,11 +83,12 @@ def search(
     settings = SearchSettings(stages=listed(stages), more_images=more_images, trials=trials, patience=patience,
                               updates=updates, checkpoints=checkpoints, save_every=save_every, granularity=granularity,
                               cost=cost)  # fmt: skip
-    sampler, calls, remark = checked_sampler(pipe, scheduler, keep=keep, steps=steps, target=target)
+    check_pipe(pipe, dtype=dtype, device=device)
     conditions = calibration_conditions(pipe, prompts, images + more_images)
     check_writable(out)
     if checkpoints:
         check_writable(checkpoints, folder=True, option="--checkpoints")
+    sampler, calls, remark = checked_sampler(pipe, scheduler, keep=keep, steps=steps, target=target)
     accelerator = accelerator_for("no", log_with, checkpoints or out.parent, device=device, project="secateur-search")
     settings.check_processes(accelerator)
     main = accelerator is None or accelerator.is_main_process

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from secateur.artifact import check_place
+from secateur.schedule.baselines import check_keep
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -33,7 +34,7 @@ CalibrationSeed = Annotated[int, typer.Option(help="the same; far from 0, where 
 BatchSize = Annotated[int, typer.Option(min=1, help="images made at once; does not change them")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: as the pipe's weights are stored")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …; auto: the accelerator if there is one")]
-Keep = Annotated[float, typer.Option(help="fraction of the dense MACs to keep, in (0, 1]")]
+Keep = Annotated[float, typer.Option(callback=check_keep, help="fraction of the dense MACs to keep, in (0, 1]")]
 Keeps = Annotated[list[float], typer.Option(help="fraction of the dense MACs to keep, in (0, 1]; may be repeated")]
 Attention = Annotated[bool, typer.Option("--attention", help="count the attention products too")]
 Prompts = Annotated[Path | None, typer.Option(help="a text file, one prompt (or class label) a line")]
@@ -50,6 +51,15 @@ def finish(document: dict[str, Any], *, as_json: bool) -> None:
     """With --json, the last line."""
     if as_json:
         print(jsons.dumps(document, ensure_ascii=False))
+
+
+def check_pipe(pipe: str, *, dtype: str = AUTO, device: str = AUTO) -> None:
+    """Raises ValueError or OSError if there is no such pipe, dtype or device; without diffusers, whose import takes seconds."""
+    from secateur.pipeline import pipes
+
+    pipes.locate(pipe)
+    pipes.check_dtype(dtype)
+    device_of(device)
 
 
 def load_pipe(pipe: str, *, dtype: str = AUTO, device: str = AUTO) -> DiffusionPipeline:

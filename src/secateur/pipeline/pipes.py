@@ -27,13 +27,18 @@ def load(source: str, *, dtype: str = "auto", device: str = "cpu") -> DiffusionP
     import torch
     from diffusers import DiffusionPipeline
 
-    if dtype not in ("auto", *DTYPES):
-        raise ValueError(f"found dtype {dtype!r}: choose auto, {', '.join(DTYPES)}")
+    check_dtype(dtype)
     local = locate(source)
     if dtype == "auto":
         stored = "float32" if source in zoo.NAMES else stored_dtype(source)  # the zoo is kept small on disk alone
         dtype = "float32" if (device, stored) == ("cpu", "float16") else stored
     return DiffusionPipeline.from_pretrained(str(local or source), dtype=getattr(torch, dtype)).to(device)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises ValueError if `load` knows no dtype of this name."""
+    if dtype not in ("auto", *DTYPES):
+        raise ValueError(f"found dtype {dtype!r}: choose auto, {', '.join(DTYPES)}")
 
 
 def stored_dtype(source: str) -> str:
