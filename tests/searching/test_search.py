@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from inspect import signature
 from pathlib import Path
 
 import diffusers
@@ -124,6 +125,17 @@ def test_bad_arguments_are_refused_before_anything_is_drawn(sd, monkeypatch, how
 def test_settings_are_checked_when_they_are_made(how, says):
     with pytest.raises(ValueError, match=says):
         SearchSettings(**how)
+
+
+def test_help_says_of_settings_what_differs_from_their_defaults():
+    kinds = {secateur.search: SearchSettings, secateur.prune: secateur.PruneSettings, secateur.distil: secateur.DistilSettings}
+    shown = [str(signature(function).parameters["settings"].default) for function in kinds]
+    assert shown == ["SearchSettings()", "PruneSettings()", "DistilSettings(timesteps='stratified', null_rate=0.1)"]
+    for kind, text in zip(kinds.values(), shown, strict=True):
+        assert (
+            eval(text, {kind.__name__: kind})
+            == signature(next(f for f in kinds if kinds[f] is kind)).parameters["settings"].default
+        )
 
 
 def test_the_example_finds_a_schedule(tmp_path, monkeypatch):

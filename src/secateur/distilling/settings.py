@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import rich.repr
 import torch
 
 from secateur.distilling.terms import check_normalize
@@ -12,6 +13,7 @@ PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16
 LR_SCHEDULES, TIMESTEPS = ("constant", "cosine"), ("uniform", "stratified")
 
 
+@rich.repr.auto
 @dataclass(frozen=True, kw_only=True)
 class DistilSettings:
     """How to distil. The paper leaves most of it open, so the defaults are ours unless a source is named.

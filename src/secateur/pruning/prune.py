@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rich.repr
 
 from secateur.denoiser import fingerprint
 from secateur.denoiser.of_pipe import denoiser_of
@@ -37,6 +38,7 @@ def check_word(name: str, word: str | None, words: Sequence[str | None]) -> None
         raise ValueError(f"there is no {name} {word!r}: choose {', '.join(filter(None, words))}")
 
 
+@rich.repr.auto
 @dataclass(frozen=True, kw_only=True)
 class PruneSettings:
     """How layers are scored and chosen, beside the arguments of `prune`.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import rich.repr
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -15,6 +17,7 @@ FEW_CALLS = 20  # up to here, stage `refresh` is one of the default stages: it p
 COSTS = ("macs", "ms")
 
 
+@rich.repr.auto
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
     """What a search tries, and for how long; the defaults are ours.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rich.repr
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 SLACK = 1.1  # the sparsity loss counts again when the kept MACs have grown to this multiple of `keep` (ours)
 
 
+@rich.repr.auto
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of DiP-GO's search; the defaults are the paper's or, if it does not say, its public code's.
