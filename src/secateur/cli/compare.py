@@ -49,7 +49,7 @@ def demo(
     pipe: Annotated[str, typer.Option(help="emoji-sd or emoji-dit")] = "emoji-sd",
     out: Out = Path("secateur-demo"),
     images: Images = 40,
-    seed: Annotated[int, typer.Option(help="the same as elsewhere; on seeds from 0 on guidance was chosen")] = 20_000,
+    seed: Annotated[int, typer.Option(help="seed of the first image; guidance was chosen on those from 0 on")] = 20_000,
     batch_size: BatchSize = 8,
     device: Device = AUTO,
     json: AsJson = False,

@@ -47,7 +47,7 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="folder for the pi
 Updates = Annotated[int, typer.Option(min=1, help="updates of the student's weights")]
 BatchSize = Annotated[int, typer.Option(min=1, help="samples at once, over all processes")]
 Rate = Annotated[float, typer.Option(help="highest learning rate")]
-Seed = Annotated[int, typer.Option(help="of the order, noise and prompts of samples")]
+Seed = Annotated[int, typer.Option(help="seed of the samples' order, timesteps and noise")]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="another setting, or a JSON file of them; may be repeated"),
@@ -55,12 +55,12 @@ Changes = Annotated[
 Limit = Annotated[int, DATA(min=1, help="examples at most")]
 Size = Annotated[int | None, DATA(min=8, help="side of the pictures; default: the pipe's")]
 Caption = Annotated[str | None, DATA(help="column with the captions; default: text, caption, …")]
-Subset = Annotated[str | None, DATA(help="of a Hub dataset that has several")]
-Split = Annotated[str | None, DATA(help="of a dataset; default: train")]
+Subset = Annotated[str | None, DATA(help="which one of a Hub dataset that has several")]
+Split = Annotated[str | None, DATA(help="which one of a dataset; default: train")]
 DrawSteps = Annotated[int, DATA(min=1, help="steps by which the teacher draws")]
-DrawGuidance = Annotated[float | None, DATA(help="its guidance scale; default: its own")]
-AtCalled = Annotated[bool, DATA("--at-called-timesteps", help="learn at the timesteps of --steps alone")]
-Unpictured = Annotated[Path | None, DATA(help="prompts without pictures, for swap_rate")]
+DrawGuidance = Annotated[float | None, DATA(help="the teacher's guidance scale; default: the pipe's own")]
+AtCalled = Annotated[bool, DATA("--at-called-timesteps", help="for few-step models: learn only at the timesteps of --steps")]
+Unpictured = Annotated[Path | None, DATA(help="a file of more prompts; --set swap_rate=0.5 gives them to noisy samples")]
 Precision = Annotated[str, LEARNING(help="no, bf16 or fp16")]
 Checkpoints = Annotated[Path | None, LEARNING(help="folder to go on from; default: OUT-checkpoints")]
 Tracker = Annotated[str | None, LEARNING(help="a tracker of accelerate, such as tensorboard")]

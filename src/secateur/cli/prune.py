@@ -56,7 +56,7 @@ Scores = Annotated[Path | None, GIVEN(help="cut to --keep by these scores: STUDE
 Images = Annotated[int, typer.Option(min=1, help="images that the pipe draws, to score layers on")]
 Samples = Annotated[int, CHOICE(min=1, help="noisy samples of these images, the same for every layer")]
 Weighting = Annotated[str | None, CHOICE(help="min_snr: weight samples by their timesteps; default: all alike")]
-AtCalled = Annotated[bool, CHOICE("--at-called-timesteps", help="score at the timesteps of --steps alone: few-step models")]
+AtCalled = Annotated[bool, CHOICE("--at-called-timesteps", help="for few-step models: score only at the timesteps of --steps")]
 Method = Annotated[str, CHOICE(help="exact, greedy or greedy_ratio")]
 EveryStage = Annotated[bool, CHOICE("--keep-every-stage", help="keep one layer or more in each stage of a U-Net")]
 

@@ -57,7 +57,9 @@ def search(
     target: Annotated[str, typer.Option(help="dense: near its own images; converged: near those of many steps")] = "dense",
     stages: Annotated[
         str | None,
-        typer.Option(help="with commas: stock, additive, refresh, cells, local, gradient; default: by sampler, steps"),
+        typer.Option(
+            help="with commas: stock,additive,refresh,cells,local,gradient; default: stock,additive,local, often refresh"
+        ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="calibration images")] = 16,
     guidance_scale: Guidance = None,
@@ -69,12 +71,12 @@ def search(
     cost: Annotated[str, BUDGET(help="what keep is a fraction of: macs, or ms as measured on this device")] = "macs",
     granularity: Annotated[str | None, BUDGET(help="blocks by stage or layer; default: the coarsest")] = None,
     more_images: Annotated[int, BUDGET(min=0, help="further images, drawn only while a gain is in doubt")] = 48,
-    trials: Annotated[int, LOCAL(min=1, help="schedules that it measures at most")] = 80,
-    patience: Annotated[int, LOCAL(min=1, help="trials in a row without a gain that end it")] = 20,
+    trials: Annotated[int, LOCAL(min=1, help="schedules that the local search tries at most")] = 80,
+    patience: Annotated[int, LOCAL(min=1, help="trials in a row without a gain, after which it ends")] = 20,
     updates: Annotated[int, GRADIENT(min=1, help="updates of the Pruner")] = 100,
-    checkpoints: Annotated[Path | None, GRADIENT(help="folder that it saves itself in, and resumes from")] = None,
+    checkpoints: Annotated[Path | None, GRADIENT(help="folder where the stage saves its state, to go on from there")] = None,
     save_every: Annotated[int, GRADIENT(min=1, help="updates from one checkpoint to the next")] = 50,
-    log_with: Annotated[str | None, GRADIENT(help="a tracker of its losses, such as tensorboard or wandb")] = None,
+    log_with: Annotated[str | None, GRADIENT(help="where to log its losses, such as tensorboard or wandb")] = None,
 ) -> None:
     """Find a schedule for a pipe: which calls of the denoiser run, and which blocks run in them."""
     from secateur.searching.search import few_images, search_steps, watched

@@ -30,7 +30,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="make the last line one JSO
 Steps = Annotated[int, typer.Option(min=1, help="steps of the dense pipeline")]
 Guidance = Annotated[float | None, typer.Option(help="guidance scale; default: the pipe's own")]
 Seed = Annotated[int, typer.Option(help="seed of the first image; the others count on")]
-CalibrationSeed = Annotated[int, typer.Option(help="the same; far from 0, where generate and measure begin")]
+CalibrationSeed = Annotated[
+    int, typer.Option(help="seed of the first image; far from 0, from which generate and measure count")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="images made at once; does not change them")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: as the pipe's weights are stored")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …; auto: the accelerator if there is one")]

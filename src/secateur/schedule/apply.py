@@ -37,22 +37,30 @@ def apply(
     denoiser: str | None = None,
     blocks: Blocks | None = None,
 ) -> SubNet:
-    """A SubNet: until its `remove()`, or the end of a `with`, the pipe's denoiser follows a schedule. Replaces another one.
+    """A SubNet, with which the pipe draws nearly the same images for a fraction of the compute, as a schedule says.
 
-    If the schedule is for another scheduler, the pipe has that one meanwhile, made from the configuration of its own.
-    Raises TypeError or ValueError if pipe and schedule do not fit, FileNotFoundError if there is no such file.
+        with secateur.apply(pipe, "schedule.json"):
+            image = pipe("an owl at night", num_inference_steps=50).images[0]
+
+    At the end of the `with`, or at the SubNet's `remove()`, the pipe is as it was. Its weights never change. A schedule that
+    was applied before is removed first.
 
     Arguments that matter:
-        schedule: a Schedule, or the path of one.
+        pipe: a diffusers pipeline; call it with the number of steps that the schedule is for.
+        schedule: a Schedule, or the path of its file. `secateur.search` finds one for a pipe.
         keep: instead of a schedule, the fraction of the calls that run, evenly spread over any number of steps. The others
-            follow the line through the last two predictions. Needs no search. A scheduler whose calls cannot be held, such
-            as PNDM, gives way to DDIM meanwhile.
+            follow the line through the last two predictions. Needs no search.
+
+    If the schedule is for another scheduler than the pipe's, the pipe has that one meanwhile, configured like its own. With
+    `keep`, a scheduler whose calls cannot be held, such as PNDM, gives way to DDIM.
 
     To tinker with:
         strict: refuse a schedule that is for another scheduler.
         copy_outputs: keep and give copies of what blocks give, for those who write into it (T2I-Adapter, FreeU).
         denoiser: name of the component, if there are several.
         blocks: what `find_blocks` returns; traced if not given.
+
+    Raises TypeError or ValueError if pipe and schedule do not fit, FileNotFoundError if there is no such file.
     """
     module, own = bare(denoiser_of(pipe, denoiser)), own_scheduler(pipe)
     check_offload(module)

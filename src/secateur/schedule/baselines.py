@@ -41,7 +41,8 @@ def uniform(
 
     blocks: of the denoiser, as `find_blocks` gives them. calls: of the denoiser in one image, for most schedulers the steps.
     every: one call in this many runs. keep: or the fraction of calls that run, in (0, 1].
-    hold: what a held call gives: the last "output", or the line through the last two, "extrapolate" or "adams_bashforth".
+    hold: what a held call gives. "output": the last prediction again. "extrapolate": the line through the last two, read at the
+        held call. "adams_bashforth": that line, read further ahead, so that a call and its held ones step by the line's mean.
     """
     if (every is None) == (keep is None):
         raise ValueError(f"found every={every} and keep={keep}: give one of the two")

@@ -62,7 +62,7 @@ def search(
 
     The search records the images that the whole ("dense") pipe draws. It then measures, stage by stage, how near the images of
     cheaper schedules come, and keeps one only if its gain is statistically significant. It takes about as long as a few
-    hundred dense images. Schedules are kept for images like the prompts, so give prompts like those that you will use.
+    hundred dense images. A schedule suits images like those that it was searched on, so give prompts like those you will use.
 
     Arguments that matter:
         pipe: a diffusers pipeline with one denoiser, on the device and in the dtype that it is used in.
@@ -80,7 +80,7 @@ def search(
     the search, with a warning; `secateur.apply` then does the same and puts the pipe's own back afterwards.
 
     Arguments to tinker with:
-        images: calibration images; more of them make a surer choice, and a slower search. Fewer than 8 are remarked on.
+        images: calibration images; more of them make a surer choice, and a slower search. Fewer than 8 get a warning.
         seed: of the first image; the others count on. The search itself is seeded by it too. The default is far from the
             seeds that images are measured on, which count from 0.
         batch_size: images drawn at once.
