@@ -58,7 +58,8 @@ def search(
     stages: Annotated[
         str | None,
         typer.Option(
-            help="with commas: stock,additive,refresh,cells,local,gradient; default: stock,additive,local, often refresh"
+            help="with commas: stock, additive, refresh, cells, local, gradient; "
+            "default: stock, additive, local, and refresh if calls are few"
         ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="calibration images")] = 16,

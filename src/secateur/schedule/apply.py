@@ -54,7 +54,7 @@ def apply(
     If the schedule is for another scheduler than the pipe's, the pipe has that one meanwhile, configured like its own. With
     `keep`, a scheduler whose calls cannot be held, such as PNDM, gives way to DDIM.
 
-    To tinker with:
+    Arguments to tinker with:
         strict: refuse a schedule that is for another scheduler.
         copy_outputs: keep and give copies of what blocks give, for those who write into it (T2I-Adapter, FreeU).
         denoiser: name of the component, if there are several.
