@@ -34,7 +34,8 @@ def export(
     from secateur import artifact
     from secateur.pipeline import schedulers
     from secateur.schedule import schedule as schedules
-    from secateur.schedule.export import sampler_numbers, sigmas_for, stock_scheduler
+    from secateur.schedule.export import sampler_numbers, sigmas_for
+    from secateur.schedule.fit import stock_scheduler
     from secateur.schedule.fold import sampler_for
 
     check_writable(out, folder=to is To.DIFFUSERS)

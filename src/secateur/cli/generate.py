@@ -70,11 +70,11 @@ def generate(
     if followed:
         fit.check_denoiser(pipes.denoiser_config(pipe), followed)
     own = schedulers.scheduler_of(pipe)
-    solver = (scheduler, {}) if scheduler else fit.scheduler_for(own, followed)
     if followed:
-        sampler = schedulers.scheduler_like(own, *solver)
-        fit.check_scheduler(sampler, followed)
-        fit.check_steps(sampler, followed, steps)
+        named = schedulers.scheduler_like(own, scheduler, {}) if scheduler else own
+        if scheduler:
+            fit.check_scheduler(named, followed)
+        fit.check_steps(fit.fitting_scheduler(named, followed), followed, steps)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     check_tokens(loaded, conditions)
     check_call(loaded, conditions, seeds=seeds, batch_size=batch_size, call={})
@@ -82,7 +82,7 @@ def generate(
     if followed:
         fit.check_fit(denoiser_of(loaded), followed)
     note_guidance(followed, guidance)
-    with schedulers.scheduled(loaded, *solver):
+    with schedulers.scheduled(loaded, scheduler, {}):
         files = draw(loaded, followed, conditions, seeds=seeds, out=out, batch_size=batch_size,
                      num_inference_steps=steps, guidance_scale=guidance)  # fmt: skip
     console.print("\n".join(map(str, files)), markup=False, highlight=False)

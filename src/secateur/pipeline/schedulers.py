@@ -104,11 +104,11 @@ def scheduler_class(name: str) -> Any:
 
 
 def noise_levels(scheduler: Any) -> np.ndarray:
-    """How much noise there is at each timestep of training: ᾱ, or the sigmas of flow matching."""
+    """How much noise there is at each timestep of training: ᾱ, or the sigmas of flow matching; empty if unknown."""
     if hasattr(scheduler, "alphas_cumprod"):
         return np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
     fresh = type(scheduler).from_config(scheduler.config)
-    return np.asarray(fresh.sigmas, dtype=np.float64)
+    return np.asarray(getattr(fresh, "sigmas", ()), dtype=np.float64)
 
 
 def scheduler_like(scheduler: Any, name: str | None, options: Mapping[str, Any]) -> Any:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.artifact import thawed
-from secateur.pipeline.schedulers import DPM, PLAIN, SETTINGS, scheduler_class, scheduler_like
+from secateur.pipeline.schedulers import DPM, PLAIN, scheduler_like
 from secateur.pipeline.solvers import SHIFTED, place_timesteps
 from secateur.pipeline.table import Table, probe
 from secateur.schedule.fold import sampler_for
@@ -20,13 +19,6 @@ SAME = 1e-3  # of the largest coefficient: how near a table is to a stock solver
 EULER = "EulerDiscreteScheduler"
 ENDS = tuple({"final_sigmas_type": end} for end in ("zero", "sigma_min"))
 STOCK = [("euler", EULER, end) for end in ENDS] + [("dpmpp_2m", DPM, PLAIN[DPM] | end) for end in ENDS]  # ComfyUI's names
-
-
-def stock_scheduler(schedule: Schedule) -> Any:
-    """The stock scheduler that a schedule is for, by what its file says. Raises ValueError if it does not say."""
-    if schedule.scheduler is None or SETTINGS not in schedule.made:
-        raise ValueError("the schedule does not say its scheduler's settings: name a pipe that has it by --pipe")
-    return scheduler_class(schedule.scheduler).from_config(thawed(schedule.made[SETTINGS]))
 
 
 def sampler_numbers(sampler: LinearMultistepScheduler) -> dict[str, Any]:

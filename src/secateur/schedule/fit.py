@@ -17,6 +17,7 @@ from secateur.pipeline.schedulers import (
     begun,
     is_known,
     noise_levels,
+    scheduler_class,
     scheduler_like,
     scheduler_signature,
     settings_hash,
@@ -63,14 +64,31 @@ def is_for(scheduler: Any, schedule: Schedule) -> bool:
 def fitting_scheduler(scheduler: Any, schedule: Schedule) -> Any:
     """The scheduler that a schedule is for: this one, or one of the schedule's class made from this one's configuration.
 
+    A schedule with a table needs no more than a pipe of its noise levels and prediction type.
     Raises ValueError with both values named if neither is what the schedule was made for.
     """
+    says = schedule.table and SETTINGS in schedule.made and is_known(schedule.scheduler)
+    if says and is_same_model(stock := stock_scheduler(schedule), scheduler):
+        return stock
     if not is_for(scheduler, schedule) and is_known(schedule.scheduler):
         other = scheduler_like(scheduler, *scheduler_for(scheduler, schedule))
         if is_for(other, schedule) and np.array_equal(noise_levels(other), noise_levels(scheduler)):
             scheduler = other
     check_scheduler(scheduler, schedule)
     return scheduler
+
+
+def stock_scheduler(schedule: Schedule) -> Any:
+    """The stock scheduler that a schedule is for, by what its file says. Raises ValueError if it does not say."""
+    if schedule.scheduler is None or SETTINGS not in schedule.made:
+        raise ValueError("the schedule does not say its scheduler's settings: name a pipe that has it by --pipe")
+    return scheduler_class(schedule.scheduler).from_config(thawed(schedule.made[SETTINGS]))
+
+
+def is_same_model(scheduler: Any, other: Any) -> bool:
+    """Whether two schedulers are of the same noise levels and kind of prediction, however they step."""
+    kinds = [one.config.get("prediction_type") for one in (scheduler, other)]
+    return kinds[0] == kinds[1] and np.array_equal(noise_levels(scheduler), noise_levels(other))
 
 
 def check_scheduler(scheduler: Any, schedule: Schedule) -> None:

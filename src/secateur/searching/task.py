@@ -9,12 +9,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from secateur.denoiser.macs import Macs
+from secateur.pipeline.schedulers import scheduled
 from secateur.pipeline.solvers import check_solver, is_free
-from secateur.pipeline.trajectory import Trajectory, first
+from secateur.pipeline.trajectory import Trajectory, first, record
 from secateur.schedule.baselines import check_keep
 from secateur.schedule.fold import has_lines
 from secateur.searching.dip_go.unrolled import check_pipe
 from secateur.searching.error_model import ErrorModel, error_models, record_levels
+from secateur.searching.objective import converging
 from secateur.searching.paired_gain import PairedGain
 from secateur.searching.rows import with_fitted_rows
 from secateur.searching.settings import DEFAULT, SearchSettings, stages_for
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from secateur.schedule.schedule import Schedule
+
+FINE = 200  # steps of a teacher whose latents are as good as converged (ours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +83,12 @@ class Search:
         """The schedule to be measured: folded, with rows fitted on the first batch of samples, if it can have them.
 
         On the scheduler's own grid they are fitted to the dense latents, if these are the target. Where timesteps are chosen,
-        the latents over all levels serve both targets, which are as good as converged. Lines of single blocks do not fold.
+        converged latents serve both targets. Lines of single blocks do not fold.
         """
         bound = schedule.bound_to(self.pipe.scheduler)
         if has_lines(bound) or not (self.free or self.target == "dense"):
             return bound
-        target = first(self.record_levels(), self.batch_size)
-        return with_fitted_rows(self.pipe, bound, target, blocks=self.macs.blocks)
+        return with_fitted_rows(self.pipe, bound, self._teacher, blocks=self.macs.blocks)
 
     def record_levels(self) -> Trajectory:
         """The dense trajectory over the levels that calls are chosen among; drawn once."""
@@ -104,6 +107,16 @@ class Search:
     @cached_property
     def _levels(self) -> Trajectory:
         return record_levels(self.pipe, self.trajectory, blocks=self.macs.blocks, batch_size=self.batch_size)
+
+    @cached_property
+    def _teacher(self) -> Trajectory:
+        """What rows are fitted to: the trajectory of the first batch, or a converged one if timesteps are chosen."""
+        some = first(self.trajectory, self.batch_size)
+        if not self.free:
+            return some
+        call = {**some.options, "num_inference_steps": FINE, "batch_size": self.batch_size}
+        with scheduled(self.pipe, *converging(self.pipe)):
+            return record(self.pipe, some.conditions, seeds=some.seeds, **call)
 
     @cached_property
     def _models(self) -> tuple[ErrorModel, ...]:
