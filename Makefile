@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`; `make quick` is for working. PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
+export TRANSFORMERS_VERBOSITY ?= error
 
 .PHONY: demo quick test test-all check lint types prose tables zoo results clean
 

@@ -9,13 +9,12 @@ from secateur.pipeline.schedulers import begun
 from secateur.pipeline.solvers import place_timesteps
 from secateur.pipeline.table import Table, probe
 from secateur.schedule.fit import check_scheduler, fitting_scheduler
-from secateur.schedule.holds import taken
+from secateur.schedule.holds import FOLDED, taken
 
 if TYPE_CHECKING:
     from secateur.pipeline.multistep import LinearMultistepScheduler
     from secateur.schedule.schedule import Schedule
 
-FROM = "folded_from"  # in `made`
 INSTEAD = "apply the schedule as it is"
 
 
@@ -49,7 +48,7 @@ def fold(schedule: Schedule, scheduler: Any, **timesteps: Any) -> Schedule:
         timesteps=numbers.pop("timesteps"),
         table=numbers,
         hold="output",
-        made={**schedule.made, FROM: {"calls": schedule.calls, "run": run, "hold": schedule.hold}},
+        made={**schedule.made, FOLDED: {"calls": schedule.calls, "run": run, "hold": schedule.hold}},
     )
 
 
@@ -93,9 +92,9 @@ def steps_for(scheduler: Any, calls: int, **timesteps: Any) -> int:
 def unfolded(schedule: Schedule) -> Schedule:
     """The schedule with its held calls, as it was before `fold`; the schedule itself if it was not folded."""
     made = dict(schedule.made)
-    if FROM not in made:
+    if FOLDED not in made:
         return schedule
-    before = made.pop(FROM)
+    before = made.pop(FOLDED)
     rows = dict(zip(before["run"], schedule.grid, strict=True))
     grid = tuple(rows.get(t, "." * len(schedule.blocks)) for t in range(before["calls"]))
     timesteps = schedule.timesteps if before["calls"] == schedule.calls else None

@@ -13,6 +13,7 @@ import numpy as np
 
 LINES = ("extrapolate", "adams_bashforth")  # what is made of the last two outputs
 HOLDS = ("output", *LINES)
+FOLDED = "folded_from"  # in the `made` of a folded schedule: its calls before, those that ran, and how the others were held
 
 
 def leads(held: Sequence[bool], hold: str) -> tuple[float, ...]:

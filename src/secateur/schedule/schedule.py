@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from secateur import artifact
 from secateur.artifact import TEXT, TEXT_OR_NONE, Form, document_of, frozen
 from secateur.denoiser.reuse import KINDS
-from secateur.schedule.holds import HOLDS
+from secateur.schedule.holds import FOLDED, HOLDS
 
 RUN, REUSE = "#", "."
 NUMBERS = ("rows", "input_scales", "signal_rates", "noise_rates", "init_noise_sigma")  # of a table, beside its timesteps
@@ -199,11 +200,20 @@ def schedule_from(document: Mapping[str, Any]) -> Schedule:
 
 
 def lines_of(schedule: Schedule) -> Iterator[str]:
-    """Lines that show a schedule in a terminal: blocks down, calls across, a new band after every 84 calls."""
+    """Lines that show a schedule in a terminal: blocks down, calls across, a new band after every 84 calls.
+
+    The timesteps instead, if every call runs whole and the schedule chooses them.
+    """
+    name = f"{schedule.denoiser}, {schedule.scheduler or 'any scheduler'}"
+    if schedule.timesteps and schedule.share == 1:
+        of = f" of {schedule.made[FOLDED]['calls']}" if FOLDED in schedule.made else ""
+        yield f"{name}: a sampler of {schedule.calls}{of} calls, whole, at the timesteps"
+        yield from textwrap.wrap(" ".join(f"{t:g}" for t in schedule.timesteps), 100)
+        return
     holds = sum(schedule.held(t) for t in range(schedule.calls))
     yield (
-        f"{schedule.denoiser}, {schedule.scheduler or 'any scheduler'}: {schedule.calls} calls × {len(schedule.blocks)} "
-        f"blocks, {schedule.share:.1%} of the cells run, {holds} calls held whole"
+        f"{name}: {schedule.calls} calls × {len(schedule.blocks)} blocks, {schedule.share:.1%} of the cells run, "
+        f"{holds} calls held whole"
     )
     head, *labels = labelled(schedule.blocks)
     for start in range(0, schedule.calls, BAND_CALLS):
