@@ -179,6 +179,11 @@ def test_what_cannot_be_folded_is_refused(change, scheduler, says):
         fold(replace(held(pipe), **change), scheduler())
 
 
+def test_a_folded_schedule_says_the_settings_of_its_scheduler():
+    pipe, _ = stable_diffusion()
+    assert fold(held(pipe), pipe.scheduler).made["scheduler_settings"]["beta_schedule"] == "linear"
+
+
 def test_a_folded_schedule_is_not_folded_again():
     pipe, _ = stable_diffusion()
     with pytest.raises(ValueError, match="has a table, and so no held calls"):

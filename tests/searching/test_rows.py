@@ -60,6 +60,14 @@ def test_a_row_stays_near_the_samplers_own_if_the_samples_know_nothing():
     assert all(abs(weight) < 1e-2 for weight in row[2:])
 
 
+def test_a_prediction_of_nothing_weighs_nothing():
+    basis, goal = problem((0.9, -0.4, 0.3))
+    basis[2] = 0
+    row = fitted_row((1.0, 0.0), basis, goal)
+    assert all(np.isfinite(row))
+    assert row[2:] in ((), (0.0,))
+
+
 def test_a_shorter_row_keeps_the_sum_of_its_weights():
     np.testing.assert_allclose(shortened((0.9, 1.0, -0.5, 0.25, 0.125), 2), [0.9, 1.0, -0.125])
     np.testing.assert_allclose(shortened((0.9, 1.0), 3), [0.9, 1.0, 0, 0])

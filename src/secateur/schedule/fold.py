@@ -41,14 +41,14 @@ def fold(schedule: Schedule, scheduler: Any, **timesteps: Any) -> Schedule:
     held = list(map(schedule.held, range(schedule.calls)))
     run = [t for t, passed in enumerate(held) if not passed]
     table = stock_table(schedule, scheduler, **timesteps).holding(taken(held, schedule.hold), run)
-    numbers = table.numbers()
+    numbers, bound = table.numbers(), schedule.bound_to(scheduler)
     return replace(
-        schedule.bound_to(scheduler),
+        bound,
         grid=tuple(schedule.grid[t] for t in run),
         timesteps=numbers.pop("timesteps"),
         table=numbers,
         hold="output",
-        made={**schedule.made, FOLDED: {"calls": schedule.calls, "run": run, "hold": schedule.hold}},
+        made={**bound.made, FOLDED: {"calls": schedule.calls, "run": run, "hold": schedule.hold}},
     )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 WINDOWS = (1, 2, 3, 4, 5)  # how many of the newest predictions a row may use
 RIDGES = (1e-8, 1e-6, 1e-4, 1e-2)  # of the Gram matrix's diagonal: how strongly a row stays near the sampler's own
 FOLDS = 4
+NOTHING = 1e-30  # squared length of a vector that is zero, such as the prediction of a blank denoiser
 
 
 class Choice(NamedTuple):
@@ -49,7 +50,7 @@ def with_fitted_rows(pipe: DiffusionPipeline, schedule: Schedule, target: Trajec
     by the one that is fitted. Raises ValueError if the schedule does not fold.
     """
     folded = fold(schedule, pipe.scheduler, **chosen_timesteps(pipe.scheduler, schedule, target))
-    goals, rows = goals_of(target, folded.timesteps or ()), list[Step]()
+    own, goals, rows = table_of(folded).steps, goals_of(target, folded.timesteps or ()), list[Step]()
     x, newest = target.latents[0].double().flatten(1), list[Tensor]()
 
     def on_step(step: StepOf, advance: Callable[[Tensor], Tensor]) -> Tensor:
@@ -57,7 +58,7 @@ def with_fitted_rows(pipe: DiffusionPipeline, schedule: Schedule, target: Trajec
         advance(step.prediction)
         newest.insert(0, step.prediction.cpu().double().flatten(1))
         basis = torch.stack([x, *newest[: WINDOWS[-1]]])
-        rows.append(fitted_row(table_of(folded).steps[step.t], basis, goals[step.t].double().flatten(1)))
+        rows.append(fitted_row(own[step.t], basis, goals[step.t].double().flatten(1)))
         x = torch.tensordot(torch.tensor(rows[-1], dtype=x.dtype), basis[: len(rows[-1])], dims=1)
         return x.view_as(step.latents)
 
@@ -97,7 +98,8 @@ def solved(row: Step, gram: np.ndarray, choice: Choice) -> np.ndarray:
     prior = shortened(row, choice.window)
     free = np.arange(0 if choice.scales else 1, len(prior))
     inner, outer = gram[np.ix_(free, free)], gram[free, -1] - gram[free, : len(prior)] @ prior
-    prior[free] += np.linalg.solve(inner + choice.ridge * np.diag(np.diag(inner)), outer)
+    ridge = choice.ridge * np.maximum(np.diag(inner), NOTHING)
+    prior[free] += np.linalg.solve(inner + np.diag(ridge), outer)
     return prior
 
 
