@@ -63,7 +63,7 @@ def check_foldable(schedule: Schedule, scheduler: Any) -> None:
 
 def has_lines(schedule: Schedule) -> bool:
     """Whether single blocks extrapolate over the calls of a schedule, so that fewer calls would give another line."""
-    return "extrapolate" in schedule.reuse and any("#" in row and "." in row for row in schedule.grid)
+    return "extrapolate" in schedule.reuse and not schedule.whole
 
 
 def stock_table(schedule: Schedule, scheduler: Any, **timesteps: Any) -> Table:

@@ -45,8 +45,8 @@ class Schedule:
     holds the whole denoiser. reuse: (L,) what a block gives that does not run: its last "output", its input plus the last
     "residual", or "extrapolate", the line through its last two outputs over the calls. hold: what a held call gives,
     "output", "extrapolate" or "adams_bashforth" (see `holds`). denoiser, scheduler: class names. scheduler_hash: of the
-    scheduler's configuration. timesteps: (T,) if the schedule chooses them. ahead: (T,) if calls were left out that were
-    held along a line (see `fold`): how many calls ahead of itself each call reads that line. made: how it was made, any JSON.
+    scheduler's configuration. timesteps: (T,) if the schedule chooses them. table: if held calls were left out or rows fitted,
+    the other numbers of the sampler (see `Table.numbers`). made: how it was made, any JSON.
     """
 
     blocks: tuple[str, ...]
@@ -76,6 +76,11 @@ class Schedule:
     def share(self) -> float:
         """Fraction of the cells that run, in (0, 1]; what they cost is for `macs`."""
         return sum(row.count(RUN) for row in self.grid) / (self.calls * len(self.blocks))
+
+    @property
+    def whole(self) -> bool:
+        """Whether each call runs every block or none, so that the schedule is a sampler of the calls that run."""
+        return not any(RUN in row and REUSE in row for row in self.grid)
 
     def runs(self, t: int) -> tuple[bool, ...]:
         """Which blocks are told to run at call t, (L,)."""
