@@ -34,7 +34,7 @@ def recorded(pipe, call, calls: int = T) -> Trajectory:
 
 def after(pipe, call, schedule, calls: int = T) -> list[torch.Tensor]:
     """The latents after each of the scheduler's steps under a schedule."""
-    with apply(pipe, schedule):
+    with apply(pipe, schedule, fold=False):
         return list(recorded(pipe, call, calls).latents[1:])
 
 

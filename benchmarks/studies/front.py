@@ -167,7 +167,8 @@ def row(bench: Bench, way: Way) -> Row:
     with bench.scheduled(way.scheduler, way.options):
         schedule, more = way.make() if way.make else (None, {})
         steps = schedule.calls if schedule and schedule.timesteps else way.steps
-        images, calls = bench.draw(schedule, steps=steps), len(bench.pipe.scheduler.timesteps)
+        images = bench.draw(schedule, steps=steps)
+        calls = schedule.calls if schedule else len(bench.pipe.scheduler.timesteps)
     row = {"group": way.group, "keep": way.budget / STEPS, "calls": calls, "steps": steps}
     row |= {"scheduler": way.scheduler, "options": dict(way.options), "grid": None, "timesteps": None, "hold": None}
     if schedule:

@@ -158,7 +158,7 @@ def test_a_replay_says_what_was_said_and_what_a_schedule_would_say_instead(name,
     for batch_size in (2, 3):
         close(replay(pipe, told, batch_size=batch_size), told.outputs)
     blocks = find_blocks(denoiser_of(pipe))
-    with apply(pipe, chosen(blocks, 4, run=[0, 1, 3])):
+    with apply(pipe, chosen(blocks, 4, run=[0, 1, 3]), fold=False):
         found = replay(pipe, told)
     close(found, told.outputs[[0, 1, 1, 3]])
 

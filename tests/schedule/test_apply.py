@@ -49,9 +49,10 @@ def expected(pipe, call, schedule: Schedule, **how):
         return draw(pipe, call)
 
 
-def pruned(pipe, call, schedule, **how):
+def pruned(pipe, call, schedule, *, fold: bool = False, **how):
+    """By the patch, also if the schedule is a sampler; see test_sampled.py."""
     blocks = how.pop("blocks", KNOWN.get(schedule.blocks) if isinstance(schedule, Schedule) else None)
-    with apply(pipe, schedule, blocks=blocks, **how):
+    with apply(pipe, schedule, blocks=blocks, fold=fold, **how):
         return draw(pipe, call)
 
 
@@ -389,7 +390,7 @@ def test_it_keeps_what_liveness_says_and_nothing_at_the_end(granularity):
         baselines.deepcache(blocks, STEPS, interval=3),
         baselines.uniform(blocks, STEPS, every=3),
     ):
-        with apply(pipe, schedule, blocks=blocks) as subnet:
+        with apply(pipe, schedule, blocks=blocks, fold=False) as subnet:
             draw(pipe, call)
             assert subnet.peak_bytes == peak_cached_bytes(schedule, blocks, sizes) < sum(sizes)
             assert subnet.cached_bytes == 0
@@ -406,7 +407,7 @@ def test_extrapolation_keeps_two_outputs_of_each_block_and_nothing_at_the_end(gr
     sizes = block_bytes(pipe.unet, blocks, inputs)
     for level in (scattered(lines), baselines.deepcache(lines, STEPS, interval=3), baselines.uniform(lines, STEPS, every=2)):
         schedule = replace(level, hold="adams_bashforth")
-        with apply(pipe, schedule, blocks=lines) as subnet:
+        with apply(pipe, schedule, blocks=lines, fold=False) as subnet:
             draw(pipe, call)
             assert subnet.peak_bytes == peak_cached_bytes(schedule, lines, sizes)
             assert subnet.peak_bytes > peak_cached_bytes(replace(schedule, hold="output"), blocks, sizes)
@@ -419,7 +420,7 @@ def test_only_blocks_that_are_passed_by_at_some_call_are_intercepted():
     blocks = blocks_of("sd15", "stage")
     for schedule in (baselines.dense(blocks, STEPS), baselines.uniform(blocks, STEPS, every=2)):
         wanted = expected(pipe, call, schedule)
-        with apply(pipe, schedule, blocks=blocks):
+        with apply(pipe, schedule, blocks=blocks, fold=False):
             assert traces(pipe.unet) == [""], "the denoiser itself, and nothing in it"
             assert torch.equal(draw(pipe, call), wanted)
     rows = ("#########", ".........", "#######.#", *["........."] * 3)

@@ -31,7 +31,7 @@ def held(pipe, run=RUN):
 
 
 def images(pipe, call, schedule, steps: int):
-    with apply(pipe, schedule):
+    with apply(pipe, schedule, fold=False):
         return draw(pipe, call | {"num_inference_steps": steps})
 
 

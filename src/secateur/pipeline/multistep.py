@@ -6,7 +6,7 @@ A pipeline saved with it names ["secateur", "LinearMultistepScheduler"]. This mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -29,11 +29,12 @@ class LinearMultistepScheduler(SchedulerMixin, ConfigMixin):
     in the middle, predictions that are missing are taken to be the first one. input_scales: (T,), factors of the latents
     before each call. signal_rates, noise_rates: (T,), x = signal·data + noise·ε at each call, for `add_noise`.
     init_noise_sigma: standard deviation of the initial latents. num_train_timesteps, prediction_type: of the denoiser.
-    Raises ValueError if the numbers are not of as many calls.
+    Raises ValueError if the numbers are not of as many calls. also: other numbers of steps that may be asked for; no setting.
     """
 
     _compatibles: ClassVar = [kind.name for kind in KarrasDiffusionSchedulers]
     order = 1
+    also: Container[int | None] = ()
 
     @register_to_config
     def __init__(
@@ -84,13 +85,13 @@ class LinearMultistepScheduler(SchedulerMixin, ConfigMixin):
         sigmas: Row | None = None,
         mu: float | None = None,
     ) -> None:
-        """Begin an image. Raises ValueError for any other number of steps or other timesteps than the table's.
+        """Begin an image. Raises ValueError for other timesteps than the table's, or another number of steps but for `also`.
 
         sigmas, mu: what pipelines of flow matching pass. Of sigmas only their number is read, of mu nothing.
         """
         calls = len(self._times)
         asked = next((len(values) for values in (timesteps, sigmas) if values is not None), num_inference_steps)
-        if asked != calls:
+        if asked != calls and asked not in self.also:
             raise ValueError(f"this scheduler makes {calls} calls and {asked} steps were asked for: ask for {calls}")
         if timesteps is not None and tuple(map(float, timesteps)) != tuple(map(float, self._times)):
             raise ValueError(f"this scheduler has timesteps of its own: leave out timesteps= and ask for {calls} steps")

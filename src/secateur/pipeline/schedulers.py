@@ -111,6 +111,11 @@ def noise_levels(scheduler: Any) -> np.ndarray:
     return np.asarray(getattr(fresh, "sigmas", ()), dtype=np.float64)
 
 
+def is_flow(scheduler: Any) -> bool:
+    """Whether a scheduler is of flow matching."""
+    return "beta_schedule" not in scheduler.config or bool(scheduler.config.get("use_flow_sigmas"))
+
+
 def scheduler_like(scheduler: Any, name: str | None, options: Mapping[str, Any]) -> Any:
     """A scheduler of the class `name`, configured like another one but for `options`; see `scheduled`."""
     kind = scheduler_class(name) if name else type(scheduler)

@@ -130,7 +130,7 @@ def copied(x: Tensor) -> Tensor:
 def replay(pipe, trajectory: Trajectory, *, batch_size: int = 8) -> Tensor:
     """The denoiser's predictions along a trajectory, (T, B, C, H, W): each call gets the trajectory's own latents.
 
-    With a schedule applied, these are the predictions of its calls as if the calls before had made no error.
+    With a schedule applied by `fold=False`, these are the predictions of its calls as if the calls before had made no error.
     """
     predictions = torch.empty_like(trajectory.outputs)
 

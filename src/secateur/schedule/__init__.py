@@ -10,6 +10,7 @@ acts       what each cell does with the cache
 cache      what is kept from call to call
 lines      the line through the last two outputs
 subnet     a denoiser that follows a schedule: the runtime
+sampled    a pipe that draws by a schedule's sampler: no patch
 apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`
 fold       held calls left out: a sampler of fewer calls, the same images
 export     that sampler for other programs

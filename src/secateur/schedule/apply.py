@@ -1,4 +1,4 @@
-"""apply(pipe, schedule) and remove(pipe): a denoiser that follows a Schedule inside its own stock pipeline."""
+"""apply(pipe, schedule) and remove(pipe): a stock pipeline that follows a Schedule, by its sampler or by a patch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from secateur.denoiser.blocks import Blocks, find_blocks, matching
 from secateur.denoiser.families import bare
 from secateur.denoiser.of_pipe import DENOISERS, denoiser_of
 from secateur.denoiser.patch import intercept, patch_of
-from secateur.pipeline.schedulers import SEARCHABLE, scheduler_like
+from secateur.pipeline.schedulers import SEARCHABLE, is_flow, scheduler_like
 from secateur.pipeline.solvers import place_timesteps, unholdable
 from secateur.schedule.baselines import check_keep, hold_for, uniform
 from secateur.schedule.fit import check_fit, check_offload, check_scheduler, fitting_scheduler
 from secateur.schedule.fold import table_of
+from secateur.schedule.sampled import Sampled, give, give_back, own_scheduler, sampler_in, slices
 from secateur.schedule.schedule import Schedule
 from secateur.schedule.subnet import SubNet
 
@@ -33,16 +34,17 @@ def apply(
     *,
     keep: float | None = None,
     strict: bool = False,
+    fold: bool = True,
     copy_outputs: bool = False,
     denoiser: str | None = None,
     blocks: Blocks | None = None,
-) -> SubNet:
-    """A SubNet, with which the pipe draws nearly the same images for a fraction of the compute, as a schedule says.
+) -> SubNet | Sampled:
+    """A handle with `remove()`; until then the pipe draws nearly the same images for a fraction of the compute, by a schedule.
 
         with secateur.apply(pipe, "schedule.json"):
             image = pipe("an owl at night", num_inference_steps=50).images[0]
 
-    At the end of the `with`, or at the SubNet's `remove()`, the pipe is as it was. Its weights never change. A schedule that
+    At the end of the `with`, or at the handle's `remove()`, the pipe is as it was. Its weights never change. A schedule that
     was applied before is removed first.
 
     Arguments that matter:
@@ -51,11 +53,15 @@ def apply(
         keep: instead of a schedule, the fraction of the calls that run, evenly spread over any number of steps. The others
             follow the line through the last two predictions. Needs no search.
 
+    If the schedule runs whole calls alone, the pipe has the schedule's sampler meanwhile, see `Schedule.sampler`, and nothing
+    else changes: the handle is a Sampled. Otherwise it is a SubNet, and the denoiser is patched.
+
     If the schedule is for another scheduler than the pipe's, the pipe has that one meanwhile, configured like its own. With
     `keep`, a scheduler whose calls cannot be held, such as PNDM, gives way to DDIM.
 
     Arguments to tinker with:
         strict: refuse a schedule that is for another scheduler.
+        fold: leave out the steps of held calls if no image changes. Without it a callback sees each of them.
         copy_outputs: keep and give copies of what blocks give, for those who write into it (T2I-Adapter, FreeU).
         denoiser: name of the component, if there are several.
         blocks: what `find_blocks` returns; traced if not given.
@@ -63,19 +69,48 @@ def apply(
     Raises TypeError or ValueError if pipe and schedule do not fit, FileNotFoundError if there is no such file.
     """
     module, own = bare(denoiser_of(pipe, denoiser)), own_scheduler(pipe)
-    check_offload(module)
     if schedule is not None and keep is not None:
         raise ValueError(f"found a schedule and keep={keep}: give one of the two")
-    evenly = None if keep is None else evenly_held(find_blocks(module) if blocks is None else blocks, keep=keep)
-    schedule = evenly(1) if evenly else schedule_at(schedule)
+    if keep is not None:
+        check_offload(module)
+        blocks = find_blocks(module) if blocks is None else blocks
+        evenly, scheduler = evenly_held(blocks, keep=keep), holdable(own, strict=strict)
+        return patched(pipe, evenly(1), scheduler, denoiser=module, blocks=blocks, copy_outputs=copy_outputs, evenly=evenly)
+    schedule = schedule_at(schedule)
     check_fit(module, schedule)
     if strict:
         check_scheduler(own, schedule)
-    scheduler = holdable(own, strict=strict) if evenly else followed(own, schedule)
-    blocks = blocks_for(module, schedule, blocks)
+    scheduler = fitting_scheduler(own, schedule)
+    if sampler := sampler_in(pipe, schedule, scheduler, fold=fold):
+        remove(pipe)
+        give(pipe, sampler)
+        return Sampled(pipe, schedule, sampler)
+    check_offload(module)
+    scheduler = followed(scheduler, schedule)
+    return patched(pipe, schedule, scheduler, denoiser=module, blocks=blocks, copy_outputs=copy_outputs)
+
+
+def patched(
+    pipe: DiffusionPipeline,
+    schedule: Schedule,
+    scheduler: Any,
+    *,
+    denoiser: nn.Module,
+    blocks: Blocks | None,
+    copy_outputs: bool,
+    evenly: Callable[[int], Schedule] | None = None,
+) -> SubNet:
+    """A pipe whose denoiser follows a schedule, call by call of a scheduler. evenly: another schedule for any other steps."""
+    blocks = blocks_for(denoiser, schedule, blocks)
     remove(pipe)
-    subnet = SubNet(module, schedule, blocks, copy_outputs=copy_outputs, first_call=partial(first_call, pipe, scheduler))
-    attach(subnet, pipe, scheduler, own=own, evenly=evenly)
+    first = partial(first_call, pipe, scheduler)
+    subnet = SubNet(denoiser, schedule, blocks, copy_outputs=copy_outputs, first_call=first)
+    if scheduler is not pipe.scheduler:
+        give(pipe, scheduler)
+        subnet.on_remove(partial(give_back, pipe, scheduler))
+    setting = partial(begin_image, scheduler, subnet, slices(pipe), evenly)
+    for name, wrapper in (("set_timesteps", setting), ("step", partial(end_step, subnet))):
+        subnet.on_remove(intercept(scheduler, name, wrapper, owner=subnet).remove)
     return subnet
 
 
@@ -90,7 +125,6 @@ def schedule_at(schedule: Any) -> Schedule:
 
 def followed(scheduler: Any, schedule: Schedule) -> Any:
     """The scheduler whose steps a schedule's calls make: the one it is for, or the one that follows its table."""
-    scheduler = fitting_scheduler(scheduler, schedule)
     if schedule.table is None:
         return scheduler
     from secateur.pipeline.multistep import LinearMultistepScheduler
@@ -111,31 +145,10 @@ def holdable(scheduler: Any, *, strict: bool) -> Any:
     why = unholdable(scheduler)
     if why is None:
         return scheduler
-    flow = "beta_schedule" not in scheduler.config or scheduler.config.get("use_flow_sigmas")
-    if strict or flow:
-        name = "FlowMatchEulerDiscreteScheduler" if flow else "DDIMScheduler"
+    if strict or is_flow(scheduler):
+        name = "FlowMatchEulerDiscreteScheduler" if is_flow(scheduler) else "DDIMScheduler"
         raise ValueError(f"{why}: set pipe.scheduler = {name}.from_config(pipe.scheduler.config) first")
     return scheduler_like(scheduler, *SEARCHABLE)
-
-
-def attach(
-    subnet: SubNet, pipe: DiffusionPipeline, scheduler: Any, *, own: Any, evenly: Callable[[int], Schedule] | None
-) -> None:
-    """Have a pipe's calls counted by a scheduler, which it has instead of its own until the SubNet is removed."""
-    subnet.scheduler, subnet.own_scheduler = scheduler, own
-    if scheduler is not own:
-        pipe.scheduler = scheduler
-        subnet.on_remove(partial(give_back, pipe, subnet))
-    sliced = hasattr(pipe, "get_timesteps")  # image-to-image leaves out the first of the timesteps that it asked for
-    setting = partial(begin_image, scheduler, subnet, sliced, evenly)
-    for name, wrapper in (("set_timesteps", setting), ("step", partial(end_step, subnet))):
-        subnet.on_remove(intercept(scheduler, name, wrapper, owner=subnet).remove)
-
-
-def give_back(pipe: DiffusionPipeline, subnet: SubNet) -> None:
-    """Give a pipe its own scheduler again, unless its user gave it another one meanwhile."""
-    if pipe.scheduler is subnet.scheduler:
-        pipe.scheduler = subnet.own_scheduler
 
 
 def follow(denoiser: nn.Module, schedule: Schedule, *, blocks: Blocks | None = None, copy_outputs: bool = False) -> SubNet:
@@ -146,7 +159,7 @@ def follow(denoiser: nn.Module, schedule: Schedule, *, blocks: Blocks | None = N
 
 
 def subnets(pipe: DiffusionPipeline) -> Iterator[SubNet]:
-    """What `apply` made and nobody removed yet: one or none."""
+    """What patches a pipe and nobody removed yet: one or none."""
     for name in DENOISERS:
         module = pipe.components.get(name)
         patch = patch_of(bare(module)) if module is not None else None
@@ -154,15 +167,11 @@ def subnets(pipe: DiffusionPipeline) -> Iterator[SubNet]:
             yield patch.owner
 
 
-def own_scheduler(pipe: DiffusionPipeline) -> Any:
-    """The scheduler that a pipe has when no schedule is applied."""
-    return next((subnet.own_scheduler for subnet in subnets(pipe) if subnet.scheduler is pipe.scheduler), pipe.scheduler)
-
-
 def remove(pipe: DiffusionPipeline) -> None:
     """Leave a pipe as it was before `apply`. Nothing happens if nothing was applied."""
     for subnet in subnets(pipe):
         subnet.remove()
+    give_back(pipe, pipe.scheduler)
 
 
 def blocks_for(denoiser: nn.Module, schedule: Schedule, blocks: Blocks | None = None) -> Blocks:
@@ -181,7 +190,7 @@ def first_call(pipe: DiffusionPipeline, scheduler: Any, calls: int) -> int:
         raise ValueError("the pipe was given another scheduler after the schedule was applied: apply it again")
     if getattr(scheduler, "begin_index", None) is not None:
         return scheduler.begin_index
-    if not hasattr(pipe, "get_timesteps"):  # DDIM and PNDM know no begin_index
+    if not slices(pipe):  # DDIM and PNDM know no begin_index
         return 0
     if getattr(pipe, "denoising_end", None) is not None:
         raise ValueError(

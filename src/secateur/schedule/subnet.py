@@ -64,7 +64,6 @@ class SubNet:
         first_call: Callable[[int], int] | None = None,
     ):
         self.blocks = blocks
-        self.scheduler = self.own_scheduler = None  # of a pipe: the one followed, and the one it has otherwise; see `apply`
         self._first_call = first_call
         self._streams = [*streams(denoiser, blocks), ()]
         self._lines = [kind in LINES for kind in (*blocks.reuse, schedule.hold)]

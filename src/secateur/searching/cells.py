@@ -51,7 +51,7 @@ def reuse_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: in
         loss = np.zeros(T)
         for first in (1, 2):
             cells = range(first, T, 2)
-            with apply(pipe, reusing(blocks, i, calls=T, cells=cells), blocks=blocks):
+            with apply(pipe, reusing(blocks, i, calls=T, cells=cells), blocks=blocks, fold=False):
                 predictions = replay(pipe, trajectory, batch_size=batch_size)
             loss[cells] = mean_square(predictions - whole)[list(cells)]
         yield ReuseLoss(name, tuple(loss))

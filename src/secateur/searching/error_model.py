@@ -61,7 +61,7 @@ def record_levels(pipe: DiffusionPipeline, trajectory: Trajectory, *, blocks: Bl
         return trajectory
     timesteps = ladders.levels(pipe.scheduler, LEVELS)
     dense = replace(baselines.dense(blocks, len(timesteps)), timesteps=timesteps)
-    with predictor_alone(pipe), apply(pipe, dense, blocks=blocks):
+    with predictor_alone(pipe), apply(pipe, dense, blocks=blocks, fold=False):
         return record(pipe, trajectory.conditions, seeds=trajectory.seeds, batch_size=batch_size, **trajectory.options)
 
 

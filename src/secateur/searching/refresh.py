@@ -68,7 +68,7 @@ def partial_outputs(
     for first in range(reach + 1):
         whole = {0, *range(first, T, reach + 1)}
         schedule = replace(mixed(blocks, T, whole=whole, partial=range(T), row=row), timesteps=timesteps)
-        with apply(pipe, schedule, blocks=blocks):
+        with apply(pipe, schedule, blocks=blocks, fold=False):
             predictions = replay(pipe, trajectory, batch_size=batch_size)
         gaps = [s - max(k for k in whole if k <= s) for s in range(T)]
         for s, gap in enumerate(gaps):

@@ -66,5 +66,5 @@ def rerun(
     T = len(trajectory.timesteps)
     schedule = replace(chosen(blocks, T, run=[0, *range(max(k, 1), T)]), timesteps=timesteps)
     call = {"seeds": trajectory.seeds, "batch_size": batch_size, **trajectory.options}
-    with apply(pipe, schedule, blocks=blocks):
+    with apply(pipe, schedule, blocks=blocks, fold=False):  # held calls are steps, too
         return np.concatenate(list(stepping(pipe, trajectory.conditions, on_step, **call)))
