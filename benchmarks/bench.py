@@ -79,8 +79,6 @@ class Bench:
     def scheduled(self, scheduler: str | None, options: Mapping[str, Any]) -> AbstractContextManager[None]:
         return schedulers.scheduled(self.pipe, scheduler, options)
 
-    # Images
-
     @cached_property
     def renders(self) -> np.ndarray:
         return zoo.renders(self.captions)
@@ -101,8 +99,6 @@ class Bench:
     def dense(self) -> np.ndarray:
         return self.plain(self.steps)
 
-    # Searches
-
     def trajectory(self, seed: int) -> Trajectory:
         """The dense calibration trajectory of one search; recorded once."""
         if seed not in self.recorded:
@@ -114,8 +110,6 @@ class Bench:
     def objective(self, seed: int) -> Objective:
         """Nearness to the dense calibration images of one search."""
         return to_dense(self.pipe, self.trajectory(seed), blocks=self.macs.blocks)
-
-    # Rows
 
     def judged(self, pipe: Any) -> Row:
         """What the judge reads in the images that a pipe draws, and their Fréchet distance."""

@@ -9,7 +9,6 @@ TABLES = {  # what the paper compares → its name for it and ours
     "loss": {"L1": "L1", "L2": "L2", "SSIM": "DiP-GO", "L1 + SSIM": "L1 + SSIM"},
     "alpha": {"0.1": "α = 0.1", "0.5": "α = 0.5", "1": "DiP-GO", "2": "α = 2"},
     "gamma": {"with γ": "DiP-GO", "without γ": "without γ"},
-    "search": {"random": "random", "genetic": "genetic", "DiP-GO": "DiP-GO"},
 }
 PAPER = {
     "source": "DiP-GO: A Diffusion Pruner via Few-step Gradient Optimization, NeurIPS 2024, arXiv 2410.16942, ablation tables",

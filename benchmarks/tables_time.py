@@ -221,6 +221,7 @@ transfer: dense run = {target} | calls made = {calls} | retimed = {retimed:.1f d
     | fewer steps, same scheduler = {own:.1f dB} | fewer steps, DPM-Solver++ = {strong:.1f dB}
 zoo: = {name} | images = {count} | right (95 %) = {mean:.1f %} ({ci95.0:.0f (%)}–{ci95.1:.0f (%)})
 schedulers: scheduler = {name} | calls of ten steps = {calls} | predictions in a step, at most = {predictions}
+sampler-latency: pipe = {name} | seconds of ten plain steps ÷ those of ten calls of its schedule (quartiles) = {FASTER}
 cache: = {name} | every block's output, MiB = {every_output_bytes:.1f (MiB)}
     | freed after the last reader, MiB = {peak_cached_bytes:.1f (MiB)}
 paper-macs: = {name} | conv + linear = {macs_linear:.2f T} | with attention = {macs_attention:.2f T} | the paper = {paper}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import BATCH, FIRST_SEED, NONE, SEARCH_SEED, Bench, faster
-from secateur import Macs, Schedule, Scores, SearchSettings, allocate, apply, dip_go, search_steps, zoo
+from secateur import Macs, Schedule, Scores, SearchSettings, allocate, apply, dip_go, load, search_steps, zoo
 from secateur.measuring.hardware import hardware
 from secateur.measuring.timing import time_together
 from secateur.measuring.variants import EVEN
@@ -23,7 +23,7 @@ from secateur.searching.objective import to_dense
 from secateur.searching.random_and_genetic import genetic_search, random_search
 from study import Job, Record, Row, Run, Study
 
-STEPS, TRIALS, MOST_IMAGES = 50, 40, 192
+STEPS, CALLS, TRIALS, MOST_IMAGES = 50, 10, 40, 192
 MANY, FEW = 9, 3  # pairs in which a row at a fifth of the MACs, or another one, is timed
 BUDGETS = (10, 5, 17, 7.5, 25, 12.5)  # dense calls; the most interesting first
 AGAIN = (5,)  # the closest: here rivals that search do so from every seed
@@ -167,8 +167,7 @@ def row(bench: Bench, way: Way) -> Row:
     with bench.scheduled(way.scheduler, way.options):
         schedule, more = way.make() if way.make else (None, {})
         steps = schedule.calls if schedule and schedule.timesteps else way.steps
-        images = bench.draw(schedule, steps=steps)
-        calls = schedule.calls if schedule else len(bench.pipe.scheduler.timesteps)
+        images, calls = bench.draw(schedule, steps=steps), schedule.calls if schedule else steps
     row = {"group": way.group, "keep": way.budget / STEPS, "calls": calls, "steps": steps}
     row |= {"scheduler": way.scheduler, "options": dict(way.options), "grid": None, "timesteps": None, "hold": None}
     if schedule:
@@ -183,21 +182,28 @@ def timing_jobs(run: Run) -> Iterator[Job]:
     for row in sorted(run.record["rows"], key=lambda row: row["keep"] != 0.2):
         pairs = MANY if row["keep"] == 0.2 else FEW
         done = row.get("speedup", {}).get("repeats", 0) >= pairs
-        yield Job(f"{row['name']}: speedup, {pairs} pairs", partial(timed, bench, other, row, pairs), done=done)
+        make = partial(timed, bench, other, row, pairs, schedule=rebuilt(bench, row))
+        yield Job(f"{row['name']}: speedup, {pairs} pairs", make, done=done)
 
 
-def timed(bench: Bench, other: Bench, row: Row, pairs: int) -> Row:
-    """How many times faster than dense calls a row's are; its schedule is applied once, as users do."""
-    call = {"seeds": bench.seeds[:1], **bench.call}
-    draw, schedule = partial(generate, conditions=bench.conditions[:1], **call), rebuilt(bench, row)
+def sampler_jobs(run: Run) -> Iterator[Job]:
+    """The schedules of the zoo, which run ten calls, in turns with ten plain steps of the pipe's own scheduler."""
+    for name in zoo.NAMES:
+        row, found = {"name": name, "scheduler": None, "steps": CALLS}, load(zoo.schedule(name))
+        yield Job(name, partial(timed, Bench(name), Bench(name), row, run.options["pairs"], schedule=found, steps=CALLS))
+
+
+def timed(bench: Bench, other: Bench, row: Row, pairs: int, *, schedule: Schedule | None, steps: int = STEPS) -> Row:
+    """How many times faster than plain steps a row's are; its schedule is applied once, as users do."""
+    draw = partial(generate, conditions=bench.conditions[:1], seeds=bench.seeds[:1], **bench.call)
     with ExitStack() as applied:
         applied.enter_context(other.scheduled(row["scheduler"], row.get("options") or {}))
         if schedule:
             applied.enter_context(apply(other.pipe, schedule, blocks=bench.counted(schedule).blocks))
-        runs = {"dense": partial(draw, bench.pipe, num_inference_steps=STEPS)}
+        runs = {"plain": partial(draw, bench.pipe, num_inference_steps=steps)}
         runs["row"] = partial(draw, other.pipe, num_inference_steps=row["steps"])
         times = time_together(runs, repeats=pairs)
-    return {"name": row["name"], "speedup": faster(times["dense"], times["row"], repeats=pairs, cpu=hardware()["cpu"])}
+    return {"name": row["name"], "speedup": faster(times["plain"], times["row"], repeats=pairs, cpu=hardware()["cpu"])}
 
 
 def rebuilt(bench: Bench, row: Row) -> Schedule | None:
@@ -223,4 +229,5 @@ FRONT["file"] = lambda pipe, options: f"front-{pipe}"
 STUDIES = (
     Study("front", TITLE, jobs, finish=BLOCKS, **FRONT),
     Study("timing", "Paired speed-ups of the front on {pipe}", timing_jobs, times=True, **FRONT),
+    Study("sampler-latency", f"Samplers of {CALLS} calls and as many plain steps", sampler_jobs, {"pairs": 60}),
 )
