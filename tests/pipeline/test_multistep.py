@@ -154,14 +154,6 @@ def test_a_second_image_and_a_copy_know_nothing_of_the_first():
     assert torch.equal(draw(pipe, call), wanted)
 
 
-def test_the_denoiser_compiles_whole_with_it():
-    pipe, call = stable_diffusion(scheduler=ddim())
-    pipe.scheduler = of(pipe.scheduler)
-    wanted = draw(pipe, call)
-    pipe.unet.compile(fullgraph=True, backend="eager")
-    torch.testing.assert_close(draw(pipe, call), wanted, **LOOSE)
-
-
 def test_it_is_what_secateur_gives_by_name():
     assert secateur.LinearMultistepScheduler is LinearMultistepScheduler
     with pytest.raises(AttributeError, match="has no attribute 'Multistep'"):

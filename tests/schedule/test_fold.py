@@ -153,12 +153,15 @@ def test_no_search_begins_at_a_folded_schedule():
 
 
 def test_partial_rows_stay_partial():
-    pipe, _ = stable_diffusion()
+    pipe, call = stable_diffusion()
     blocks = find_blocks(pipe.unet)
     cached = baselines.deepcache(blocks, T, interval=2)
     grid = tuple("." * len(blocks) if t in (3, 4) else row for t, row in enumerate(cached.grid))
     folded = fold(replace(cached, grid=grid), ddim())
     assert folded.grid == (*grid[:3], *grid[5:])
+    wanted = images(pipe, call, replace(cached, grid=grid), T)
+    for steps in (len(folded.grid), 50):
+        torch.testing.assert_close(images(pipe, call, folded, steps), wanted, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="blocks extrapolate"):
         fold(replace(cached, grid=grid, reuse=("extrapolate",) * len(blocks)), ddim())
 
