@@ -4,8 +4,6 @@ python benchmarks/pages.py            rewrites them, on whichever page a marker 
 python benchmarks/pages.py --check    exit code 1 if a page says other numbers than the results do
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

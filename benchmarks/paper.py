@@ -1,7 +1,5 @@
 """The ablations that DiP-GO publishes, and the rows measured here that stand beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ printed. A path through a list reads every item: all are printed, or their mean,
 prints a mean with its interval, a sign a true minus. Names of SHORT stand for longer templates. A missing field is a dash.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

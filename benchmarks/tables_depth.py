@@ -1,7 +1,5 @@
 """The tables of pruning in depth: what budgets choose before any training, how students recover, and both prunings together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from statistics import mean
 

@@ -1,7 +1,5 @@
 """The tables of pruning in time: README's one table, the demo, the fronts, what searches find, and what they cost."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from statistics import fmean, median
@@ -163,11 +161,6 @@ def transfer(record: Record) -> Iterator[Row]:
         yield best | {"target": target, "calls": calls}
 
 
-def linear(record: Record) -> list[Row]:
-    """The schedulers that are a table."""
-    return [row for row in record["rows"] if "calls" in row]
-
-
 def after_schedulers(record: Record) -> str:
     """The other schedulers, by what keeps them from being one."""
     others = [row for row in record["rows"] if "why" in row]
@@ -253,7 +246,7 @@ TABLES = tables(
         "search-ablation": searches,
         "ablations": ablations,
         "transfer": transfer,
-        "schedulers": linear,
+        "schedulers": lambda record: [row for row in record["rows"] if "calls" in row],
         "zoo": zoo_rows,
         "search-cost": seconds,
         **dict.fromkeys(FRONTS, front),

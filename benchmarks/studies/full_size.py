@@ -5,8 +5,6 @@
 `fullsize-depth`: pruning in depth and an update of distillation, phase by phase.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,24 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+import secateur
 from bench import costing, faster
-from secateur import (
-    DistilSettings,
-    Examples,
-    apply,
-    count,
-    deepcache,
-    dense,
-    dip_go,
-    distil_steps,
-    drop_layers,
-    find_blocks,
-    output_loss,
-    planned,
-    published_dip_go,
-    record,
-    uniform,
-)
+from secateur import DistilSettings, Examples, apply, count, deepcache, dip_go, find_blocks, published_dip_go, record
 from secateur.denoiser.families import dummy_inputs
 from secateur.denoiser.macs import denoiser_config, meta_denoiser
 from secateur.measuring.timing import time_together
@@ -103,9 +86,6 @@ def paper_row(name: str, denoiser: str, calls: int, paper_t: float) -> Row:
     return {"calls": calls, **spent, **found}
 
 
-# Bytes kept for later calls
-
-
 def cache_jobs(run: Run) -> Iterator[Job]:
     """Counted on the meta device, float16, guidance on (batch 2)."""
     for name in ("sd15", "sdxl"):
@@ -121,16 +101,13 @@ def cache_rows(name: str, granularity: str) -> Iterator[Row]:
     with torch.device("meta"):
         inputs = dummy_inputs(denoiser, batch=2)
     sizes = block_bytes(denoiser, blocks, tree_map_only(Tensor, lambda x: x.half() if x.is_floating_point() else x, inputs))
-    plans = {"uniform hold, every 5th call": uniform(blocks, CALLS, every=5)}
+    plans = {"uniform hold, every 5th call": secateur.uniform(blocks, CALLS, every=5)}
     plans["DeepCache, interval 5"] = deepcache(blocks, CALLS, interval=5)
     if name == "sd15" and granularity == "stage":
         plans["published DiP-GO"] = published_dip_go(blocks)
     for method, plan in plans.items():
         sums = {"every_output_bytes": sum(sizes), "peak_cached_bytes": peak_cached_bytes(plan, blocks, sizes)}
         yield {"name": f"{name}, {granularity}, {method}", "calls": CALLS, **sums}
-
-
-# Milliseconds for MACs
 
 
 def runtime_jobs(run: Run) -> Iterator[Job]:
@@ -143,7 +120,7 @@ def runtime_rows() -> Iterator[Row]:
     pipe = sd15()
     stage, layer = (count(pipe.unet, granularity, size=SIDE) for granularity in ("stage", "layer"))
     plans = {
-        "dense": (stage, dense(stage.blocks, CALLS)),
+        "dense": (stage, secateur.dense(stage.blocks, CALLS)),
         "DiP-GO, published, keep 0.2": (stage, published_dip_go(stage.blocks)),
         "DeepCache, interval 5": (layer, deepcache(layer.blocks, CALLS, interval=5)),
     }
@@ -159,9 +136,6 @@ def runtime_rows() -> Iterator[Row]:
         speedup = faster(times["dense"], times[name])
         row = {"name": name, **counted.spent(plan, CALLS, samples=2), "latency_s": times[name].as_json(), "speedup": speedup}
         yield row | {"efficiency": speedup["median"] * row["keep_attention"]}
-
-
-# One update of DiP-GO's search
 
 
 def update_jobs(run: Run) -> Iterator[Job]:
@@ -208,16 +182,16 @@ def phases(name: str) -> list[Row]:
     teacher = phase("random weights", lambda: random_unet(name, dtype=torch.bfloat16).requires_grad_(False))
     given = tree_map_only(Tensor, lambda x: torch.randn(x.shape), dummy_inputs(teacher, batch=2, size=side))
     examples = Examples(given.pop("sample"), {key: value for key, value in given.items() if key != "timestep"})
-    score = output_loss(teacher, examples, scheduler, samples=1, batch_size=1)
+    score = secateur.output_loss(teacher, examples, scheduler, samples=1, batch_size=1)
     scores = phase("score", lambda: list(score)[-1].scores, latent_side=side, tuples=1)
-    plan = phase("solve", lambda: planned(scores, keep=KEEPS[name]), layers=len(scores.layers))
-    student = phase("cut", lambda: drop_layers(teacher, plan), removed=len(plan.layers), keep=plan.made["kept"])
+    plan = phase("solve", lambda: secateur.planned(scores, keep=KEEPS[name]), layers=len(scores.layers))
+    student = phase("cut", lambda: secateur.drop_layers(teacher, plan), removed=len(plan.layers), keep=plan.made["kept"])
     with TemporaryDirectory() as folder:
         phase("save", partial(student.save_pretrained, folder))
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
         load = partial(type(student).from_pretrained, folder, dtype=torch.float32)
         student = phase("load", load, disk_bytes=size)
-    steps = distil_steps(teacher, student.train(), examples, scheduler, settings=ONE_UPDATE)
+    steps = secateur.distil_steps(teacher, student.train(), examples, scheduler, settings=ONE_UPDATE)
     phase("one update", lambda: [step.total for step in steps], batch_size=1, latent_side=side)
     return rows
 

@@ -27,9 +27,8 @@ KEEP, TUPLES, STEPS = 0.5, 64, 25
 FIRST_SEED, DRAWN_SEED = 60_000, 200_000  # of the images that are judged, and of those that are taught with
 DRAWN, CLASSES, HALF = 1024, 256, 128  # images that the teacher draws; classes of emoji-dit, and half of them
 SHARES = (0.1, 0.3, 1.0)  # of the updates, where students are judged; before training once for each plan
-NORMALIZED = DistilSettings(
-    batch_size=16, lr=5e-4, warmup=50, lr_schedule="cosine", timesteps="stratified", null_rate=0.1, ema=0.995
-)
+TAUGHT = {"batch_size": 16, "lr": 5e-4, "warmup": 50, "lr_schedule": "cosine", "ema": 0.995}
+NORMALIZED = DistilSettings(**TAUGHT, timesteps="stratified", null_rate=0.1)
 WAYS: dict[str, dict[str, Any]] = {
     "normalized": {},
     "plain": {"normalize": "none"},
@@ -182,10 +181,7 @@ def taught(school: School, name: str, way: str, *, seed: int, updates: int, mark
 
 
 OPTIONS = {"updates": 2000, "examples": 8192, "images": 128, "seeds": 3, "cost": "parameters"}
-HOW: dict[str, Any] = {
-    "options": OPTIONS,
-    "pipes": zoo.NAMES,
-    "file": lambda pipe, given: f"recovery-{case(pipe, given['cost'])}",
-}
+HOW: dict[str, Any] = {"options": OPTIONS, "pipes": zoo.NAMES}
+HOW["file"] = lambda pipe, given: f"recovery-{case(pipe, given['cost'])}"
 HOW["head"] = lambda pipe, given: {"options": {k: v for k, v in given.items() if k != "seeds" and v != "parameters"}}
 STUDIES = (Study("recovery", "Recovery of students of {pipe} under distillation", jobs, **HOW),)
