@@ -101,6 +101,22 @@ def test_the_steps_of_ddim_are_its_formula():
     np.testing.assert_allclose(table.noise, np.sqrt(1 - now), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "LMSDiscreteScheduler", "HeunDiscreteScheduler", "DDIMScheduler"])
+def test_an_unscaled_table_follows_the_latents_that_the_denoiser_gets(name):
+    """Both are rolled out from the same noise, with a denoiser that is no sum."""
+    table, scheduled = probe(begun(name, UNCLIPPED if "DDIM" in name else LATENT)), []
+    for one in (table, table.unscaled()):
+        x0, seen = draws(0)[0] * one.init_noise_sigma, list[torch.Tensor]()
+        x = x0
+        for row, scale in zip(one.matrix, one.scales, strict=True):
+            seen.append(torch.tanh(x * scale))
+            x = sum(float(w) * v for w, v in zip(row, [x0, *seen], strict=False))
+        scheduled.append(torch.stack([*seen, x]))
+    torch.testing.assert_close(*scheduled)
+    assert table.unscaled().init_noise_sigma == pytest.approx(1.0, abs=0.01)
+    np.testing.assert_allclose(np.hypot(table.unscaled().signal, table.unscaled().noise), 1.0, rtol=1e-5)
+
+
 def test_a_matrix_that_makes_no_sense_is_refused():
     good = {"timesteps": (9, 5), "scales": (1.0, 1.0), "signal": (), "noise": ()}
     with pytest.raises(ValueError, match="2 × 3, found"):

@@ -91,6 +91,15 @@ class Table:
         parts = {name: tuple(values[t] for t in run) for name in PER_CALL if (values := getattr(self, name))}
         return replace(self, matrix=matrix[ends], **parts)
 
+    def unscaled(self) -> Table:
+        """The same sampler of latents as the denoiser gets them, for pipes that do not scale their noise, as DiTPipeline."""
+        scales = np.array(self.scales)
+        matrix = self.matrix * np.append(scales[1:], 1.0)[:, None]
+        matrix[:, 0] /= scales[0]
+        rates = {name: tuple(scales * values) for name in ("signal", "noise") if (values := getattr(self, name))}
+        more = {"init_noise_sigma": self.init_noise_sigma * scales[0], "scales": (1.0,) * len(self)}
+        return replace(self, matrix=matrix, **rates, **more)
+
     @property
     def steps(self) -> tuple[Step, ...]:
         """The same sampler call by call, (T,): each Step leads from the latents before a call to those after it."""
