@@ -3,8 +3,6 @@
 python benchmarks/figures.py     writes results/NAME.png, beside the record of that name
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -21,13 +19,15 @@ from tables import RESULTS, Record, Row, load
 GREEN = "#1a7f4b"
 ARMS = (GREEN, "#c8641b", "#7f8c8d", "#2b6cb0", "#8b4fa0", "#8a6d00", "#5dbb87", "#b83280", "#2d3748")
 PANELS = {"psnr_db": "PSNR to the dense 50-call images, dB", "converged_psnr_db": "PSNR to the converged images, dB"}
+# Of the groups of a front, solvers by the library's names: colour, marker, line.
 STYLES = """Secateur, DDIM = #1a7f4b o - | Secateur, DPM-Solver++ = #6a3fa0 o - | Secateur, UniPC = #b8860b o -
     | DPM-Solver++ Karras = #b08bd6 ^ -- | DPM-Solver++ = #b08bd6 s : | UniPC Karras = #d9a21b ^ -- | UniPC = #d9a21b s :
     | DDIM leading = #7f8c8d s : | DDIM = #7f8c8d ^ -- | uniform hold = #7fbf9f s :
     | uniform hold, extrapolated = #7fbf9f ^ -- | uniform hold, Adams–Bashforth = #7fbf9f D -.
     | static cache, best setting = #c0562b v -- | DiP-GO, published = #c0392b * none
     | DiP-GO (60 updates), bisection = #c0392b D -- | DiP-GO (60 updates), greedy = #c0392b x : | random search = #2b6cb0 x :
-    | genetic search = #2b6cb0 D --"""  # of the groups of a front, solvers by the library's names: colour, marker, line
+    | genetic search = #2b6cb0 D -- | BudCache-like = #2b6cb0 ^ -. | GITS = #b83280 s : | GITS, best setting = #b83280 ^ --
+    | Align Your Steps = #8a6d00 s : | iPNDM, order 2, Karras = #8a6d00 ^ -- | DEIS Karras = #8a6d00 D -."""
 
 
 def tidy(axis: Axes, title: str, *, x: str) -> None:

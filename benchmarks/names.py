@@ -1,10 +1,8 @@
 """Names of solvers in the records: older records name the library's solvers by their spacing."""
 
-from __future__ import annotations
-
 import re
 
-from secateur.pipeline.schedulers import SOLVERS
+from secateur.pipeline.schedulers import EVERY_SOLVER
 
 
 def library(name: str) -> str:
@@ -15,4 +13,4 @@ def library(name: str) -> str:
 
 def is_plain(group: str) -> bool:
     """Whether a group of a front is plain steps of a stock solver."""
-    return library(group) in SOLVERS
+    return library(group) in EVERY_SOLVER

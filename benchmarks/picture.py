@@ -5,8 +5,6 @@
 The prompts and seeds are the first four that the front measures. What stands beside a row is of all the front's images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -41,7 +39,7 @@ def ways() -> Iterator[tuple[str, Row, np.ndarray]]:
         return draw(pipe, **some, guidance_scale=zoo.GUIDANCE[PIPE], schedule=found, num_inference_steps=steps)
 
     yield "dense\n(DDIM)", rows["dense"], images(STEPS)
-    with schedulers.scheduled(pipe, *schedulers.SOLVERS[solver]):
+    with schedulers.scheduled(pipe, *schedulers.EVERY_SOLVER[solver]):
         fewer = images(CALLS)
     yield f"{solver}\n(best stock solver)", plain, fewer
     yield "Secateur\n(searched, DDIM)", rows["Secateur, DDIM, 10, seed 40000"], images(STEPS, schedule.load(SEARCHED))

@@ -12,13 +12,17 @@ from typing import Any, NamedTuple
 
 from bench import BATCH, FIRST_SEED, NONE, SEARCH_SEED, Bench, faster
 from secateur import Macs, Schedule, Scores, SearchSettings, allocate, apply, dip_go, load, search_steps, zoo
+from secateur.artifact import thawed
 from secateur.measuring.hardware import hardware
+from secateur.measuring.published import SAMPLERS, as_schedule, gits_settings
 from secateur.measuring.timing import time_together
 from secateur.measuring.variants import EVEN
 from secateur.pipeline.generate import generate
 from secateur.pipeline.schedulers import SOLVERS
-from secateur.pipeline.trajectory import first
+from secateur.pipeline.trajectory import Trajectory, first, record
 from secateur.schedule import baselines
+from secateur.searching.local import local_search
+from secateur.searching.moves import exchange, slide
 from secateur.searching.objective import to_dense
 from secateur.searching.random_and_genetic import genetic_search, random_search
 from study import Job, Record, Row, Run, Study
@@ -34,6 +38,7 @@ SEARCHED = {  # solvers: scheduler, options, and what the search comes near to
     "UniPC": (*SOLVERS["UniPC"], "converged"),
 }
 GLANCE, FINALISTS = 4, 6  # images on which every setting of a cache is measured, and how many are then measured on all
+TEACHERS = {"even": (60, *SOLVERS["DPM-Solver++"]), "Karras": (40, *SOLVERS["DPM-Solver++ Karras"])}  # of GITS
 UPDATES, LR, LEARNED_KEEP = 60, 1.7, 0.2  # the paper: 1000 updates from 0.1; the sum of the steps is the same
 Made = tuple[Schedule, dict[str, Any]]  # a schedule, and what its row says of the search
 
@@ -68,6 +73,8 @@ def ways(bench: Bench, folder: Path, work: Path) -> Iterator[Way]:
     for budget in BUDGETS:
         for name, solver in SOLVERS.items():
             yield Way(f"{name}, {int(budget)} steps", name, budget, None, int(budget), *solver)
+        for group, make in published(bench, int(budget)):
+            yield Way(f"{group}, {int(budget)} calls", group, budget, make)
         yield from static(bench, budget)
         yield from ours(bench, budget, SEEDS[0], folder)
     for number, seed in enumerate(SEEDS):
@@ -75,6 +82,35 @@ def ways(bench: Bench, folder: Path, work: Path) -> Iterator[Way]:
             yield from ours(bench, budget, seed, folder)
         for budget in AGAIN if number else BUDGETS:
             yield from searching_rivals(bench, budget, number, work)
+
+
+def published(bench: Bench, calls: int) -> Iterator[tuple[str, Callable[[], Made]]]:
+    """Stock solvers that are seldom the best, and published samplers, each as the table of at most so many calls."""
+    for group, table in SAMPLERS.items():
+        yield group, lambda t=table: (as_schedule(bench.macs.blocks, t(bench.pipe.scheduler, calls)), {})
+    yield "GITS", lambda: (gits_schedules(bench, calls)["even, DPM-Solver++, 1.15"], {})
+    yield "GITS, best setting", partial(best_gits, bench, calls)
+
+
+def best_gits(bench: Bench, calls: int) -> Made:
+    """GITS with the trajectory, solver and coefficient that are best on the calibration images."""
+    found, value = gits_schedules(bench, calls), to_dense(bench.pipe, teacher(bench, "even"), blocks=bench.macs.blocks)
+    best = max(found, key=lambda name: value(found[name]))
+    return found[best], {"setting": best, "settings": len(found)}
+
+
+def gits_schedules(bench: Bench, calls: int) -> dict[str, Schedule]:
+    """GITS with every setting, by name."""
+    tables = {name: dict(gits_settings(teacher(bench, name), bench.pipe.scheduler, calls)) for name in TEACHERS}
+    return {f"{name}, {how}": as_schedule(bench.macs.blocks, table) for name in tables for how, table in tables[name].items()}
+
+
+@cache
+def teacher(bench: Bench, name: str) -> Trajectory:
+    """A trajectory of the calibration captions from which GITS chooses timesteps."""
+    known, (steps, *solver) = bench.trajectory(SEEDS[0]), TEACHERS[name]
+    with bench.scheduled(*solver):
+        return record(bench.pipe, known.conditions, seeds=known.seeds, **known.options | {"num_inference_steps": steps})
 
 
 def static(bench: Bench, budget: float) -> Iterator[Way]:
@@ -136,13 +172,14 @@ def searched(bench: Bench, path: Path, **how: Any) -> Made:
 
 
 def searching_rivals(bench: Bench, budget: float, number: int, work: Path) -> Iterator[Way]:
-    """DiP-GO, random and genetic search; their evaluations are 51, ours 61 at most. number: of the search seed."""
+    """DiP-GO, random, genetic and local search; their evaluations are 51, ours 61 at most. number: of the search seed."""
     more, folder = f", seed {SEEDS[number]}" if number else "", work / f"{bench.name}-dip-go-{number}"
     for method in ("bisection", "greedy"):
         group = f"DiP-GO ({UPDATES} updates), {method}"
         make = lambda m=method: (allocate(learned(bench, folder, number), keep=budget / STEPS, method=m), {})  # noqa: E731
         yield Way(f"{group}, {budget:g}{more}", group, budget, make)
-    for group, search in {"random search": random_search, "genetic search": genetic_search}.items():
+    searches = {"random search": random_search, "genetic search": genetic_search, "BudCache-like": whole_calls_search}
+    for group, search in searches.items():
         yield Way(f"{group}, {budget:g}{more}", group, budget, partial(tried, bench, budget, number, search))
 
 
@@ -152,6 +189,16 @@ def tried(bench: Bench, budget: float, number: int, search: Callable[..., Iterat
     hold = max(evenly(bench, budget).values(), key=value).hold
     *_, last = search(bench.macs, STEPS, objective=lambda schedule: value(replace(schedule, hold=hold)), **how)
     return replace(last.best, hold=hold), {}
+
+
+def whole_calls_search(macs: Macs, calls: int, *, keep: float, **how: Any) -> Iterator[Any]:
+    """Local search by the images over which calls run, whole, as many as the budget has; they begin evenly spread.
+
+    BudCache (arXiv 2606.13496) goes by simulated annealing and hill climbing, and then moves the timesteps too.
+    """
+    count = int(keep * calls + 1e-9)
+    start = baselines.evenly(macs.blocks, calls, count)
+    yield from local_search(start, macs=macs, calls=calls, keep=count / calls, moves=(exchange, slide), **how)
 
 
 @cache
@@ -173,6 +220,7 @@ def row(bench: Bench, way: Way) -> Row:
     if schedule:
         row["grid" if bench.counted(schedule) is bench.macs else "layer_grid"] = list(schedule.grid)
         row |= {"timesteps": schedule.timesteps, "hold": schedule.hold, "reuse": list(schedule.reuse)}
+        row |= {"table": thawed(schedule.table)}
     return row | bench.measured(images, schedule, calls=calls, fully=True) | more
 
 
@@ -212,7 +260,8 @@ def rebuilt(bench: Bench, row: Row) -> Schedule | None:
     if grid is None:
         return None
     timesteps, reuse = row["timesteps"] and tuple(row["timesteps"]), tuple(row.get("reuse") or blocks.reuse)
-    return Schedule(blocks.names, tuple(grid), reuse, blocks.denoiser, timesteps=timesteps, hold=row["hold"])
+    how = {"timesteps": timesteps, "hold": row["hold"], "table": row.get("table")}
+    return Schedule(blocks.names, tuple(grid), reuse, blocks.denoiser, **how)
 
 
 def head(pipe: str, options: Mapping[str, Any]) -> Record:
