@@ -8,8 +8,9 @@ import diffusers
 import pytest
 
 import run
+from bench import counted
 from secateur import zoo
-from studies import STUDIES, schedulers
+from studies import STUDIES, front, schedulers
 from study import Job, Run, Study
 from tables import RESULTS
 
@@ -90,6 +91,17 @@ def test_a_new_record_finds_every_job_missing(tmp_path):
             record = run.begun(study, pipe, dict(study.options), tmp_path / "none.json")
             fresh = Run(pipe, study.options, record, tmp_path, tmp_path)
             assert not any(job.is_done(fresh.record) for job in study.jobs(fresh)), study.name
+
+
+@pytest.mark.parametrize("budget", front.BUDGETS)
+def test_the_local_search_like_budcaches_makes_the_budgets_whole_calls_and_places_them_better(budget):
+    macs, late = counted("emoji-dit"), lambda schedule: float(sum(t for t in range(50) if not schedule.held(t)))
+    how = {"objective": late, "trials": 40, "seed": 0}
+    first, *_, last = front.whole_calls_search(macs, 50, keep=budget / 50, **how)
+    assert last.best_value > first.value
+    for trial in (first, last):
+        assert sum(row.count("#") for row in trial.schedule.grid) == int(budget) * len(macs.blocks)
+        assert {len(set(row)) for row in trial.schedule.grid} == {1}
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__")  # DEIS and KDPM2 of diffusers call numpy on tensors
