@@ -23,7 +23,7 @@ from secateur.pipeline.trajectory import Trajectory, first, record
 from secateur.schedule import baselines
 from secateur.searching.local import local_search
 from secateur.searching.moves import exchange, slide
-from secateur.searching.objective import to_dense
+from secateur.searching.objective import to_converged, to_dense
 from secateur.searching.random_and_genetic import genetic_search, random_search
 from study import Job, Record, Row, Run, Study
 
@@ -93,8 +93,8 @@ def published(bench: Bench, calls: int) -> Iterator[tuple[str, Callable[[], Made
 
 
 def best_gits(bench: Bench, calls: int) -> Made:
-    """GITS with the trajectory, solver and coefficient that are best on the calibration images."""
-    found, value = gits_schedules(bench, calls), to_dense(bench.pipe, teacher(bench, "even"), blocks=bench.macs.blocks)
+    """GITS with the trajectory, solver and coefficient that come nearest to the converged calibration images."""
+    found, value = gits_schedules(bench, calls), to_converged(bench.pipe, bench.trajectory(SEEDS[0]), blocks=bench.macs.blocks)
     best = max(found, key=lambda name: value(found[name]))
     return found[best], {"setting": best, "settings": len(found)}
 
