@@ -20,10 +20,7 @@ from secateur import Schedule, SearchSettings, allocate, dip_go, search_steps, z
 from secateur.denoiser.families import dummy_inputs
 from secateur.schedule.cache import block_bytes
 from secateur.searching.dip_go.pruner import Pruner
-from secateur.searching.paired_gain import PairedGain
 from secateur.searching.random_and_genetic import genetic_search, random_search
-from secateur.searching.stages import additive_schedules
-from secateur.searching.task import Search
 from study import Job, Row, Run, Study
 
 PIPE, CALLS, IMAGES = "emoji-sd", 10, 64
@@ -62,14 +59,6 @@ def tried(bench: Bench, number: int, *, keep: float, look: Callable) -> Shots:
     yield last.best, {"keep": keep, "evaluations": last.number}
 
 
-def solved(bench: Bench, number: int, *, keep: float) -> Shots:
-    """The additive solution among schedules that give the last output at held calls, like the paper's."""
-    value, seen = bench.objective(SEEDS[number]), bench.trajectory(SEEDS[number])
-    solutions = additive_schedules(Search(bench.pipe, seen, bench.macs, keep, PairedGain(value, [])))
-    held = [schedule for schedule in solutions if schedule.hold == "output"]
-    yield max(held, key=value), {"keep": keep, "evaluations": len(held)}
-
-
 def staged(bench: Bench, number: int, *, keep: float) -> Shots:
     """What the search has after its additive stage, the one that finds partial calls, and the local one; it records first."""
     ends, start = dict[tuple[str, int], tuple[Schedule, Row]](), time.process_time()
@@ -88,8 +77,11 @@ def jobs(run: Run) -> Iterator[Job]:
     few = Bench(PIPE, steps=CALLS, images=IMAGES, calibration=CALIBRATION)
     dense = {"job": "dense", "group": "dense", "variant": "dense", "keep": 1.0, "allocation": None, "evaluations": 0}
     yield Job("dense", lambda: dense | measured(bench, None))
-    tries = {"additive, outputs held": solved, "additive, refresh, local": staged}
-    tries |= {"random": partial(tried, look=random_search), "genetic": partial(tried, look=genetic_search)}
+    tries = {
+        "additive, refresh, local": staged,
+        "random": partial(tried, look=random_search),
+        "genetic": partial(tried, look=genetic_search),
+    }
     for number in range(len(SEEDS)):
         for variant, settings in GRADIENT.items():
             name, shots = f"{variant}, seed {number}", partial(learned, bench, number, settings=settings)

@@ -1,4 +1,4 @@
-"""The best path with whole and partial calls against brute force and against the path of whole calls alone."""
+"""The best path with whole and partial calls against brute force."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from secateur.searching import additive, paths
+from secateur.searching import paths
 
 G, REACH = 5, 3
 
@@ -58,46 +58,15 @@ def test_no_path_within_the_limit_is_better(seed, limit):
     assert found.error == pytest.approx(min(error_of(updates, *path) for path in afford))
 
 
-def test_where_partial_calls_never_help_the_path_is_that_of_whole_calls():
-    rng = np.random.default_rng(5)
-    errors = np.full((G, G, G + 1), np.inf)
-    for u in range(G):
-        for s in range(u, G):
-            errors[u, s, s + 1 :] = rng.random(G - s)
-    found = tuple(paths.states(s, reach=REACH) for s in range(G))
-    whole = tuple(np.array([errors[u, s, s + 1 :] for u, _ in found[s]]).reshape(len(found[s]), G - s) for s in range(G))
-    never = tuple(np.full_like(table, np.inf) for table in whole)
-    updates = paths.Updates(errors[0, 0, 1:], found, whole, never, REACH)
-    for calls, solution in enumerate(additive.solve(errors, calls=G), start=1):
-        path = paths.best(updates, costs=(1.0, 0.3), limit=calls)
-        best = min(additive.solve(errors, calls=calls), key=lambda found: found.error)
-        assert path.error == pytest.approx(best.error)
-        assert all(path.whole)
-        assert solution.error >= best.error
+@pytest.mark.parametrize("calls", range(1, G + 1))
+def test_partial_calls_that_cost_too_much_are_never_made(calls):
+    updates = drawn(5)
+    found = paths.best(updates, costs=(1.0, G + 1.0), limit=calls)
+    whole = [path for path in every_path() if all(path[1]) and len(path[0]) <= calls]
+    assert all(found.whole)
+    assert found.error == pytest.approx(min(error_of(updates, *path) for path in whole))
 
 
 def test_a_budget_below_one_call_is_refused():
     with pytest.raises(ValueError, match="the first call always runs whole and costs 2 of 1: ask for a higher keep"):
         paths.best(drawn(0), costs=(2, 1), limit=1)
-
-
-def test_neighbours_cost_the_same_and_are_paths():
-    start = paths.Path((0, 2, 4, 7), (True, False, True, True), 0.0)
-    found = list(paths.neighbours(start, levels=9))
-    assert len(set(found)) == len(found)
-    for path in found:
-        assert path.levels[0] == 0
-        assert path.whole[0]
-        assert list(path.levels) == sorted(set(path.levels))
-        assert path.levels[-1] < 9
-        assert sum(path.whole) == 3
-    assert {path.whole for path in found} == {start.whole, (True, True, False, True)}
-    assert paths.Path((0, 1, 4, 7), start.whole, 0.0) in found
-
-
-def test_climbing_ends_where_no_neighbour_is_better():
-    start = paths.of_whole_calls((0, 1, 2, 3), 0.0)
-    wanted = (0, 4, 6, 8)
-    found = paths.climbed(start, lambda path: 1.0 + sum(abs(a - b) for a, b in zip(path.levels, wanted, strict=True)), levels=9)
-    assert found.levels == wanted
-    assert found.error == 1.0

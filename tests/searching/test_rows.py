@@ -13,8 +13,9 @@ from secateur.pipeline.generate import generate
 from secateur.pipeline.trajectory import first, record
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
-from secateur.schedule.fold import fold, table_of, unfolded
-from secateur.searching.rows import Choice, error_of, fitted_row, goals_of, grams_of, shortened, solved, with_fitted_rows
+from secateur.schedule.fold import fold, table_of
+from secateur.searching.rows import Choice, error_of, fitted_row, grams_of, shortened, solved, with_fitted_rows
+from secateur.searching.teacher import Teacher
 from tiny_pipes import ddim, noise
 
 T, RUN = 8, [0, 1, 3, 6]
@@ -73,20 +74,13 @@ def test_a_shorter_row_keeps_the_sum_of_its_weights():
     np.testing.assert_allclose(shortened((0.9, 1.0), 3), [0.9, 1.0, 0, 0])
 
 
-def test_the_goals_are_the_dense_latents_before_the_next_call(recorded):
-    _, dense = recorded
-    goals = goals_of(dense, [dense.timesteps[t] for t in RUN])
-    assert torch.equal(goals, dense.latents[[1, 3, 6, T]])
-
-
 def test_fitted_rows_lead_nearer_to_the_dense_images(recorded):
     pipe, dense = recorded
     own, blocks = pipe.scheduler, find_blocks(denoiser_of(pipe))
-    held = baselines.chosen(blocks, T, run=RUN).bound_to(own)
-    fitted = with_fitted_rows(pipe, held, first(dense, 3), blocks=blocks)
+    held, teacher = baselines.chosen(blocks, T, run=RUN).bound_to(own), Teacher.of(first(dense, 3), own)
+    fitted = with_fitted_rows(pipe, teacher.placed(held, dense.timesteps), teacher, blocks=blocks)
     assert pipe.scheduler is own
     assert (fitted.calls, fitted.timesteps) == (4, tuple(dense.timesteps[t] for t in RUN))
-    assert unfolded(fitted).grid == held.grid
     call = {"seeds": dense.seeds, "num_inference_steps": T, "guidance_scale": 2.0}
     near = {}
     for name, schedule in {"held": held, "folded": fold(held, own), "fitted": fitted}.items():
@@ -100,8 +94,8 @@ def test_rows_of_all_calls_stay_the_samplers_own(recorded):
     """The dense sampler's rows lead to the dense latents, so that nothing is left to fit."""
     pipe, dense = recorded
     blocks = find_blocks(denoiser_of(pipe))
-    whole = baselines.dense(blocks, T)
-    fitted = with_fitted_rows(pipe, whole, dense, blocks=blocks)
+    whole, teacher = baselines.dense(blocks, T), Teacher.of(dense, pipe.scheduler)
+    fitted = with_fitted_rows(pipe, teacher.placed(whole, dense.timesteps), teacher, blocks=blocks)
     wanted = table_of(fold(whole, pipe.scheduler)).matrix
     x = torch.cat([dense.latents[:1], dense.outputs]).double().flatten(1)
     found = torch.from_numpy(table_of(fitted).matrix.copy()) @ x

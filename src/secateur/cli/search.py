@@ -37,7 +37,6 @@ from secateur.pruning.plan import of_teacher
 
 if TYPE_CHECKING:
     from secateur.denoiser.macs import Macs
-    from secateur.searching.sampler import Sampler
     from secateur.searching.stages import BestSoFar
 
 app = typer.Typer()
@@ -53,7 +52,7 @@ def search(
     prompts: Prompts = None,
     out: ScheduleOut = Path("schedule.json"),
     steps: Steps = 50,
-    scheduler: Annotated[str | None, typer.Option(help="class of diffusers' schedulers; default: the pipe's, or DDIM")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="class of diffusers' schedulers; default: the pipe's own")] = None,
     target: Annotated[str, typer.Option(help="dense: near its own images; converged: near those of many steps")] = "dense",
     stages: Annotated[
         str | None,
@@ -80,6 +79,7 @@ def search(
     log_with: Annotated[str | None, GRADIENT(help="where to log its losses, such as tensorboard or wandb")] = None,
 ) -> None:
     """Find a schedule for a pipe: which calls of the denoiser run, and which blocks run in them."""
+    from secateur.pipeline.schedulers import scheduled
     from secateur.searching.search import few_images, search_steps, watched
     from secateur.searching.settings import SearchSettings
 
@@ -91,14 +91,14 @@ def search(
     check_writable(out)
     if checkpoints:
         check_writable(checkpoints, folder=True, option="--checkpoints")
-    sampler, calls, remark = checked_sampler(pipe, scheduler, keep=keep, steps=steps, target=target)
+    calls = checked_calls(pipe, scheduler, keep=keep, steps=steps, target=target)
     accelerator = accelerator_for("no", log_with, checkpoints or out.parent, device=device, project="secateur-search")
     settings.check_processes(accelerator)
     main = accelerator is None or accelerator.is_main_process
-    for note in filter(None, (remark, few_images(images))) if main else ():
+    if main and (note := few_images(images)):
         console.print(note, soft_wrap=True)
     loaded = load_pipe(pipe, dtype=dtype, device=str(accelerator.device) if accelerator else device)
-    with sampler.held_by(loaded):
+    with scheduled(loaded, scheduler, {}):
         records = search_steps(loaded, conditions, keep=keep, steps=steps, target=target, images=images,
                                guidance_scale=guidance_scale, seed=seed, batch_size=batch_size, settings=settings,
                                accelerator=accelerator)  # fmt: skip
@@ -112,20 +112,17 @@ def listed(names: str | None) -> tuple[str, ...] | None:
     return tuple(name.strip() for name in names.split(",")) if names else None
 
 
-def checked_sampler(pipe: str, scheduler: str | None, *, keep: float, steps: int, target: str) -> tuple[Sampler, int, str]:
-    """The sampler to search with, its dense calls, and a line if it is not the pipe's own. No weights are loaded.
+def checked_calls(pipe: str, scheduler: str | None, *, keep: float, steps: int, target: str) -> int:
+    """The dense calls of a search with the pipe's scheduler, or with one of another class. No weights are loaded.
 
-    Raises ValueError if the search could not begin, as with a `scheduler` that cannot be searched.
+    Raises ValueError if the search could not begin, as with a `scheduler` that draws noise.
     """
-    from secateur.pipeline.schedulers import begun, scheduler_of
-    from secateur.searching.sampler import Sampler, sampler_for
+    from secateur.pipeline.schedulers import begun, scheduler_like, scheduler_of
     from secateur.searching.search import check_search
 
-    own = scheduler_of(pipe)
-    sampler, remark = (Sampler(scheduler), "") if scheduler else sampler_for(own)
-    used = sampler.on(own)
+    used = scheduler_like(scheduler_of(pipe), scheduler, {})
     check_search(used, keep=keep, steps=steps, target=target)
-    return sampler, len(begun(used, steps).timesteps), remark
+    return len(begun(used, steps).timesteps)
 
 
 def counted_of(pipe: Any, granularity: str | None) -> Macs:

@@ -1,4 +1,4 @@
-"""What the search can do with a scheduler: place its calls anywhere, hold them on its own grid, or neither."""
+"""What can be done with a scheduler: place its calls at chosen timesteps, or hold them on its own grid."""
 
 from __future__ import annotations
 
@@ -9,42 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.pipeline.schedulers import PLAIN, UNIPC, begun
+from secateur.pipeline.schedulers import begun
 
 TRIED_STEPS = 10  # to see what a scheduler does
-SEARCHED = "search with DDIM or Euler, whose calls can be held, or DPM-Solver++ 2M or UniPC, whose timesteps can be chosen"
 WHOLE, SHIFTED = "UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"
 BY_SIGMAS = (WHOLE, SHIFTED)  # diffusers takes no timesteps for WHOLE and shifts SHIFTED's, but their steps read the sigmas
 REPLACED = {"num_inference_steps", "timesteps", "sigmas"}
-
-
-def is_free(scheduler: Any) -> bool:
-    """Whether the search may place this scheduler's calls anywhere: DPM-Solver++ 2M or UniPC, configured as in `PLAIN`.
-
-    Raises ValueError if it is one of them with other options.
-    """
-    name = type(scheduler).__name__
-    plain = PLAIN.get(name)
-    if plain is None:
-        return False
-    if wrong := [k for k, v in plain.items() if scheduler.config.get(k, v) != v]:
-        value, wanted = scheduler.config[wrong[0]], plain[wrong[0]]
-        raise ValueError(
-            f"this {name} has {wrong[0]}={value!r} and the search knows {wanted!r}: change its configuration, or name the "
-            "scheduler anew by --scheduler"
-        )
-    return True
-
-
-def corrects(scheduler: Any) -> bool:
-    """Whether a scheduler's calls correct the step before them, and so undo a change of the latents."""
-    return type(scheduler).__name__ == UNIPC
-
-
-def check_solver(scheduler: Any) -> None:
-    """Raises ValueError if the search can neither place a scheduler's calls nor hold them."""
-    if not is_free(scheduler):
-        check_linear(scheduler)
 
 
 def remembers(scheduler: Any) -> int:
@@ -54,12 +24,6 @@ def remembers(scheduler: Any) -> int:
     return order if order > 1 else 0
 
 
-def check_linear(scheduler: Any) -> None:
-    """Raises ValueError if a scheduler's steps are not known to be linear in the last prediction alone."""
-    if why := nonlinear(scheduler):
-        raise ValueError(f"{why}: {SEARCHED}")
-
-
 def unholdable(scheduler: Any) -> str | None:
     """Why a scheduler's calls cannot be held; None if they can."""
     name = type(scheduler).__name__
@@ -67,18 +31,6 @@ def unholdable(scheduler: Any) -> str | None:
         return f"{name} combines the last {memory} predictions in every step and would take a held one for a new one"
     if (calls := len(begun(scheduler, TRIED_STEPS).timesteps)) != TRIED_STEPS:
         return f"{name} makes {calls} calls in {TRIED_STEPS} steps, wanted one call a step"
-    return None
-
-
-def nonlinear(scheduler: Any) -> str | None:
-    """Why a scheduler's steps are not a·x + b·y of latents x and the last prediction y; None if they are."""
-    name = type(scheduler).__name__
-    if why := unholdable(scheduler):
-        return why
-    if draws_noise(scheduler):
-        return f"{name} draws new noise at its steps, so no two runs can be compared"
-    if clipping := [option for option in ("clip_sample", "thresholding") if scheduler.config.get(option)]:
-        return f"{name} clips its predictions ({clipping[0]}=True), so its steps are not linear"
     return None
 
 

@@ -88,8 +88,12 @@ class Table:
         """
         matrix = np.hstack([self.matrix[:, :1], self.matrix[:, 1:] @ taken[:, run]])
         ends = [*(t - 1 for t in run[1:]), len(self) - 1]
-        parts = {name: tuple(values[t] for t in run) for name in PER_CALL if (values := getattr(self, name))}
-        return replace(self, matrix=matrix[ends], **parts)
+        return replace(self.at(run), matrix=matrix[ends])
+
+    def at(self, calls: Sequence[int], steps: Sequence[Step] = ()) -> Table:
+        """The table of some of the calls, (K,), with these steps; without any, each of the K steps does nothing."""
+        parts = {name: tuple(values[t] for t in calls) for name in PER_CALL if (values := getattr(self, name))}
+        return replace(self, matrix=matrix_of(steps or [(1.0, 0.0)] * len(calls)), **parts)
 
     def unscaled(self) -> Table:
         """The same sampler of latents as the denoiser gets them, for pipes that do not scale their noise, as DiTPipeline."""

@@ -15,5 +15,4 @@ apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`
 fold       held calls left out: a sampler of fewer calls, the same images
 export     that sampler for other programs
 retime     a schedule for another number of calls, or another scheduler
-long_steps  what several steps of a sampler make of one held prediction
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,15 +42,15 @@ def fold(schedule: Schedule, scheduler: Any, **timesteps: Any) -> Schedule:
     held = list(map(schedule.held, range(schedule.calls)))
     run = [t for t, passed in enumerate(held) if not passed]
     table = stock_table(schedule, scheduler, **timesteps).holding(taken(held, schedule.hold), run)
-    numbers, bound = table.numbers(), schedule.bound_to(scheduler)
-    return replace(
-        bound,
-        grid=tuple(schedule.grid[t] for t in run),
-        timesteps=numbers.pop("timesteps"),
-        table=numbers,
-        hold="output",
-        made={**bound.made, FOLDED: {"calls": schedule.calls, "run": run, "hold": schedule.hold}},
-    )
+    bound, before = schedule.bound_to(scheduler), {"calls": schedule.calls, "run": run, "hold": schedule.hold}
+    kept = replace(bound, grid=tuple(schedule.grid[t] for t in run), timesteps=None, made={**bound.made, FOLDED: before})
+    return with_table(kept, table)
+
+
+def with_table(schedule: Schedule, table: Table) -> Schedule:
+    """A schedule none of whose calls is held, with the table of its sampler."""
+    numbers = table.numbers()
+    return replace(schedule, timesteps=numbers.pop("timesteps"), table=numbers, hold="output")
 
 
 def check_foldable(schedule: Schedule, scheduler: Any) -> None:
@@ -70,15 +71,24 @@ def stock_table(schedule: Schedule, scheduler: Any, **timesteps: Any) -> Table:
     """The table of all calls of a schedule, held ones too, under a stock scheduler."""
     chosen, shifts = schedule.timesteps or timesteps.pop("timesteps", None), scheduler.config.get("use_dynamic_shifting")
     if chosen is not None:
-        placed = begun(scheduler, schedule.calls)
-        arguments = {"mu": 1.0, **timesteps} if shifts else timesteps  # which the timesteps make up for
-        place_timesteps(placed, placed.set_timesteps, chosen, arguments=arguments)
-        return probe(placed)
+        return table_at(scheduler, chosen, **timesteps)
     if shifts and "mu" not in timesteps:
         name = type(scheduler).__name__
         raise ValueError(f"this {name} shifts its timesteps by the size of the picture: give fold() the mu= of yours")
     steps = schedule.calls if "sigmas" in timesteps else steps_for(scheduler, schedule.calls, **timesteps)
     return probe(begun(scheduler, steps, **timesteps))
+
+
+def table_at(scheduler: Any, timesteps: Sequence[float], **arguments: Any) -> Table:
+    """The table of a stock scheduler whose calls are at these timesteps, be they its own or chosen.
+
+    arguments: more of them for its `set_timesteps`.
+    """
+    own = begun(scheduler, steps_for(scheduler, len(timesteps), **arguments), **arguments)
+    if tuple(map(float, own.timesteps)) != tuple(map(float, timesteps)):
+        shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}  # which the timesteps make up for
+        place_timesteps(own, own.set_timesteps, timesteps, arguments=shift | arguments)
+    return probe(own)
 
 
 def steps_for(scheduler: Any, calls: int, **timesteps: Any) -> int:
@@ -87,18 +97,6 @@ def steps_for(scheduler: Any, calls: int, **timesteps: Any) -> int:
         if len(begun(scheduler, steps, **timesteps).timesteps) == calls:
             return steps
     raise ValueError(f"no number of steps of {type(scheduler).__name__} makes {calls} calls: use another scheduler or schedule")
-
-
-def unfolded(schedule: Schedule) -> Schedule:
-    """The schedule with its held calls, as it was before `fold`; the schedule itself if it was not folded."""
-    made = dict(schedule.made)
-    if FOLDED not in made:
-        return schedule
-    before = made.pop(FOLDED)
-    rows = dict(zip(before["run"], schedule.grid, strict=True))
-    grid = tuple(rows.get(t, "." * len(schedule.blocks)) for t in range(before["calls"]))
-    timesteps = schedule.timesteps if before["calls"] == schedule.calls else None
-    return replace(schedule, grid=grid, timesteps=timesteps, table=None, hold=before["hold"], made=made)
 
 
 def table_of(schedule: Schedule) -> Table:

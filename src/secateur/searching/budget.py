@@ -12,36 +12,51 @@ from secateur.denoiser.macs import Macs, row_macs
 from secateur.knapsack import budget
 from secateur.schedule.schedule import REUSE, RUN, Schedule
 
+END = 1000  # number of timesteps in training
+
 
 @dataclass(frozen=True)
 class Space:
     """Lists of rows that cost at most `limit_macs`: the first row is whole, the others are closed.
 
     blocks: with what they reuse. cells: MACs of each block, (L,). rest: MACs outside of the blocks, in every call that is not
-    held. timesteps: number of timesteps in training; those of a schedule stay below it. kinds: the kinds of reuse that a block
-    may change to.
+    held. kinds: the kinds of reuse that a block may change to. levels: the timesteps that calls may be made at, noisiest first;
+    none: any whole number below END.
     """
 
     blocks: Blocks
     cells: tuple[int, ...]
     rest: int
     limit_macs: int
-    timesteps: int = 1000
     kinds: tuple[str, ...] = ()
+    levels: tuple[float, ...] = ()
 
     def __post_init__(self):
         if (first := self.macs(self.whole)) > self.limit_macs:
             raise ValueError(f"the first call always runs and takes {first} MACs of {self.limit_macs}: ask for a higher keep")
 
     @staticmethod
-    def of(macs: Macs, calls: int, *, keep: float, attention: bool = False, timesteps: int = 1000) -> Space:
+    def of(macs: Macs, calls: int, *, keep: float, attention: bool = False, levels: Sequence[float] = ()) -> Space:
         """The Space of a fraction `keep` of this many dense calls."""
         limit = budget_macs(macs, calls, keep=keep, attention=attention)
-        return Space(macs.blocks, macs.cells(attention=attention), macs.rest(attention=attention), limit, timesteps)
+        cells, rest = macs.cells(attention=attention), macs.rest(attention=attention)
+        return Space(macs.blocks, cells, rest, limit, levels=tuple(levels))
 
     def reusing(self, reuse: tuple[str, ...]) -> Space:
         """The same space with these kinds of reuse, (L,)."""
         return self if reuse == self.blocks.reuse else replace(self, blocks=replace(self.blocks, reuse=reuse))
+
+    def nearest(self, timesteps: Sequence[float], *, first: bool = True) -> tuple[float, ...]:
+        """The levels nearest to these timesteps; if the first of them begins an image, it is the first level."""
+        if not self.levels:
+            return tuple(float(round(t)) for t in timesteps)
+        near = [min(self.levels, key=lambda level: abs(level - t)) for t in timesteps]
+        return (self.levels[0], *near[1:]) if first else tuple(near)
+
+    @property
+    def end(self) -> float:
+        """What all timesteps stay below."""
+        return self.levels[0] + 1 if self.levels else END
 
     @property
     def whole(self) -> Row:

@@ -55,14 +55,14 @@ def local_search(
     kinds: Sequence[str] = (),
     patience: int | None = None,
     attention: bool = False,
-    timesteps: int = 1000,
+    levels: Sequence[float] = (),
 ) -> Iterator[Trial]:
     """Trials of small changes of the best schedule so far; `start` is the first trial, and each improvement is taken at once.
 
     calls: of the dense sampler, whose cost `keep` is a fraction of; a start that chooses its timesteps may have fewer or more.
     Moves are drawn in proportion to how often they have improved the best.
-    timesteps: number of timesteps in training. kinds: of reuse that a block may change to; none: blocks keep theirs. patience:
-    trials in a row without an improvement that end the search; None: it goes on to the last trial.
+    levels: timesteps that calls may be made at; none: any whole number below 1000. kinds: of reuse that a block may change to;
+    none: blocks keep theirs. patience: trials in a row without an improvement that end the search; None: it ends at the last.
     Raises ValueError if the start is over the budget or was folded, or if patience is below 1.
     """
     if patience is not None and patience < 1:
@@ -70,7 +70,7 @@ def local_search(
     check_start(start)
     macs.check_schedule(start)
     reused = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
-    space = Space.of(reused, calls, keep=keep, attention=attention, timesteps=timesteps)
+    space = Space.of(reused, calls, keep=keep, attention=attention, levels=levels)
     space, start = replace(space, kinds=tuple(kinds)), affordable(start, space)
     moves = (*moves, another_kind) if kinds else moves
     rng, proposed = Random(seed), list[Move]()

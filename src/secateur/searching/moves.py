@@ -95,7 +95,7 @@ def insert(schedule: Schedule, space: Space, rng: Random, reach: float) -> Sched
         return None
     k = rng.randint(1, schedule.calls)
     before, after = (*schedule.timesteps, -1)[k - 1 : k + 1]
-    new = float((before + after) // 2)
+    [new] = space.nearest([(before + after) // 2], first=False)
     if not before > new > after:
         return None
     rows, times = rows_of(schedule), list(schedule.timesteps)
@@ -111,15 +111,18 @@ MOVES: tuple[Move, ...] = (exchange, slide, swap_cells, rerun_block, shift, stre
 
 def nearer(times: Sequence[float], k: int, space: Space, rng: Random, reach: float) -> float:
     """Timestep k, moved towards the one before or after it by at most the fraction `reach` of the gap."""
-    bounds = (space.timesteps, *times, -1)
+    bounds = (space.end, *times, -1)
     gap = bounds[k + rng.choice((0, 2))] - times[k]
     return times[k] + math.copysign(max(1, rng.random() * reach * abs(gap)), gap)
 
 
 def retimed(schedule: Schedule, space: Space, times: Sequence[float]) -> Schedule | None:
-    """The schedule at these timesteps, rounded; None if two of them are equal or one is outside of the training range."""
-    new = tuple(float(round(t)) for t in times)
-    apart = all(a > b for a, b in itertools.pairwise((space.timesteps, *new, -1)))
+    """The schedule at the levels nearest to these timesteps; None if two are the same, or outside of the training range.
+
+    A space without levels has all whole numbers. With levels, the first call stays at the first of them.
+    """
+    new = space.nearest(times)
+    apart = all(a > b for a, b in itertools.pairwise((space.end, *new, -1)))
     return replace(schedule, timesteps=new) if apart else None
 
 

@@ -6,12 +6,11 @@ denoiser last ran whole. So a state is a call and the last whole call up to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-MOST_MOVED, LEAST_GAIN = 3, 1e-6
 State = tuple[int, int]  # a call, and the last whole call up to it
 
 
@@ -40,11 +39,6 @@ class Path:
     levels: tuple[int, ...]
     whole: tuple[bool, ...]
     error: float
-
-
-def of_whole_calls(levels: Sequence[int], error: float) -> Path:
-    """The Path of these calls, all of them whole."""
-    return Path(tuple(levels), (True,) * len(levels), error)
 
 
 def states(level: int, *, reach: int) -> tuple[State, ...]:
@@ -110,27 +104,3 @@ def backward(updates: Updates, errors: Sequence[np.ndarray], state: State, *, wh
         if s != a:
             sums = np.where([back == a for _, back in updates.states[s]], sums, np.inf)
         state, t = updates.states[s][int(sums.argmin())], s
-
-
-def climbed(path: Path, value: Callable[[Path], float], *, levels: int) -> Path:
-    """The path after moves to better neighbours until none is better; `value` is the error to lower."""
-    best = replace(path, error=value(path))
-    while True:
-        improved = best
-        for new in neighbours(improved, levels=levels):
-            error = value(new)
-            if error < best.error * (1 - LEAST_GAIN):
-                best = replace(new, error=error)
-        if best is improved:
-            return best
-
-
-def neighbours(path: Path, *, levels: int) -> Iterator[Path]:
-    """Paths of the same cost: one call is moved by up to MOST_MOVED levels, or two successive calls swap their kinds."""
-    for k in range(1, len(path.levels)):
-        low, high = path.levels[k - 1], (*path.levels, levels)[k + 1]
-        for s in range(max(low + 1, path.levels[k] - MOST_MOVED), min(high, path.levels[k] + MOST_MOVED + 1)):
-            if s != path.levels[k]:
-                yield replace(path, levels=(*path.levels[:k], s, *path.levels[k + 1 :]))
-        if k > 1 and path.whole[k] != path.whole[k - 1]:
-            yield replace(path, whole=(*path.whole[: k - 1], path.whole[k], path.whole[k - 1], *path.whole[k + 1 :]))

@@ -1,8 +1,8 @@
-"""The coefficients of a sampler of few calls, fitted to the latents of the dense one.
+"""The coefficients of a sampler of few calls, fitted to the latents of a teacher.
 
 A sampler of K calls is a Table. Each of its rows is a linear least-squares problem: which sum of the latents before a call and
-of the newest predictions comes nearest to the dense latents after it (compare DC-Solver, arXiv 2409.03755, PAS, arXiv
-2411.06503, and S4S, arXiv 2502.17423, which learn such corrections by gradients or searches)? Each row is fitted at the
+of the newest predictions comes nearest to the teacher's latents before the next call (compare DC-Solver, arXiv 2409.03755, PAS,
+arXiv 2411.06503, and S4S, arXiv 2502.17423, which learn such corrections by gradients or searches)? Each row is fitted at the
 latents that the rows before it lead to, so that it makes up for their drift.
 """
 
@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.pipeline.schedulers import begun
 from secateur.pipeline.table import Step
 from secateur.pipeline.trajectory import Step as StepOf
 from secateur.pipeline.trajectory import Trajectory, stepping
 from secateur.schedule.apply import apply
-from secateur.schedule.fold import fold, steps_for, table_of
+from secateur.schedule.fold import with_table
 from secateur.schedule.schedule import Schedule
+from secateur.searching.placing import NOTHING, RIDGE
+from secateur.searching.teacher import Teacher
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -30,43 +31,54 @@ if TYPE_CHECKING:
     from secateur.denoiser.blocks import Blocks
 
 WINDOWS = (1, 2, 3, 4, 5)  # how many of the newest predictions a row may use
-RIDGES = (1e-8, 1e-6, 1e-4, 1e-2)  # of the Gram matrix's diagonal: how strongly a row stays near the sampler's own
+RIDGES = (1e-8, 1e-6, 1e-4, 1e-2)  # of the Gram matrix's diagonal: how strongly a row stays near the local one
 FOLDS = 4
-NOTHING = 1e-30  # squared length of a vector that is zero, such as the prediction of a blank denoiser
 
 
 class Choice(NamedTuple):
-    """How a row is fitted: from how many predictions, how near to the sampler's own, and whether it scales the latents."""
+    """How a row is fitted: from how many predictions, how near to the local row, and whether it scales the latents."""
 
     window: int
     ridge: float
     scales: bool
 
 
-def with_fitted_rows(pipe: DiffusionPipeline, schedule: Schedule, target: Trajectory, *, blocks: Blocks) -> Schedule:
-    """The schedule folded, with rows fitted to a trajectory's latents at its timesteps.
+def with_fitted_rows(pipe: DiffusionPipeline, schedule: Schedule, teacher: Teacher, *, blocks: Blocks) -> Schedule:
+    """The schedule with the table of a sampler that leads to a teacher's latents.
 
-    target: B samples that fit one batch: 4 to 8 are enough. The pipe draws them once by the schedule, and each step is replaced
-    by the one that is fitted. Raises ValueError if the schedule does not fold.
+    schedule: its calls are at levels of the teacher, and all of them run. teacher: B samples that fit one batch: 4 to 8 are
+    enough. The pipe draws them once by the schedule, and each step is replaced by the one that is fitted.
     """
-    folded = fold(schedule, pipe.scheduler, **chosen_timesteps(pipe.scheduler, schedule, target))
-    own, goals, rows = table_of(folded).steps, goals_of(target, folded.timesteps or ()), list[Step]()
-    x, newest = target.latents[0].double().flatten(1), list[Tensor]()
+    path, places = teacher.trajectory, [teacher.timesteps.index(t) for t in schedule.timesteps or ()]
+    goals = [*places[1:], len(teacher.timesteps)]
+    own = [local_row(path, k, places, goals[k]) for k in range(len(places))]
+    x, newest, rows = path.latents[0].double().flatten(1), list[Tensor](), list[Step]()
 
     def on_step(step: StepOf, advance: Callable[[Tensor], Tensor]) -> Tensor:
         nonlocal x
         advance(step.prediction)
         newest.insert(0, step.prediction.cpu().double().flatten(1))
         basis = torch.stack([x, *newest[: WINDOWS[-1]]])
-        rows.append(fitted_row(own[step.t], basis, goals[step.t].double().flatten(1)))
+        rows.append(fitted_row(own[step.t], basis, path.latents[goals[step.t]].double().flatten(1)))
         x = torch.tensordot(torch.tensor(rows[-1], dtype=x.dtype), basis[: len(rows[-1])], dims=1)
         return x.view_as(step.latents)
 
-    with apply(pipe, folded, blocks=blocks):
-        options = {"seeds": target.seeds, "batch_size": len(target.seeds), **target.options}
-        for _ in stepping(pipe, target.conditions, on_step, **options):
+    start = with_table(schedule.bound_to(pipe.scheduler), teacher.table.at(places, own))
+    with apply(pipe, start, blocks=blocks):
+        options = {"seeds": path.seeds, "batch_size": len(path.seeds), **path.options}
+        for _ in stepping(pipe, path.conditions, on_step, **options):
             pass
-    return replace(folded, table={**(folded.table or {}), "rows": rows})
+    return replace(start, table={**(start.table or {}), "rows": rows})
+
+
+def local_row(path: Trajectory, k: int, places: Sequence[int], goal: int) -> Step:
+    """The row of call k that misses a later level of a trajectory least, from the trajectory's own vectors.
+
+    It combines the latents at the call, its prediction and the one before: what a fitted row stays near.
+    """
+    basis = [path.latents[places[k]], *(path.outputs[place] for place in places[max(0, k - 1) : k + 1][::-1])]
+    vectors = torch.stack([*basis, path.latents[goal]]).double().flatten(2)
+    return tuple(solved((0.0,) * len(basis), grams_of(vectors).sum(0), Choice(len(basis) - 1, RIDGE, scales=True)).tolist())
 
 
 def fitted_row(row: Step, basis: Tensor, goal: Tensor) -> Step:
@@ -104,7 +116,7 @@ def solved(row: Step, gram: np.ndarray, choice: Choice) -> np.ndarray:
 
 
 def shortened(row: Step, window: int) -> np.ndarray:
-    """A sampler's row with this many predictions, (window + 1,): the oldest stands for those before it."""
+    """A row with this many predictions, (window + 1,): the oldest stands for those before it."""
     weights = np.zeros(window + 1)
     for k, value in enumerate(row):
         weights[min(k, window)] += value
@@ -115,25 +127,3 @@ def error_of(weights: np.ndarray, gram: np.ndarray) -> float:
     """The squared distance of a sum to the goal."""
     full = np.append(np.pad(weights, (0, len(gram) - 1 - len(weights))), -1.0)
     return float(full @ gram @ full)
-
-
-def goals_of(trajectory: Trajectory, timesteps: Sequence[float]) -> Tensor:
-    """The latents of a trajectory after each call at some timesteps, (K, B, ...): before the next one, and the last.
-
-    Between the trajectory's own timesteps they are read off cubic splines.
-    """
-    times, latents, later = trajectory.timesteps, trajectory.latents, timesteps[1:]
-    if set(map(float, later)) <= set(times):
-        return latents[[*(times.index(float(t)) for t in later), len(times)]]
-    from scipy.interpolate import CubicSpline
-
-    between = CubicSpline(times[::-1], latents[:-1].double().numpy()[::-1])(later)
-    return torch.cat([torch.from_numpy(between).to(latents), latents[-1:]])
-
-
-def chosen_timesteps(scheduler: Any, schedule: Schedule, target: Trajectory) -> dict[str, Any]:
-    """The timesteps of all calls, for `fold`, if the pipeline sets others than its scheduler would, as Flux does."""
-    calls = steps_for(scheduler, schedule.calls)
-    if schedule.timesteps or tuple(map(float, begun(scheduler, calls).timesteps)) == target.timesteps:
-        return {}
-    return {"timesteps": target.timesteps}

@@ -18,16 +18,14 @@ from secateur.pipeline.pipes import zoo_name
 from secateur.pipeline.progress import View
 from secateur.pipeline.prompts import CALIBRATION_SEED
 from secateur.pipeline.schedulers import begun
-from secateur.pipeline.solvers import check_solver
 from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule.baselines import check_keep
 from secateur.schedule.schedule import Schedule
 from secateur.searching.objective import TARGETS, check_target, more_for, objective_for
 from secateur.searching.paired_gain import PairedGain
-from secateur.searching.sampler import sampler_for
 from secateur.searching.settings import DEFAULT, SearchSettings
 from secateur.searching.stages import BestSoFar, run_stages
-from secateur.searching.task import Search, check_calls
+from secateur.searching.task import Search, check_calls, check_searchable
 
 IMAGES, ENOUGH = 16, 8  # calibration images: by default, and those below which a search remarks on it (ours: four lost)
 
@@ -75,9 +73,8 @@ def search(
     The schedule is a sampler of few calls, whose coefficients are fitted to the recorded latents. If its calls all run whole,
     `pipe.scheduler = schedule.sampler(pipe.scheduler)` draws by it without a patch.
 
-    The pipe's scheduler decides what can be found. With DDIM, Euler and flow matching, calls are chosen on the sampler's grid.
-    With DPM-Solver++ and UniPC, the schedule chooses its timesteps. Any other one, such as PNDM, is replaced by DDIM during
-    the search, with a warning; `secateur.apply` then does the same and puts the pipe's own back afterwards.
+    The pipe's scheduler may be any that draws no noise at its steps and clips nothing: only what its latents go through is
+    needed. Calls are chosen among the steps of the dense pipe, or among 200 levels if the target is "converged".
 
     Arguments to tinker with:
         images: calibration images; more of them make a surer choice, and a slower search. Fewer than 8 get a warning.
@@ -120,15 +117,12 @@ def search_steps(
         step.schedule.save("schedule.json")
 
     Every schedule's `made` says how it was found and how near its images are; the last record's says how near they are to
-    both targets. Arguments and errors are those of `search`. A replaced scheduler comes back at the end.
+    both targets. Arguments and errors are those of `search`.
     """
     denoiser = denoiser_of(pipe)
     if images < 1:
         raise ValueError(f"found images={images}: a search needs 1 calibration image or more")
-    sampler, remark = sampler_for(pipe.scheduler)
-    if remark:
-        warnings.warn(remark, stacklevel=2)
-    check_search(sampler.on(pipe.scheduler), keep=keep, steps=steps, target=target)
+    check_search(pipe.scheduler, keep=keep, steps=steps, target=target)
     settings.check_processes(accelerator)
     conditions = conditioning.conditions_for(pipe, prompts, images + settings.more_images)
     guidance = conditioning.guidance_of(pipe, zoo_name(pipe) or "", guidance_scale)
@@ -136,15 +130,13 @@ def search_steps(
     macs = count(denoiser, settings.granularity)
 
     def run_search() -> Iterator[BestSoFar]:
-        with sampler.held_by(pipe):
-            seeds = tuple(range(seed, seed + len(conditions)))
-            costs, trajectory = record_costs(pipe, macs, conditions[:images], cost=settings.cost, seeds=seeds[:images],
-                                             batch_size=batch_size, **call)  # fmt: skip
-            objective = objective_for(pipe, trajectory, target=target, blocks=macs.blocks, batch_size=batch_size)
-            more = more_for(objective, conditions[images:], seeds[images:], target=target)
-            gain = PairedGain(objective, more)
-            whole = Search(pipe, trajectory, costs, keep, gain, settings, seed, batch_size, accelerator, target)
-            yield from described(whole, target, {**provenance(whole, conditions, seeds), **call})
+        seeds = tuple(range(seed, seed + len(conditions)))
+        costs, trajectory = record_costs(pipe, macs, conditions[:images], cost=settings.cost, seeds=seeds[:images],
+                                         batch_size=batch_size, **call)  # fmt: skip
+        objective = objective_for(pipe, trajectory, target=target, blocks=macs.blocks, batch_size=batch_size)
+        gain = PairedGain(objective, more_for(objective, conditions[images:], seeds[images:], target=target))
+        whole = Search(pipe, trajectory, costs, keep, gain, settings, seed, batch_size, accelerator, target)
+        yield from described(whole, target, {**provenance(whole, conditions, seeds), **call})
 
     return run_search()
 
@@ -155,7 +147,7 @@ def check_search(scheduler: Any, *, keep: float, steps: int, target: str) -> Non
     check_target(target)
     if steps < 1:
         raise ValueError(f"found steps={steps}: ask for 2 or more")
-    check_solver(scheduler)
+    check_searchable(scheduler, steps)
     check_calls(len(begun(scheduler, steps).timesteps), keep=keep)
 
 

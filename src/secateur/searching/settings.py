@@ -80,9 +80,6 @@ def check_stages(stages: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(stages)
 
 
-def stages_for(calls: int, *, free: bool) -> tuple[str, ...]:
-    """The default stages for a sampler with this many dense calls; few calls on the sampler's own grid get "refresh" too.
-
-    free: whether the sampler's calls can be placed anywhere.
-    """
-    return ("stock", "additive", "refresh", "local") if calls <= FEW_CALLS and not free else STAGES
+def stages_for(calls: int, *, replayed: bool) -> tuple[str, ...]:
+    """The default stages of a search with so many dense calls. replayed: whether partial calls can be looked for."""
+    return ("stock", "additive", "refresh", "local") if calls <= FEW_CALLS and replayed else STAGES

@@ -7,30 +7,34 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from secateur.denoiser.blocks import Row, kinds
+from secateur.denoiser.blocks import kinds
 from secateur.denoiser.macs import row_macs
-from secateur.pipeline.trajectory import first
+from secateur.pipeline.schedulers import begun, scheduled
+from secateur.pipeline.trajectory import called, first
 from secateur.schedule import baselines
-from secateur.schedule.fold import unfolded
-from secateur.schedule.holds import HOLDS
-from secateur.schedule.schedule import Schedule
+from secateur.schedule.fold import table_at, with_table
+from secateur.schedule.schedule import REUSE, Schedule
 from secateur.schedule.scores import Scores
-from secateur.searching import additive, dip_go, paths, refresh
-from secateur.searching import ladder as ladders
+from secateur.searching import dip_go, paths, placing, refresh
 from secateur.searching.budget import budget_macs
 from secateur.searching.cells import choices, kind_losses
-from secateur.searching.error_model import ErrorModel
 from secateur.searching.local import local_search
 from secateur.searching.task import Search
+from secateur.searching.teacher import Teacher, inner_products
 
-SAMPLES, MOST_REACH = (
-    4,
-    20,
-)  # for partial calls: samples, and levels since the last whole call at most (ours: they take replays)
+SPACINGS = {  # of stock solvers, where their configuration knows them
+    "its own": {},
+    "linspace": {"timestep_spacing": "linspace"},
+    "trailing": {"timestep_spacing": "trailing"},
+    "Karras": {"timestep_spacing": "linspace", "use_karras_sigmas": True},
+}
+WEIGHTINGS = 3  # that `placing.weightings` gives
+SAMPLES, MOST_REACH = 4, 20  # for partial calls: samples, and levels since the last whole one at most (ours: they take replays)
 HIGHEST_LR = 2.0  # for fewer updates than the paper's: learning rates have the same sum, up to this one (ours)
 
 
@@ -96,9 +100,9 @@ def most_measured(search: Search, stage: str) -> int:
     counts = {
         "cells": len(kinds(search.macs.blocks)) + 1,
         "gradient": search.settings.updates,
-        "stock": 1 + len(ladders.SPACINGS if search.free else HOLDS),
-        "additive": 6 if search.free else 6 * len(HOLDS),
-        "refresh": 2 * len(refresh.SHARES),
+        "stock": 1 + len(SPACINGS),
+        "additive": WEIGHTINGS,
+        "refresh": len(refresh.SHARES),
     }
     return counts.get(stage, search.settings.trials)
 
@@ -111,89 +115,82 @@ def measure_each(search: Search, schedules: Iterable[Schedule], scores: Scores |
 
 
 def stock_stage(search: Search, best: BestSoFar | None) -> Candidates:
-    """What needs no search: evenly held calls, or stock spacings if timesteps are chosen; then the best, with fitted rows."""
-    values = dict[Schedule, float]()
-    for schedule in stock_schedules(search):
-        bound = schedule.bound_to(search.pipe.scheduler)
-        values[bound] = search.objective(bound)
-        yield Candidate(bound, values[bound])
+    """What needs no search: plain steps of the scheduler at its stock spacings; then the best of them, with fitted rows."""
+    values = {schedule: search.objective(schedule) for schedule in stock_schedules(search)}
+    yield from (Candidate(schedule, value) for schedule, value in values.items())
     yield from measure_each(search, [max(values, key=values.__getitem__)])
 
 
 def stock_schedules(search: Search) -> Iterator[Schedule]:
-    """The schedules of stage `stock`, one a way of holding or a spacing."""
-    blocks, count = search.macs.blocks, search.whole_calls
-    if not search.free:
-        schedules = (baselines.evenly(blocks, search.calls, count, hold=hold) for hold in HOLDS)
-        yield from (replace(schedule, made={"method": "stock", "hold": schedule.hold}) for schedule in schedules)
-        return
-    for name, options in ladders.SPACINGS.items():
-        timesteps = ladders.spaced(search.pipe.scheduler, count, options)
-        provenance = {"method": "stock", "spacing": name}
-        yield replace(baselines.dense(blocks, len(timesteps)), timesteps=timesteps, made=provenance)
+    """As many plain steps of the scheduler as the budget pays for, at each stock spacing that begins at the same noise."""
+    pipe, blocks, start = search.pipe, search.macs.blocks, search.trajectory.timesteps[0]
+    condition, options = search.trajectory.conditions[0], dict(search.trajectory.options)
+    for name, spacing in SPACINGS.items():
+        if not spacing.keys() <= pipe.scheduler.config.keys():
+            continue
+        with scheduled(pipe, None, spacing):
+            options["num_inference_steps"] = most_steps(pipe.scheduler, search.whole_calls)
+            times = called(pipe, condition, **options)
+            table = table_at(pipe.scheduler, times)
+        if not spacing or times[0] == start:
+            made = {"method": "stock", "spacing": name}
+            yield with_table(replace(baselines.dense(blocks, len(times)), made=made).bound_to(pipe.scheduler), table)
+
+
+def most_steps(scheduler: Any, calls: int) -> int:
+    """The most steps of a scheduler that make at most so many calls."""
+    return next((n for n in range(calls, 1, -1) if len(begun(scheduler, n).timesteps) <= calls), 1)
 
 
 def additive_stage(search: Search, best: BestSoFar | None) -> Candidates:
-    """The exact solution of the additive model, for every way of holding."""
-    yield from measure_each(search, additive_schedules(search))
+    """The exact solution of the additive model, for every weighting of errors."""
+    teacher, limit = search.teacher, limit_of(search)
+    measured = set[Any]()
+    for name, weights in weightings_of(teacher).items():
+        errors = placing.updates(teacher.products, levels=len(teacher.timesteps), weights=weights)
+        path = paths.best(errors, costs=(search.macs.call(), limit + 1), limit=limit)
+        schedule = refresh.path_schedule(path, teacher.timesteps, search.macs.blocks, weights=name)
+        if schedule.timesteps not in measured:
+            measured.add(schedule.timesteps)
+            yield from measure_each(search, [schedule])
 
 
-def additive_schedules(search: Search) -> Iterator[Schedule]:
-    """The exact solutions with errors weighted by the latents they are in, by how much they show in the images, and between."""
-    for model in search.measure_models():
-        errors = additive.local_errors(model.ladder, weights=model.weights)
-        solution = additive.solve(errors, calls=search.whole_calls)[-1]
-        path = paths.of_whole_calls(solution.levels, solution.error)
-        yield schedule_of(search, model, path)
-        better = refresh.polished(model.ladder, path, weights=model.weights)
-        if better.levels != path.levels:
-            yield schedule_of(search, model, better, polished=True)
+def weightings_of(teacher: Teacher) -> dict[str, np.ndarray]:
+    """The weightings of errors at a teacher's levels, by name."""
+    return placing.weightings(teacher.trajectory.latents.double().flatten(1).pow(2).mean(1).numpy())
+
+
+def limit_of(search: Search) -> int:
+    """The MACs that a schedule may take."""
+    return budget_macs(search.macs, search.calls, keep=search.keep)
 
 
 def refresh_stage(search: Search, best: BestSoFar | None) -> Candidates:
-    """The exact solution with partial calls, by the model that the best so far is from."""
+    """The exact solution with partial calls, weighted as the best so far was; on the scheduler's own grid."""
     yield from measure_each(search, refresh_schedules(search, best))
 
 
 def refresh_schedules(search: Search, best: BestSoFar | None) -> Iterator[Schedule]:
     """For each row that partial calls may run, the best schedule that makes any; none if whole calls alone are better."""
-    pipe, macs, model = search.pipe, search.macs, search.model_of(unfolded(best.schedule) if best else None)
-    trajectory = first(search.record_levels(), SAMPLES)
-    ladder = ladders.few(model.ladder, trajectory.latents[0].numel())
-    reach = min(MOST_REACH, len(ladder) - 1)
-    timesteps = ladder.timesteps if search.free else None
-    for row in refresh.partial_rows(pipe, first(search.trajectory, SAMPLES // 2), macs, batch_size=search.batch_size):
-        outputs = refresh.partial_outputs(
-            pipe, trajectory, macs.blocks, row, reach=reach, timesteps=timesteps, batch_size=search.batch_size
-        )
-        predictions = refresh.read(ladder, outputs)
-        path = best_path(search, model, ladder, predictions, row)
-        if all(path.whole):
-            continue
-        yield schedule_of(search, model, path, row=row)
-        better = refresh.polished(ladder, path, weights=model.weights, predictions=predictions)
-        if better != path:
-            yield schedule_of(search, model, better, row=row, polished=True)
-
-
-def best_path(search: Search, model: ErrorModel, ladder: ladders.Ladder, predictions: torch.Tensor, row: Row) -> paths.Path:
-    """The path with the least error within the budget, over whole calls and partial ones that run `row`."""
-    updates = refresh.updates(ladder, predictions, weights=model.weights)
-    costs = search.macs.call(), row_macs(row, search.macs.cells(), search.macs.rest())
-    return paths.best(updates, costs=costs, limit=budget_macs(search.macs, search.calls, keep=search.keep))
-
-
-def schedule_of(search: Search, model: ErrorModel, path: paths.Path, *, row: Row = (), polished: bool = False) -> Schedule:
-    """The Schedule of a model's path."""
-    provenance = {"weights": model.name, **({"polished": True} if polished else {})}
-    return refresh.schedule_of(path, model.ladder, search.macs.blocks, row, hold=model.hold, made=provenance)
+    pipe, macs, size = search.pipe, search.macs, search.batch_size
+    trajectory, levels = first(search.trajectory, SAMPLES), search.calls
+    reach, name = min(MOST_REACH, levels - 1), (best.schedule.made.get("weights") if best else None) or "even"
+    weights = weightings_of(Teacher.of(trajectory, pipe.scheduler))[name]
+    for row in refresh.partial_rows(pipe, first(trajectory, SAMPLES // 2), macs, batch_size=size):
+        outputs = refresh.partial_outputs(pipe, trajectory, macs.blocks, row, reach=reach, batch_size=size)
+        products = inner_products([*trajectory.latents, *outputs.nan_to_num().flatten(0, 1)])
+        errors = placing.updates(products, levels=levels, reach=reach, weights=weights)
+        costs = macs.call(), row_macs(row, macs.cells(), macs.rest())
+        path = paths.best(errors, costs=costs, limit=limit_of(search))
+        if not all(path.whole):
+            yield refresh.path_schedule(path, trajectory.timesteps, macs.blocks, row, weights=name)
 
 
 def local_stage(search: Search, best: BestSoFar | None) -> Candidates:
     """A local search on measured error from the best so far; the rows of every trial are fitted."""
-    start, settings = unfolded(best.schedule) if best else next(stock_schedules(search)), search.settings
+    start, settings = replace(best.schedule if best else next(stock_schedules(search)), table=None), search.settings
     ready = cache(search.ready)
-    trials = local_search(start.bound_to(search.pipe.scheduler), macs=search.macs, calls=search.calls, keep=search.keep,
+    trials = local_search(start, macs=search.macs, calls=search.calls, keep=search.keep, levels=search.teacher.timesteps,
                           objective=lambda schedule: search.objective(ready(schedule)), trials=settings.trials,
                           seed=search.seed, patience=settings.patience, kinds=kinds(search.macs.blocks))  # fmt: skip
     for trial in trials:
@@ -209,9 +206,8 @@ def cells_stage(search: Search, best: BestSoFar | None) -> Candidates:
 
 def gradient_stage(search: Search, best: BestSoFar | None) -> Candidates:
     """DiP-GO with few updates, on the scheduler's own grid; it starts from the best so far if that is on this grid."""
-    start = unfolded(best.schedule) if best else None
-    start = start if start and start.timesteps is None else None
-    hold, updates = start.hold if start else "output", search.settings.updates
+    start, updates = on_grid(search, best.schedule) if best else None, search.settings.updates
+    hold = start.hold if start else "output"
     values: dict[tuple[str, ...], float] = {}
     for step in dip_go.search(search.pipe, search.trajectory, keep=search.keep, macs=search.macs,
                               settings=gradient_settings(updates, seed=search.seed, device=search.pipe.device), start=start,
@@ -222,6 +218,18 @@ def gradient_stage(search: Search, best: BestSoFar | None) -> Candidates:
             values[schedule.grid] = search.objective(schedule)
         losses = {**step.losses, "the gates keep": step.kept_linear}
         yield Candidate(schedule, values[schedule.grid], with_hold(step.scores, hold), losses)
+
+
+def on_grid(search: Search, schedule: Schedule) -> Schedule | None:
+    """A schedule on the scheduler's own grid, whose other calls are held along a line; None if it makes calls elsewhere."""
+    if schedule.timesteps is None:
+        return schedule
+    grid = search.trajectory.timesteps
+    if not set(schedule.timesteps) <= set(grid):
+        return None
+    rows = dict(zip(schedule.timesteps, schedule.grid, strict=True))
+    held = REUSE * len(schedule.blocks)
+    return replace(schedule, grid=tuple(rows.get(t, held) for t in grid), timesteps=None, table=None, hold="extrapolate")
 
 
 def gradient_settings(updates: int, *, seed: int, device: torch.device) -> dip_go.Settings:

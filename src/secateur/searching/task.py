@@ -6,20 +6,19 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secateur.denoiser.macs import Macs
-from secateur.pipeline.schedulers import scheduled
-from secateur.pipeline.solvers import check_solver, is_free
-from secateur.pipeline.trajectory import Trajectory, first, record
+from secateur.pipeline.schedulers import begun
+from secateur.pipeline.table import probe
+from secateur.pipeline.trajectory import Trajectory, first
 from secateur.schedule.baselines import check_keep
 from secateur.schedule.fold import has_lines
 from secateur.searching.dip_go.unrolled import check_pipe
-from secateur.searching.error_model import ErrorModel, error_models, record_levels
-from secateur.searching.objective import converging
 from secateur.searching.paired_gain import PairedGain
 from secateur.searching.rows import with_fitted_rows
 from secateur.searching.settings import DEFAULT, SearchSettings, stages_for
+from secateur.searching.teacher import Teacher, converged_teacher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from secateur.schedule.schedule import Schedule
 
-FINE = 200  # steps of a teacher whose latents are as good as converged (ours)
+GRID_STAGES = {"refresh", "cells", "gradient"}  # which change single calls of the dense trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +36,8 @@ class Search:
     trajectory: dense, recorded with the pipe's scheduler as it is. macs: of the schedule's blocks, or their time.
     objective: what the search raises. seed: of the local search and of the gradient stage. accelerator: for the gradient stage;
     every process does the other stages by itself, with the same result. target: what the objective compares images with.
-    Raises ValueError, before anything is measured, if keep is outside (0, 1] or below one call, or if the scheduler's calls can
-    be neither placed nor held. It does so, too, if a stage needs gradients and none flow through the pipe.
+    Raises ValueError, before anything is measured, if keep is outside (0, 1] or below one call, or if the scheduler draws noise
+    or clips. It does so, too, if a stage needs gradients and none flow through the pipe.
     """
 
     pipe: DiffusionPipeline
@@ -55,7 +54,10 @@ class Search:
     def __post_init__(self):
         check_keep(self.keep)
         check_calls(self.calls, keep=self.keep)
-        check_solver(self.pipe.scheduler)
+        check_searchable(self.pipe.scheduler, self.calls)
+        if (on_grid := GRID_STAGES & set(self.stages)) and not self.replayed:
+            name = type(self.pipe.scheduler).__name__
+            raise ValueError(f"{name} calls twice at a timestep, which stage {min(on_grid)} cannot use: leave it out")
         if "gradient" in self.stages:
             check_pipe(self.pipe)
 
@@ -70,60 +72,32 @@ class Search:
         return affordable_calls(self.calls, keep=self.keep)
 
     @property
-    def free(self) -> bool:
-        """Whether a schedule chooses its timesteps, as with DPM-Solver++ 2M and UniPC; others hold calls on their own grid."""
-        return is_free(self.pipe.scheduler)
-
-    @property
     def stages(self) -> tuple[str, ...]:
         """The stages of this search, in order."""
-        return self.settings.stages or stages_for(self.calls, free=self.free)
+        return self.settings.stages or stages_for(self.calls, replayed=self.target == "dense" and self.replayed)
+
+    @property
+    def replayed(self) -> bool:
+        """Whether each dense call is at a noise level of its own, so that stages may change single calls on this grid."""
+        return len(set(self.trajectory.timesteps)) == self.calls
 
     def ready(self, schedule: Schedule) -> Schedule:
-        """The schedule to be measured: folded, with rows fitted on the first batch of samples, if it can have them.
+        """The schedule to be measured: a sampler of its calls that run, with rows fitted to the teacher.
 
-        On the scheduler's own grid they are fitted to the dense latents, if these are the target. Where timesteps are chosen,
-        converged latents serve both targets. Lines of single blocks do not fold.
+        On the scheduler's own grid, lines of single blocks go over its held calls, so that a schedule with any stays as it is.
         """
-        bound = schedule.bound_to(self.pipe.scheduler)
-        if has_lines(bound) or not (self.free or self.target == "dense"):
-            return bound
-        return with_fitted_rows(self.pipe, bound, self._teacher, blocks=self.macs.blocks)
-
-    def record_levels(self) -> Trajectory:
-        """The dense trajectory over the levels that calls are chosen among; drawn once."""
-        return self._levels
-
-    def measure_models(self) -> tuple[ErrorModel, ...]:
-        """What calls cost, for every way of holding with every weighting; measured once, which can take minutes."""
-        return self._models
-
-    def model_of(self, schedule: Schedule | None) -> ErrorModel:
-        """The model that a schedule is the solution of; the first one if it comes from none."""
-        pair = (schedule.hold, schedule.made.get("weights")) if schedule else None
-        models = self.measure_models()
-        return next((model for model in models if (model.hold, model.name) == pair), models[0])
+        if schedule.timesteps is None and has_lines(schedule):
+            return schedule.bound_to(self.pipe.scheduler)
+        placed = self.teacher.placed(schedule, schedule.timesteps or self.trajectory.timesteps)
+        return with_fitted_rows(self.pipe, placed, self.teacher, blocks=self.macs.blocks)
 
     @cached_property
-    def _levels(self) -> Trajectory:
-        return record_levels(self.pipe, self.trajectory, blocks=self.macs.blocks, batch_size=self.batch_size)
-
-    @cached_property
-    def _teacher(self) -> Trajectory:
-        """What rows are fitted to: the trajectory of the first batch, or a converged one if timesteps are chosen."""
+    def teacher(self) -> Teacher:
+        """What rows are fitted to, on the first batch of samples: their dense latents, or converged ones."""
         some = first(self.trajectory, self.batch_size)
-        if not self.free:
-            return some
-        call = {**some.options, "num_inference_steps": FINE, "batch_size": self.batch_size}
-        with scheduled(self.pipe, *converging(self.pipe)):
-            return record(self.pipe, some.conditions, seeds=some.seeds, **call)
-
-    @cached_property
-    def _models(self) -> tuple[ErrorModel, ...]:
-        blocks, count = self.macs.blocks, self.whole_calls
-        return tuple(
-            error_models(self.pipe, self.record_levels(), blocks=blocks, whole_calls=count, batch_size=self.batch_size)
-        )
+        if self.target == "converged":
+            return converged_teacher(self.pipe, some, batch_size=self.batch_size)
+        return Teacher.of(some, self.pipe.scheduler)
 
 
 def affordable_calls(calls: int, *, keep: float) -> int:
@@ -137,3 +111,8 @@ def check_calls(calls: int, *, keep: float) -> None:
         raise ValueError("one step leaves nothing to choose: ask for 2 or more")
     if affordable_calls(calls, keep=keep) < 1:
         raise ValueError(f"the first of {calls} calls always runs, so keep={keep} is out of reach: ask for {1 / calls:.3g}")
+
+
+def check_searchable(scheduler: Any, steps: int) -> None:
+    """Raises ValueError if a scheduler is no fixed sum of its predictions: if it draws noise, or clips."""
+    probe(begun(scheduler, steps))
