@@ -45,6 +45,7 @@ zoo: .venv/installed  ## train the zoo again from nothing (hours on a CPU, minut
 	$(BIN)/python zoo_training/autoencoder.py
 	$(BIN)/python zoo_training/emoji_sd.py
 	$(BIN)/python zoo_training/emoji_dit.py
+	$(BIN)/python zoo_training/decoder.py
 
 results: .venv/installed  ## measure every number of the pages again; resumes
 	$(BIN)/secateur demo --out results/demo --images 64

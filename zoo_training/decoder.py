@@ -1,6 +1,6 @@
 """Train a sharper decoder for the zoo's AutoencoderKL. Its encoder stays as it is, so latents and denoisers stay valid.
 
-python zoo_training/decoder.py [UPDATES]
+python zoo_training/decoder.py [UPDATES]      needs the pipelines; resumes; writes the vae of each
 
 A config of AutoencoderKL has one depth for encoder and decoder. So the new resnets of a deeper one begin as identities: in the
 encoder they stay that, in the decoder they are trained.
@@ -21,7 +21,7 @@ from secateur import zoo
 from secateur.zoo import scenes
 
 FOLDER = BUILD / "decoder"
-UPDATES, BATCH, LAYERS, EDGES = 6000, 16, 3, 1.0
+UPDATES, BATCH, LAYERS, EDGES, PEAK = 8000, 16, 3, 1.0, 2e-3
 
 
 def deeper(vae: AutoencoderKL) -> AutoencoderKL:
@@ -36,14 +36,14 @@ def deeper(vae: AutoencoderKL) -> AutoencoderKL:
 
 
 def loss(vae: AutoencoderKL, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-    """Absolute errors of pixels, and of the differences between neighbouring ones: edges."""
+    """Errors of pixels, absolute and squared, as in the encoder's training; and of the differences between neighbours: edges."""
     x = images([scenes.sample(rng) for _ in range(BATCH)], rng)
     with torch.no_grad():
         z = vae.encode(x).latent_dist.mean
     with torch.autocast(device().type, torch.bfloat16):
         again = vae.decode(z).sample.float()
     error = again - x
-    return error.abs().mean() + EDGES * sum(error.diff(dim=dim).abs().mean() for dim in (2, 3))
+    return error.abs().mean() + 2 * error.square().mean() + EDGES * sum(error.diff(dim=dim).abs().mean() for dim in (2, 3))
 
 
 @torch.no_grad()
@@ -64,9 +64,10 @@ def main() -> None:
         part.requires_grad_(True)
     print(f"before: {psnr(old):.2f} dB, deeper: {psnr(vae):.2f} dB, {sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M")
     updates = int(sys.argv[1]) if len(sys.argv) > 1 else UPDATES
-    log(FOLDER, train(vae, lambda rng, noise: loss(vae, rng, noise), folder=FOLDER, updates=updates, peak=1e-3))
+    log(FOLDER, train(vae, lambda rng, noise: loss(vae, rng, noise), folder=FOLDER, updates=updates, peak=PEAK))
     print(f"after: {psnr(vae):.2f} dB on held-out scenes")
-    vae.save_pretrained(FOLDER / "final")
+    for name in zoo.NAMES:
+        vae.half().save_pretrained(zoo.folder(name) / "vae")
 
 
 if __name__ == "__main__":
