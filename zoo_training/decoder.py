@@ -36,7 +36,7 @@ def deeper(vae: AutoencoderKL) -> AutoencoderKL:
 
 
 def loss(vae: AutoencoderKL, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-    """Errors of pixels, absolute and squared, as in the encoder's training; and of the differences between neighbours: edges."""
+    """Errors of pixels, absolute and squared, as in the encoder's training; and of differences between neighbours: edges."""
     x = images([scenes.sample(rng) for _ in range(BATCH)], rng)
     with torch.no_grad():
         z = vae.encode(x).latent_dist.mean

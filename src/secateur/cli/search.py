@@ -57,7 +57,7 @@ def search(
     stages: Annotated[
         str | None,
         typer.Option(
-            help="with commas: stock, additive, refresh, cells, local, gradient; "
+            help="with commas: stock, additive, refresh, cells, local, gradient-steps, gradient; "
             "default: stock, additive, local, and refresh if calls are few"
         ),
     ] = None,

@@ -13,6 +13,7 @@ paths        the best path over whole and partial calls, exact
 refresh      stage `refresh`: calls that refresh some of the blocks
 cells        stage `cells`: single cells, by the loss that reusing each one costs
 rows         the coefficients of a schedule's sampler, fitted to the teacher
+gradient_steps  stage `gradient-steps`: a sampler's rows and timesteps, moved by the gradient of the images
 local        stage `local`: a local search on measured error
 moves        the changes that the local search tries
 dip_go/      stage `gradient`: the paper's search

@@ -11,7 +11,7 @@ import rich.repr
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-ALL_STAGES = ("stock", "additive", "refresh", "cells", "local", "gradient")
+ALL_STAGES = ("stock", "additive", "refresh", "cells", "local", "gradient-steps", "gradient")
 STAGES = ("stock", "additive", "local")
 FEW_CALLS = 20  # up to here, stage `refresh` is one of the default stages: it paid there, and did not at 50 calls (ours)
 COSTS = ("macs", "ms")
@@ -22,7 +22,7 @@ COSTS = ("macs", "ms")
 class SearchSettings:
     """What a search tries, and for how long; the defaults are ours.
 
-    stages: of stock, additive, refresh, cells, local and gradient, in this order; None: see `stages_for`.
+    stages: of stock, additive, refresh, cells, local, gradient-steps and gradient, in this order; None: see `stages_for`.
     more_images: further calibration images; they are drawn only while a gain is in doubt.
     trials: schedules that the local search measures at most.
     patience: trials in a row without a gain that end the local search; None: it never ends early.

@@ -20,7 +20,7 @@ from secateur.schedule import baselines
 from secateur.schedule.fold import table_at, with_table
 from secateur.schedule.schedule import REUSE, Schedule
 from secateur.schedule.scores import Scores
-from secateur.searching import dip_go, paths, placing, refresh
+from secateur.searching import dip_go, gradient_steps, paths, placing, refresh
 from secateur.searching.budget import budget_macs
 from secateur.searching.cells import choices, kind_losses
 from secateur.searching.local import local_search
@@ -103,6 +103,7 @@ def most_measured(search: Search, stage: str) -> int:
         "stock": 1 + len(SPACINGS),
         "additive": WEIGHTINGS,
         "refresh": len(refresh.SHARES),
+        "gradient-steps": gradient_steps.UPDATES // gradient_steps.EVERY,
     }
     return counts.get(stage, search.settings.trials)
 
@@ -197,6 +198,15 @@ def local_stage(search: Search, best: BestSoFar | None) -> Candidates:
         yield Candidate(ready(trial.schedule), trial.value)
 
 
+def gradient_steps_stage(search: Search, best: BestSoFar | None) -> Candidates:
+    """The best so far with rows and timesteps moved by gradients; nothing if it makes partial calls."""
+    start = best.schedule if best else search.ready(next(stock_schedules(search)))
+    if start.table is None or not start.whole:
+        return
+    for new in gradient_steps.moved(search.pipe, start, search.objective.objective, batch_size=search.batch_size):
+        yield Candidate(new, search.objective(new))
+
+
 def cells_stage(search: Search, best: BestSoFar | None) -> Candidates:
     """Single cells reused at the least loss, each by the kind of reuse that loses least; on the scheduler's own grid."""
     losses = kind_losses(search.pipe, search.trajectory, search.macs.blocks, batch_size=search.batch_size)
@@ -255,5 +265,6 @@ METHODS: dict[str, Callable[[Search, BestSoFar | None], Candidates]] = {
     "refresh": refresh_stage,
     "cells": cells_stage,
     "local": local_stage,
+    "gradient-steps": gradient_steps_stage,
     "gradient": gradient_stage,
 }

@@ -58,7 +58,7 @@ class Search:
         if (on_grid := GRID_STAGES & set(self.stages)) and not self.replayed:
             name = type(self.pipe.scheduler).__name__
             raise ValueError(f"{name} calls twice at a timestep, which stage {min(on_grid)} cannot use: leave it out")
-        if "gradient" in self.stages:
+        if {"gradient", "gradient-steps"} & set(self.stages):
             check_pipe(self.pipe)
 
     @property

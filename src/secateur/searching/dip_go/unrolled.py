@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-def decoded(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Sequence[int], **call: Any) -> Tensor:
+def decoded(
+    pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Sequence[int], fresh: bool = True, **call: Any
+) -> Tensor:
     """Images (B, 3, H, W) as the pipe's VAE decodes them, float32, about [−1, 1], with gradients if those are enabled.
 
     The loop is diffusers' own, `type(pipe).__call__` without its no_grad. conditions, seeds and call are as for `generate`. The
-    global generator is seeded too and put back, since DiTPipeline gives its scheduler none (ours). Raises ValueError if the
+    global generator is seeded too and put back, since DiTPipeline gives its scheduler none (ours). fresh: with a new scheduler,
+    since multistep ones keep their past predictions, with the graph. Raises ValueError if the
     pipe decodes nothing.
     """
     images: list[Tensor] = []
@@ -39,9 +42,8 @@ def decoded(pipe: DiffusionPipeline, conditions: Sequence[Any], *, seeds: Sequen
     arguments = generating.call_arguments(conditions, seeds=seeds, call=call)
     with ExitStack() as stack:
         stack.enter_context(generating.quiet(pipe))
-        stack.enter_context(
-            schedulers.scheduled(pipe, None, {})
-        )  # multistep schedulers keep their past predictions, with the graph
+        if fresh:
+            stack.enter_context(schedulers.scheduled(pipe, None, {}))
         stack.enter_context(torch.random.fork_rng([pipe.device] if pipe.device.type == "cuda" else []))
         stack.callback(intercept(pipe.vae, "decode", decode).remove)
         torch.manual_seed(int(seeds[0]))
