@@ -187,7 +187,7 @@ def test_a_sampler_of_whole_calls_is_drawn_by_its_timesteps(schedule):
     whole = replace(schedule, grid=("###", "###"), timesteps=(981, 260.5))
     assert str(whole) == "Chain, any scheduler: a sampler of 2 calls, whole, at the timesteps\n981 260.5"
     folded = replace(whole, made={"folded_from": {"calls": 50, "run": [0, 36], "hold": "output"}})
-    assert str(folded).startswith("Chain, any scheduler: a sampler of 2 of 50 calls, whole")
+    assert str(folded).startswith("Chain, any scheduler: a sampler of 2 calls for 50, whole")
     assert "66.7% of the cells run" in str(replace(whole, grid=("###", "#..")))
 
 

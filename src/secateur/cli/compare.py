@@ -53,11 +53,13 @@ def demo(
     batch_size: BatchSize = 8,
     device: Device = AUTO,
     json: AsJson = False,
+    search: Annotated[bool, typer.Option("--search", help="find the schedule now, for the one in the package")] = False,
 ) -> None:
     """What a found schedule gains over fewer steps, on a pipeline that comes with the package: a table and a page."""
     from secateur import zoo
     from secateur.measuring import gain
     from secateur.schedule import schedule as schedules
+    from secateur.searching.search import search as find
 
     schedule = schedules.load(zoo.schedule(pipe))
     check_pipe(pipe, device=device)
@@ -65,6 +67,7 @@ def demo(
     conditions, captions = zoo.conditions(pipe, images)
     one_thread()
     loaded = load_pipe(pipe, device=device)
+    schedule = find(loaded, keep=schedule.made["keep"]) if search else schedule
     call = {"guidance_scale": guidance_of(loaded, pipe, None)}
     seeds = range(seed, seed + images)
     variants = gain.variants(loaded, schedule)

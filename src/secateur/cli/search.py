@@ -58,7 +58,7 @@ def search(
         str | None,
         typer.Option(
             help="with commas: stock, additive, refresh, cells, local, gradient-steps, gradient; "
-            "default: stock, additive, local, and refresh if calls are few"
+            "default: stock, additive, and if calls are few refresh and local"
         ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="calibration images")] = 16,

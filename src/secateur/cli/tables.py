@@ -46,7 +46,7 @@ def macs(costs: Macs, schedule: Schedule | None = None, *, calls: int | None = N
             f"{calls} dense calls", *(part for a in (False, True) for part in _pair(*[calls * costs.call(attention=a)] * 2))
         )
     if schedule is not None:
-        dense = calls or schedule.calls
+        dense = calls or schedule.dense_calls
         spent = [(costs.of(schedule, attention=a), dense * costs.call(attention=a)) for a in (False, True)]
         table.add_row(f"{schedule.calls} calls scheduled", *_pair(*spent[0]), *_pair(*spent[1]))
     return table
@@ -70,9 +70,11 @@ def macs_document(costs: Macs, schedule: Schedule | None = None, *, calls: int |
         document |= {"calls_with_attention_macs": calls * costs.call(attention=True)}
     if schedule is None:
         return document
-    spent = costs.spent(schedule, calls or schedule.calls)
+    spent = costs.spent(schedule, calls or schedule.dense_calls)
     document |= {"schedule_linear_macs": spent["macs_linear"], "schedule_with_attention_macs": spent["macs_attention"]}
-    if schedule.timesteps and calls is None:  # the dense calls that it is a share of are not known
+    if (
+        schedule.timesteps and calls is None and schedule.dense_calls == schedule.calls
+    ):  # the dense calls that it is a share of are not known
         return document
     return document | {
         "schedule_keep_linear": spent["keep_linear"],

@@ -32,11 +32,11 @@ HELD = "uniform hold"
 
 def variants(pipe: DiffusionPipeline, schedule: Schedule) -> tuple[Variant, ...]:
     """Dense, the schedule, and at its budget: every stock solver, the static cache, and evenly held calls in three ways."""
-    denoiser, steps = denoiser_of(pipe), schedule.calls
+    denoiser, steps = denoiser_of(pipe), schedule.made.get("num_inference_steps", schedule.calls)
     costs = macs.count(denoiser, matching(denoiser, schedule.blocks))
     finest = macs.count(denoiser, list(family(denoiser).granularities)[-1])
-    keep = round(costs.keep(schedule), 2)
-    few = steps_for(schedule, keep)
+    keep = round(costs.keep(schedule, calls=schedule.dense_calls), 2)
+    few = max(1, round(keep * steps))
     return (
         Variant("dense", "dense", steps),
         Variant(f"Secateur, {few} of {steps} calls", FOUND, steps, schedule, keep=keep),
@@ -44,11 +44,6 @@ def variants(pipe: DiffusionPipeline, schedule: Schedule) -> tuple[Variant, ...]
         cached(finest, calls=steps, steps=steps, keep=keep),
         *(replace(held, group=HELD) for held in evenly_held(pipe, costs.blocks, steps=steps, keep=keep)),
     )
-
-
-def steps_for(schedule: Schedule, keep: float) -> int:
-    """The plain steps whose MACs are nearest to a fraction `keep` of the schedule's dense calls."""
-    return max(1, round(keep * schedule.calls))
 
 
 def nearest_plain(batches: Sequence[Batch]) -> Variant:

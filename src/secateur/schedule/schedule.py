@@ -78,6 +78,11 @@ class Schedule:
         return sum(row.count(RUN) for row in self.grid) / (self.calls * len(self.blocks))
 
     @property
+    def dense_calls(self) -> int:
+        """The calls of the dense sampler that this one stands for, as far as it says; otherwise its own."""
+        return self.made.get("dense_calls") or self.made.get(FOLDED, {}).get("calls") or self.calls
+
+    @property
     def whole(self) -> bool:
         """Whether each call runs every block or none, so that the schedule is a sampler of the calls that run."""
         return not any(RUN in row and REUSE in row for row in self.grid)
@@ -211,8 +216,8 @@ def lines_of(schedule: Schedule) -> Iterator[str]:
     """
     name = f"{schedule.denoiser}, {schedule.scheduler or 'any scheduler'}"
     if schedule.timesteps and schedule.share == 1:
-        of = f" of {schedule.made[FOLDED]['calls']}" if FOLDED in schedule.made else ""
-        yield f"{name}: a sampler of {schedule.calls}{of} calls, whole, at the timesteps"
+        of = f" for {schedule.dense_calls}" if schedule.dense_calls != schedule.calls else ""
+        yield f"{name}: a sampler of {schedule.calls} calls{of}, whole, at the timesteps"
         yield from textwrap.wrap(" ".join(f"{t:g}" for t in schedule.timesteps), 100)
         return
     holds = sum(schedule.held(t) for t in range(schedule.calls))

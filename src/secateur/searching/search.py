@@ -177,6 +177,7 @@ def provenance(search: Search, conditions: Sequence[Any], seeds: Sequence[int]) 
     images = len(search.trajectory.seeds)
     return {
         "keep": search.keep,
+        "dense_calls": search.calls,
         "cost": search.settings.cost,
         "unit": search.macs.unit,
         "seeds": list(seeds[:images]),

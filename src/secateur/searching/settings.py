@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 ALL_STAGES = ("stock", "additive", "refresh", "cells", "local", "gradient-steps", "gradient")
-STAGES = ("stock", "additive", "local")
-FEW_CALLS = 20  # up to here, stage `refresh` is one of the default stages: it paid there, and did not at 50 calls (ours)
+STAGES = ("stock", "additive")
+FEW_CALLS = 20  # dense ones, up to which `refresh` is one of the default stages: it paid there, and did not at 50 (ours)
+FEW_WHOLE = 8  # calls that the budget pays for, up to which `local` is one: it found 0.8 dB at 5, and nothing at 10 (ours)
 COSTS = ("macs", "ms")
 
 
@@ -80,6 +81,10 @@ def check_stages(stages: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(stages)
 
 
-def stages_for(calls: int, *, replayed: bool) -> tuple[str, ...]:
-    """The default stages of a search with so many dense calls. replayed: whether partial calls can be looked for."""
-    return ("stock", "additive", "refresh", "local") if calls <= FEW_CALLS and replayed else STAGES
+def stages_for(calls: int, *, whole_calls: int, replayed: bool) -> tuple[str, ...]:
+    """The default stages of a search with so many dense calls, and so many that its budget pays for.
+
+    replayed: whether partial calls can be looked for on the dense sampler's grid.
+    """
+    refresh = ("refresh",) if calls <= FEW_CALLS and replayed else ()
+    return (*STAGES, *refresh, *(("local",) if whole_calls <= FEW_WHOLE else ()))

@@ -74,7 +74,8 @@ class Search:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages of this search, in order."""
-        return self.settings.stages or stages_for(self.calls, replayed=self.target == "dense" and self.replayed)
+        partly = self.replayed and self.target == "dense"
+        return self.settings.stages or stages_for(self.calls, whole_calls=self.whole_calls, replayed=partly)
 
     @property
     def replayed(self) -> bool:
