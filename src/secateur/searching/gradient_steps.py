@@ -21,7 +21,6 @@ from torch.utils.checkpoint import checkpoint
 from secateur.denoiser.families import bare
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.denoiser.patch import intercept
-from secateur.pipeline.multistep import LinearMultistepScheduler
 from secateur.schedule.fold import sampler_for
 from secateur.schedule.schedule import Schedule
 from secateur.searching.dip_go.unrolled import decoded, frozen
@@ -29,6 +28,8 @@ from secateur.searching.objective import Objective
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+    from secateur.pipeline.multistep import LinearMultistepScheduler
 
 LEAST = 1e-10  # error of an image
 UPDATES, EVERY = 40, 10  # and after how many of them the sampler is measured (ours)
