@@ -112,6 +112,14 @@ def test_the_demo_takes_one_thread_unless_a_number_is_chosen(chosen, wanted, mon
     assert set_to == wanted
 
 
+def test_demo_can_find_its_schedule_first(run, monkeypatch):
+    def search(pipe, *, keep):
+        raise ValueError(f"searched with {type(pipe).__name__} and {keep}")
+
+    monkeypatch.setattr("secateur.searching.search.search", search)
+    refused(run("demo", "--pipe", "emoji-dit", "--search", "--images", "1"), "searched with DiTPipeline and 0.2")
+
+
 def test_demo_answers_in_its_first_line_and_writes_a_record_and_a_page_with_pictures(run, monkeypatch):
     few = ("DDIM", "DDIM leading", "DPM-Solver++", "UniPC")
     monkeypatch.setattr(variants.schedulers, "SOLVERS", {name: variants.schedulers.SOLVERS[name] for name in few})

@@ -53,7 +53,7 @@ def demo(
     batch_size: BatchSize = 8,
     device: Device = AUTO,
     json: AsJson = False,
-    search: Annotated[bool, typer.Option("--search", help="find the schedule now, for the one in the package")] = False,
+    search: Annotated[bool, typer.Option("--search", help="find the schedule first, instead of taking the package's")] = False,
 ) -> None:
     """What a found schedule gains over fewer steps, on a pipeline that comes with the package: a table and a page."""
     from secateur import zoo
