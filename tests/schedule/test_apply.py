@@ -22,7 +22,7 @@ from secateur.denoiser.blocks import Blocks, find_blocks
 from secateur.denoiser.families import family
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.denoiser.patch import compile_blocks, patch_of
-from secateur.pipeline.schedulers import SEARCHABLE
+from secateur.pipeline.schedulers import HOLDABLE
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply, follow, remove
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
@@ -615,7 +615,7 @@ def test_keep_alone_takes_ddim_for_a_scheduler_whose_calls_cannot_be_held():
         apply(pipe, keep=0.5, strict=True)
     with refused(pipe, "above 0 and at most 1; got 0"):
         apply(pipe, keep=0)
-    pipe.scheduler = diffusers.DDIMScheduler.from_config(own.config, **SEARCHABLE[1])
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(own.config, **HOLDABLE[1])
     held = baselines.evenly(find_blocks(pipe.unet), 10, 5, hold="extrapolate")
     assert torch.equal(kept, pruned(pipe, call, held))
 

@@ -188,6 +188,8 @@ def test_a_sampler_of_whole_calls_is_drawn_by_its_timesteps(schedule):
     assert str(whole) == "Chain, any scheduler: a sampler of 2 calls, whole, at the timesteps\n981 260.5"
     folded = replace(whole, made={"folded_from": {"calls": 50, "run": [0, 36], "hold": "output"}})
     assert str(folded).startswith("Chain, any scheduler: a sampler of 2 calls for 50, whole")
+    found = replace(whole, made={"dense_calls": 51})  # as a search says it
+    assert (whole.dense_calls, folded.dense_calls, found.dense_calls) == (2, 50, 51)
     assert "66.7% of the cells run" in str(replace(whole, grid=("###", "#..")))
 
 

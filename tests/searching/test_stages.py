@@ -133,6 +133,16 @@ def test_placed_and_fitted_calls_beat_plain_steps_on_a_trained_pipeline():
     assert set(last.schedule.timesteps) <= set(trajectory.timesteps)
 
 
+@pytest.mark.parametrize(("target", "spacings"), [("dense", ["its own"]), ("converged", ["its own", "linspace", "trailing"])])
+def test_stock_spacings_begin_where_the_teacher_does(sd, target, spacings):
+    before, sd.scheduler = sd.scheduler, diffusers.DDIMScheduler(clip_sample=False, steps_offset=1)  # leading, 876 at first
+    try:
+        found = looked(sd, target=target, stages=("stock",))
+    finally:
+        sd.scheduler = before
+    assert len(found) == len(spacings) + 1  # the last one has fitted rows
+
+
 def test_a_converged_target_has_a_teacher_of_its_own(sd):
     before = sd.scheduler
     sd.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(before.config, **LINSPACE)

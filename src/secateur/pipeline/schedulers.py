@@ -60,7 +60,7 @@ def begun(scheduler: Any, steps: int, **timesteps: Any) -> Any:
     return copy
 
 
-SEARCHABLE = "DDIMScheduler", {"clip_sample": False, "thresholding": False}  # what a search takes for one that it cannot search
+HOLDABLE = "DDIMScheduler", {"clip_sample": False, "thresholding": False}  # in place of one whose calls cannot be held
 LINSPACE, TRAILING = {"timestep_spacing": "linspace"}, {"timestep_spacing": "trailing"}
 SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {  # at their stock spacings: class of diffusers, options
     "DDIM": ("DDIMScheduler", TRAILING),

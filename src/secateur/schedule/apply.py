@@ -15,7 +15,7 @@ from secateur.denoiser.blocks import Blocks, find_blocks, matching
 from secateur.denoiser.families import bare
 from secateur.denoiser.of_pipe import DENOISERS, denoiser_of
 from secateur.denoiser.patch import intercept, patch_of
-from secateur.pipeline.schedulers import SEARCHABLE, is_flow, scheduler_like
+from secateur.pipeline.schedulers import HOLDABLE, is_flow, scheduler_like
 from secateur.pipeline.solvers import place_timesteps, unholdable
 from secateur.schedule.baselines import check_keep, hold_for, uniform
 from secateur.schedule.fit import check_fit, check_offload, check_scheduler, fitting_scheduler
@@ -148,7 +148,7 @@ def holdable(scheduler: Any, *, strict: bool) -> Any:
     if strict or is_flow(scheduler):
         name = "FlowMatchEulerDiscreteScheduler" if is_flow(scheduler) else "DDIMScheduler"
         raise ValueError(f"{why}: set pipe.scheduler = {name}.from_config(pipe.scheduler.config) first")
-    return scheduler_like(scheduler, *SEARCHABLE)
+    return scheduler_like(scheduler, *HOLDABLE)
 
 
 def follow(denoiser: nn.Module, schedule: Schedule, *, blocks: Blocks | None = None, copy_outputs: bool = False) -> SubNet:

@@ -12,7 +12,7 @@ from secateur.artifact import thawed
 from secateur.denoiser.families import class_name
 from secateur.denoiser.patch import find_modules
 from secateur.pipeline.schedulers import (
-    SEARCHABLE,
+    HOLDABLE,
     SETTINGS,
     begun,
     is_known,
@@ -144,6 +144,6 @@ def scheduler_for(scheduler: Any, schedule: Schedule | None) -> tuple[str | None
     if schedule is None or (schedule.scheduler, schedule.scheduler_hash) == scheduler_signature(scheduler):
         return None, {}
     name, wanted = schedule.scheduler, schedule.scheduler_hash
-    choices = ({}, SEARCHABLE[1]) if name == SEARCHABLE[0] else ()
+    choices = ({}, HOLDABLE[1]) if name == HOLDABLE[0] else ()
     fits = (options for options in choices if scheduler_signature(scheduler_like(scheduler, name, options))[1] == wanted)
     return name, next(fits, {})

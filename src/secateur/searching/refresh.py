@@ -1,4 +1,4 @@
-"""What each call refreshes: whole calls, partial calls that run some blocks, and held ones, from one dense trajectory (ours).
+"""What each call refreshes: everything, or some of the blocks in partial calls; from one dense trajectory (ours).
 
 It extends `placing`. The prediction of a partial call depends on when the denoiser last ran whole. So it is measured for
 every pair of calls that are near enough to each other. The shortest path then goes over both kinds of calls.

@@ -59,7 +59,7 @@ def search(
             image = pipe("an owl at night", num_inference_steps=50).images[0]
 
     The search records the images that the whole ("dense") pipe draws. It then measures, stage by stage, how near the images of
-    cheaper schedules come, and keeps one only if its gain is statistically significant. It takes about as long as a few
+    cheaper schedules come, and keeps one only if its gain is statistically significant. It takes about as long as a
     hundred dense images. A schedule suits images like those that it was searched on, so give prompts like those you will use.
 
     Arguments that matter:

@@ -14,7 +14,7 @@ import torch
 
 from secateur.denoiser.blocks import kinds
 from secateur.denoiser.macs import row_macs
-from secateur.pipeline.schedulers import begun, scheduled
+from secateur.pipeline.schedulers import scheduled, steps_within
 from secateur.pipeline.trajectory import called, first
 from secateur.schedule import baselines
 from secateur.schedule.fold import table_at, with_table
@@ -117,30 +117,27 @@ def measure_each(search: Search, schedules: Iterable[Schedule], scores: Scores |
 
 def stock_stage(search: Search, best: BestSoFar | None) -> Candidates:
     """What needs no search: plain steps of the scheduler at its stock spacings; then the best of them, with fitted rows."""
-    values = {schedule: search.objective(schedule) for schedule in stock_schedules(search)}
-    yield from (Candidate(schedule, value) for schedule, value in values.items())
+    values = dict[Schedule, float]()
+    for schedule in stock_schedules(search):
+        values[schedule] = search.objective(schedule)
+        yield Candidate(schedule, values[schedule])
     yield from measure_each(search, [max(values, key=values.__getitem__)])
 
 
 def stock_schedules(search: Search) -> Iterator[Schedule]:
-    """As many plain steps of the scheduler as the budget pays for, at each stock spacing that begins at the same noise."""
-    pipe, blocks, start = search.pipe, search.macs.blocks, search.trajectory.timesteps[0]
+    """As many plain steps as the budget pays for: at the scheduler's own spacing, and at those that begin as the teacher."""
+    pipe, blocks, start = search.pipe, search.macs.blocks, search.teacher.timesteps[0]
     condition, options = search.trajectory.conditions[0], dict(search.trajectory.options)
     for name, spacing in SPACINGS.items():
         if not spacing.keys() <= pipe.scheduler.config.keys():
             continue
         with scheduled(pipe, None, spacing):
-            options["num_inference_steps"] = most_steps(pipe.scheduler, search.whole_calls)
+            options["num_inference_steps"] = steps_within(pipe.scheduler, search.whole_calls)
             times = called(pipe, condition, **options)
             table = table_at(pipe.scheduler, times)
         if not spacing or times[0] == start:
             made = {"method": "stock", "spacing": name}
             yield with_table(replace(baselines.dense(blocks, len(times)), made=made).bound_to(pipe.scheduler), table)
-
-
-def most_steps(scheduler: Any, calls: int) -> int:
-    """The most steps of a scheduler that make at most so many calls."""
-    return next((n for n in range(calls, 1, -1) if len(begun(scheduler, n).timesteps) <= calls), 1)
 
 
 def additive_stage(search: Search, best: BestSoFar | None) -> Candidates:

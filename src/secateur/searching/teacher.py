@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from secateur.pipeline.schedulers import scheduled
@@ -78,8 +79,6 @@ def converged_teacher(pipe: DiffusionPipeline, trajectory: Trajectory, *, batch_
 
 def inner_products(vectors: Sequence[Tensor]) -> np.ndarray:
     """The inner products of m vectors (B, ...), summed over the samples, in float64: (m, m)."""
-    import torch
-
     samples = zip(*(vector.flatten(1) for vector in vectors), strict=True)
     stacked = (torch.stack(sample).double() for sample in samples)
     return sum(rows @ rows.T for rows in stacked).numpy()  # type: ignore[union-attr]
