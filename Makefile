@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TRANSFORMERS_VERBOSITY ?= error
 
-.PHONY: demo quick test test-all check lint types prose tables zoo results clean
+.PHONY: demo quick test test-all check lint types prose tables zoo results gpu clean
 
 demo: .venv/installed  ## the main job, on the zoo: a table here, a page in secateur-demo/
 	$(BIN)/secateur demo --out secateur-demo
@@ -65,6 +65,10 @@ results: .venv/installed  ## measure every number of the pages again; resumes
 	$(BIN)/python benchmarks/picture.py
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/pages.py
+
+gpu: .venv/installed  ## what only a GPU can say, for MINUTES of it; resumes. REHEARSE=1: tiny networks on a CPU, a minute
+	$(if $(REHEARSE),OMP_NUM_THREADS=1) $(BIN)/python benchmarks/run.py gpu --minutes $(or $(MINUTES),8) \
+		$(if $(REHEARSE),--rehearse 1 --results out)
 
 clean:
 	rm -rf .venv secateur-demo

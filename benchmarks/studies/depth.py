@@ -31,7 +31,7 @@ from secateur.pruning.prune import with_plan
 from secateur.pruning.scoring import costed, min_snr
 from secateur.zoo import judge
 from secateur.zoo.scenes import parse
-from studies.full_size import random_unet
+from stock import random_net
 from study import Job, Row, Run, Study
 
 KEEPS, SETS, RANDOM = (0.7, 0.5, 0.38), 200, 100
@@ -180,7 +180,7 @@ def millisecond_jobs(run: Run) -> Iterator[Job]:
 
 def teacher_and_costs(name: str) -> tuple[nn.Module, Callable[[], Any], Any]:
     """The denoiser of a pipe of the zoo, or a full-size one, a call for one image, and its layers with their times."""
-    teacher = denoiser_of(zoo.load(name)) if name in zoo.NAMES else random_unet(name)
+    teacher = denoiser_of(zoo.load(name)) if name in zoo.NAMES else random_net(name, dtype=torch.float32).cpu()
     (call := caller(teacher))()
     return teacher, call, with_times(costed(teacher), teacher, run=lambda: [call() for _ in range(TIMED_CALLS)])
 

@@ -18,44 +18,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 import secateur
-from bench import costing, faster
-from secateur import DistilSettings, Examples, apply, count, deepcache, dip_go, find_blocks, published_dip_go, record
+from bench import costing
+from secateur import DistilSettings, Examples, count, deepcache, dip_go, find_blocks, published_dip_go, record
 from secateur.denoiser.families import dummy_inputs
 from secateur.denoiser.macs import denoiser_config, meta_denoiser
-from secateur.measuring.timing import time_together
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
+from stock import DEVICE, Way, around, call_of, coder, embedded, latencies, random_net
 from study import Job, Row, Run, Study
 
-CALLS, UPDATED, SIDE, REPEATS, DTYPE = 50, 4, 32, 5, torch.bfloat16  # UPDATED: calls of an update
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def random_unet(name: str, *, dtype: torch.dtype = torch.float32) -> diffusers.UNet2DConditionModel:
-    """A full-size U-Net with random weights, made in its own dtype."""
-    torch.manual_seed(0)
-    torch.set_default_dtype(dtype)
-    try:
-        return diffusers.UNet2DConditionModel.from_config(denoiser_config(name)).eval()
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-def sd15() -> diffusers.StableDiffusionPipeline:
-    """SD-1.5's U-Net and VAE with random weights in a stock pipeline that gets embeddings."""
-    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    scheduler = diffusers.DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    coder = diffusers.AutoencoderKL(**blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2).to(DTYPE).eval()
-    unet = random_unet("sd15", dtype=DTYPE)
-    pipe = diffusers.StableDiffusionPipeline(coder, None, None, unet, scheduler, None, None, requires_safety_checker=False)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(DEVICE)
-
-
-def embedded(pipe: diffusers.StableDiffusionPipeline) -> dict[str, Tensor]:
-    """Noise in place of the embeddings of a prompt and of none."""
-    text = torch.randn(2, 77, 768, generator=torch.Generator().manual_seed(1)).to(pipe.device, pipe.dtype)
-    return {"prompt_embeds": text[0], "negative_prompt_embeds": text[1]}
+CALLS, UPDATED, SIDE, REPEATS = 50, 4, 32, 5  # UPDATED: calls of an update
 
 
 # The MACs of the paper's tables
@@ -117,25 +88,14 @@ def runtime_jobs(run: Run) -> Iterator[Job]:
 
 def runtime_rows() -> Iterator[Row]:
     """Dense, the published DiP-GO schedule and DeepCache; efficiency is the speed-up over the MACs reduction."""
-    pipe = sd15()
+    pipe = around("sd15", random_net("sd15"))
     stage, layer = (count(pipe.unet, granularity, size=SIDE) for granularity in ("stage", "layer"))
-    plans = {
-        "dense": (stage, secateur.dense(stage.blocks, CALLS)),
-        "DiP-GO, published, keep 0.2": (stage, published_dip_go(stage.blocks)),
-        "DeepCache, interval 5": (layer, deepcache(layer.blocks, CALLS, interval=5)),
+    ways = {
+        "dense": Way(pipe, stage, CALLS),
+        "DiP-GO, published, keep 0.2": Way(pipe, stage, CALLS, published_dip_go(stage.blocks)),
+        "DeepCache, interval 5": Way(pipe, layer, CALLS, deepcache(layer.blocks, CALLS, interval=5)),
     }
-    call = {"num_inference_steps": CALLS, "height": 8 * SIDE, "width": 8 * SIDE, "output_type": "latent"}
-    call |= {name: text[None] for name, text in embedded(pipe).items()}
-
-    def sample(schedule) -> None:
-        with apply(pipe, schedule):
-            pipe(generator=torch.Generator().manual_seed(2), **call)
-
-    times = time_together({name: partial(sample, plan) for name, (_, plan) in plans.items()}, repeats=REPEATS)
-    for name, (counted, plan) in plans.items():
-        speedup = faster(times["dense"], times[name])
-        row = {"name": name, **counted.spent(plan, CALLS, samples=2), "latency_s": times[name].as_json(), "speedup": speedup}
-        yield row | {"efficiency": speedup["median"] * row["keep_attention"]}
+    yield from latencies(ways, call_of(pipe, side=SIDE), samples=2, rounds=REPEATS)
 
 
 def update_jobs(run: Run) -> Iterator[Job]:
@@ -143,16 +103,17 @@ def update_jobs(run: Run) -> Iterator[Job]:
     yield Job(f"SD-1.5, T = {UPDATED}", update_row)
 
 
-def update_row() -> Row:
+def update_row(calls: int = UPDATED, *, tiny: bool = False) -> Row:
     """Seconds of one update, and of a whole search of the paper's 1000 updates of 50 calls."""
-    pipe = sd15()
-    drawn = record(pipe, [embedded(pipe)], seeds=[0], num_inference_steps=UPDATED, guidance_scale=7.5)
+    pipe = around("sd15", random_net("sd15", tiny=tiny), vae=coder(tiny=tiny))
+    condition = {name: text[0] for name, text in embedded(pipe).items()}
+    drawn = record(pipe, [condition], seeds=[0], num_inference_steps=calls, guidance_scale=7.5)
     updates = dip_go.search(pipe, drawn, keep=0.5, settings=dip_go.Settings(steps=1))
     _, spent = costing(lambda: list(updates), device=DEVICE)
     weights = sum(p.numel() * p.element_size() for part in (pipe.unet, pipe.vae) for p in part.parameters())
-    hours = spent["s"] / UPDATED * 50 * 1000 / 3600
+    hours = spent["s"] / calls * 50 * 1000 / 3600
     sizes = {"weights_bytes": weights, "peak_memory_bytes": spent["peak_memory_bytes"]}
-    return {"calls": UPDATED, "update_s": spent["s"], "paper_search_h": hours, **sizes}
+    return {"calls": calls, "update_s": spent["s"], "paper_search_h": hours, **sizes}
 
 
 # Pruning in depth
@@ -168,20 +129,20 @@ def depth_jobs(run: Run) -> Iterator[Job]:
         yield Job(name, partial(phases, name), last=f"{name}, one update")
 
 
-def phases(name: str) -> list[Row]:
-    """The whole way, phase by phase. Memory is what a phase adds at most to what was there."""
-    rows, side, scheduler = list[Row](), SIDES[name], diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False)
+def phases(name: str, *, side: int = 0, tiny: bool = False) -> list[Row]:
+    """The whole way, phase by phase. Memory is what a phase adds at most to what was there; on a GPU, all that is there."""
+    rows, scheduler = list[Row](), diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False)
+    side = side or SIDES[name]
 
     def phase(label: str, make: Callable[[], Any], **more: Any) -> Any:
         """What a phase makes; its row is added."""
-        made, cost = costing(make)
+        made, cost = costing(make, device=DEVICE)
         memory = {"peak_memory_bytes": cost["peak_memory_bytes"], "process_peak_bytes": 1024 * getrusage(RUSAGE_SELF).ru_maxrss}
         rows.append({"name": f"{name}, {label}", "seconds": cost["s"], **memory, **more, "denoiser": name})
         return made
 
-    teacher = phase("random weights", lambda: random_unet(name, dtype=torch.bfloat16).requires_grad_(False))
-    given = tree_map_only(Tensor, lambda x: torch.randn(x.shape), dummy_inputs(teacher, batch=2, size=side))
-    examples = Examples(given.pop("sample"), {key: value for key, value in given.items() if key != "timestep"})
+    teacher = phase("random weights", lambda: random_net(name, tiny=tiny).requires_grad_(False))
+    examples = examples_for(teacher, side=side)
     score = secateur.output_loss(teacher, examples, scheduler, samples=1, batch_size=1)
     scores = phase("score", lambda: list(score)[-1].scores, latent_side=side, tuples=1)
     plan = phase("solve", lambda: secateur.planned(scores, keep=KEEPS[name]), layers=len(scores.layers))
@@ -190,10 +151,16 @@ def phases(name: str) -> list[Row]:
         phase("save", partial(student.save_pretrained, folder))
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
         load = partial(type(student).from_pretrained, folder, dtype=torch.float32)
-        student = phase("load", load, disk_bytes=size)
+        student = phase("load", lambda: load().to(DEVICE), disk_bytes=size)
     steps = secateur.distil_steps(teacher, student.train(), examples, scheduler, settings=ONE_UPDATE)
     phase("one update", lambda: [step.total for step in steps], batch_size=1, latent_side=side)
     return rows
+
+
+def examples_for(teacher: torch.nn.Module, *, side: int) -> Examples:
+    """Two samples of noise, and noise in place of their conditions."""
+    given = tree_map_only(Tensor, lambda x: torch.randn(x.shape), dummy_inputs(teacher, batch=2, size=side))
+    return Examples(given.pop("sample"), {key: value for key, value in given.items() if key != "timestep"})
 
 
 CACHE = "Bytes cached at most, freed after the last reader, against every block's output"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 
 import diffusers
 import pytest
 
 import run
+import stock
 from bench import counted
 from secateur import zoo
-from studies import STUDIES, front, schedulers
+from studies import STUDIES, front, gpu, schedulers
 from study import Job, Run, Study
 from tables import RESULTS
 
@@ -20,6 +22,7 @@ RECORDED = {  # what the records in results/ were measured with, if it is not th
     ("product", "emoji-sd"): {"updates": 240},
     ("product", "emoji-dit"): {"updates": 800},
 }
+INCOMPLETE = ("front", "timing", "carried", "gpu")  # whose records have fewer rivals yet, or are none, or ran out of time
 CASES = [(study, pipe) for study in STUDIES for pipe in study.pipes or ("",)]
 
 
@@ -81,7 +84,7 @@ def test_every_study_lists_its_jobs_without_weights_and_finds_its_record_done(st
     current = Run(pipe, options, run.begun(study, pipe, options, path), tmp_path, RESULTS)
     jobs = list(study.jobs(current))
     assert len({job.name for job in jobs}) == len(jobs) > 0
-    if study.name not in ("front", "timing", "carried"):  # the fronts in results/ have fewer rivals, and carried has none yet
+    if study.name not in INCOMPLETE:
         assert [job.name for job in jobs if not job.is_done(current.record)] == []
 
 
@@ -114,3 +117,53 @@ def test_the_page_of_schedulers_says_what_this_diffusers_has():
     for before in record["rows"]:
         now = schedulers.row(before["name"])
         assert before == {"name": before["name"], **now} or {"why"} == now.keys() == before.keys() - {"name"}
+
+
+@pytest.fixture
+def rehearsal(tmp_path, monkeypatch):
+    """A function that rehearses the GPU's study for some minutes: how many jobs are made, and the rows so far."""
+    study, path = next(study for study in STUDIES if study.name == "gpu"), tmp_path / "gpu.json"
+    monkeypatch.setitem(gpu.CALLS, "dit-xl-2", 10)
+    monkeypatch.setattr(gpu, "JOBS", {name: gpu.JOBS[name] for name in ("dit-xl-2", "sdxl, cut")})
+
+    def rehearse(minutes=8.0):
+        made = run.go(study, begin(study, path, minutes=minutes, rehearse=1), path)
+        return made, json.loads(path.read_text())["rows"] if path.exists() else []
+
+    return rehearse
+
+
+def test_the_gpus_study_measures_each_way_of_tiny_networks_once(rehearsal):
+    made, rows = rehearsal()
+    assert made == 2
+    assert [row["name"] for row in rows] == [
+        "dit-xl-2: dense, 10 calls",
+        "dit-xl-2: sampler of 2 calls",
+        "dit-xl-2: plain, 2 steps",
+        "dit-xl-2: FORA, interval 5",
+        "sdxl, cut: teacher",
+        "sdxl, cut: student",
+    ]
+    assert all(row["finite"] and 0 < row["latency_s"]["median"] < math.inf for row in rows)
+    assert rehearsal() == (0, rows)
+
+
+def test_the_gpus_study_begins_nothing_after_its_time(rehearsal, capsys):
+    assert rehearsal(minutes=0.0) == (0, [])
+    assert "time ran out before dit-xl-2; sdxl, cut: the same command" in capsys.readouterr().out
+
+
+def test_a_job_of_the_gpus_study_that_raises_says_so_and_is_made_again(rehearsal, monkeypatch):
+    drawn = stock.Way.draw
+
+    def draw(way, *args):
+        if way.schedule is not None and not way.schedule.whole:
+            raise RuntimeError("out of\nmemory")
+        return drawn(way, *args)
+
+    monkeypatch.setattr(stock.Way, "draw", draw)
+    made, rows = rehearsal()
+    assert (made, [row["error"] for row in rows if "error" in row]) == (2, ["RuntimeError: out of memory"])
+    monkeypatch.setattr(stock.Way, "draw", drawn)
+    made, rows = rehearsal()
+    assert (made, len(rows), [row for row in rows if "error" in row]) == (1, 6, [])
