@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import DENOISERS, FIRST_SEED, Bench, faster
+from bench import DENOISERS, DEVICE, FIRST_SEED, Bench, faster
 from secateur import Schedule, apply, count, load, zoo
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring import quality
@@ -52,7 +52,7 @@ def loaded(run: Run, kind: str, way: str) -> tuple[Path, Any, Schedule | None]:
         once(taught, "distil", student, "--teacher", name, *DISTIL, "--updates", updates)
     if way == "schedule":
         once(folder.with_suffix(".json"), "search", folder, "--keep", KEEP, *drawing)
-    return folder, pipes.load(str(folder)), load(folder.with_suffix(".json")) if way == "schedule" else None
+    return folder, pipes.load(str(folder), device=DEVICE), load(folder.with_suffix(".json")) if way == "schedule" else None
 
 
 def jobs(run: Run) -> Iterator[Job]:
@@ -67,7 +67,7 @@ def row(run: Run, bench: Bench, *, kind: str, way: str) -> Row:
     """What a way costs and what its images are worth; likeness is to the dense teacher's."""
     (folder, pipe, schedule), first = loaded(run, kind, way), (kind, way) == ("teacher", "dense")
     images, net = bench.draw(schedule, steps=WAYS[way], pipe=pipe), denoiser_of(pipe)
-    figures = quality.measured(images, None if first else bench.dense, captions=bench.captions, renders=bench.renders)
+    figures = quality.measured(images, None if first else bench.dense, captions=bench.captions, features=bench.features)
     size = sum(file.stat().st_size for file in (folder / DENOISERS[run.pipe]).iterdir())
     spent = count(net).spent(schedule, WAYS[way], samples=2, whole=(bench.macs, STEPS))
     sizes = {"parameters": parameters(net), "disk_bytes": size}

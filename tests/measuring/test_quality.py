@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from secateur.measuring import learned_scores, quality
+from secateur.zoo import judge
 from secateur.zoo.scenes import Scene
 
 PROMPTS = ["a fox", "a red cat", "blue"]
@@ -123,14 +124,11 @@ def test_mean_interval_equals_scipy() -> None:
 
 
 class Reader:
-    """A judge that reads the same scenes in whatever it is shown; its features are the images' mean colours."""
+    """A judge that reads the same scenes in whatever it is shown."""
 
     def read(self, images):
         right, left = Scene("car", "red", "to the right of", "cat"), Scene("cat", "red", "to the left of", "car")
         return [Scene("fox", "blue"), right, left][: len(images)]
-
-    def features(self, images):
-        return torch.as_tensor(images).mean(dim=(1, 2))
 
 
 def test_prompt_accuracy_knows_that_right_of_is_left_of(images) -> None:
@@ -139,12 +137,6 @@ def test_prompt_accuracy_knows_that_right_of_is_left_of(images) -> None:
     assert quality.prompt_accuracy(images[0], ["a cat on a blue background", left, right], Reader()).tolist() == [0, 1, 1]
     with pytest.raises(ValueError, match="got 3 images and 2"):
         quality.prompt_accuracy(images[0], [left, right], Reader())
-
-
-def test_judge_frechet_is_frechet_of_its_features(images) -> None:
-    a, b = images
-    wanted = quality.frechet(a.mean((1, 2)), b.mean((1, 2)))
-    assert quality.judge_frechet(a, b, Reader()) == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -268,10 +260,8 @@ def test_measured_is_the_figures_of_a_row() -> None:
     assert figures["converged_ssim"]["mean"] == pytest.approx(1)
     assert quality.measured(a, None) == {"psnr_db": None, "ssim": None}
     assert quality.measured(a[:1], b[:1])["psnr_db"]["ci95"] is None
-    renders = b.repeat(2, axis=0)
-    from secateur.zoo import judge
-
-    assert quality.measured(a, None, renders=renders)["frechet"] == quality.judge_frechet(a, renders, judge)
+    seen = judge.features(b.repeat(2, axis=0))
+    assert quality.measured(a, None, features=seen)["frechet"] == quality.frechet(judge.features(a), seen)
 
 
 def test_a_rate_has_wilson_s_interval() -> None:

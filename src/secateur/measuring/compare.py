@@ -178,7 +178,7 @@ def _row(
         "scheduler": variant.scheduler,
         **own.spent(schedule, calls, samples=samples, whole=(dense, reference[0].calls)),
         **_times(group, reference),
-        **quality.measured(images, dense_images, captions=captions, renders=_renders(captions)),
+        **quality.measured(images, dense_images, captions=captions, features=_features(captions)),
         "peak_cached_bytes": max(b.peak_cached_bytes for b in group) // len(group[0].images),
         "peak_memory_bytes": max(b.peak_memory.peak_bytes for b in group),
         "grid": list(schedule.grid) if schedule and schedule.blocks == blocks else None,
@@ -195,9 +195,9 @@ def _times(group: list[Batch], reference: list[Batch]) -> dict[str, Any]:
     return {"latency_s": fast.as_json(), "speedup": {"median": median, "low": low, "high": high}}
 
 
-def _renders(captions: Sequence[str] | None) -> np.ndarray | None:
-    """True pictures for a Fréchet distance, if there are images enough for one."""
-    return zoo.renders(captions) if captions and len(captions) >= FRECHET_IMAGES else None
+def _features(captions: Sequence[str] | None) -> np.ndarray | None:
+    """What the judge sees in true pictures, if there are images enough for a Fréchet distance."""
+    return zoo.features(tuple(captions)) if captions and len(captions) >= FRECHET_IMAGES else None
 
 
 def data_uri(image: np.ndarray) -> str:

@@ -112,11 +112,6 @@ def prompt_accuracy(images: Images, captions: Sequence[str], judge) -> np.ndarra
     return np.array([seen.canonical == scene for seen, scene in zip(judge.read(images), scenes, strict=True)])
 
 
-def judge_frechet(images: Images, reference: Images, judge) -> float:
-    """The Fréchet distance between two sets of images in the judge's feature space: offline stand-in for FID."""
-    return frechet(judge.features(images), judge.features(reference))
-
-
 def paired(images: Images, reference: Images) -> tuple[Tensor, Tensor]:
     """Both as float32 (B, 3, H, W). Raises ValueError if their shapes differ."""
     a, b = as_tensor(images), as_tensor(reference)
@@ -131,12 +126,13 @@ def measured(
     *,
     converged: np.ndarray | None = None,
     captions: Sequence[str] | None = None,
-    renders: np.ndarray | None = None,
+    features: Images | None = None,
 ) -> dict[str, Any]:
     """The figures of a row: "psnr_db" and "ssim" to the dense images, None for the dense images themselves.
 
     converged: also "converged_psnr_db" and "converged_ssim", to these images. captions: also "accuracy", as the zoo's judge
-    reads the images. renders: also "frechet", the distance to these true pictures in the judge's features.
+    reads the images. features: also "frechet", the distance to these features (M, D) of true pictures, an offline stand-in for
+    FID.
     """
     from secateur.zoo import judge
 
@@ -145,8 +141,8 @@ def measured(
         figures |= nearness(images, converged, prefix="converged_")
     if captions is not None:
         figures["accuracy"] = rate_of(prompt_accuracy(images, captions, judge))
-    if renders is not None:
-        figures["frechet"] = judge_frechet(images, renders, judge)
+    if features is not None:
+        figures["frechet"] = frechet(judge.features(images), features)
     return figures
 
 

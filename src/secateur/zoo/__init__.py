@@ -7,6 +7,7 @@ with a DiT of 12 layers. 64 px images over 4 × 16 × 16 latents; `zoo_training/
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,14 @@ def caption_of(label: int) -> str:
     if not 0 <= label < len(OBJECTS) * len(BACKGROUNDS):
         raise ValueError(f"emoji-dit has classes 0 to {len(OBJECTS) * len(BACKGROUNDS) - 1}; got {label}")
     return Scene(OBJECTS[label // len(BACKGROUNDS)], list(BACKGROUNDS)[label % len(BACKGROUNDS)]).caption
+
+
+@cache
+def features(captions: tuple[str, ...]) -> np.ndarray:
+    """What the judge sees, (8 N, D), in eight true pictures of each of N captions."""
+    from secateur.zoo import judge
+
+    return judge.features(renders(captions))
 
 
 def renders(captions: Sequence[str], *, each: int = 8) -> np.ndarray:
