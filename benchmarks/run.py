@@ -3,18 +3,22 @@
     python benchmarks/run.py STUDY [PIPE] [options]     adds to results/STUDY-PIPE.json, row by row
     python benchmarks/run.py STUDY [PIPE] --list        which jobs are done and which are missing; loads no weights
 
-Every row is saved when it is done, and the same command goes on with those that are missing, also on another day. A record
-that was measured with other settings is refused.
+Every row is saved when it is done, and the same command goes on with those that are missing, also on another day. Several of
+the same command at once share the jobs. A record that was measured with other settings is refused.
 """
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from secateur.measuring import records
 from studies import STUDIES
-from study import Job, Record, Run, Study
+from study import Job, Record, Row, Run, Study
 from tables import RESULTS
 
 
@@ -56,23 +60,53 @@ def differing(before: Record, fresh: Record) -> list[str]:
 
 
 def go(study: Study, run: Run, path: Path) -> int:
-    """How many jobs were made: those that are missing, saved one by one."""
-    count = 0
+    """How many jobs were made: those that are missing and that no other process is making, saved one by one."""
+    count, locks = 0, run.work / "locks"
     for job in study.jobs(run):
-        if not job.is_done(run.record):
-            add(run.record, job)
-            study.finish(run)
-            run.record["made"] = records.now()
-            records.save(run.record, path)
+        if job.is_done(run.record):
+            continue
+        with locked(locks / sha256(f"{path} {job.name}".encode()).hexdigest()[:16]) as alone:
+            if not alone or job.is_done(newest(run, path)):
+                continue
+            made = rows(job)
+            with locked(locks / f"{path.stem}.json", wait=True):
+                add(newest(run, path), made)
+                study.finish(run)
+                run.record["made"] = records.now()
+                records.save(run.record, path)
             count += 1
     return count
 
 
-def add(record: Record, job: Job) -> None:
-    """Make a job's rows; one whose name is there already adds to it."""
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether this process alone has a lock; the system frees it if the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            flock(file, LOCK_EX | (0 if wait else LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def newest(run: Run, path: Path) -> Record:
+    """The run's record with the rows that other processes have saved."""
+    if path.exists():
+        run.record.update(json.loads(path.read_text(encoding="utf-8")))
+    return run.record
+
+
+def rows(job: Job) -> list[Row]:
+    """The rows that a job makes, each with a name."""
     made = job.make()
-    for row in [made] if isinstance(made, dict) else made:
-        row = {"name": job.name} | row
+    return [{"name": job.name} | row for row in ([made] if isinstance(made, dict) else made)]
+
+
+def add(record: Record, made: list[Row]) -> None:
+    """Add rows to a record; one whose name is there already adds to it."""
+    for row in made:
         if old := next((old for old in record["rows"] if old["name"] == row["name"]), None):
             old.update(row)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import diffusers
 import pytest
@@ -60,6 +61,21 @@ def test_a_study_goes_on_where_it_was_cut(tmp_path):
     assert run.go(study, begin(study, path), path) == 0
 
 
+def test_several_runs_at_once_share_the_jobs(tmp_path):
+    """While the first makes its first job, a second makes the others; neither loses the other's rows."""
+    path, made = tmp_path / "some.json", []
+    study = three(made)
+
+    def first():
+        assert run.go(study, begin(study, path), path) == 2
+        return {"name": "one"}
+
+    slow = replace(study, jobs=lambda run: (Job(job.name, first) if job.name == "one" else job for job in study.jobs(run)))
+    assert run.go(slow, begin(slow, path), path) == 1
+    assert made == ["two", "three"]
+    assert names(path) == ["two", "three", "one"]
+
+
 def test_a_record_of_other_settings_is_refused_and_stays(tmp_path):
     path, study = tmp_path / "some.json", three([])
     run.go(study, begin(study, path), path)
@@ -71,8 +87,8 @@ def test_a_record_of_other_settings_is_refused_and_stays(tmp_path):
 
 def test_a_job_adds_to_the_row_of_its_name():
     record = {"rows": [{"name": "one", "psnr_db": {"mean": 30.0}}]}
-    run.add(record, Job("times", lambda: [{"name": "one", "speedup": 2.0}]))
-    run.add(record, Job("one", lambda: {"calls": 3}))
+    for job in (Job("times", lambda: [{"name": "one", "speedup": 2.0}]), Job("one", lambda: {"calls": 3})):
+        run.add(record, run.rows(job))
     assert record["rows"] == [{"name": "one", "psnr_db": {"mean": 30.0}, "speedup": 2.0, "calls": 3}]
 
 
