@@ -9,16 +9,20 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 
 from secateur import FAMILIES, Macs, Schedule, Trajectory, count, record, zoo
 from secateur.measuring import compare, quality, timing
 from secateur.measuring.memory import peak_memory
 from secateur.pipeline import schedulers
 from secateur.pruning.surgery import parameters
-from secateur.searching.objective import Objective, to_dense
+from secateur.searching.objective import Objective, objective_for
 from study import Row
 
-BATCH, FIRST_SEED, SEARCH_SEED = 8, 50_000, 40_000
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+BATCH = 128 if DEVICE == "cuda" else 8  # images drawn at once
+FIRST_SEED, SEARCH_SEED = 50_000, 40_000
+torch.backends.cudnn.allow_tf32 = False  # its rounding is worth 60 dB
 CONVERGED = 100, *schedulers.SOLVERS["DPM-Solver++"]
 NONE: Mapping[str, Any] = MappingProxyType({})
 DENOISERS = {"emoji-sd": "unet", "emoji-dit": "transformer"}
@@ -40,7 +44,7 @@ def kept(teacher: Any, student: Any) -> float:
     return parameters(student) / parameters(teacher)
 
 
-def costing(make: Callable[[], Any], *, device: str = "cpu") -> tuple[Any, Row]:
+def costing(make: Callable[[], Any], *, device: str = DEVICE) -> tuple[Any, Row]:
     """What is made; and the seconds that passed, those of the CPU, and the peak memory that it took."""
     made, start, cpu = [], time.perf_counter(), time.process_time()
     peak = peak_memory(lambda: made.append(make()), device=device)
@@ -64,8 +68,8 @@ class Bench:
 
     @cached_property
     def pipe(self) -> Any:
-        """The pipe, loaded when it is first needed."""
-        return zoo.load(self.name)
+        """The pipe, loaded when it is first needed, on the GPU if there is one."""
+        return zoo.load(self.name).to(DEVICE)
 
     @property
     def layers(self) -> Macs:
@@ -79,9 +83,10 @@ class Bench:
     def scheduled(self, scheduler: str | None, options: Mapping[str, Any]) -> AbstractContextManager[None]:
         return schedulers.scheduled(self.pipe, scheduler, options)
 
-    @cached_property
-    def renders(self) -> np.ndarray:
-        return zoo.renders(self.captions)
+    @property
+    def features(self) -> np.ndarray:
+        """What the judge sees in true pictures."""
+        return zoo.features(self.captions)
 
     def draw(self, schedule: Schedule | None = None, *, steps: int = 0, pipe: Any = None) -> np.ndarray:
         """(N, H, W, 3) images of the measured conditions."""
@@ -107,13 +112,14 @@ class Bench:
             self.recorded[seed] = record(self.pipe, seen, **call)
         return self.recorded[seed]
 
-    def objective(self, seed: int) -> Objective:
-        """Nearness to the dense calibration images of one search."""
-        return to_dense(self.pipe, self.trajectory(seed), blocks=self.macs.blocks)
+    def objective(self, seed: int, target: str = "dense") -> Objective:
+        """Nearness to the dense calibration images of one search, or to their converged ones."""
+        how = {"target": target, "batch_size": BATCH, "blocks": self.macs.blocks}
+        return objective_for(self.pipe, self.trajectory(seed), **how)
 
     def judged(self, pipe: Any) -> Row:
         """What the judge reads in the images that a pipe draws, and their Fréchet distance."""
-        figures = quality.measured(self.draw(pipe=pipe), None, captions=self.captions, renders=self.renders)
+        figures = quality.measured(self.draw(pipe=pipe), None, captions=self.captions, features=self.features)
         return {key: figures[key] for key in ("accuracy", "frechet")}
 
     def measured(
@@ -124,6 +130,6 @@ class Bench:
         dense: the images of the dense calls, if they are others than the bench's. fully: how near the converged ones, and
         Fréchet, too.
         """
-        macs, more = self.counted(schedule), {"converged": self.plain(*CONVERGED), "renders": self.renders} if fully else {}
+        macs, more = self.counted(schedule), {"converged": self.plain(*CONVERGED), "features": self.features} if fully else {}
         spent = macs.spent(schedule, calls or self.steps, samples=2, whole=(macs, dense_calls or self.steps))
         return {**spent, **quality.measured(images, self.dense if dense is None else dense, captions=self.captions, **more)}

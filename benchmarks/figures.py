@@ -48,10 +48,11 @@ def below(figure: Figure, axis: Axes, *, columns: int, room: float) -> Figure:
 def front(record: Record) -> Figure:
     """Fidelity against MACs, a line for each way and a band for its searches."""
     figure, axes = plt.subplots(1, len(PANELS), figsize=(14, 7))
+    rows = [row for row in record["rows"] if row["keep"]]
     for axis, (key, title) in zip(axes, PANELS.items(), strict=True):
         for name, style in (part.split("=") for part in STYLES.split("|")):
             group, (colour, marker, line) = name.strip(), style.split()
-            if points := series([row for row in record["rows"] if library(row["group"]) == group and row.get(key)], key):
+            if points := series([row for row in rows if library(row["group"]) == group and row.get(key)], key):
                 costs, means, least, most = zip(*points, strict=True)
                 width, size, order = (2.2, 7, 3) if group.startswith("Secateur") else (1.2, 5, 2)
                 axis.plot(costs, means, color=colour, marker=marker, ls=line, label=group, lw=width, ms=size, zorder=order)

@@ -73,7 +73,9 @@ def look_up(value: Any, path: str) -> Any:
 
 def markdown(columns: str, rows: Iterable[Row]) -> str:
     """Rows in Markdown, a column for each heading; the first column is text and the others are numbers."""
-    rows, parts = list(rows), [[part.strip() for part in column.split("=", 1)] for column in columns.split("|")]
+    if not (rows := list(rows)):
+        return ""
+    parts = [[part.strip() for part in column.split("=", 1)] for column in columns.split("|")]
     heads = [shown(head, rows[0]) for head, _ in parts]
     lines = [[shown(cell, row) for _, cell in parts] for row in rows]
     align = f"|---|{'---:|' * (len(parts) - 1)}"
@@ -92,7 +94,7 @@ def by_group(rows: Iterable[Row], key: str = "psnr_db") -> dict[str, list[float]
 
 def budgets(record: Record) -> list[float]:
     """The fractions of the MACs below 1 that rows were made for, the highest first."""
-    return sorted({row["keep"] for row in record["rows"]} - {1.0}, reverse=True)
+    return sorted({row["keep"] for row in record["rows"]} - {1.0, None}, reverse=True)
 
 
 def provenance(*records: Record) -> str:

@@ -1,6 +1,6 @@
 """The tables of pruning in time: README's one table, the demo, the fronts, what searches find, and what they cost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
@@ -14,6 +14,10 @@ from secateur.measuring.variants import EVEN
 from tables import PIPES, SAME_DB, Record, Row, all_rows, budgets, by_group, provenance, shown, tables
 
 SOLVERS = ("DDIM", "DPM-Solver++", "UniPC")
+NEAR = {"psnr_db": SOLVERS[:1], "converged_psnr_db": SOLVERS[1:]}  # a row's two measures, and the searches that aim there
+NEAR_OF = {solver: key for key, solvers in NEAR.items() for solver in solvers}
+WHICH = {"psnr_db": "dense", "converged_psnr_db": "converged"}
+WHERE = 3  # the budget that is a fifth of the MACs
 FRONTS = tuple(f"front-{pipe}" for pipe in PIPES)
 GAINED = (
     "PSNR: to the dense images. Accuracy: a small classifier reads the caption off the image. Never: 100 steps of DPM-Solver++ "
@@ -69,6 +73,7 @@ def as_near(row: Row, curve: dict[int, float]) -> str:
 
 def front(record: Record) -> Iterator[Row]:
     """Of each budget: the rivals nearest to the dense and to the converged images, and what the search finds."""
+    curves = {key: envelope(record, key) for key in NEAR}
     for keep in budgets(record):
         at = [row for row in record["rows"] if row["keep"] == keep]
         first, right = next(row for row in at if row["group"] == "Secateur, DDIM"), by_group(at, "accuracy")
@@ -76,14 +81,27 @@ def front(record: Record) -> Iterator[Row]:
             "calls": 50 * keep,
             "dense": record["rows"][0]["accuracy"],
             "right": [fmean(right[f"Secateur, {solver}"]) for solver in SOLVERS],
-            **{key: nearest(by_group(at, key)) for key in ("psnr_db", "converged_psnr_db")},
+            **{key: nearest(by_group(at, key), curves[key], aim) for key, aim in NEAR.items()},
         }
 
 
-def nearest(groups: dict[str, list[float]]) -> dict[str, str]:
-    """The rival that is nearest in the mean, and the searches under each solver: bold if no rival is nearer."""
+def envelope(record: Record, key: str) -> dict[int, float]:
+    """PSNR of the best stock solver at each number of plain steps."""
+    curve: dict[int, float] = {}
+    for row in record["rows"]:
+        if is_plain(row["group"]) and row.get(key):
+            curve[row["calls"]] = max(row[key]["mean"], curve.get(row["calls"], 0.0))
+    return curve
+
+
+def nearest(groups: dict[str, list[float]], plain: dict[int, float], aim: Sequence[str]) -> dict[str, str]:
+    """The rival that is nearest in the mean, and the searches under each solver: bold if no rival is nearer.
+
+    plain: the curve by which it is told how many plain steps come as near as the best of the solvers that aim there.
+    """
     rival = max((group for group in groups if not group.startswith("Secateur")), key=lambda group: fmean(groups[group]))
-    texts = {"rival": shown("{values:range.1f dB}", {"values": groups[rival]}) + f", {rival}"}
+    texts = {"rival": shown("{values:range.1f dB}", {"values": groups[rival]}) + f", {library(rival)}"}
+    texts["steps"] = in_words(max(fmean(groups[f"Secateur, {solver}"]) for solver in aim), plain)
     for solver in SOLVERS:
         mean, _, ends = shown("{values:range.1f dB}", {"values": groups[f"Secateur, {solver}"]}).partition(" (")
         bold = "**" if fmean(groups[f"Secateur, {solver}"]) >= fmean(groups[rival]) else ""
@@ -92,9 +110,17 @@ def nearest(groups: dict[str, list[float]]) -> dict[str, str]:
 
 
 def whole(record: Record) -> dict[str, list[Row]]:
-    """Every row that was measured, budget by budget, those nearest to the dense images first."""
-    rows = sorted(record["rows"], key=lambda row: row["psnr_db"]["mean"] if row["psnr_db"] else 0.0, reverse=True)
-    return {f"### {50 * keep:g} dense calls": [r for r in rows if r["keep"] == keep] for keep in (1.0, *budgets(record))}
+    """Every way that was measured, the mean of its searches at each budget; those nearest at a fifth of the MACs first."""
+    return {f"### Nearness to the {which} images": list(ways(record, key)) for key, which in WHICH.items()}
+
+
+def ways(record: Record, key: str) -> Iterator[Row]:
+    """For each way, its PSNR at each budget, in order."""
+    at = [by_group((row for row in record["rows"] if row["keep"] == keep), key) for keep in budgets(record)]
+    order = sorted({group for groups in at for group in groups}, key=lambda g: fmean(at[WHERE].get(g, [0.0])), reverse=True)
+    for group in order:
+        values = [groups.get(group, []) for groups in at]
+        yield {"name": library(group), "calls": [50 * keep for keep in budgets(record)], "at": values}
 
 
 def by_solver(*records: Record) -> Iterator[Row]:
@@ -107,6 +133,19 @@ def by_solver(*records: Record) -> Iterator[Row]:
             reached = [fmean(stages[key]["psnr_db"] for stages in found) for key in found[0]]
             row[f"{pipe}, {solver}"] = " + ".join(f"{x:.1f}" for x in (reached[0], *(b - a for a, b in pairwise(reached))))
         yield row
+
+
+def every_stage(*records: Record) -> Iterator[Row]:
+    """What each stage reaches on the calibration images, in how many seconds, and what the whole is worth on others."""
+    rows = {(row["pipe"], row["name"]): row for row in all_rows(*records)}
+    for (pipe, name), row in rows.items():
+        if ", every stage, " in name:
+            usual, key = rows[pipe, name.replace(", every stage", "")], NEAR_OF[row["group"].split(", ")[1]]
+            stages = list(row["stages"].values())
+            gains = [b["psnr_db"] - a["psnr_db"] for a, b in pairwise(stages)]
+            found = {"first": stages[0]["psnr_db"], "gains": gains, "seconds": [stage["seconds"] for stage in stages]}
+            others = {"usual": usual[key]["mean"], "every": row[key]["mean"]}
+            yield {"name": f"{pipe}, {name.split(', ')[1]}", "calls": row["calls"], **found, **others}
 
 
 # The paper's ablations, transfer, costs
@@ -192,14 +231,14 @@ demo: = {name} | calls = {calls} | MACs, conv + linear = {macs_linear:.2f G} ({k
     | faster = {speedup.median:.2f}× | PSNR to dense = {psnr_db.mean:.1f dB} | prompt accuracy (95 %) = {RIGHT}
     | plain steps as near = {as_near}
 front-emoji-sd, front-emoji-dit: dense calls = {calls:g} | nearest rival to the dense images = {psnr_db.rival}
-    | Secateur, DDIM = {psnr_db.DDIM} | nearest rival to the converged images = {converged_psnr_db.rival}
-    | the same DDIM = {converged_psnr_db.DDIM} | Secateur, DPM-Solver++ = {converged_psnr_db.DPM-Solver++}
-    | Secateur, UniPC = {converged_psnr_db.UniPC}
+    | Secateur, DDIM = {psnr_db.DDIM} | plain steps as near = {psnr_db.steps}
+    | nearest rival to the converged images = {converged_psnr_db.rival}
+    | Secateur, DPM-Solver++ = {converged_psnr_db.DPM-Solver++} | Secateur, UniPC = {converged_psnr_db.UniPC}
+    | plain steps as near = {converged_psnr_db.steps}
     | prompt accuracy of the three (dense {dense.mean:.1f %}) = {right:.1f (%)} % | MACs kept, DDIM (with attention) = {KEPT}
-front-whole-emoji-sd, front-whole-emoji-dit: = {name} | MACs kept (with attention) = {KEPT}
-    | PSNR to dense (95 %) = {psnr_db:near} | SSIM to dense = {ssim.mean:.3f}
-    | PSNR to converged (95 %) = {converged_psnr_db:near} | prompt accuracy (95 %) = {RIGHT}
-    | Fréchet distance = {frechet:.2f} | faster (quartiles) = {FASTER}
+front-whole-emoji-sd, front-whole-emoji-dit: PSNR in dB, dense calls: = {name} | {calls.0:g} = {at.0:range.1f}
+    | {calls.1:g} = {at.1:range.1f} | {calls.2:g} = {at.2:range.1f} | {calls.3:g} = {at.3:range.1f}
+    | {calls.4:g} = {at.4:range.1f} | {calls.5:g} = {at.5:range.1f}
 search-ablation: = {name} | paper, CLIP at 0.2, 0.15, 0.1 (GPU hours) = {paper:.2f} ({hours})
     | PSNR, 0.5 of the MACs = {at.0.of.psnr_db.mean:range.1f dB} | evaluations = {at.0.of.evaluations:mean.0f}
     | CPU s = {at.0.of.search_cpu_s:mean.0f} | PSNR, 0.3 of the MACs = {at.1.of.psnr_db.mean:range.1f dB}
@@ -228,6 +267,9 @@ search-cost: = {name} | CPU s = {cpu_s:.1f} | s = {s:.1f} | schedules measured =
     | peak memory above the pipe's weights = {peak_memory_bytes:.0f MiB}
     | of it kept between calls = {kept_bytes:.0f MiB}
     | the Pruner's weights alone = {pruner_bytes:.0f MiB}
+every-stage: search = {name} | calls = {calls} | stock = {first:.1f} dB | placed and fitted = {gains.0:+.1f}
+    | local search = {gains.1:+.1f} | gradients = {gains.2:+.1f} | seconds = {seconds:.0f}
+    | on other images: the usual search = {usual:.1f} dB | every stage = {every:.1f} dB
 front-stages: dense calls = {calls:g} | """
 COLUMNS += " | ".join(f"{pipe}, {solver} = {{{pipe}, {solver}}} dB" for pipe, solver in SEARCHES)
 TABLES = tables(
@@ -236,6 +278,7 @@ TABLES = tables(
         "gains": ("front-emoji-sd", "product-emoji-sd"),
         "demo": ("demo/record",),
         "front-stages": FRONTS,
+        "every-stage": FRONTS,
         "search-ablation": ("ablations",),
         **{f"front-whole-{pipe}": (f"front-{pipe}",) for pipe in PIPES},
     },
@@ -243,6 +286,7 @@ TABLES = tables(
         "gains": gains,
         "demo": lambda record: [row | {"as_near": as_near(row, plain_curve(record))} for row in record["rows"]],
         "front-stages": by_solver,
+        "every-stage": every_stage,
         "search-ablation": searches,
         "ablations": ablations,
         "transfer": transfer,

@@ -3,33 +3,36 @@
 Budgets are in dense calls of 50; plain steps and held calls are rounded down. `timing` adds how many times faster each row is
 than dense calls: one image at a time, in turns with them, on an idle machine."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import BATCH, FIRST_SEED, NONE, SEARCH_SEED, Bench, faster
+from bench import FIRST_SEED, NONE, SEARCH_SEED, Bench, faster
 from secateur import Macs, Schedule, Scores, SearchSettings, allocate, apply, dip_go, load, search_steps, zoo
 from secateur.artifact import thawed
 from secateur.measuring.hardware import hardware
-from secateur.measuring.published import SAMPLERS, as_schedule, gits_settings
+from secateur.measuring.published import SAMPLERS, as_schedule, gits_settings, stock
 from secateur.measuring.timing import time_together
 from secateur.measuring.variants import EVEN
 from secateur.pipeline.generate import generate
 from secateur.pipeline.schedulers import SOLVERS
 from secateur.pipeline.trajectory import Trajectory, first, record
 from secateur.schedule import baselines
+from secateur.searching import gradient_steps
 from secateur.searching.local import local_search
 from secateur.searching.moves import exchange, slide
-from secateur.searching.objective import to_converged, to_dense
+from secateur.searching.objective import to_dense
 from secateur.searching.random_and_genetic import genetic_search, random_search
 from study import Job, Record, Row, Run, Study
 
 STEPS, CALLS, TRIALS, MOST_IMAGES = 50, 10, 40, 192
 MANY, FEW = 9, 3  # pairs in which a row at a fifth of the MACs, or another one, is timed
 BUDGETS = (10, 5, 17, 7.5, 25, 12.5)  # dense calls; the most interesting first
+MORE = (8, 14, 20, 30, 40, 60, 80)  # further plain steps, to tell how many come as near as a schedule
 AGAIN = (5,)  # the closest: here rivals that search do so from every seed
 SEEDS = (SEARCH_SEED, 41_000, 42_000)
 SEARCHED = {  # solvers: scheduler, options, and what the search comes near to
@@ -37,6 +40,8 @@ SEARCHED = {  # solvers: scheduler, options, and what the search comes near to
     "DPM-Solver++": (*SOLVERS["DPM-Solver++"], "converged"),
     "UniPC": (*SOLVERS["UniPC"], "converged"),
 }
+STAGES = ("stock", "additive", "local", "gradient-steps")  # all for whole calls, to tell what each adds
+FEWEST = (10, 7.5, 5)  # dense calls at which that is asked
 GLANCE, FINALISTS = 4, 6  # images on which every setting of a cache is measured, and how many are then measured on all
 TEACHERS = {"even": (60, *SOLVERS["DPM-Solver++"]), "Karras": (40, *SOLVERS["DPM-Solver++ Karras"])}  # of GITS
 UPDATES, LR, LEARNED_KEEP = 60, 1.7, 0.2  # the paper: 1000 updates from 0.1; the sum of the steps is the same
@@ -44,11 +49,14 @@ Made = tuple[Schedule, dict[str, Any]]  # a schedule, and what its row says of t
 
 
 class Way(NamedTuple):
-    """How a row draws its images: a scheduler, with so many plain steps or with the schedule that `make` gives."""
+    """How a row draws its images: a scheduler, with so many plain steps or with the schedule that `make` gives.
+
+    budget: in dense calls; None for a row that competes at none.
+    """
 
     name: str
     group: str
-    budget: float
+    budget: float | None
     make: Callable[[], Made] | None = None
     steps: int = STEPS
     scheduler: str | None = None
@@ -62,12 +70,15 @@ def bench_of(run: Run) -> Bench:
 
 
 def jobs(run: Run) -> Iterator[Job]:
-    """A row for each way."""
+    """A row for each way; one job for all that DiP-GO finds from one seed."""
     bench = bench_of(run)
-    yield from (Job(way.name, partial(row, bench, way)) for way in ways(bench, run.results / "schedules", run.work))
+    yield from (Job(way.name, partial(row, bench, way)) for way in ways(bench, run.results / "schedules"))
+    for number in range(len(SEEDS)):
+        learnt = list(learning_rivals(bench, number, run.work))
+        yield Job(f"DiP-GO, seed {SEEDS[number]}", partial(rows, bench, learnt), last=learnt[-1].name)
 
 
-def ways(bench: Bench, folder: Path, work: Path) -> Iterator[Way]:
+def ways(bench: Bench, folder: Path) -> Iterator[Way]:
     """Every way, the ones that others build on first."""
     yield Way("dense", "dense", STEPS)
     for budget in BUDGETS:
@@ -80,8 +91,17 @@ def ways(bench: Bench, folder: Path, work: Path) -> Iterator[Way]:
     for number, seed in enumerate(SEEDS):
         for budget in BUDGETS if number else ():
             yield from ours(bench, budget, seed, folder)
-        for budget in AGAIN if number else BUDGETS:
-            yield from searching_rivals(bench, budget, number, work)
+        for budget in at(number):
+            yield from searching_rivals(bench, budget, number)
+    for name, solver in SOLVERS.items():
+        yield from (Way(f"{name}, {steps} steps", name, None, None, steps, *solver) for steps in MORE)
+    for budget in FEWEST:
+        yield from ours(bench, budget, SEEDS[0], folder, stages=STAGES)
+
+
+def at(number: int) -> tuple[float, ...]:
+    """The budgets of rivals that search, with one of the seeds."""
+    return AGAIN if number else BUDGETS
 
 
 def published(bench: Bench, calls: int) -> Iterator[tuple[str, Callable[[], Made]]]:
@@ -90,13 +110,24 @@ def published(bench: Bench, calls: int) -> Iterator[tuple[str, Callable[[], Made
         yield group, lambda t=table: (as_schedule(bench.macs.blocks, t(bench.pipe.scheduler, calls)), {})
     yield "GITS", lambda: (gits_schedules(bench, calls)["even, DPM-Solver++, 1.15"], {})
     yield "GITS, best setting", partial(best_gits, bench, calls)
+    for target in ("dense", "converged"):
+        yield f"stock, moved by gradients to {target}", partial(by_gradients, bench, calls, target)
 
 
 def best_gits(bench: Bench, calls: int) -> Made:
     """GITS with the trajectory, solver and coefficient that come nearest to the converged calibration images."""
-    found, value = gits_schedules(bench, calls), to_converged(bench.pipe, bench.trajectory(SEEDS[0]), blocks=bench.macs.blocks)
+    found, value = gits_schedules(bench, calls), bench.objective(SEEDS[0], "converged")
     best = max(found, key=lambda name: value(found[name]))
     return found[best], {"setting": best, "settings": len(found)}
+
+
+def by_gradients(bench: Bench, calls: int, target: str) -> Made:
+    """The stock solver nearest to the calibration images, its rows and timesteps moved by gradients; the best on the way."""
+    value, like = bench.objective(SEEDS[0], target), bench.pipe.scheduler
+    known = {name: as_schedule(bench.macs.blocks, stock(solver, like, calls)) for name, solver in SOLVERS.items()}
+    start = max(known, key=lambda name: value(known[name]))
+    found = [known[start], *gradient_steps.moved(bench.pipe, known[start], value, batch_size=8)]
+    return max(found, key=value), {"setting": start}
 
 
 def gits_schedules(bench: Bench, calls: int) -> dict[str, Schedule]:
@@ -150,20 +181,24 @@ def best_cache(bench: Bench, budget: float) -> Made:
     return best, {"setting": dict(best.made), "settings": len(fits)}
 
 
-def ours(bench: Bench, budget: float, seed: int, folder: Path) -> Iterator[Way]:
-    """What `secateur search` finds: under DDIM near the dense images, under two solvers of second order near the converged."""
+def ours(bench: Bench, budget: float, seed: int, folder: Path, *, stages: tuple[str, ...] | None = None) -> Iterator[Way]:
+    """What `secateur search` finds: under DDIM near the dense images, under two solvers of second order near the converged.
+
+    stages: by these instead of the search's own, as a row that competes at no budget.
+    """
+    settings = SearchSettings(trials=TRIALS, stages=stages)
     for solver, (scheduler, options, target) in SEARCHED.items():
-        group = f"Secateur, {solver}"
+        group = f"Secateur, {solver}" + (", every stage" if stages else "")
         name = f"{group}, {budget:g}, seed {seed}"
         path = folder / f"{bench.name} {name}.json".replace(", ", "-").replace(" ", "-").lower()
-        make = partial(searched, bench, path, keep=budget / STEPS, target=target, seed=seed)
-        yield Way(name, group, budget, make, STEPS, scheduler, options)
+        make = partial(searched, bench, path, keep=budget / STEPS, target=target, seed=seed, settings=settings)
+        yield Way(name, group, None if stages else budget, make, STEPS, scheduler, options)
 
 
 def searched(bench: Bench, path: Path, **how: Any) -> Made:
     """The schedule of one search, saved beside the records too."""
     stages = {}
-    for found in search_steps(bench.pipe, settings=SearchSettings(trials=TRIALS), **how):
+    for found in search_steps(bench.pipe, **how):
         stages[found.stage] = {"psnr_db": found.value_db, "seconds": found.seconds, "measured": found.measured}
     schedule = replace(found.schedule, made={**found.schedule.made, "stages": stages})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,16 +206,26 @@ def searched(bench: Bench, path: Path, **how: Any) -> Made:
     return schedule, {"stages": stages}
 
 
-def searching_rivals(bench: Bench, budget: float, number: int, work: Path) -> Iterator[Way]:
-    """DiP-GO, random, genetic and local search; their evaluations are 51, ours 61 at most. number: of the search seed."""
-    more, folder = f", seed {SEEDS[number]}" if number else "", work / f"{bench.name}-dip-go-{number}"
-    for method in ("bisection", "greedy"):
-        group = f"DiP-GO ({UPDATES} updates), {method}"
-        make = lambda m=method: (allocate(learned(bench, folder, number), keep=budget / STEPS, method=m), {})  # noqa: E731
-        yield Way(f"{group}, {budget:g}{more}", group, budget, make)
+def searching_rivals(bench: Bench, budget: float, number: int) -> Iterator[Way]:
+    """Random, genetic and local search; their evaluations are 51, ours 61 at most. number: of the search seed."""
     searches = {"random search": random_search, "genetic search": genetic_search, "BudCache-like": whole_calls_search}
     for group, search in searches.items():
-        yield Way(f"{group}, {budget:g}{more}", group, budget, partial(tried, bench, budget, number, search))
+        yield Way(named(group, budget, number), group, budget, partial(tried, bench, budget, number, search))
+
+
+def learning_rivals(bench: Bench, number: int, work: Path) -> Iterator[Way]:
+    """DiP-GO with its two ways to allocate what it has learnt from one seed."""
+    folder = work / f"{bench.name}-dip-go-{number}"
+    for budget in at(number):
+        for method in ("bisection", "greedy"):
+            group = f"DiP-GO ({UPDATES} updates), {method}"
+            make = lambda b=budget, m=method: (allocate(learned(bench, folder, number), keep=b / STEPS, method=m), {})  # noqa: E731
+            yield Way(named(group, budget, number), group, budget, make)
+
+
+def named(group: str, budget: float, number: int) -> str:
+    """The name of a row of a rival that searches."""
+    return f"{group}, {budget:g}" + (f", seed {SEEDS[number]}" if number else "")
 
 
 def tried(bench: Bench, budget: float, number: int, search: Callable[..., Iterator[Any]]) -> Made:
@@ -209,13 +254,18 @@ def learned(bench: Bench, folder: Path, number: int) -> Scores:
     return last.scores
 
 
+def rows(bench: Bench, ways: Iterable[Way]) -> Iterator[Row]:
+    """A row for each of several ways."""
+    yield from ({"name": way.name, **row(bench, way)} for way in ways)
+
+
 def row(bench: Bench, way: Way) -> Row:
     """A way measured: what it costs, how near its images come, and its schedule."""
     with bench.scheduled(way.scheduler, way.options):
         schedule, more = way.make() if way.make else (None, {})
         steps = schedule.calls if schedule and schedule.timesteps else way.steps
         images, calls = bench.draw(schedule, steps=steps), schedule.calls if schedule else steps
-    row = {"group": way.group, "keep": way.budget / STEPS, "calls": calls, "steps": steps}
+    row = {"group": way.group, "keep": way.budget and way.budget / STEPS, "calls": calls, "steps": steps}
     row |= {"scheduler": way.scheduler, "options": dict(way.options), "grid": None, "timesteps": None, "hold": None}
     if schedule:
         row["grid" if bench.counted(schedule) is bench.macs else "layer_grid"] = list(schedule.grid)
@@ -227,7 +277,7 @@ def row(bench: Bench, way: Way) -> Row:
 def timing_jobs(run: Run) -> Iterator[Job]:
     """The speed-up of each row, those at a fifth of the MACs first and in more pairs."""
     bench, other = bench_of(run), bench_of(run)  # the same pipe again, for what is timed in turns with it
-    for row in sorted(run.record["rows"], key=lambda row: row["keep"] != 0.2):
+    for row in sorted(filter(itemgetter("keep"), run.record["rows"]), key=lambda row: row["keep"] != 0.2):
         pairs = MANY if row["keep"] == 0.2 else FEW
         done = row.get("speedup", {}).get("repeats", 0) >= pairs
         make = partial(timed, bench, other, row, pairs, schedule=rebuilt(bench, row))
@@ -265,7 +315,7 @@ def rebuilt(bench: Bench, row: Row) -> Schedule | None:
 
 
 def head(pipe: str, options: Mapping[str, Any]) -> Record:
-    measured = {"guidance_scale": zoo.GUIDANCE[pipe], "samples_an_image": 2, "batch_size": BATCH, "calibration_images": 16}
+    measured = {"guidance_scale": zoo.GUIDANCE[pipe], "samples_an_image": 2, "calibration_images": 16}
     measured |= {"calibration_images_in_doubt": 64, "search_seeds": SEEDS, "trials": TRIALS}
     measured |= {"gradient_updates": UPDATES, "gradient_lr": LR}
     return {"seeds": range(FIRST_SEED, FIRST_SEED + options["images"]), "options": measured}

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from bench import BATCH, Bench
+from bench import Bench
 from secateur import zoo
 from secateur.measuring import quality
 from secateur.zoo import judge, scenes
@@ -48,5 +48,5 @@ def drawn(bench: Bench) -> Row:
 
 
 OPTIONS = {"steps": STEPS, "scheduler": "DDIM, leading", "guidance_scale": zoo.GUIDANCE, "first_seed": SEED}
-OPTIONS |= {"batch_size": BATCH, "images": IMAGES}
+OPTIONS |= {"images": IMAGES}
 STUDIES = (Study("zoo", "How good the zoo is", jobs, head={"options": OPTIONS}),)
