@@ -105,7 +105,9 @@ def rows(job: Job) -> list[Row]:
 
 
 def add(record: Record, made: list[Row]) -> None:
-    """Add rows to a record; one whose name is there already adds to it."""
+    """Add rows to a record; one whose name is there already adds to it, and those that failed before in the same job go."""
+    jobs = {row.get("job") for row in made}
+    record["rows"] = [old for old in record["rows"] if "error" not in old or old["job"] not in jobs]
     for row in made:
         if old := next((old for old in record["rows"] if old["name"] == row["name"]), None):
             old.update(row)

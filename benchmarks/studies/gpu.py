@@ -123,15 +123,15 @@ def gpu_jobs(run: Run) -> Iterator[Job]:
     for name, maker in sorted(JOBS.items(), key=lambda item: item[0] in failed):
         done = name in tried - failed
         if done or on.left_s > (COMPILING_S if name.endswith("compiled") and not on.tiny else 0):
-            yield Job(name, partial(safely, run, name, partial(maker, on)), done=done)
+            yield Job(name, partial(safely, name, partial(maker, on)), done=done)
         else:
             left.append(name)
     if left:
         print(f"time ran out before {'; '.join(left)}: the same command goes on with them")
 
 
-def safely(run: Run, job: str, maker: Callable[[], Made]) -> Iterator[Row]:
-    """The rows of a job, in place of older ones; one with its error if it raises, so that the others go on."""
+def safely(job: str, maker: Callable[[], Made]) -> Iterator[Row]:
+    """The rows of a job; one with its error if it raises, so that the others go on."""
     start, rows = time.perf_counter(), list[Row]()
     try:
         made = maker()
@@ -141,7 +141,6 @@ def safely(run: Run, job: str, maker: Callable[[], Made]) -> Iterator[Row]:
     gc.collect()
     if DEVICE == "cuda":
         torch.cuda.empty_cache()
-    run.record["rows"] = [row for row in run.record["rows"] if row["job"] != job]
     for row in rows:
         yield row | {"name": ": ".join(filter(None, (job, row.get("name")))), "job": job}
     print(f"{job} took {time.perf_counter() - start:.1f} s", flush=True)
