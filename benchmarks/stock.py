@@ -11,18 +11,16 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
-from bench import faster
+from bench import DEVICE, costing, faster
 from secateur import Macs, Schedule, apply
 from secateur.denoiser.families import dummy_inputs
 from secateur.denoiser.macs import denoiser_config
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.denoiser.times import synchronize
-from secateur.measuring.memory import peak_memory
 from secateur.measuring.timing import Timing
 from study import Row
 
 DTYPE = torch.bfloat16
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TINY_SIDE, FLUX_SIDE = 8, 128
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -138,10 +136,8 @@ class Way(NamedTuple):
 
     def first(self, call: Mapping[str, Any]) -> Row:
         """What the first images show: seconds with all that is made once, memory above what was there. Plain steps are two."""
-        before, made = torch.cuda.memory_allocated() if DEVICE == "cuda" else 0, []
-        peak = peak_memory(lambda: made.append(self.draw(call, 0 if self.schedule else 2)), device=DEVICE).peak_bytes
-        [(seconds, facts)] = made
-        return {"peak_memory_bytes": peak - before, "first_s": seconds, **facts}
+        (seconds, facts), cost = costing(lambda: self.draw(call, 0 if self.schedule else 2))
+        return {"peak_memory_bytes": cost["peak_memory_bytes"], "first_s": seconds, **facts}
 
 
 def latencies(

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 import secateur
-from bench import costing
+from bench import DEVICE, costing
 from secateur import DistilSettings, Examples, count, deepcache, dip_go, find_blocks, published_dip_go, record
 from secateur.denoiser.families import dummy_inputs
 from secateur.denoiser.macs import denoiser_config, meta_denoiser
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
-from stock import DEVICE, Way, around, call_of, coder, embedded, latencies, random_net
+from stock import Way, around, call_of, coder, embedded, latencies, random_net
 from study import Job, Row, Run, Study
 
 CALLS, UPDATED, SIDE, REPEATS = 50, 4, 32, 5  # UPDATED: calls of an update
@@ -109,7 +109,7 @@ def update_row(calls: int = UPDATED, *, tiny: bool = False) -> Row:
     condition = {name: text[0] for name, text in embedded(pipe).items()}
     drawn = record(pipe, [condition], seeds=[0], num_inference_steps=calls, guidance_scale=7.5)
     updates = dip_go.search(pipe, drawn, keep=0.5, settings=dip_go.Settings(steps=1))
-    _, spent = costing(lambda: list(updates), device=DEVICE)
+    _, spent = costing(lambda: list(updates))
     weights = sum(p.numel() * p.element_size() for part in (pipe.unet, pipe.vae) for p in part.parameters())
     hours = spent["s"] / calls * 50 * 1000 / 3600
     sizes = {"weights_bytes": weights, "peak_memory_bytes": spent["peak_memory_bytes"]}
@@ -130,13 +130,13 @@ def depth_jobs(run: Run) -> Iterator[Job]:
 
 
 def phases(name: str, *, side: int = 0, tiny: bool = False) -> list[Row]:
-    """The whole way, phase by phase. Memory is what a phase adds at most to what was there; on a GPU, all that is there."""
+    """The whole way, phase by phase. Memory is what a phase adds at most to what was there."""
     rows, scheduler = list[Row](), diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False)
     side = side or SIDES[name]
 
     def phase(label: str, make: Callable[[], Any], **more: Any) -> Any:
         """What a phase makes; its row is added."""
-        made, cost = costing(make, device=DEVICE)
+        made, cost = costing(make)
         memory = {"peak_memory_bytes": cost["peak_memory_bytes"], "process_peak_bytes": 1024 * getrusage(RUSAGE_SELF).ru_maxrss}
         rows.append({"name": f"{name}, {label}", "seconds": cost["s"], **memory, **more, "denoiser": name})
         return made

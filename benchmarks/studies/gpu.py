@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 import secateur
+from bench import DEVICE
 from secateur import SearchSettings, count, deepcache, fold, fora, published_dip_go, search_steps, uniform
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.schedule.baselines import hold_for
-from stock import DEVICE, Way, around, call_of, coder, embedded, latencies, one_line, random_net, side_of
+from stock import Way, around, call_of, coder, embedded, latencies, one_line, random_net, side_of
 from studies.full_size import examples_for, phases, update_row
 from study import Job, Row, Run, Study
 

@@ -12,7 +12,7 @@ import pytest
 import run
 import stock
 from bench import counted
-from secateur import zoo
+from secateur import Macs, zoo
 from studies import STUDIES, front, gpu, schedulers
 from study import Job, Run, Study
 from tables import RESULTS
@@ -169,17 +169,19 @@ def test_the_gpus_study_begins_nothing_after_its_time(rehearsal, capsys):
     assert "time ran out before dit-xl-2; sdxl, cut: the same command" in capsys.readouterr().out
 
 
-def test_a_job_of_the_gpus_study_that_raises_says_so_and_is_made_again(rehearsal, monkeypatch):
-    drawn = stock.Way.draw
+@pytest.mark.parametrize("raising", ["draw", "spent"])
+def test_a_job_of_the_gpus_study_that_raises_says_so_and_is_made_again(rehearsal, monkeypatch, raising):
+    kind = {"draw": stock.Way, "spent": Macs}[raising]
+    right = getattr(kind, raising)
 
-    def draw(way, *args):
-        if way.schedule is not None and not way.schedule.whole:
+    def wrong(self, *args, **kwargs):
+        if any(getattr(part, "whole", True) is False for part in (args[0], getattr(self, "schedule", None))):
             raise RuntimeError("out of\nmemory")
-        return drawn(way, *args)
+        return right(self, *args, **kwargs)
 
-    monkeypatch.setattr(stock.Way, "draw", draw)
+    monkeypatch.setattr(kind, raising, wrong)
     made, rows = rehearsal()
     assert (made, [row["error"] for row in rows if "error" in row]) == (2, ["RuntimeError: out of memory"])
-    monkeypatch.setattr(stock.Way, "draw", drawn)
+    monkeypatch.setattr(kind, raising, right)
     made, rows = rehearsal()
     assert (made, len(rows), [row for row in rows if "error" in row]) == (1, 6, [])
