@@ -20,7 +20,7 @@ from secateur.searching.objective import Objective, objective_for
 from study import Row
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-BATCH = 128 if DEVICE == "cuda" else 8  # images drawn at once
+BATCH = 128 if DEVICE == "cuda" else 32  # images drawn at once
 FIRST_SEED, SEARCH_SEED = 50_000, 40_000
 torch.backends.cudnn.allow_tf32 = False  # its rounding is worth 60 dB
 CONVERGED = 100, *schedulers.SOLVERS["DPM-Solver++"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.measuring import records
+from secateur.measuring.hardware import hardware
 from studies import STUDIES
 from study import Job, Record, Row, Run, Study
 from tables import RESULTS
@@ -100,8 +101,9 @@ def newest(run: Run, path: Path) -> Record:
 
 def rows(job: Job) -> list[Row]:
     """The rows that a job makes, each with a name."""
-    made = job.make()
-    return [{"name": job.name} | row for row in ([made] if isinstance(made, dict) else made)]
+    made, machine = job.make(), hardware()
+    known = {"name": job.name, "on": machine["gpu"] or machine["cpu"]}
+    return [known | row for row in ([made] if isinstance(made, dict) else made)]
 
 
 def add(record: Record, made: list[Row]) -> None:

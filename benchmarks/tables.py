@@ -105,8 +105,9 @@ def provenance(*records: Record) -> str:
 def source(record: Record) -> str:
     machine, images = record["hardware"], len(record.get("seeds") or ())
     parts = [part for row in record.get("rows", ()) for part in (row, *row.values()) if isinstance(part, dict)]
-    processors = dict.fromkeys([machine["cpu"], *(part["cpu"] for part in parts if "cpu" in part)])  # later ones name theirs
-    on = machine["gpu"] or f"{machine['cores']} cores of {' and '.join(processors)}"
+    later = [part[key] for part in parts for key in ("on", "cpu") if key in part]  # rows that were added say where
+    on = machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
+    on = " and ".join([on, *dict.fromkeys(name for name in later if name not in on)])
     count = f"{images} images a row, " if images > 1 else ""
     versions = f"torch {machine['torch']}, diffusers {machine['diffusers']}"
     return f"{count}`{record['command']}`, {on}, {versions}, {record['made'][:10]}."
