@@ -28,7 +28,6 @@ from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply, follow, remove
 from secateur.schedule.baselines import chosen, deepcache, delta_dit, dense, fora, published_dip_go, uniform
 from secateur.schedule.fold import fold
-from secateur.schedule.retime import retime
 from secateur.schedule.schedule import Schedule, load, save
 from secateur.schedule.scores import Scores
 from secateur.schedule.subnet import SubNet
@@ -88,7 +87,6 @@ __all__ = [
     "published_dip_go",
     "record",
     "remove",
-    "retime",
     "save",
     "scored",
     "search",

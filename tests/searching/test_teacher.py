@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from secateur.pipeline.schedulers import begun
 from secateur.pipeline.table import probe
 from secateur.pipeline.trajectory import record
 from secateur.schedule import baselines
-from secateur.searching.teacher import FINE, Teacher, converged_teacher
+from secateur.searching.teacher import FINE, Teacher, converged_teacher, nearest
 
 STEPS = 6
 TWICE = {
@@ -68,3 +70,9 @@ def test_a_converged_teacher_has_many_levels_and_the_same_noise(sd):
     assert len(teacher.timesteps) == FINE
     assert teacher.timesteps[0] == 999
     torch.testing.assert_close(teacher.trajectory.latents[0], trajectory.latents[0])
+
+
+def test_the_assignment_of_calls_to_levels_is_the_best_of_all_of_them():
+    wanted, grid = np.array([900.0, 520.0, 510.0, 20.0]), np.array([800.0, 600.0, 515.0, 400.0, 100.0, 50.0])
+    best = min(combinations(range(6), 4), key=lambda places: float(((wanted - grid[list(places)]) ** 2).sum()))
+    assert nearest(wanted, grid) == [place + 1 for place in best]

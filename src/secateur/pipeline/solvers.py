@@ -17,34 +17,16 @@ BY_SIGMAS = (WHOLE, SHIFTED)  # diffusers takes no timesteps for WHOLE and shift
 REPLACED = {"num_inference_steps", "timesteps", "sigmas"}
 
 
-def remembers(scheduler: Any) -> int:
-    """How many predictions a multistep scheduler combines in a step; 0 if it uses only one."""
-    default = 4 if hasattr(scheduler, "ets") or hasattr(scheduler, "derivatives") else 1
-    order = scheduler.config.get("solver_order", scheduler.config.get("predictor_order", default))
-    return order if order > 1 else 0
-
-
 def unholdable(scheduler: Any) -> str | None:
     """Why a scheduler's calls cannot be held; None if they can."""
     name = type(scheduler).__name__
-    if memory := remembers(scheduler):
+    default = 4 if hasattr(scheduler, "ets") or hasattr(scheduler, "derivatives") else 1
+    memory = scheduler.config.get("solver_order", scheduler.config.get("predictor_order", default))
+    if memory > 1:
         return f"{name} combines the last {memory} predictions in every step and would take a held one for a new one"
     if (calls := len(begun(scheduler, TRIED_STEPS).timesteps)) != TRIED_STEPS:
         return f"{name} makes {calls} calls in {TRIED_STEPS} steps, wanted one call a step"
     return None
-
-
-def draws_noise(scheduler: Any) -> bool:
-    """Whether a scheduler that calls the denoiser once a step adds new noise at its steps."""
-    return not torch.equal(first_step(scheduler, seed=0), first_step(scheduler, seed=1))
-
-
-def first_step(scheduler: Any, *, seed: int) -> Tensor:
-    """The latents after the first step from fixed latents and a fixed prediction; the seed draws the step's own noise."""
-    fresh, x = begun(scheduler, TRIED_STEPS), torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
-    noise = {"generator": torch.Generator().manual_seed(seed)} if "generator" in signature(fresh.step).parameters else {}
-    x = fresh.scale_model_input(x, fresh.timesteps[0]) if hasattr(fresh, "scale_model_input") else x
-    return fresh.step(x.flip(-1), fresh.timesteps[0], x, return_dict=False, **noise)[0]
 
 
 def takes_timesteps(scheduler: Any) -> bool:

@@ -14,5 +14,4 @@ sampled    a pipe that draws by a schedule's sampler: no patch
 apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`
 fold       held calls left out: a sampler of fewer calls, the same images
 export     that sampler for other programs
-retime     a schedule for another number of calls, or another scheduler
 """

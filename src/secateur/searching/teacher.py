@@ -15,7 +15,6 @@ from secateur.pipeline.schedulers import scheduled
 from secateur.pipeline.table import Table
 from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule.fold import table_at
-from secateur.schedule.retime import nearest
 from secateur.schedule.schedule import Schedule
 from secateur.searching.objective import converging
 
@@ -75,6 +74,14 @@ def converged_teacher(pipe: DiffusionPipeline, trajectory: Trajectory, *, batch_
     call = {**trajectory.options, "num_inference_steps": FINE, "batch_size": batch_size}
     with scheduled(pipe, *converging(pipe)):
         return Teacher.of(record(pipe, trajectory.conditions, seeds=trajectory.seeds, **call), pipe.scheduler)
+
+
+def nearest(wanted: np.ndarray, grid: np.ndarray) -> list[int]:
+    """Which of the levels, from 1 on, each wanted timestep gets: each its own, the squared distances least in all."""
+    from scipy.optimize import linear_sum_assignment
+
+    _, columns = linear_sum_assignment((wanted[:, None] - grid[None, :]) ** 2)  # of sorted points, which keeps their order
+    return [int(column) + 1 for column in columns]
 
 
 def inner_products(vectors: Sequence[Tensor]) -> np.ndarray:
