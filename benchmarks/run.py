@@ -101,20 +101,23 @@ def newest(run: Run, path: Path) -> Record:
 
 def rows(job: Job) -> list[Row]:
     """The rows that a job makes, each with a name."""
-    made, machine = job.make(), hardware()
-    known = {"name": job.name, "on": machine["gpu"] or machine["cpu"]}
-    return [known | row for row in ([made] if isinstance(made, dict) else made)]
+    made = job.make()
+    return [{"name": job.name} | row for row in ([made] if isinstance(made, dict) else made)]
 
 
 def add(record: Record, made: list[Row]) -> None:
-    """Add rows to a record; one whose name is there already adds to it, and those that failed before in the same job go."""
+    """Add rows to a record; one whose name is there already adds to it, and those that failed before in the same job go.
+
+    A new row says on which machine it was made.
+    """
+    machine = hardware()
     jobs = {row.get("job") for row in made}
     record["rows"] = [old for old in record["rows"] if "error" not in old or old["job"] not in jobs]
     for row in made:
         if old := next((old for old in record["rows"] if old["name"] == row["name"]), None):
             old.update(row)
         else:
-            record["rows"].append(row)
+            record["rows"].append(row | {"on": machine["gpu"] or machine["cpu"]})
         print(row["name"], flush=True)
 
 

@@ -86,10 +86,10 @@ def test_a_record_of_other_settings_is_refused_and_stays(tmp_path):
 
 
 def test_a_job_adds_to_the_row_of_its_name():
-    record = {"rows": [{"name": "one", "psnr_db": {"mean": 30.0}}]}
+    record = {"rows": [{"name": "one", "psnr_db": {"mean": 30.0}, "on": "a GPU"}]}
     for job in (Job("times", lambda: [{"name": "one", "speedup": 2.0}]), Job("one", lambda: {"calls": 3})):
         run.add(record, run.rows(job))
-    assert record["rows"] == [{"name": "one", "psnr_db": {"mean": 30.0}, "speedup": 2.0, "calls": 3}]
+    assert record["rows"] == [{"name": "one", "psnr_db": {"mean": 30.0}, "on": "a GPU", "speedup": 2.0, "calls": 3}]
 
 
 @pytest.mark.parametrize(("study", "pipe"), CASES, ids=[f"{study.name} {pipe}" for study, pipe in CASES])
