@@ -49,7 +49,7 @@ zoo: .venv/installed  ## train the zoo again from nothing (hours on a CPU, minut
 
 results: .venv/installed  ## measure every number of the pages again; resumes
 	$(BIN)/secateur demo --out results/demo --images 64
-	for study in zoo schedulers runtime cache paper-macs fullsize fullsize-depth ablations transfer search-cost milliseconds; do \
+	for study in zoo schedulers runtime cache paper-macs fullsize fullsize-depth ablations carried search-cost milliseconds; do \
 		$(BIN)/python benchmarks/run.py $$study || exit 1; \
 	done
 	for pipe in emoji-sd emoji-dit; do \

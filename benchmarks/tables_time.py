@@ -5,6 +5,7 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
 
+import carried_rows
 from names import is_plain, library
 from paper import TABLES as PAPERS
 from paper import last
@@ -148,7 +149,7 @@ def every_stage(*records: Record) -> Iterator[Row]:
             yield {"name": f"{pipe}, {name.split(', ')[1]}", "calls": row["calls"], **found, **others}
 
 
-# The paper's ablations, transfer, costs
+# The paper's ablations, costs
 
 BASE = "DiP-GO"  # the paper's own choices, by the name of their rows
 TITLES = {"loss": "loss, α = 1", "alpha": "α, with SSIM", "gamma": "sparsity"}
@@ -187,17 +188,6 @@ def searches(record: Record) -> Iterator[Row]:
             "hours": paper["search_gpu_hours"].get(variant),
             "at": [{"of": last(record["rows"], variant, keep)} for keep in budgets(record)],
         }
-
-
-def transfer(record: Record) -> Iterator[Row]:
-    """For each dense run and number of calls, the PSNR of the best row of each group."""
-    for target, calls in dict.fromkeys((row["target"], row["entered"]) for row in record["rows"] if row["group"] != "dense"):
-        groups = by_group(row for row in record["rows"] if (row["target"], row["entered"]) == (target, calls))
-        best = {group: max(values) for group, values in groups.items()}
-        for name, solver in (("own", f"{target.rpartition(',')[0]}, "), ("strong", "DPM")):
-            if plain := [best[group] for group in groups if group.startswith(f"fewer steps, {solver}")]:
-                best[name] = max(plain)
-        yield best | {"target": target, "calls": calls}
 
 
 def after_schedulers(record: Record) -> str:
@@ -247,10 +237,13 @@ ablations: = {name} | searches = {searches} | paper, CLIP = {paper:.2f}
     | PSNR, 0.5 of the MACs = {main.psnr_db.mean:range.1f dB} | MACs used = {main.keep_linear:mean.0f %}
     | SSIM = {main.ssim.mean:mean.3f} | prompt accuracy = {main.accuracy.mean:mean.1f %}
     | PSNR, exact allocation = {exact.psnr_db.mean:range.1f dB} | PSNR, 0.3 of the MACs = {less.psnr_db.mean:range.1f dB}
-transfer: dense run = {target} | calls made = {calls} | retimed = {retimed:.1f dB}
-    | held evenly, extrapolated = {uniform hold, extrapolated:.1f dB}
-    | held evenly, Adams–Bashforth = {uniform hold, Adams–Bashforth:.1f dB} | held evenly = {uniform hold:.1f dB}
-    | fewer steps, same scheduler = {own:.1f dB} | fewer steps, DPM-Solver++ = {strong:.1f dB}
+carried-samples: calibration samples = {samples} | 10 calls, fitted rows: on those samples = {10.seen:mean.1f dB}
+    | on {images} others = {10.found:range.1f dB} | the same calls, best stock rows = {10.same:range.1f dB}
+    | 5 calls, fitted rows: on those samples = {5.seen:mean.1f dB} | on {images} others = {5.found:range.1f dB}
+    | the same calls, best stock rows = {5.same:range.1f dB}
+carried: used = {dense.condition} | its dense images to those at home = {dense.psnr_db.mean:.1f dB} | calls = {calls}
+    | found at home = {found:range.1f dB} | the same calls, best stock rows = {same:range.1f dB}
+    | plain steps, best stock solver = {plain:mean.1f dB}, {plain_name} | searched again there = {searched:range.1f dB}
 zoo: = {name} | images = {count} | right (95 %) = {mean:.1f %} ({ci95.0:.0f (%)}–{ci95.1:.0f (%)})
 schedulers: scheduler = {name} | calls of ten steps = {calls} | predictions in a step, at most = {predictions}
 sampler-latency: pipe = {name} | seconds of ten plain steps ÷ those of ten calls of its schedule (quartiles) = {FASTER}
@@ -258,6 +251,8 @@ cache: = {name} | every block's output, MiB = {every_output_bytes:.1f (MiB)}
     | freed after the last reader, MiB = {peak_cached_bytes:.1f (MiB)}
 paper-macs: = {name} | conv + linear = {macs_linear:.2f T} | with attention = {macs_attention:.2f T} | the paper = {paper}
     | its convention = {convention} | off = {off_percent:+.2f} %
+gpu: = {name} | MACs kept = {KEPT} | s = {latency_s.median:.2f} | faster (quartiles) = {FASTER}
+    | faster ÷ MACs reduction = {efficiency:.2f} | kept between calls, MiB = {cached_bytes:.1f (MiB)}
 runtime: = {name} | MACs kept, conv + linear = {keep_linear:.1f %} | with attention = {keep_attention:.1f %}
     | s, 50 calls = {latency_s.median:.1f} | faster (quartiles) = {FASTER} | faster ÷ MACs reduction = {efficiency:.2f}
 fullsize: one update, random weights = {name} | s = {update_s:.0f} | peak memory above the weights = {peak_memory_bytes:.1f GiB}
@@ -280,6 +275,8 @@ TABLES = tables(
         "front-stages": FRONTS,
         "every-stage": FRONTS,
         "search-ablation": ("ablations",),
+        "carried": ("carried-emoji-dit",),
+        "carried-samples": ("carried-emoji-dit",),
         **{f"front-whole-{pipe}": (f"front-{pipe}",) for pipe in PIPES},
     },
     rows={
@@ -289,8 +286,10 @@ TABLES = tables(
         "every-stage": every_stage,
         "search-ablation": searches,
         "ablations": ablations,
-        "transfer": transfer,
+        "carried": carried_rows.conditions,
+        "carried-samples": carried_rows.samples,
         "schedulers": lambda record: [row for row in record["rows"] if "calls" in row],
+        "gpu": lambda record: [row for row in record["rows"] if "speedup" in row],
         "zoo": zoo_rows,
         "search-cost": seconds,
         **dict.fromkeys(FRONTS, front),

@@ -30,12 +30,12 @@ from secateur.pipeline.examples import concatenate
 from secateur.pipeline.schedulers import SOLVERS
 from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule.fold import fold, stock_table, with_table
-from secateur.schedule.retime import nearest
 from secateur.searching.objective import more_for, objective_for
 from secateur.searching.paired_gain import PairedGain
 from secateur.searching.settings import DEFAULT
 from secateur.searching.stages import run_stages
 from secateur.searching.task import Search
+from secateur.searching.teacher import nearest
 from secateur.zoo import judge
 from study import Job, Record, Row, Run, Study
 
@@ -46,7 +46,7 @@ FOUND, AGAIN, PLAIN = "found at home", "searched again there", "plain steps"
 LINES = tuple(name for name, hold in EVEN.items() if hold != "output")  # ways of holding calls along lines
 SAME = {"same calls, DPM-Solver++ rows": "", **{f"same calls, rows of a {name}": EVEN[name] for name in LINES}}
 PICTURES = 1024  # to train further on
-FURTHER = DistilSettings(updates=300, batch_size=16, lr=1e-3, warmup=20, lr_schedule="cosine", ema=None, timesteps="stratified",
+FURTHER = DistilSettings(updates=300, batch_size=16, lr=3e-4, warmup=20, lr_schedule="cosine", ema=None, timesteps="stratified",
                          null_rate=0.1, task=1.0, output=0.0, feature=0.0, seed=1)  # fmt: skip
 
 
