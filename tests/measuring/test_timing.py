@@ -13,7 +13,7 @@ from secateur.denoiser.families import dummy_inputs
 from secateur.denoiser.times import block_times
 from secateur.measuring.hardware import hardware
 from secateur.measuring.memory import Peak, peak_memory
-from secateur.measuring.timing import Timing, speedup, time_rounds, time_together
+from secateur.measuring.timing import Timing, speedup, time_together
 from secateur.schedule.baselines import uniform
 from tiny import tiny
 
@@ -45,14 +45,6 @@ def test_turns_are_taken_and_warm_up_is_not_counted() -> None:
     timings = time_together(runs, repeats=3, warmup=1, clock=clock)
     assert clock.log == "ABABABAB"
     assert timings == {"A": Timing("A", (1, 2, 3)), "B": Timing("B", (4, 5, 6))}
-
-
-def test_rounds_come_as_they_are_measured() -> None:
-    clock = Clock()
-    rounds = time_rounds({"A": clock.takes("A", 5, 7, 8)}, repeats=2, warmup=1, clock=clock)
-    assert next(rounds) == {"A": 7}
-    assert clock.log == "AA"
-    assert list(rounds) == [{"A": 8}]
 
 
 def test_wall_time_is_measured_where_no_clock_is_given() -> None:

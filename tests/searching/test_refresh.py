@@ -30,7 +30,7 @@ def test_a_partial_call_says_what_a_loop_by_hand_says(told):
     assert torch.equal(found[:, 0], trajectory.outputs)
     assert found[1, 2].isnan().all()
     for s, gap in ((1, 1), (4, 1), (2, 2), (4, 2)):
-        schedule = refresh.mixed(blocks, 2, whole=[0], partial=[1], row=row)
+        schedule = closed(blocks, [None, row], made={})
         with torch.no_grad(), follow(net, schedule, blocks=blocks):
             for k in (s - gap, s):
                 step = torch.full((len(trajectory.seeds),), int(trajectory.timesteps[k]))

@@ -83,23 +83,14 @@ def show(artifact: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson
     """Draw a schedule (# runs, . reuses), or list the layers of a plan or of a file of layer scores."""
     from secateur.pruning.layer_scores import LayerScores
     from secateur.pruning.plan import Plan, is_plan
-    from secateur.schedule import schedule as schedules
+    from secateur.schedule.schedule import Schedule
 
-    if artifact.suffix == ".safetensors":
-        scores = LayerScores.load(artifact)
-        console.print(str(scores), markup=False, highlight=False)
-        finish(scores.document(), as_json=json)
-        return
-    if is_plan(artifact):
-        plan = Plan.load(artifact)
-        console.print(str(plan), markup=False, highlight=False)
-        finish(plan.document(), as_json=json)
-        return
-    schedule = schedules.load(artifact)
-    console.print(str(schedule), markup=False, highlight=False)
-    if (keep := schedule.made.get("keep")) is not None:
-        console.print(f"made to keep {keep:.3f} of the dense {schedule.made.get('unit', 'macs')}", highlight=False)
-    finish(schedule.document(), as_json=json)
+    kind = LayerScores if artifact.suffix == ".safetensors" else Plan if is_plan(artifact) else Schedule
+    shown = kind.load(artifact)
+    console.print(str(shown), markup=False, highlight=False)
+    if kind is Schedule and (keep := shown.made.get("keep")) is not None:
+        console.print(f"made to keep {keep:.3f} of the dense {shown.made.get('unit', 'macs')}", highlight=False)
+    finish(shown.document(), as_json=json)
 
 
 @app.command(rich_help_panel=LOOK)

@@ -37,7 +37,6 @@ BatchSize = Annotated[int, typer.Option(min=1, help="images made at once; does n
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: as the pipe's weights are stored")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …; auto: the accelerator if there is one")]
 Keep = Annotated[float, typer.Option(callback=check_keep, help="fraction of the dense MACs to keep, in (0, 1]")]
-Keeps = Annotated[list[float], typer.Option(help="fraction of the dense MACs to keep, in (0, 1]; may be repeated")]
 Attention = Annotated[bool, typer.Option("--attention", help="count the attention products too")]
 Prompts = Annotated[Path | None, typer.Option(help="a text file, one prompt (or class label) a line")]
 Scheduler = Annotated[str | None, typer.Option(help="class of diffusers' schedulers; default: the schedule's, the pipe's own")]

@@ -29,7 +29,6 @@ class Family:
     streams: for "residual", the forward argument that each element of a block's output continues, in output order.
     depths: name of each list of blocks → the configuration's key for its length; empty if the configuration has none.
     reads: path of a module in the first block that the denoiser itself reads.
-    own_grid: whether its pipelines give the scheduler noise levels of their own.
     cls: returns the class if it is not diffusers' own, so that a configuration is enough to build it.
     inputs: `inputs(config, *, batch, size, tokens)` → keyword arguments of one forward, on the default device;
     size and tokens are None if the caller leaves them to the denoiser's configuration.
@@ -40,7 +39,6 @@ class Family:
     streams: tuple[str, ...] = ("hidden_states",)
     depths: Mapping[str, str] = field(default_factory=dict)
     reads: str | None = None
-    own_grid: bool = False
     cls: Callable[[], type[nn.Module]] | None = None
     inputs: Callable[..., dict[str, Any]]
 
@@ -196,7 +194,6 @@ FAMILIES: dict[str, Family] = {
         reuse="residual",
         streams=("encoder_hidden_states", "hidden_states"),
         depths={"transformer_blocks": "num_layers", "single_transformer_blocks": "num_single_layers"},
-        own_grid=True,
         inputs=flux_inputs,
     ),
     "WanTransformer3DModel": Family(

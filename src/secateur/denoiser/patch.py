@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial, wraps
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -94,7 +94,28 @@ def find_modules(denoiser: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     return [modules[name] for name in names]
 
 
-class Patch:
+class Handle:
+    """What was done to a model or a pipe, until `remove()`, which may be called twice, or the end of a `with`."""
+
+    def __init__(self) -> None:
+        self._undo = ExitStack()
+
+    def on_remove(self, undo: Callable[[], Any]) -> None:
+        """Have `undo()` called when it is removed."""
+        self._undo.callback(undo)
+
+    def remove(self) -> None:
+        """Leave everything as it was before; may be called twice."""
+        self._undo.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+class Patch(Handle):
     """While it lives, block i's forward is `call(t, i, run, inputs)`, and the denoiser's own `root(t, run, inputs)`.
 
     t: index of the denoiser call, counted where the denoiser is entered, from 0 after `restart()`; or what `clock()` gives
@@ -114,12 +135,12 @@ class Patch:
         clock: Callable[[], int] | None = None,
         owner: Any = None,
     ):
+        super().__init__()
         modules = find_modules(denoiser, names)
         if any(isinstance(owner_of(module), Patch) for module in (denoiser, *modules)):
             raise ValueError(f"this {type(denoiser).__name__} is already patched, so remove() what was applied to it first")
         self.t, self.owner = -1, owner
         self._call, self._root, self._clock = unseen(call), root and unseen(root), clock and unseen(clock)
-        self._undo = ExitStack()
         with ExitStack() as building:  # an error half-way leaves nothing behind
             building.callback(self.remove)
             self._cover(denoiser, self._enter)
@@ -128,7 +149,7 @@ class Patch:
             building.pop_all()
 
     def _cover(self, module: nn.Module, wrapper: Callable[..., Any]) -> None:
-        self._undo.callback(intercept(module, "forward", wrapper, owner=self).remove)
+        self.on_remove(intercept(module, "forward", wrapper, owner=self).remove)
 
     def _enter(self, original: Callable[..., Any], *args, **kwargs) -> Any:
         self.t = self._clock() if self._clock else self.t + 1
@@ -147,20 +168,6 @@ class Patch:
         """Count from 0 again: the next call is the first of an image."""
         self.t = -1
 
-    def on_remove(self, undo: Callable[[], Any]) -> None:
-        """Have `undo()` called when the patch is removed."""
-        self._undo.callback(undo)
-
-    def remove(self) -> None:
-        """Leave the denoiser as it was before; may be called twice."""
-        self._undo.close()
-
-    def __enter__(self) -> Patch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
-
 
 def patch_of(denoiser: nn.Module) -> Patch | None:
     """The Patch that lives on a denoiser, or None."""
@@ -168,30 +175,19 @@ def patch_of(denoiser: nn.Module) -> Patch | None:
     return owner if isinstance(owner, Patch) else None
 
 
-class Compiled:
+class Compiled(Handle):
     """Blocks whose forwards are compiled, until `remove()` or the end of a `with`."""
 
     def __init__(self, denoiser: nn.Module, names: Sequence[str], options: dict[str, Any]):
+        super().__init__()
         modules = find_modules(denoiser, names)
         if patch_of(denoiser):
             raise ValueError(
                 "a schedule is applied already, and what decides what runs must stay outside: compile the blocks first"
             )
-        self._undo = ExitStack()
         for module in modules:
             compiled = torch.compile(module.forward, **options)
-            wrapper = partial(_instead, compiled)
-            self._undo.callback(intercept(module, "forward", wrapper, owner=self).remove)
-
-    def remove(self) -> None:
-        """Leave the blocks as they were; may be called twice."""
-        self._undo.close()
-
-    def __enter__(self) -> Compiled:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
+            self.on_remove(intercept(module, "forward", partial(_instead, compiled), owner=self).remove)
 
 
 def _instead(compiled: Callable[..., Any], original: Callable[..., Any], *args, **kwargs) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,21 +51,11 @@ def time_together(
 
     `warmup` rounds go before and are not counted. The clock is read when the GPU's work is done.
     """
-    rounds = list(time_rounds(runs, repeats=repeats, warmup=warmup, clock=clock))
-    return {name: Timing(name, tuple(r[name] for r in rounds)) for name in runs}
-
-
-def time_rounds(
-    runs: Mapping[str, Callable[[], Any]], *, repeats: int = 5, warmup: int = 1, clock: Callable[[], float] | None = None
-) -> Iterator[dict[str, float]]:
-    """Seconds by name, round by round as they are measured, for a caller who shows progress; see `time_together`."""
     if repeats < 1 or warmup < 0:
         raise ValueError(f"repeats is at least 1 and warmup at least 0; got {repeats} and {warmup}")
     now = clock or time.perf_counter
-    for k in range(warmup + repeats):
-        seconds = {name: _seconds(run, now) for name, run in runs.items()}
-        if k >= warmup:
-            yield seconds
+    rounds = [{name: _seconds(run, now) for name, run in runs.items()} for _ in range(warmup + repeats)]
+    return {name: Timing(name, tuple(seconds[name] for seconds in rounds[warmup:])) for name in runs}
 
 
 def _seconds(run: Callable[[], Any], now: Callable[[], float]) -> float:

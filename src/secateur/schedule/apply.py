@@ -83,7 +83,6 @@ def apply(
     scheduler = fitting_scheduler(own, schedule)
     if sampler := sampler_in(pipe, schedule, scheduler, fold=fold):
         remove(pipe)
-        give(pipe, sampler)
         return Sampled(pipe, schedule, sampler)
     check_offload(module)
     scheduler = followed(scheduler, schedule)

@@ -27,12 +27,7 @@ def sampler_numbers(sampler: LinearMultistepScheduler) -> dict[str, Any]:
     With x drawn from N(0, init_noise_sigma²), call the denoiser at input_scales[j] · x and timesteps[j] for y_j. The latents
     after it are rows[j][0] · x + rows[j][1] · y_j + rows[j][2] · y_{j−1} + …, and so on for every j.
     """
-    return {"prediction_type": sampler.config.prediction_type, **table_of_sampler(sampler).numbers()}  # type: ignore[attr-defined]
-
-
-def table_of_sampler(sampler: LinearMultistepScheduler) -> Table:
-    """The table that a sampler follows."""
-    return Table.of(sampler.config)  # type: ignore[arg-type]
+    return {"prediction_type": sampler.config.prediction_type, **Table.of(sampler.config).numbers()}  # type: ignore[attr-defined, arg-type]
 
 
 def sigmas_for(schedule: Schedule, scheduler: Any) -> tuple[str, list[float]]:
@@ -40,7 +35,7 @@ def sigmas_for(schedule: Schedule, scheduler: Any) -> tuple[str, list[float]]:
 
     Raises ValueError if the sampler is no stock one: fitted rows and lines through predictions take a table.
     """
-    table = table_of_sampler(sampler_for(schedule, scheduler))
+    table = Table.of(sampler_for(schedule, scheduler).config)  # type: ignore[arg-type]
     for name, stock in stock_samplers(scheduler, table):
         if is_same(plain(table), plain(probe(stock))):
             return name, [float(sigma) for sigma in stock.sigmas]

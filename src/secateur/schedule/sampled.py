@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from secateur.denoiser.patch import Handle
 from secateur.pipeline.schedulers import is_flow
 from secateur.schedule.fold import sampler_for, steps_for
 from secateur.schedule.schedule import Schedule
@@ -17,28 +18,19 @@ if TYPE_CHECKING:
 OWN = "own_scheduler"  # attribute of a scheduler that a pipe has while a schedule is applied: the one that it has otherwise
 
 
-@dataclass(frozen=True, eq=False)
-class Sampled:
+class Sampled(Handle):
     """A pipe that draws by a schedule's sampler, until `remove()` or the end of a `with`; its denoiser is not touched.
 
     scheduler: the sampler, which the pipe has instead of its own.
     """
 
-    pipe: DiffusionPipeline
-    schedule: Schedule
-    scheduler: LinearMultistepScheduler
-    cached_bytes: ClassVar[int] = 0  # as a SubNet's: no block is kept
-    peak_bytes: ClassVar[int] = 0
+    cached_bytes = peak_bytes = 0  # as a SubNet's: no block is kept
 
-    def remove(self) -> None:
-        """Leave the pipe as it was before; may be called twice."""
-        give_back(self.pipe, self.scheduler)
-
-    def __enter__(self) -> Sampled:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
+    def __init__(self, pipe: DiffusionPipeline, schedule: Schedule, scheduler: LinearMultistepScheduler):
+        super().__init__()
+        self.pipe, self.schedule, self.scheduler = pipe, schedule, scheduler
+        give(pipe, scheduler)
+        self.on_remove(partial(give_back, pipe, scheduler))
 
 
 def sampler_in(pipe: DiffusionPipeline, schedule: Schedule, scheduler: Any, *, fold: bool) -> LinearMultistepScheduler | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Size, nn
 
 from secateur.denoiser.blocks import Blocks
-from secateur.denoiser.patch import Inputs, Patch, Run
+from secateur.denoiser.patch import Handle, Inputs, Patch, Run
 from secateur.denoiser.streams import minus, plus, streams
 from secateur.schedule.acts import Act, acts
 from secateur.schedule.cache import Cache, ghost
@@ -46,7 +46,7 @@ class Branch:
         return any(row[i] is Act.DEAD for row in self.acts)
 
 
-class SubNet:
+class SubNet(Handle):
     """A denoiser following a schedule, until `remove()` or the end of a `with`.
 
     `apply` and `follow` make it. cached_bytes, peak_bytes: what it keeps for later calls now, and kept at most.
@@ -63,6 +63,7 @@ class SubNet:
         copy_outputs: bool = False,
         first_call: Callable[[int], int] | None = None,
     ):
+        super().__init__()
         self.blocks = blocks
         self._first_call = first_call
         self._streams = [*streams(denoiser, blocks), ()]
@@ -70,9 +71,9 @@ class SubNet:
         self._cache = Cache(schedule.blocks, copy_outputs=copy_outputs)
         self._set_schedule(schedule)
         self.restart()
-        self._patch = Patch(
-            denoiser, schedule.blocks, self._cell, only=decided(self._acts(0)), root=self._root, clock=self._tick, owner=self
-        )
+        only = decided(self._acts(0))
+        patch = Patch(denoiser, schedule.blocks, self._cell, only=only, root=self._root, clock=self._tick, owner=self)
+        self.on_remove(patch.remove)
         self.on_remove(self.restart)
 
     def _set_schedule(self, schedule: Schedule) -> None:
@@ -106,14 +107,6 @@ class SubNet:
         """Go on to the next call of the schedule."""
         self._steps += 1
         self._entered = 0
-
-    def on_remove(self, undo: Callable[[], Any]) -> None:
-        """Have `undo()` called when it is removed."""
-        self._patch.on_remove(undo)
-
-    def remove(self) -> None:
-        """Leave the pipe as it was before; may be called twice."""
-        self._patch.remove()
 
     def _tick(self) -> int:
         if self._first is None:
@@ -166,12 +159,6 @@ class SubNet:
             branch = self._branches[n] = Branch(t, self._acts(t), self._leads(t), shapes, t)
         branch.t = t
         return branch
-
-    def __enter__(self) -> SubNet:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
 
 def decided(rows: Sequence[Sequence[Act]]) -> set[int]:

@@ -6,7 +6,7 @@ every pair of calls that are near enough to each other. The shortest path then g
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,27 +44,18 @@ def partial_rows(pipe, trajectory: Trajectory, macs: Macs, *, batch_size: int = 
     return tuple(dict.fromkeys(row for row in rows if any(row) and not all(row)))
 
 
-def partial_outputs(
-    pipe,
-    trajectory: Trajectory,
-    blocks: Blocks,
-    row: Row,
-    *,
-    reach: int,
-    timesteps: tuple[float, ...] | None = None,
-    batch_size: int = 8,
-) -> Tensor:
+def partial_outputs(pipe, trajectory: Trajectory, blocks: Blocks, row: Row, *, reach: int, batch_size: int = 8) -> Tensor:
     """Predictions at call s, g calls after the last whole call, if only `row` runs since then: (T, reach + 1, B, C, H, W).
 
-    At g = 0 these are the trajectory's own; if s < g, they are NaN. Every call gets the dense latents. timesteps: the
-    trajectory's, if they are not the scheduler's own. Takes reach + 1 replays, mostly of partial calls.
+    At g = 0 these are the trajectory's own; if s < g, they are NaN. Every call gets the dense latents. Takes reach + 1
+    replays, mostly of partial calls.
     """
     T, dense = len(trajectory.timesteps), trajectory.outputs
     outputs = dense.new_full((T, reach + 1, *dense.shape[1:]), torch.nan)
     outputs[:, 0] = dense
     for first in range(reach + 1):
         whole = {0, *range(first, T, reach + 1)}
-        schedule = replace(mixed(blocks, T, whole=whole, partial=range(T), row=row), timesteps=timesteps)
+        schedule = closed(blocks, [None if t in whole else row for t in range(T)], made={"method": "refresh"})
         with apply(pipe, schedule, blocks=blocks, fold=False):
             predictions = replay(pipe, trajectory, batch_size=batch_size)
         gaps = [s - max(k for k in whole if k <= s) for s in range(T)]
@@ -72,13 +63,6 @@ def partial_outputs(
             if gap:
                 outputs[s, gap] = predictions[s]
     return outputs
-
-
-def mixed(blocks: Blocks, calls: int, *, whole: Collection[int], partial: Collection[int], row: Row) -> Schedule:
-    """The Schedule with these whole calls, these partial calls, which run `row`, and all others held."""
-    nothing = (False,) * len(blocks)
-    rows = [None if t in whole else row if t in partial else nothing for t in range(calls)]
-    return closed(blocks, rows, made={"method": "refresh"})
 
 
 def path_schedule(path: Path, timesteps: Sequence[float], blocks: Blocks, row: Row = (), **made: Any) -> Schedule:

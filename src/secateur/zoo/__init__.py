@@ -24,9 +24,10 @@ NAMES = tuple(GUIDANCE)
 
 def load(name: str) -> DiffusionPipeline:
     """The trained pipeline `name`, in float32 on the CPU, as stock diffusers loads it. Raises ValueError if there is none."""
+    import torch
     from diffusers import DiffusionPipeline
 
-    return DiffusionPipeline.from_pretrained(folder(name), dtype=_float32())
+    return DiffusionPipeline.from_pretrained(folder(name), dtype=torch.float32)
 
 
 def folder(name: str) -> Path:
@@ -42,12 +43,6 @@ def schedule(name: str) -> Path:
     Load it by `secateur.load`.
     """
     return folder(name) / "schedule.json"
-
-
-def _float32():
-    import torch
-
-    return torch.float32
 
 
 def conditions(

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint as checkpointed
 
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.families import bare, class_name
-from secateur.denoiser.patch import Inputs, Patch, Run
+from secateur.denoiser.patch import Handle, Inputs, Patch, Run
 from secateur.denoiser.streams import Stream, minus, plus, streams
 from secateur.schedule.cache import versions
 from secateur.schedule.holds import LINES, leads
@@ -37,7 +37,7 @@ class Call:
     after: Kept = field(default_factory=dict)
 
 
-class SuperNet:
+class SuperNet(Handle):
     """A denoiser with a gate on every cell, until `remove()` or the end of a `with`. `supernet` builds one.
 
     gates: (T, L), read at the first call of each image; change or replace them before a `restart()`.
@@ -53,6 +53,7 @@ class SuperNet:
         checkpoint: bool = False,
         hold: str = "output",
     ):
+        super().__init__()
         self.gates, self.blocks, self.branches, self.checkpoint = gates, blocks, branches, checkpoint
         self._streams = [*streams(denoiser, blocks), ()]
         self._lines = [kind in LINES for kind in (*blocks.reuse, hold)]
@@ -63,6 +64,7 @@ class SuperNet:
         self._past: dict[int, Kept] = {}
         self._now: Call | None = None
         self._patch = Patch(denoiser, blocks.names, self._cell, root=self._root, owner=self)
+        self.on_remove(self._patch.remove)
         self._alive = True
 
     def restart(self) -> None:
@@ -73,7 +75,7 @@ class SuperNet:
     def remove(self) -> None:
         """Leave the denoiser as it was; a second call does nothing. With checkpoint=True, call `backward()` first."""
         self._alive = False
-        self._patch.remove()
+        super().remove()
         self.restart()
 
     def _root(self, n: int, run: Run, inputs: Inputs) -> Any:
@@ -128,12 +130,6 @@ class SuperNet:
                 f"the output of {name} was changed in place by its reader, as T2I-Adapter and FreeU do: leave those out"
             )
         return value
-
-    def __enter__(self) -> SuperNet:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
 
 def supernet(
