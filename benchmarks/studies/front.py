@@ -25,7 +25,7 @@ from secateur.schedule import baselines
 from secateur.searching import gradient_steps
 from secateur.searching.local import local_search
 from secateur.searching.moves import exchange, slide
-from secateur.searching.objective import to_dense
+from secateur.searching.objective import objective_for
 from secateur.searching.random_and_genetic import genetic_search, random_search
 from study import Job, Record, Row, Run, Study
 
@@ -177,7 +177,8 @@ def caches(counted: Macs, budget: float) -> list[Schedule]:
 def best_cache(bench: Bench, budget: float) -> Made:
     """The cache that is best on the calibration images: all are measured on a few of them, the best on all."""
     fits, seen = caches(bench.layers, budget), bench.trajectory(SEEDS[0])
-    few, value = (to_dense(bench.pipe, some, blocks=bench.layers.blocks) for some in (first(seen, GLANCE), seen))
+    near = partial(objective_for, bench.pipe, target="dense", blocks=bench.layers.blocks)
+    few, value = map(near, (first(seen, GLANCE), seen))
     best = max(sorted(fits, key=few)[-FINALISTS:], key=value)
     return best, {"setting": dict(best.made), "settings": len(fits)}
 

@@ -22,7 +22,7 @@ from secateur.schedule.schedule import Schedule
 from secateur.searching.budget import Space, budget_macs, rows_of
 from secateur.searching.local import Trial, local_search
 from secateur.searching.moves import exchange, insert, rerun_block, shift, slide, stretch, swap_cells
-from secateur.searching.objective import to_dense
+from secateur.searching.objective import objective_for
 from secateur.searching.random_and_genetic import genetic_search, random_search
 
 
@@ -178,7 +178,7 @@ def test_law_8_a_real_block_that_does_nothing_is_reused_at_nearly_all_calls(sear
     torch.nn.init.zeros_(planted.norm1.linear.bias)
     found = macs.count(pipe.transformer)
     dense = record(pipe, [1], seeds=[0], guidance_scale=3.0, num_inference_steps=6)
-    objective = to_dense(pipe, dense, blocks=found.blocks)
+    objective = objective_for(pipe, dense, target="dense", blocks=found.blocks)
     *_, last = search(found, 6, keep=0.6, objective=objective, trials=80, seed=0)
     runs = [sum(column) for column in zip(*rows_of(last.best)[1:], strict=True)]
     assert runs[1] <= 1

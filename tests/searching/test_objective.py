@@ -18,7 +18,7 @@ from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply
 from secateur.searching.budget import budget_macs
-from secateur.searching.objective import CAP_DB, Objective, converged, converging, elsewhere, to_converged, to_dense
+from secateur.searching.objective import CAP_DB, Objective, converged, converging, more_for, objective_for
 from secateur.searching.paired_gain import PairedGain
 
 LABELS, SEEDS, STEPS = [1, 2, 7], [3, 1, 4], 6
@@ -47,17 +47,18 @@ def test_it_is_the_mean_psnr_of_the_images_under_the_schedule(dit, dense, blocks
         images = generate(dit, LABELS, seeds=SEEDS, **CALL)
     wanted = quality.psnr(images, dense.images).mean()
     for given in (None, blocks):
-        assert to_dense(dit, dense, batch_size=2, blocks=given)(schedule) == pytest.approx(wanted, abs=1e-3)
+        objective = objective_for(dit, dense, target="dense", batch_size=2, blocks=given)
+        assert objective(schedule) == pytest.approx(wanted, abs=1e-3)
     assert 5 < wanted < CAP_DB
     assert "forward" not in vars(dit.transformer)
 
 
 def test_equal_images_are_as_near_as_the_cap(dit, dense, blocks):
-    assert to_dense(dit, dense)(baselines.dense(blocks, STEPS)) == CAP_DB
+    assert objective_for(dit, dense, target="dense")(baselines.dense(blocks, STEPS)) == CAP_DB
 
 
 def test_held_calls_are_further_away_the_more_of_them(dit, dense, blocks):
-    objective = to_dense(dit, dense, blocks=blocks)
+    objective = objective_for(dit, dense, target="dense", blocks=blocks)
     values = [objective(baselines.uniform(blocks, STEPS, every=n)) for n in (1, 2, 3, 6)]
     assert values == sorted(values, reverse=True)
     assert len(set(values)) == 4
@@ -69,17 +70,17 @@ KARRAS = {"use_karras_sigmas": True, "solver_order": 3, "timestep_spacing": "tra
 @pytest.mark.parametrize("own", [None, diffusers.DPMSolverMultistepScheduler(**KARRAS)], ids=["ddim", "karras"])
 def test_the_converged_target_is_many_steps_of_dpm_solver_from_the_same_seeds(dit, dense, own):
     before = dit.scheduler = own or dit.scheduler
-    objective = to_converged(dit, dense, steps=20)
+    images = converged(dit, LABELS, seeds=SEEDS, steps=20, **CALL)
     assert dit.scheduler is before
     dit.scheduler = diffusers.DPMSolverMultistepScheduler(timestep_spacing="linspace")  # this DiT has DDPM's linear betas
     wanted = generate(dit, LABELS, seeds=SEEDS, **CALL | {"num_inference_steps": 20})
-    assert np.array_equal(objective.target, wanted)
-    assert not np.array_equal(objective.target, dense.images)
-    assert dict(objective.options) == CALL
+    assert np.array_equal(images, wanted)
+    assert not np.array_equal(images, dense.images)
 
 
 def test_more_steps_come_nearer_to_the_converged_images(dit, dense, blocks):
-    objective = to_converged(dit, dense, steps=60, blocks=blocks)
+    objective = objective_for(dit, dense, target="converged", blocks=blocks)
+    assert dict(objective.options) == CALL
     dit.scheduler = diffusers.DPMSolverMultistepScheduler(timestep_spacing="linspace")
     values = []
     for steps in (4, 10, 30):
@@ -97,7 +98,7 @@ def test_flow_matching_converges_with_the_pipe_s_own_scheduler(name, own):
 
 
 def test_images_that_are_not_finite_are_refused(dit, dense, blocks):
-    objective = to_dense(dit, dense)
+    objective = objective_for(dit, dense, target="dense")
     torch.nn.init.constant_(dit.transformer.transformer_blocks[1].ff.net[2].bias, float("nan"))
     with pytest.raises(ValueError, match="3 of 3 of the images under the schedule are not finite"):
         objective(baselines.uniform(blocks, STEPS, every=2))
@@ -148,7 +149,7 @@ def test_a_schedule_that_is_surely_worse_on_some_images_is_not_measured_on_the_o
 
 def test_parts_of_an_objective_are_its_images_in_order(dit, blocks):
     labels, seeds = [1, 2, 7, 3, 3, 4, 5, 6, 1, 0], list(range(10))
-    whole = to_dense(dit, record(dit, labels, seeds=seeds, **CALL), batch_size=2, blocks=blocks)
+    whole = objective_for(dit, record(dit, labels, seeds=seeds, **CALL), target="dense", batch_size=2, blocks=blocks)
     first, last = whole.parts()
     assert (first.seeds, last.conditions) == (tuple(range(8)), (1, 0))
     schedule = baselines.uniform(blocks, STEPS, every=3)
@@ -186,14 +187,14 @@ def test_a_set_of_images_is_made_once_and_the_best_is_measured_on_it_once():
 
 
 def test_further_images_have_targets_of_their_own_conditions_and_seeds(dit, dense, blocks):
-    objective = to_dense(dit, dense, blocks=blocks, batch_size=2)
+    objective = objective_for(dit, dense, target="dense", blocks=blocks, batch_size=2)
     labels, seeds = [5, 6, 0, 4, 3, 2, 1], range(70, 77)
-    first, second = elsewhere(objective, labels, seeds)  # and one is left over
+    first, second = more_for(objective, labels, seeds, target="dense")  # and one is left over
     made = second()
     assert (made.conditions, made.seeds) == ((4, 3, 2), (73, 74, 75))
     assert np.array_equal(made.target, generate(dit, [4, 3, 2], seeds=[73, 74, 75], batch_size=2, **CALL))
     assert made(baselines.dense(blocks, STEPS)) == CAP_DB
-    [far] = elsewhere(objective, labels[:3], seeds[:3], draw=converged)
+    [far] = more_for(objective, labels[:3], seeds[:3], target="converged")
     assert not np.array_equal(far().target, first().target)
 
 

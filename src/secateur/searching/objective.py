@@ -75,51 +75,36 @@ class Objective:
 
 
 def objective_for(pipe: DiffusionPipeline, trajectory: Trajectory, *, target: str, **options: Any) -> Objective:
-    """Nearness to the "dense" images of a trajectory, or to the "converged" ones of many steps from the same seeds.
+    """Nearness to the "dense" images of a trajectory, whose own discretisation error counts as right, or to "converged" ones.
 
-    options: batch_size and blocks, as in `Objective`. Raises ValueError if there is no such target.
+    Compare only samplers that start at the same noise with those: linspace spacing starts at the last training timestep, 999
+    of 1000; leading spacing, which many pipes come with, does not. options: batch_size and blocks, as in `Objective`. Raises
+    ValueError if there is no such target.
     """
-    return TARGETS[check_target(target)][0](pipe, trajectory, **options)
+    check_target(target)
+    t = trajectory
+    dense = Objective(pipe, t.conditions, t.seeds, t.images, t.options, **options)
+    return dense if target == "dense" else more_for(dense, t.conditions, t.seeds, target=target)[0]()
 
 
 def more_for(
     objective: Objective, conditions: Sequence[Any], seeds: Sequence[int], *, target: str
 ) -> list[Callable[[], Objective]]:
-    """Functions that make the same objective on these images, in sets as large as its own; see `PairedGain`."""
-    return elsewhere(objective, conditions, seeds, draw=TARGETS[check_target(target)][1])
+    """Functions that make the same objective on these images, in sets as large as its own; an incomplete set is left out."""
+    size = len(objective.seeds)
+
+    def make(start: int) -> Objective:
+        some, part = conditions[start : start + size], seeds[start : start + size]
+        images = TARGETS[target](objective.pipe, some, seeds=part, batch_size=objective.batch_size, **objective.options)
+        return replace(objective, conditions=tuple(some), seeds=tuple(part), target=images)
+
+    return [partial(make, start) for start in range(0, len(seeds) - size + 1, size)]
 
 
-def check_target(target: str) -> str:
-    """The target. Raises ValueError if there is none of this name."""
+def check_target(target: str) -> None:
+    """Raises ValueError if there is no target of this name."""
     if target not in TARGETS:
         raise ValueError(f"there is no target {target!r}: choose {' or '.join(TARGETS)}")
-    return target
-
-
-def to_dense(
-    pipe: DiffusionPipeline, trajectory: Trajectory, *, batch_size: int = 8, blocks: Blocks | None = None
-) -> Objective:
-    """Nearness to the images of a dense trajectory, whose own discretisation error counts as right."""
-    dense = trajectory
-    return Objective(pipe, dense.conditions, dense.seeds, dense.images, dense.options, batch_size=batch_size, blocks=blocks)
-
-
-def to_converged(
-    pipe: DiffusionPipeline,
-    trajectory: Trajectory,
-    *,
-    steps: int = 100,
-    batch_size: int = 8,
-    blocks: Blocks | None = None,
-) -> Objective:
-    """Nearness to the images of `steps` steps from a trajectory's seeds, whatever its own sampler was; see `converged`.
-
-    Compare only samplers that start at the same noise: linspace spacing starts at the last training timestep, 999 of 1000;
-    leading spacing, which many pipes come with, does not.
-    """
-    near = to_dense(pipe, trajectory, batch_size=batch_size, blocks=blocks)
-    target = converged(pipe, near.conditions, seeds=near.seeds, batch_size=batch_size, steps=steps, **near.options)
-    return replace(near, target=target)
 
 
 def converged(
@@ -139,21 +124,4 @@ def converging(pipe: DiffusionPipeline) -> tuple[str | None, Mapping[str, Any]]:
     return schedulers.SOLVERS["DPM-Solver++"] if "beta_schedule" in pipe.scheduler.config else (None, {})
 
 
-def elsewhere(
-    objective: Objective, conditions: Sequence[Any], seeds: Sequence[int], *, draw: Callable[..., np.ndarray] = generate
-) -> list[Callable[[], Objective]]:
-    """Functions that make the same objective on other images, in sets as large as its own; an incomplete set is left out.
-
-    draw: makes the target images, `generate` or `converged`.
-    """
-    size = len(objective.seeds)
-
-    def make(start: int) -> Objective:
-        some, part = conditions[start : start + size], seeds[start : start + size]
-        target = draw(objective.pipe, some, seeds=part, batch_size=objective.batch_size, **objective.options)
-        return replace(objective, conditions=tuple(some), seeds=tuple(part), target=target)
-
-    return [partial(make, start) for start in range(0, len(seeds) - size + 1, size)]
-
-
-TARGETS = {"dense": (to_dense, generate), "converged": (to_converged, converged)}  # name: makes the objective, draws the images
+TARGETS: dict[str, Callable[..., np.ndarray]] = {"dense": generate, "converged": converged}  # name: draws the images
