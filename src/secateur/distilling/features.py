@@ -13,6 +13,7 @@ from secateur.denoiser.families import bare, class_name, dummy_inputs, family
 from secateur.denoiser.patch import Inputs, Patch, Run
 from secateur.pruning.plan import Plan
 from secateur.pruning.student import Passage
+from secateur.pruning.surgery import alike
 
 SIZE, TOKENS = 8, 8  # of the inputs whose shapes are compared
 STREAM = "hidden_states"  # the stream to compare, among those that a block continues
@@ -86,13 +87,8 @@ def partners(teacher: nn.Module, student: nn.Module, name: str, plan: Plan | Non
 
 def copied(theirs: Sequence[nn.Module], mine: Sequence[nn.Module]) -> list[int]:
     """Indices of the teacher's blocks that an untrained student has, matched by their weights (ours)."""
-    left = [block.state_dict() for block in mine]
-    return [k for k, block in enumerate(theirs) if left and same_weights(block.state_dict(), left[0]) and left.pop(0)]
-
-
-def same_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two blocks hold the same values, in the first one's dtype."""
-    return a.keys() == b.keys() and all(torch.equal(x, b[name].to(x)) for name, x in a.items())
+    left = list(mine)
+    return [k for k, block in enumerate(theirs) if left and alike(block, left[0]) and left.pop(0)]
 
 
 @contextmanager

@@ -260,6 +260,7 @@ def weight_shapes(module: nn.Module) -> dict[str, torch.Size]:
 
 
 def alike(a: nn.Module, b: nn.Module) -> bool:
-    """Whether two modules hold the same values; False for two on the meta device."""
+    """Whether two modules hold the same values, in the first one's dtype; False for two on the meta device."""
     ours, theirs = a.state_dict(), b.state_dict()
-    return a is b or all(not ours[name].is_meta and torch.equal(ours[name], theirs[name]) for name in ours)
+    same = ours.keys() == theirs.keys()
+    return a is b or (same and all(not x.is_meta and torch.equal(x, theirs[name].to(x)) for name, x in ours.items()))
