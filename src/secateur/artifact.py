@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,6 +233,12 @@ def check_place(path: Path, *, folder: bool = False, otherwise: str = "save else
         TemporaryFile(dir=above).close()  # a permission may be there and the file system read-only
     except OSError as error:
         raise PermissionError(f"{path} cannot be written, since the folder {above} takes no new file: {otherwise}") from error
+
+
+def check_word(name: str, word: str | None, words: Iterable[str | None]) -> None:
+    """Raises ValueError if a word is none of those to choose among."""
+    if word not in words:
+        raise ValueError(f"there is no {name} {word!r}: choose {', '.join(filter(None, words))}")
 
 
 def are_whole(numbers: Sequence[Any], *, below: int | None = None) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from secateur.artifact import check_word
+
 if TYPE_CHECKING:
     from secateur.pruning.prune import PruneSettings
 
@@ -16,8 +18,8 @@ def check_scoring(criterion: str, *, keep: float, cost: str, settings: PruneSett
     from secateur.pruning.criteria import CRITERIA
 
     prune.check_keep(keep)
-    prune.check_word("criterion", criterion, (*CRITERIA, *SCORES))
-    prune.check_word("cost", cost, prune.COSTS)
+    check_word("criterion", criterion, (*CRITERIA, *SCORES))
+    check_word("cost", cost, prune.COSTS)
     prune.check_criterion(image_score(criterion) if criterion in SCORES else criterion, settings)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table, box
 
+from secateur.artifact import check_word
 from secateur.cli.criterion import check_scoring, check_texts, criterion_for
 from secateur.cli.long_job import last_step
 from secateur.cli.terminal import (
@@ -176,8 +177,7 @@ def fixed_plan(plan: Path | None, preset: str | None) -> Plan | None:
         return Plan.load(plan)
     if preset is None:
         return None
-    if preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}: choose {', '.join(PRESETS)}")
+    check_word("preset", preset, PRESETS)
     return PRESETS[preset]()
 
 

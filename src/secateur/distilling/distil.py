@@ -71,7 +71,8 @@ def distil(
     net.float()
     try:
         updates = pipe_steps(student, teacher, examples, call=call, plan=plan, settings=settings, folder=folder)
-        for _ in watched(updates, settings, show=progress):
+        view = lambda step: View(f"distilling, loss {step.total:.3g}", step.number, settings.updates)  # noqa: E731
+        for _ in bars.watched(updates, view, first="distilling", show=progress):
             pass
     finally:
         net.to(dtype)
@@ -84,12 +85,9 @@ def drawn_examples(
     """Examples of what the teacher draws by the prompts, or by those of the zoo, while a progress bar counts the batches."""
     conditions, size = conditions_for(teacher, prompts, images), settings.batch_size
     parts = draw_examples(teacher, conditions, count=images, seed=settings.seed, batch_size=size, **call)
-
-    def view(numbered: tuple[int, Examples]) -> View:
-        return View("drawing what to learn from", numbered[0], -(-images // size))
-
-    first = "drawing what to learn from"
-    return concatenate(part for _, part in bars.watched(enumerate(parts, 1), view, first=first, show=show))
+    doing, batches = "drawing what to learn from", -(-images // size)
+    numbered = bars.watched(enumerate(parts, 1), lambda step: View(doing, step[0], batches), first=doing, show=show)
+    return concatenate(part for _, part in numbered)
 
 
 def pipe_steps(
@@ -118,12 +116,3 @@ def pipe_steps(
     null = encoded.null(teacher, labels=labels, **call) if settings.null_rate else None
     return distil_steps(net, pupil, examples, teacher.scheduler, settings=settings, sites=sites, null=null, others=unpictured,
                         folder=folder, save_every=save_every, accelerator=accelerator)  # fmt: skip
-
-
-def watched(steps: Iterator[DistilStep], settings: DistilSettings, *, show: bool) -> Iterator[DistilStep]:
-    """The same steps, while a progress bar on stderr shows the loss."""
-
-    def view(step: DistilStep) -> View:
-        return View(f"distilling, loss {step.total:.3g}", step.number, settings.updates)
-
-    return bars.watched(steps, view, first="distilling", show=show)

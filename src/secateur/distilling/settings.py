@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import rich.repr
 import torch
 
-from secateur.distilling.terms import check_normalize
+from secateur.artifact import check_word
+from secateur.distilling.terms import NORMALIZE
 
 PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by accelerate's names
 LR_SCHEDULES, TIMESTEPS = ("constant", "cosine"), ("uniform", "stratified")
@@ -52,7 +53,7 @@ class DistilSettings:
     seed: int = 0
 
     def __post_init__(self):
-        check_normalize(self.normalize)
+        check_word("normalization", self.normalize, NORMALIZE)
         choices = {"lr_schedule": LR_SCHEDULES, "timesteps": TIMESTEPS, "mixed_precision": tuple(PRECISIONS)}
         for name, names in choices.items():
             if getattr(self, name) not in names:

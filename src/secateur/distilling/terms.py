@@ -21,12 +21,6 @@ MEMORY = 0.99  # of the running mean, which begins at its first value (ours)
 LEAST = 1e-12  # a teacher whose feature is zero must not make a division by zero
 
 
-def check_normalize(name: str) -> None:
-    """Raises ValueError if there is no such normalization."""
-    if name not in NORMALIZE:
-        raise ValueError(f"there is no normalization {name!r}: choose {', '.join(NORMALIZE)}")
-
-
 def task(prediction: Tensor, target: Tensor, own: Tensor) -> Tensor:
     """Mean square error to the true target, over the samples that have their `own` condition, bool (n,)."""
     error = (prediction - target.float()).square().flatten(1).mean(1)

@@ -214,7 +214,7 @@ def is_shared(value: Any) -> bool:
 
 
 def tensors(value: Any) -> list[Tensor]:
-    """Every tensor in nested mappings and lists."""
+    """Every tensor in a nest of tuples, lists, mappings and diffusers outputs."""
     return [x for x in tree_leaves(value) if torch.is_tensor(x)]
 
 

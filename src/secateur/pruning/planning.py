@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from secateur.artifact import thawed
+from secateur.artifact import check_word, thawed
 from secateur.denoiser.families import family
 from secateur.knapsack import Whole, budget, knapsack, least_of
 from secateur.pruning.layer_costs import LayerCosts, timed
@@ -54,8 +54,7 @@ def with_times(scores: LayerScores, denoiser: nn.Module, *, run: Callable[[], An
 
 def check_scores(scores: LayerScores, *, cost: str, method: str) -> None:
     """Raises ValueError if the method is unknown, or the scores are not complete."""
-    if method not in METHODS:
-        raise ValueError(f"there is no method {method!r}: choose {', '.join(METHODS)}")
+    check_word("method", method, METHODS)
     check_cost(scores, cost)
     if not scores.scored.all():
         raise ValueError(f"found scores of {scores.scored.sum()} of {len(scores.layers)} layers: let the scoring finish")

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rich.repr
 
+from secateur.artifact import check_word
 from secateur.denoiser import fingerprint
 from secateur.denoiser.of_pipe import denoiser_of
-from secateur.pipeline import examples, generate, progress
+from secateur.pipeline import examples, generate
+from secateur.pipeline import progress as bars
 from secateur.pipeline import trajectory as trajectories
 from secateur.pipeline.pipes import zoo_name
 from secateur.pipeline.progress import View
@@ -30,12 +32,6 @@ if TYPE_CHECKING:
 COSTS = ("parameters", "macs", "macs_attention", "ms")
 TIMED_STEPS = 4  # of the pipe, while its layers are timed
 ImageScore = Callable[[np.ndarray, Sequence[Any]], np.ndarray]  # (images, prompts) -> (B,), higher is better
-
-
-def check_word(name: str, word: str | None, words: Sequence[str | None]) -> None:
-    """Raises ValueError if a word is none of those to choose among."""
-    if word not in words:
-        raise ValueError(f"there is no {name} {word!r}: choose {', '.join(filter(None, words))}")
 
 
 @rich.repr.auto
@@ -155,7 +151,7 @@ def prune(
 
 def plan_for(pipe: DiffusionPipeline, keep: float = 0.5, *, progress: bool = True, **how: Any) -> tuple[Plan, LayerScores]:
     """The Plan that `prune` would cut by, and the scores of the layers. how: arguments of `prune_steps`."""
-    for step in watched(prune_steps(pipe, keep, **how), show=progress):
+    for step in bars.watched(prune_steps(pipe, keep, **how), view_of, first="drawing what to score on", show=progress):
         if step.plan is not None and step.scores is not None:
             return step.plan, step.scores
     raise AssertionError("the last step of a pruning has a plan")
@@ -196,11 +192,6 @@ def with_plan(pipe: DiffusionPipeline, plan: Plan) -> DiffusionPipeline:
     student = copy(pipe)
     student.register_modules(**{name: drop_layers(denoiser_of(pipe), plan)})
     return student
-
-
-def watched(steps: Iterator[PruneStep], *, show: bool) -> Iterator[PruneStep]:
-    """The same steps, while a progress bar on stderr says how far the pruning is."""
-    return progress.watched(steps, view_of, first="drawing what to score on", show=show)
 
 
 def view_of(step: PruneStep) -> View:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateur.artifact import check_word
 from secateur.checkpoint import saved_steps
 from secateur.denoiser import fingerprint
 from secateur.denoiser.families import bare, class_name
@@ -64,8 +65,7 @@ def scored(
     hash of their values. accelerator: spreads the tuples over its processes. drawing: samples, seed, batch_size and called, as
     for `draw_tuples`. Raises ValueError if other settings made the file.
     """
-    if criterion not in CRITERIA:
-        raise ValueError(f"there is no criterion {criterion!r}: choose {', '.join(CRITERIA)}")
+    check_word("criterion", criterion, CRITERIA)
     check_teacher(teacher)
     tuples = draw_tuples(examples, scheduler, **drawing)
     name, digest = scheduler_signature(scheduler)

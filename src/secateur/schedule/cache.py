@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.patch import Patch
+from secateur.pipeline.examples import tensors
 from secateur.schedule.acts import Act, acts
 from secateur.schedule.holds import LINES
 from secateur.schedule.schedule import Schedule
@@ -71,11 +72,6 @@ class Cache:
             self.drop(key)
 
 
-def tensors(nest: Any) -> list[Tensor]:
-    """Every tensor in a nest of tuples, lists, dicts and diffusers outputs."""
-    return [x for x in tree_leaves(nest) if torch.is_tensor(x)]
-
-
 def copied(nest: Any) -> Any:
     return tree_map_only(Tensor, torch.clone, nest)
 
@@ -93,11 +89,8 @@ def storages(nest: Any) -> dict[int, int]:
 
 def ghost(nest: Any) -> Any:
     """A nest of this one's shapes for those who never look: no memory, and NaN all over, so that a look could not be missed."""
-    return tree_map_only(Tensor, _ghost, nest)
-
-
-def _ghost(x: Tensor) -> Tensor:
-    return x.new_full((), float("nan") if x.is_floating_point() else 0).expand(x.shape)
+    nan = lambda x: x.new_full((), float("nan") if x.is_floating_point() else 0).expand(x.shape)  # noqa: E731
+    return tree_map_only(Tensor, nan, nest)
 
 
 def block_bytes(denoiser: nn.Module, blocks: Blocks, inputs: Mapping[str, Any]) -> tuple[int, ...]:

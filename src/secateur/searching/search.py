@@ -18,6 +18,7 @@ from secateur.pipeline.pipes import zoo_name
 from secateur.pipeline.progress import View
 from secateur.pipeline.prompts import CALIBRATION_SEED
 from secateur.pipeline.schedulers import begun
+from secateur.pipeline.table import probe
 from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule.baselines import check_keep
 from secateur.schedule.schedule import Schedule
@@ -25,7 +26,7 @@ from secateur.searching.objective import TARGETS, check_target, more_for, object
 from secateur.searching.paired_gain import PairedGain
 from secateur.searching.settings import DEFAULT, SearchSettings
 from secateur.searching.stages import BestSoFar, run_stages
-from secateur.searching.task import Search, check_calls, check_searchable
+from secateur.searching.task import Search, check_calls
 
 IMAGES, ENOUGH = 16, 8  # calibration images: by default, and those below which a search remarks on it (ours: four lost)
 
@@ -147,7 +148,7 @@ def check_search(scheduler: Any, *, keep: float, steps: int, target: str) -> Non
     check_target(target)
     if steps < 1:
         raise ValueError(f"found steps={steps}: ask for 2 or more")
-    check_searchable(scheduler, steps)
+    probe(begun(scheduler, steps))  # refuses what draws noise or clips
     check_calls(len(begun(scheduler, steps).timesteps), keep=keep)
 
 

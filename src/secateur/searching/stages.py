@@ -164,12 +164,10 @@ def limit_of(search: Search) -> int:
 
 
 def refresh_stage(search: Search, best: BestSoFar | None) -> Candidates:
-    """The exact solution with partial calls, weighted as the best so far was; on the scheduler's own grid."""
-    yield from measure_each(search, refresh_schedules(search, best))
+    """The exact solution with partial calls, weighted as the best so far was; on the scheduler's own grid.
 
-
-def refresh_schedules(search: Search, best: BestSoFar | None) -> Iterator[Schedule]:
-    """For each row that partial calls may run, the best schedule that makes any; none if whole calls alone are better."""
+    For each row that partial calls may run, the best schedule that makes any; none if whole calls alone are better.
+    """
     pipe, macs, size = search.pipe, search.macs, search.batch_size
     trajectory, levels = first(search.trajectory, SAMPLES), search.calls
     reach, name = min(MOST_REACH, levels - 1), (best.schedule.made.get("weights") if best else None) or "even"
@@ -181,7 +179,7 @@ def refresh_schedules(search: Search, best: BestSoFar | None) -> Iterator[Schedu
         costs = macs.call(), row_macs(row, macs.cells(), macs.rest())
         path = paths.best(errors, costs=costs, limit=limit_of(search))
         if not all(path.whole):
-            yield refresh.path_schedule(path, trajectory.timesteps, macs.blocks, row, weights=name)
+            yield from measure_each(search, [refresh.path_schedule(path, trajectory.timesteps, macs.blocks, row, weights=name)])
 
 
 def local_stage(search: Search, best: BestSoFar | None) -> Candidates:
@@ -224,7 +222,7 @@ def gradient_stage(search: Search, best: BestSoFar | None) -> Candidates:
         if schedule.grid not in values:
             values[schedule.grid] = search.objective(schedule)
         losses = {**step.losses, "the gates keep": step.kept_linear}
-        yield Candidate(schedule, values[schedule.grid], with_hold(step.scores, hold), losses)
+        yield Candidate(schedule, values[schedule.grid], replace(step.scores, made={**step.scores.made, "hold": hold}), losses)
 
 
 def on_grid(search: Search, schedule: Schedule) -> Schedule | None:
@@ -249,11 +247,6 @@ def gradient_settings(updates: int, *, seed: int, device: torch.device) -> dip_g
 def has_bf16(device: torch.device) -> bool:
     """Whether a device has bfloat16 in hardware, as far as torch knows."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def with_hold(scores: Scores, hold: str) -> Scores:
-    """The scores, with what held calls give in the schedules made of them."""
-    return replace(scores, made={**scores.made, "hold": hold})
 
 
 METHODS: dict[str, Callable[[Search, BestSoFar | None], Candidates]] = {

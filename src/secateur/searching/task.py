@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secateur.denoiser.macs import Macs
 from secateur.pipeline.schedulers import begun
@@ -54,7 +54,7 @@ class Search:
     def __post_init__(self):
         check_keep(self.keep)
         check_calls(self.calls, keep=self.keep)
-        check_searchable(self.pipe.scheduler, self.calls)
+        probe(begun(self.pipe.scheduler, self.calls))  # refuses what draws noise or clips
         if (on_grid := GRID_STAGES & set(self.stages)) and not self.replayed:
             name = type(self.pipe.scheduler).__name__
             raise ValueError(f"{name} calls twice at a timestep, which stage {min(on_grid)} cannot use: leave it out")
@@ -112,8 +112,3 @@ def check_calls(calls: int, *, keep: float) -> None:
         raise ValueError("one step leaves nothing to choose: ask for 2 or more")
     if affordable_calls(calls, keep=keep) < 1:
         raise ValueError(f"the first of {calls} calls always runs, so keep={keep} is out of reach: ask for {1 / calls:.3g}")
-
-
-def check_searchable(scheduler: Any, steps: int) -> None:
-    """Raises ValueError if a scheduler is no fixed sum of its predictions: if it draws noise, or clips."""
-    probe(begun(scheduler, steps))
