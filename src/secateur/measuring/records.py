@@ -6,9 +6,9 @@ import base64
 import datetime
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from secateur.artifact import read_json, write_text
 
@@ -47,16 +47,6 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def check(record: Any) -> None:
-    """Raises ValueError with the first fault, in one sentence, if the record is not of format 1.
-
-    A row needs only its `name`: other fields that are absent or null are shown as – or left out.
-    """
-    fault = next(_faults(record), None)
-    if fault:
-        raise ValueError(fault)
-
-
 def load(path: str | Path) -> dict[str, Any]:
     """The checked record, with image files beside it read in as data URIs, so that it is whole on its own.
 
@@ -88,100 +78,97 @@ def interval(spread: dict[str, Any]) -> tuple[float, float] | None:
     return None
 
 
-def _faults(record: Any) -> Iterator[str]:
+def check(record: Any) -> None:
+    """Raises ValueError with the first fault, in one sentence, if the record is not of format 1.
+
+    A row needs only its `name`: other fields that are absent or null are shown as – or left out.
+    """
     if not isinstance(record, dict):
-        yield f"the record is a {type(record).__name__}, wanted an object with title and rows: write it again"
-        return
+        raise ValueError(f"the record is a {type(record).__name__}, wanted an object with title and rows: write it again")
     if "format" not in record:
-        yield "it has no format, so it is no record: give the JSON file that a measuring command wrote"
-    elif record["format"] != FORMAT:
-        yield f"the record has format {record['format']!r}, this version reads {FORMAT}: make it with this version"
-    yield from _wrong_type("the record", record, "title", str, "text", required=True)
+        raise ValueError("it has no format, so it is no record: give the JSON file that a measuring command wrote")
+    if record["format"] != FORMAT:
+        raise ValueError(f"the record has format {record['format']!r}, this version reads {FORMAT}: make it with this version")
+    _check_type("the record", record, "title", str, "text", required=True)
     for key in ("blocks", "conditions"):
-        yield from _wrong_type("the record", record, key, list, "a list")
+        _check_type("the record", record, key, list, "a list")
     for key in ("hardware", "options"):
-        yield from _wrong_type("the record", record, key, dict, "an object")
+        _check_type("the record", record, key, dict, "an object")
     if not isinstance(record.get("rows"), list) or not record["rows"]:
-        yield "the record has no rows, wanted a list of at least one: measure something first"
-        return
+        raise ValueError("the record has no rows, wanted a list of at least one: measure something first")
     for number, row in enumerate(record["rows"]):
-        yield from _row_faults(row, f"row {number}", record)
-    yield from _image_count_faults(record)
+        _check_row(row, f"row {number}", record)
+    _check_image_counts(record)
 
 
-def _wrong_type(where: str, holder: dict, key: str, kind: type, wanted: str, *, required: bool = False) -> Iterator[str]:
+def _refuse(where: str, key: str, value: Any, wanted: str) -> NoReturn:
+    raise ValueError(f"{where} has {key} {value!r:.60}, wanted {wanted}: correct it or measure again")
+
+
+def _check_type(where: str, holder: dict, key: str, kind: type, wanted: str, *, required: bool = False) -> None:
     value = holder.get(key)
-    if isinstance(value, kind) or (value is None and not required):
-        return
-    yield f"{where} has {key} {value!r:.60}, wanted {wanted}: correct it or measure again"
+    if not isinstance(value, kind) and (value is not None or required):
+        _refuse(where, key, value, wanted)
 
 
-def _row_faults(row: Any, where: str, record: dict) -> Iterator[str]:
+def _check_row(row: Any, where: str, record: dict) -> None:
     if not isinstance(row, dict):
-        yield f"{where} is a {type(row).__name__}, wanted an object with a name: correct it or measure again"
-        return
-    yield from _wrong_type(where, row, "name", str, "text", required=True)
+        raise ValueError(f"{where} is a {type(row).__name__}, wanted an object with a name: correct it or measure again")
+    _check_type(where, row, "name", str, "text", required=True)
     where = f"row {row.get('name')!r}"
     for key in WORDS:
-        yield from _wrong_type(where, row, key, str, "text or null")
+        _check_type(where, row, key, str, "text or null")
     for key in (*COUNTS, *NUMBERS):
-        yield from _number_faults(where, key, row.get(key), whole=key in COUNTS)
+        _check_number(where, key, row.get(key), whole=key in COUNTS)
     for key in {"keep", "keep_linear", "keep_attention"} & row.keys():
         if row[key] is not None and row[key] <= 0:
-            yield f"{where} has {key} {row[key]!r}, wanted a fraction above 0: correct it or measure again"
+            raise ValueError(f"{where} has {key} {row[key]!r}, wanted a fraction above 0: correct it or measure again")
     for key, centre in SPREADS.items():
-        yield from _spread_faults(where, key, centre, row.get(key))
-    yield from _grid_faults(where, row.get("grid"), len(record.get("blocks") or ()))
-    yield from _image_faults(where, row.get("images"))
+        if row.get(key) is not None:
+            _check_spread(where, key, centre, row[key])
+    if row.get("grid") is not None:
+        _check_grid(where, row["grid"], len(record.get("blocks") or ()))
+    if row.get("images") is not None:
+        _check_images(where, row["images"])
 
 
-def _number_faults(where: str, key: str, value: Any, *, whole: bool = False) -> Iterator[str]:
+def _check_number(where: str, key: str, value: Any, *, whole: bool = False) -> None:
     kinds, wanted = (int, "a whole number") if whole else (int | float, "a finite number")
     right = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
     if value is not None and not right:
-        yield f"{where} has {key} {value!r:.60}, wanted {wanted} or null: correct it or measure again"
+        _refuse(where, key, value, f"{wanted} or null")
 
 
-def _spread_faults(where: str, key: str, centre: str, spread: Any) -> Iterator[str]:
-    if spread is None:
-        return
+def _check_spread(where: str, key: str, centre: str, spread: Any) -> None:
     if not isinstance(spread, dict) or centre not in spread:
-        yield f"{where} has {key} {spread!r:.60}, wanted an object with {centre!r}: correct it or measure again"
-        return
+        _refuse(where, key, spread, f"an object with {centre!r}")
     for part in (centre, "low", "high"):
-        yield from _number_faults(where, f"{key}.{part}", spread.get(part))
-    ends = spread.get("ci95")
-    if ends is None:
-        return
-    if not isinstance(ends, list | tuple) or len(ends) != 2 or None in ends:
-        yield f"{where} has {key}.ci95 {ends!r:.60}, wanted two numbers [low, high]: correct it or measure again"
-        return
-    for end in ends:
-        yield from _number_faults(where, f"{key}.ci95", end)
+        _check_number(where, f"{key}.{part}", spread.get(part))
+    if (ends := spread.get("ci95")) is not None:
+        if not isinstance(ends, list | tuple) or len(ends) != 2 or None in ends:
+            _refuse(where, f"{key}.ci95", ends, "two numbers [low, high]")
+        for end in ends:
+            _check_number(where, f"{key}.ci95", end)
 
 
-def _grid_faults(where: str, grid: Any, width: int) -> Iterator[str]:
-    if grid is None:
-        return
+def _check_grid(where: str, grid: Any, width: int) -> None:
     if not isinstance(grid, list | tuple) or not grid or not all(isinstance(line, str) for line in grid):
-        yield f"{where} has grid {grid!r:.60}, wanted a list of strings or null: correct it or measure again"
-        return
+        _refuse(where, "grid", grid, "a list of strings or null")
     for call, line in enumerate(grid):
         if len(line) != width:
-            yield f"{where} has {len(line)} cells at call {call}, wanted one for each of {width} blocks: measure again"
+            raise ValueError(
+                f"{where} has {len(line)} cells at call {call}, wanted one for each of {width} blocks: measure again"
+            )
         if set(line) - set("#."):
-            yield f"{where} has {line!r:.60} at call {call}, wanted only '#' and '.': correct it or measure again"
+            raise ValueError(f"{where} has {line!r:.60} at call {call}, wanted only '#' and '.': correct it or measure again")
 
 
-def _image_faults(where: str, images: Any) -> Iterator[str]:
-    if images is None:
-        return
+def _check_images(where: str, images: Any) -> None:
     if not isinstance(images, list):
-        yield f"{where} has images {images!r:.60}, wanted a list or null: correct it or measure again"
-        return
+        _refuse(where, "images", images, "a list or null")
     for image in images:
         if not (isinstance(image, str) and (image.startswith("data:image/") or _is_beside(image))):
-            yield f"{where} has image {image!r:.60}, wanted a data:image/ URI or a picture file beside the record"
+            raise ValueError(f"{where} has image {image!r:.60}, wanted a data:image/ URI or a picture file beside the record")
 
 
 def _is_beside(name: str) -> bool:
@@ -190,14 +177,14 @@ def _is_beside(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts and path.suffix.lower() in IMAGE_TYPES
 
 
-def _image_count_faults(record: dict) -> Iterator[str]:
+def _check_image_counts(record: dict) -> None:
     counts = {len(row["images"]): row["name"] for row in record["rows"] if row.get("images")}
     if len(counts) > 1:
         (few, first), (many, second) = sorted(counts.items())[:2]
-        yield f"row {first!r} has {few} images and row {second!r} has {many}, wanted the same number: measure again"
+        raise ValueError(f"row {first!r} has {few} images and row {second!r} has {many}, wanted the same number: measure again")
     conditions = record.get("conditions")
     if counts and conditions is not None and max(counts) > len(conditions):
-        yield f"the rows have {max(counts)} images for {len(conditions)} conditions, wanted no more: measure again"
+        raise ValueError(f"the rows have {max(counts)} images for {len(conditions)} conditions, wanted no more: measure again")
 
 
 def _with_images(row: dict, folder: Path) -> dict:
