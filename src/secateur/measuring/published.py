@@ -17,7 +17,9 @@ from secateur.pipeline.schedulers import DPM, EVERY_SOLVER, LINSPACE, SOLVERS, s
 from secateur.pipeline.solvers import sigmas_at
 from secateur.pipeline.table import Table, probe
 from secateur.pipeline.trajectory import Trajectory
-from secateur.schedule.schedule import RUN, Schedule
+from secateur.schedule.baselines import closed
+from secateur.schedule.fold import with_table
+from secateur.schedule.schedule import Schedule
 
 DPM2 = SOLVERS["DPM-Solver++"]
 EULER, KARRAS = ((DPM, LINSPACE | {"solver_order": 1, "use_karras_sigmas": even}) for even in (False, True))  # these are DDIM
@@ -124,6 +126,4 @@ def cheapest(costs: np.ndarray, *, calls: int, coefficient: float) -> list[int]:
 
 def as_schedule(blocks: Blocks, table: Table) -> Schedule:
     """The Schedule of whole calls that follows a table, in latents that no pipe has to scale."""
-    grid, numbers = (RUN * len(blocks),) * len(table), table.unscaled().numbers()
-    times = numbers.pop("timesteps")
-    return Schedule(blocks.names, grid, blocks.reuse, blocks.denoiser, timesteps=times, table=numbers)
+    return with_table(closed(blocks, [None] * len(table), made={}), table.unscaled())

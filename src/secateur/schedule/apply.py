@@ -74,7 +74,7 @@ def apply(
     if keep is not None:
         check_offload(module)
         blocks = find_blocks(module) if blocks is None else blocks
-        evenly, scheduler = evenly_held(blocks, keep=keep), holdable(own, strict=strict)
+        evenly, scheduler = partial(uniform, blocks, keep=keep, hold=hold_for(check_keep(keep))), holdable(own, strict=strict)
         return patched(pipe, evenly(1), scheduler, denoiser=module, blocks=blocks, copy_outputs=copy_outputs, evenly=evenly)
     schedule = schedule_at(schedule)
     check_fit(module, schedule)
@@ -129,11 +129,6 @@ def followed(scheduler: Any, schedule: Schedule) -> Any:
     from secateur.pipeline.multistep import LinearMultistepScheduler
 
     return LinearMultistepScheduler.of(table_of(schedule), scheduler)
-
-
-def evenly_held(blocks: Blocks, *, keep: float) -> Callable[[int], Schedule]:
-    """For each number of calls the schedule that holds them evenly."""
-    return partial(uniform, blocks, keep=keep, hold=hold_for(check_keep(keep)))
 
 
 def holdable(scheduler: Any, *, strict: bool) -> Any:

@@ -57,10 +57,8 @@ def stock_samplers(scheduler: Any, table: Table):
 
 def plain(table: Table) -> np.ndarray:
     """The matrix of a table in the coordinates in which the denoiser gets the latents, which all schedulers share."""
-    after = np.append(table.scales[1:], 1.0)
-    matrix = table.matrix * after[:, None]
-    matrix[:, 0] *= table.init_noise_sigma
-    return matrix
+    same = table.unscaled()
+    return np.hstack([same.init_noise_sigma * same.matrix[:, :1], same.matrix[:, 1:]])
 
 
 def is_same(matrix: np.ndarray, other: np.ndarray) -> bool:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from secateur.pipeline.multistep import LinearMultistepScheduler
     from secateur.schedule.schedule import Schedule
 
-INSTEAD = "apply the schedule as it is"
-
 
 def sampler_for(schedule: Schedule, scheduler: Any) -> LinearMultistepScheduler:
     """What `Schedule.sampler` returns."""
@@ -36,9 +34,16 @@ def fold(schedule: Schedule, scheduler: Any, **timesteps: Any) -> Schedule:
     product (see `Table.holding`). scheduler: the one that the schedule is for, of any kind; it is not changed. timesteps:
     more arguments for its `set_timesteps`, as Flux passes sigmas= and mu=; or timesteps=, of all calls, held ones too.
     A schedule without held rows gets its table, too.
-    Raises ValueError if the scheduler clips or draws noise, or if the images would be others.
+    Raises ValueError if the schedule has a table or is for another scheduler, if that clips or draws noise, or if the images
+    would be others.
     """
-    check_foldable(schedule, scheduler)
+    if schedule.table is not None:
+        raise ValueError("the schedule has a table, and so no held calls: use it as it is")
+    check_scheduler(scheduler, schedule)
+    if has_lines(schedule):
+        raise ValueError(
+            "the schedule's blocks extrapolate over its calls, and fewer would give another line: apply the schedule as it is"
+        )
     held = list(map(schedule.held, range(schedule.calls)))
     run = [t for t, passed in enumerate(held) if not passed]
     table = stock_table(schedule, scheduler, **timesteps).holding(taken(held, schedule.hold), run)
@@ -51,15 +56,6 @@ def with_table(schedule: Schedule, table: Table) -> Schedule:
     """A schedule none of whose calls is held, with the table of its sampler."""
     numbers = table.numbers()
     return replace(schedule, timesteps=numbers.pop("timesteps"), table=numbers, hold="output")
-
-
-def check_foldable(schedule: Schedule, scheduler: Any) -> None:
-    """Raises ValueError if a schedule has a table already, is for another scheduler, or has lines that folding would change."""
-    if schedule.table is not None:
-        raise ValueError("the schedule has a table, and so no held calls: use it as it is")
-    check_scheduler(scheduler, schedule)
-    if has_lines(schedule):
-        raise ValueError(f"the schedule's blocks extrapolate over its calls, and fewer would give another line: {INSTEAD}")
 
 
 def has_lines(schedule: Schedule) -> bool:
