@@ -110,8 +110,8 @@ def distil(
     """
     more = parse_changes(changes or ())
     settings = settings_of(more, updates=updates, batch_size=batch_size, lr=lr, seed=seed, mixed_precision=mixed_precision)
-    source = Data(teacher, data, as_text(prompts), limit, size, caption, steps, guidance_scale, seed, subset, split,
-                  as_text(unpictured_prompts), at_called_timesteps)  # fmt: skip
+    source = Data(teacher, data, prompts and str(prompts), limit, size, caption, steps, guidance_scale, seed, subset, split,
+                  unpictured_prompts and str(unpictured_prompts), at_called_timesteps)  # fmt: skip
     out = out or beside(student, "distilled")
     folders = Folders(student, out, checkpoints or beside(out, "checkpoints"))
     check_unpictured(source, settings)
@@ -202,11 +202,6 @@ def settings_of(more: Mapping[str, Any], **given: Any) -> DistilSettings:
 
 
 # What is given
-
-
-def as_text(path: Path | None) -> str | None:
-    """The name of a file."""
-    return None if path is None else str(path)
 
 
 def beside(folder: Path, word: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -79,11 +79,14 @@ def search(
     log_with: Annotated[str | None, GRADIENT(help="where to log its losses, such as tensorboard or wandb")] = None,
 ) -> None:
     """Find a schedule for a pipe: which calls of the denoiser run, and which blocks run in them."""
+    from secateur.denoiser import macs
+    from secateur.denoiser.of_pipe import denoiser_of
     from secateur.pipeline.schedulers import scheduled
     from secateur.searching.search import few_images, search_steps, watched
     from secateur.searching.settings import SearchSettings
 
-    settings = SearchSettings(stages=listed(stages), more_images=more_images, trials=trials, patience=patience,
+    chosen = tuple(name.strip() for name in stages.split(",")) if stages else None
+    settings = SearchSettings(stages=chosen, more_images=more_images, trials=trials, patience=patience,
                               updates=updates, checkpoints=checkpoints, save_every=save_every, granularity=granularity,
                               cost=cost)  # fmt: skip
     check_pipe(pipe, dtype=dtype, device=device)
@@ -104,12 +107,8 @@ def search(
                                accelerator=accelerator)  # fmt: skip
         best = BestOnDisk(out if main else None, {"command": command_line()}).last_steps(watched(records))
     if main:
-        report(best, out, pipe=pipe, costs=counted_of(loaded, granularity), calls=calls, keep=keep, images=images, json=json)
-
-
-def listed(names: str | None) -> tuple[str, ...] | None:
-    """The names in a list with commas; None for no list."""
-    return tuple(name.strip() for name in names.split(",")) if names else None
+        costs = macs.count(denoiser_of(loaded), granularity)
+        report(best, out, pipe=pipe, costs=costs, calls=calls, keep=keep, images=images, json=json)
 
 
 def checked_calls(pipe: str, scheduler: str | None, *, keep: float, steps: int, target: str) -> int:
@@ -123,14 +122,6 @@ def checked_calls(pipe: str, scheduler: str | None, *, keep: float, steps: int, 
     used = scheduler_like(scheduler_of(pipe), scheduler, {})
     check_search(used, keep=keep, steps=steps, target=target)
     return len(begun(used, steps).timesteps)
-
-
-def counted_of(pipe: Any, granularity: str | None) -> Macs:
-    """The MACs of the pipe's denoiser."""
-    from secateur.denoiser import macs
-    from secateur.denoiser.of_pipe import denoiser_of
-
-    return macs.count(denoiser_of(pipe), granularity)
 
 
 def report(

@@ -28,7 +28,8 @@ def save_checkpoint(now: Training, student: nn.Module, folder: Path, *, argument
     """Write a training into its folder, see `checkpoint.write`; every process calls this, and the main one writes."""
     tensors = gather_tensors(now, student)
     if now.accelerator.is_main_process:
-        stated = {name: getattr(now, name) for name in STATED} | {"scaler": scaler_state(now)}
+        scaler = getattr(now.accelerator, "scaler", None)  # of fp16
+        stated = {name: getattr(now, name) for name in STATED} | {"scaler": scaler.state_dict() if scaler is not None else {}}
         checkpoint.write(tensors, folder / FILE, stated=stated, arguments=arguments)
 
 
@@ -59,12 +60,6 @@ def load_checkpoint(now: Training, student: nn.Module, folder: Path, *, argument
         setattr(now, name, stated.get(name))  # older files lack the last two
     if stated["scaler"] and now.accelerator.scaler is not None:
         now.accelerator.scaler.load_state_dict(stated["scaler"])
-
-
-def scaler_state(now: Training) -> dict[str, Any]:
-    """The state of the gradient scaler of fp16, empty if there is none."""
-    scaler = getattr(now.accelerator, "scaler", None)
-    return scaler.state_dict() if scaler is not None else {}
 
 
 def gather_tensors(now: Training, student: nn.Module) -> dict[str, Tensor]:

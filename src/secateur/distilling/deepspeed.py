@@ -54,7 +54,7 @@ def gather_state(optimizer: Any, student: nn.Module) -> dict[int, dict[str, Tens
     """AdamW's state by the number of the parameter, whole, as `torch.optim.AdamW.state_dict` has it; empty before a step."""
     from deepspeed.utils import safe_get_full_optimizer_state as whole  # pyright: ignore[reportMissingImports]
 
-    if not (parts := flat_states(optimizer)):
+    if not (parts := list(optimizer.optimizer.optimizer.state.values())):  # of each flat part that this process has
         return {}
     step = parts[0]["step"]
     return {i: {"step": step.clone()} | {m: whole(p, m) for m in MOMENTS} for i, p in enumerate(student.parameters())}
@@ -82,8 +82,3 @@ def release(engine: Any, student: nn.Module) -> None:
     for p in student.parameters():
         p.data = p.data.clone()  # it was part of one flat tensor
         vars(p).clear()
-
-
-def flat_states(optimizer: Any) -> list[dict[str, Tensor]]:
-    """The state of each flat part of the parameters that this process has."""
-    return list(optimizer.optimizer.optimizer.state.values())

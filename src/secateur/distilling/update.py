@@ -145,7 +145,8 @@ def add_gradient(
     mine = numbers[now.accelerator.process_index :: now.accelerator.num_processes]
     with now.accelerator.accumulate(now.model):
         raw, normalized = compute_terms(distillation, now, mine)
-        total = sum(term_weight(distillation.settings, name) * term for name, term in normalized.items())
+        weights = {name: getattr(distillation.settings, name.partition(".")[0]) for name in normalized}
+        total = sum(weights[name] * term for name, term in normalized.items())
         now.accelerator.backward(total)
     detached = ({name: x.detach() for name, x in values.items()} for values in (raw, normalized))
     return *detached, total.detach()  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
@@ -186,11 +187,6 @@ def site_scales(distillation: Distillation, now: Training, theirs: Mapping[str, 
     means = terms.scales(now.accelerator.reduce(means, "mean"), now.scales, normalize=distillation.settings.normalize)
     now.scales = means.tolist() if distillation.settings.normalize == "running" else []
     return means
-
-
-def term_weight(settings: DistilSettings, name: str) -> float:
-    """λ of a term."""
-    return getattr(settings, name.partition(".")[0])
 
 
 def mean_terms(now: Training, batches: list[tuple[dict[str, Tensor], dict[str, Tensor], Tensor]]) -> tuple[Terms, Terms, float]:

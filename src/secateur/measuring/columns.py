@@ -172,15 +172,11 @@ def _spread(key: str, form: str = "") -> Callable[[Row], Cell | None]:
         value = centre(row, key)
         if value is None:
             return None
-        digits = form or _three_digits(value)
+        digits = form or f".{max(0, 2 - math.floor(math.log10(abs(value) or 1)))}f"  # three of them
         ends = "–".join(format(end, digits) for end in interval(row[key]) or ())
         return Cell(format(value, digits), detail=ends, value=value)
 
     return cell
-
-
-def _three_digits(value: float) -> str:
-    return f".{max(0, 2 - math.floor(math.log10(abs(value) or 1)))}f"
 
 
 def _as_near(plain: Mapping[int, float]) -> Callable[[Row], Cell | None]:

@@ -99,6 +99,14 @@ def _timed(make: Callable[[], np.ndarray], clock: Callable[[], float]) -> tuple[
     return make(), clock() - start
 
 
+def grouped(batches: Sequence[Batch]) -> list[list[Batch]]:
+    """The batches of each variant."""
+    groups: dict[int, list[Batch]] = {}
+    for batch in batches:
+        groups.setdefault(id(batch.variant), []).append(batch)
+    return list(groups.values())
+
+
 def document(
     pipe: DiffusionPipeline,
     batches: Sequence[Batch],
@@ -116,8 +124,7 @@ def document(
     captions: what the zoo's judge should read in the images, if they are the zoo's. options: how the pipe was called;
     "guidance_scale" above 1 counts two samples an image.
     """
-    keys = dict.fromkeys(id(batch.variant) for batch in batches)
-    groups = [[b for b in batches if id(b.variant) == key] for key in keys]
+    groups = grouped(batches)
     variants = [group[0].variant for group in groups]
     blocks, denoiser = _drawn_blocks(variants), denoiser_of(pipe)
     names = {blocks, *(variant.schedule.blocks for variant in variants if variant.schedule)}
@@ -168,6 +175,7 @@ def _row(
     schedule = variant.schedule
     images = np.concatenate([b.images for b in group])
     dense_images = None if group is reference else np.concatenate([b.images for b in reference])
+    features = zoo.features(tuple(captions)) if captions and len(captions) >= FRECHET_IMAGES else None
     return {
         "name": variant.name,
         "group": variant.group,
@@ -178,7 +186,7 @@ def _row(
         "scheduler": variant.scheduler,
         **own.spent(schedule, calls, samples=samples, whole=(dense, reference[0].calls)),
         **_times(group, reference),
-        **quality.measured(images, dense_images, captions=captions, features=_features(captions)),
+        **quality.measured(images, dense_images, captions=captions, features=features),
         "peak_cached_bytes": max(b.peak_cached_bytes for b in group) // len(group[0].images),
         "peak_memory_bytes": max(b.peak_memory.peak_bytes for b in group),
         "grid": list(schedule.grid) if schedule and schedule.blocks == blocks else None,
@@ -193,11 +201,6 @@ def _times(group: list[Batch], reference: list[Batch]) -> dict[str, Any]:
     fast = timing.Timing("variant", tuple(b.seconds / size for _, b in pairs))
     median, low, high = timing.speedup(slow, fast)
     return {"latency_s": fast.as_json(), "speedup": {"median": median, "low": low, "high": high}}
-
-
-def _features(captions: Sequence[str] | None) -> np.ndarray | None:
-    """What the judge sees in true pictures, if there are images enough for a Fréchet distance."""
-    return zoo.features(tuple(captions)) if captions and len(captions) >= FRECHET_IMAGES else None
 
 
 def data_uri(image: np.ndarray) -> str:

@@ -73,17 +73,12 @@ def solver_of(variant: Variant) -> str:
 
 def variants_of(batches: Sequence[Batch]) -> list[Variant]:
     """The variants of these batches, each once."""
-    return list({batch.variant.name: batch.variant for batch in batches}.values())
-
-
-def by_variant(batches: Sequence[Batch]) -> dict[str, list[Batch]]:
-    """The batches of each variant, by its name."""
-    return {v.name: [batch for batch in batches if batch.variant.name == v.name] for v in variants_of(batches)}
+    return [group[0].variant for group in compare.grouped(batches)]
 
 
 def distances(batches: Sequence[Batch]) -> dict[str, float]:
     """PSNR in dB of each variant's images to the first variant's, by its name."""
-    images = {name: np.concatenate([batch.images for batch in group]) for name, group in by_variant(batches).items()}
+    images = {group[0].variant.name: np.concatenate([b.images for b in group]) for group in compare.grouped(batches)}
     first, *others = images
     return {name: float(quality.psnr(images[name], images[first]).mean()) for name in others}
 

@@ -52,7 +52,7 @@ def grid_svg(grid: Sequence[str], names: Sequence[str]) -> str:
     """
     bands = _bands(names)
     gutter = 10 + 7.6 * max(len(label) for label, _, _ in bands)
-    height = len(names) * _row_height(len(names))
+    height = len(names) * (13.0 if len(names) <= FEW else max(4.0, 220 / len(names)))
     running = sum("#" in line for line in grid)
     share = sum(line.count("#") for line in grid) / (len(grid) * len(names))
     label = f"{running} of {len(grid)} calls enter the denoiser; {share:.0%} of the cells run"
@@ -63,10 +63,6 @@ def grid_svg(grid: Sequence[str], names: Sequence[str]) -> str:
         f"{''.join(_band(band, len(names), x=gutter, height=height) for band in bands)}"
         f"{_call_ticks(len(grid), x=gutter, y=height)}</svg>"
     )
-
-
-def _row_height(blocks: int) -> float:
-    return 13.0 if blocks <= FEW else max(4.0, 220 / blocks)
 
 
 def _bands(names: Sequence[str]) -> list[Band]:
