@@ -35,8 +35,7 @@ from secateur.searching.settings import SearchSettings
 @pytest.fixture(autouse=True)
 def few_steps_converge(monkeypatch):
     """Ten steps stand for the hundred that images converge in, which take most of a small search's time."""
-    quick = tuple(partial(make, steps=10) for make in objective.TARGETS["converged"])
-    monkeypatch.setitem(objective.TARGETS, "converged", quick)
+    monkeypatch.setitem(objective.TARGETS, "converged", partial(objective.TARGETS["converged"], steps=10))
 
 
 @pytest.fixture
