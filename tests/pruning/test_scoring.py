@@ -322,10 +322,8 @@ def test_a_ranking_that_is_sure_is_stable_and_one_of_noise_is_not():
     sure = replace(scores, losses=np.arange(L)[:, None] + rng.random((L, K)) / 100)
     found = stability(sure)
     assert (found.spearman, found.spearman_low) == (pytest.approx(1), pytest.approx(1))
-    assert found.ranks == tuple((i, i) for i in range(L))
     guessed = stability(replace(scores, losses=rng.random((L, K))))
     assert guessed.spearman < 0.9
-    assert any(low < high for low, high in guessed.ranks)
     half = np.arange(K) % 2  # of the tuples: those that count are sure, the others noise
     mixed = np.where(half, sure.losses, 100 * rng.random((L, K)))
     assert stability(replace(scores, losses=mixed, weights=half)).spearman == pytest.approx(1)

@@ -32,12 +32,6 @@ class Timing:
         low, high = np.percentile(self.seconds, (25, 75))
         return float(low), float(high)
 
-    @property
-    def spread(self) -> float:
-        """Interquartile range over median: 0.05 means that half of the repeats lie within 5 % of each other."""
-        low, high = self.quartiles_s
-        return (high - low) / self.median_s
-
     def as_json(self) -> dict[str, float]:
         """Median and quartiles in seconds, and the number of repeats, as a record has them."""
         low, high = self.quartiles_s

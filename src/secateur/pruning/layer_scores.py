@@ -139,13 +139,11 @@ def is_row(row: np.ndarray) -> bool:
 class Stability:
     """How sure the ranking is, over tuples drawn again with replacement (bootstrap).
 
-    spearman, spearman_low: mean and 5th percentile of the rank correlation with the ranking found. ranks: (L, 2), the 5th and
-    95th percentile of each layer's place, 0 for the one that goes first.
+    spearman, spearman_low: mean and 5th percentile of the rank correlation with the ranking found.
     """
 
     spearman: float
     spearman_low: float
-    ranks: tuple[tuple[int, int], ...]
 
 
 def stability(scores: LayerScores, *, draws: int = 1000, seed: int = 0) -> Stability:
@@ -160,9 +158,7 @@ def stability(scores: LayerScores, *, draws: int = 1000, seed: int = 0) -> Stabi
     again = places(losses @ counts.T)  # (L, draws); a positive factor in each draw does not move the ranks
     ranks = places(scores.values[:, None])[:, 0]
     correlations = [float(np.corrcoef(ranks, drawn)[0, 1]) for drawn in again.T] if len(ranks) > 1 else [1.0]
-    low, high = np.percentile(again, (5, 95), axis=1).round().astype(int)
-    ranks = tuple(zip(low.tolist(), high.tolist(), strict=True))
-    return Stability(float(np.mean(correlations)), float(np.percentile(correlations, 5)), ranks)
+    return Stability(float(np.mean(correlations)), float(np.percentile(correlations, 5)))
 
 
 def places(values: np.ndarray) -> np.ndarray:
