@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from secateur.schedule.schedule import Schedule
 
 GIGA = 1e9
+CONVENTIONS = {False: "linear", True: "with_attention"}  # whether attention products are counted; in the names of fields
 
 
 def blocks(traced: Blocks) -> Table:
@@ -32,58 +34,49 @@ def macs(costs: Macs, schedule: Schedule | None = None, *, calls: int | None = N
     per = {1: "per sample", 2: "with guidance"}.get(batch, f"batch {batch}")
     title = f"{costs.blocks.denoiser}: 10⁹ multiply-accumulates of one call, {per}"
     table = _table(title, "block", "conv + linear", "%", "with attention products", "%")
-    linear, whole = costs.cells(), costs.cells(attention=True)
     lines = [
-        *zip(costs.blocks.names, linear, whole, strict=True),
-        ("outside the blocks", costs.rest(), costs.rest(attention=True)),
+        *zip(costs.blocks.names, *(costs.cells(attention=a) for a in CONVENTIONS), strict=True),
+        ("outside the blocks", *(costs.rest(attention=a) for a in CONVENTIONS)),
     ]
-    for name, plain, full in lines:
-        table.add_row(name, *_pair(plain, costs.call()), *_pair(full, costs.call(attention=True)))
+    call = [costs.call(attention=a) for a in CONVENTIONS]
+    for name, *amounts in lines:
+        table.add_row(name, *_shares(amounts, call))
     table.add_section()
-    table.add_row("one dense call", *_pair(costs.call(), costs.call()), *_pair(*[costs.call(attention=True)] * 2))
+    table.add_row("one dense call", *_shares(call, call))
     if calls is not None:
-        table.add_row(
-            f"{calls} dense calls", *(part for a in (False, True) for part in _pair(*[calls * costs.call(attention=a)] * 2))
-        )
+        dense = [calls * cost for cost in call]
+        table.add_row(f"{calls} dense calls", *_shares(dense, dense))
     if schedule is not None:
-        dense = calls or schedule.dense_calls
-        spent = [(costs.of(schedule, attention=a), dense * costs.call(attention=a)) for a in (False, True)]
-        table.add_row(f"{schedule.calls} calls scheduled", *_pair(*spent[0]), *_pair(*spent[1]))
+        dense = [(calls or schedule.dense_calls) * cost for cost in call]
+        spent = [costs.of(schedule, attention=a) for a in CONVENTIONS]
+        table.add_row(f"{schedule.calls} calls scheduled", *_shares(spent, dense))
     return table
 
 
 def macs_document(costs: Macs, schedule: Schedule | None = None, *, calls: int | None = None) -> dict[str, Any]:
     """The figures of `macs` as whole numbers, for JSON."""
-    document = {
-        "denoiser": costs.blocks.denoiser,
-        "granularity": costs.blocks.granularity,
-        "blocks": costs.blocks.names,
-        "linear_macs": costs.cells(),
-        "with_attention_macs": costs.cells(attention=True),
-        "rest_linear_macs": costs.rest(),
-        "rest_with_attention_macs": costs.rest(attention=True),
-        "call_linear_macs": costs.call(),
-        "call_with_attention_macs": costs.call(attention=True),
-    }
+    blocks = costs.blocks
+    document: dict[str, Any] = {"denoiser": blocks.denoiser, "granularity": blocks.granularity, "blocks": blocks.names}
+    for prefix, amount in (("", costs.cells), ("rest_", costs.rest), ("call_", costs.call)):
+        document |= {f"{prefix}{name}_macs": amount(attention=a) for a, name in CONVENTIONS.items()}
     if calls is not None:
-        document |= {"calls": calls, "calls_linear_macs": calls * costs.call()}
-        document |= {"calls_with_attention_macs": calls * costs.call(attention=True)}
+        document |= {"calls": calls}
+        document |= {f"calls_{name}_macs": calls * costs.call(attention=a) for a, name in CONVENTIONS.items()}
     if schedule is None:
         return document
     spent = costs.spent(schedule, calls or schedule.dense_calls)
     document |= {"schedule_linear_macs": spent["macs_linear"], "schedule_with_attention_macs": spent["macs_attention"]}
-    if (
-        schedule.timesteps and calls is None and schedule.dense_calls == schedule.calls
-    ):  # the dense calls that it is a share of are not known
-        return document
-    return document | {
-        "schedule_keep_linear": spent["keep_linear"],
-        "schedule_keep_with_attention": spent["keep_attention"],
-    }
+    if schedule.timesteps and calls is None and schedule.dense_calls == schedule.calls:
+        return document  # the dense calls that it is a share of are not known
+    keeps = {"schedule_keep_linear": spent["keep_linear"], "schedule_keep_with_attention": spent["keep_attention"]}
+    return document | keeps
 
 
-def _pair(macs: int, whole: int) -> tuple[str, str]:
-    return f"{macs / GIGA:.3f}" if whole < 100 * GIGA else f"{macs / GIGA:.1f}", f"{100 * macs / whole:.2f}"
+def _shares(amounts: Iterable[int], wholes: Iterable[int]) -> Iterator[str]:
+    """Each amount in 10⁹, and as a percentage of its whole."""
+    for macs, whole in zip(amounts, wholes, strict=True):
+        yield f"{macs / GIGA:.3f}" if whole < 100 * GIGA else f"{macs / GIGA:.1f}"
+        yield f"{100 * macs / whole:.2f}"
 
 
 def _table(title: str, *names: str) -> Table:
