@@ -30,7 +30,7 @@ from secateur.cli.terminal import (
     load_pipe,
 )
 from secateur.pipeline.progress import View, watched
-from secateur.pipeline.prompts import check_tokens, digest, guidance_of, read_prompts, repeated
+from secateur.pipeline.prompts import check_tokens, conditions_in, digest, guidance_of, read_prompts, repeated
 from secateur.pruning.plan import of_teacher
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def measure(
         check_pipe(needed, dtype=dtype, device=device)
     keeps = [baselines.check_keep(k) for k in keep]
     source = teacher if teacher is not None and pipe not in zoo.NAMES else pipe
-    conditions, captions = conditions_for(source, prompts, images)
+    conditions, captions = conditions_in(prompts, images, pipe=source)
     check_folder(out)
     yours = schedules_of(pipe, schedule, steps)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
@@ -144,7 +144,7 @@ def compare_command(
     from secateur.pipeline import schedulers
 
     check_pipe(pipe, dtype=dtype, device=device)
-    conditions, captions = conditions_for(pipe, prompts, images)
+    conditions, captions = conditions_in(prompts, images, pipe=pipe)
     check_folder(out)
     yours = schedules_of(pipe, schedules, steps)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
@@ -192,17 +192,6 @@ def check_folder(out: Path) -> None:
     others = sorted(path.name for path in out.iterdir() if path.name not in (RECORD, PAGE)) if out.is_dir() else []
     if others:
         raise FileExistsError(f"{out} holds {others[0]}, and not only a record and a page: give another folder by --out")
-
-
-def conditions_for(pipe: str, prompts: Path | None, images: int) -> tuple[tuple, tuple[str, ...] | None]:
-    """What to draw, `images` times, and the captions if the zoo's judge can read the pictures."""
-    from secateur import zoo
-
-    if prompts is None:
-        if pipe not in zoo.NAMES:
-            raise ValueError(f"there are no prompts to measure {pipe} with: give a file with one a line by --prompts")
-        return zoo.conditions(pipe, images)
-    return repeated(read_prompts(prompts), images), None
 
 
 def note_searched(schedules: Mapping[str, Schedule], prompts: Path | None) -> None:

@@ -34,7 +34,7 @@ from secateur.cli.terminal import (
     finish,
     load_pipe,
 )
-from secateur.pipeline.prompts import CALIBRATION_SEED, calibration_conditions, check_tokens
+from secateur.pipeline.prompts import CALIBRATION_SEED, check_tokens, conditions_in
 
 if TYPE_CHECKING:
     from secateur.pruning.layer_scores import LayerScores
@@ -105,7 +105,7 @@ def prune(
     chosen, scored = fixed_plan(plan, preset), None
     if scores is not None:
         chosen, scored = plan_from(scores, keep=keep or 0.0, cost=cost, method=method, keep_every_stage=keep_every_stage)
-    conditions = () if chosen else calibration_conditions(pipe, prompts, images)
+    conditions = () if chosen else conditions_in(prompts, images, pipe=pipe, calibration=True)[0]
     check_student(out)
     accelerator = accelerator_for("no", None, out.parent, device=device, project="secateur-prune")
     where = device_of(device) if accelerator is None else str(accelerator.device)

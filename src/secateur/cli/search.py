@@ -32,7 +32,7 @@ from secateur.cli.terminal import (
     finish,
     load_pipe,
 )
-from secateur.pipeline.prompts import CALIBRATION_SEED, calibration_conditions
+from secateur.pipeline.prompts import CALIBRATION_SEED, conditions_in
 from secateur.pruning.plan import of_teacher
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def search(
                               updates=updates, checkpoints=checkpoints, save_every=save_every, granularity=granularity,
                               cost=cost)  # fmt: skip
     check_pipe(pipe, dtype=dtype, device=device)
-    conditions = calibration_conditions(pipe, prompts, images + more_images)
+    conditions = conditions_in(prompts, images + more_images, pipe=pipe, calibration=True)[0]
     check_writable(out)
     if checkpoints:
         check_writable(checkpoints, folder=True, option="--checkpoints")

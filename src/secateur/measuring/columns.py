@@ -158,11 +158,15 @@ def _cost(key: str, share_key: str, form: str, *, unit: float) -> Callable[[Row]
     return cell
 
 
-def _number(key: str, form: str, *, unit: float = 1) -> Callable[[Row], Cell | None]:
+def _number(key: str, form: str = "", *, unit: float = 1) -> Callable[[Row], Cell | None]:
+    """A number as `form` has it, otherwise with four digits if it is no whole one; or a text."""
+
     def cell(row: Row) -> Cell | None:
-        if row.get(key) is None:
-            return None
-        return Cell(format(row[key] if unit == 1 else row[key] / unit, form), value=row[key])
+        value = row.get(key)
+        if not isinstance(value, int | float):
+            return Cell(value) if isinstance(value, str) else None
+        digits = form or (".4g" if isinstance(value, float) else "")
+        return Cell(format(value if unit == 1 else value / unit, digits), value=value)
 
     return cell
 
@@ -196,20 +200,10 @@ def _extra_column(key: str, rows: Sequence[Row]) -> Column:
     """A column for a figure this module does not know, its unit read from its name; nested values are not shown."""
     values = [row[key] for row in rows if isinstance(row.get(key), int | float | str)]
     if any(isinstance(value, str) for value in values):
-        return Column(key.replace("_", " "), "", _word(key), text=True)
+        return Column(key.replace("_", " "), "", _number(key), text=True)
     if key.endswith("_bytes"):
         unit, name = (2**30, "GiB") if max(values, default=0) >= 2**30 else (2**20, "MiB")
         return Column(key.removesuffix("_bytes").replace("_", " "), name, _number(key, ".1f", unit=unit))
     stem, _, unit = key.rpartition("_")
     title, unit = (stem, unit) if unit in UNITS else (key, "")
-    return Column(title.replace("_", " "), unit, _word(key))
-
-
-def _word(key: str) -> Callable[[Row], Cell | None]:
-    def cell(row: Row) -> Cell | None:
-        value = row.get(key)
-        if isinstance(value, float):
-            return Cell(f"{value:.4g}")
-        return Cell(str(value)) if isinstance(value, int | str) else None
-
-    return cell
+    return Column(title.replace("_", " "), unit, _number(key))

@@ -86,12 +86,18 @@ def conditions_for(pipe: DiffusionPipeline, prompts: Sequence[Any] | None, image
     return conditions
 
 
-def calibration_conditions(pipe: str, prompts: Path | None, images: int) -> tuple:
-    """What to record the dense images of: the file's prompts, or the zoo's own captions other than those it is judged by."""
+def conditions_in(
+    prompts: Path | None, images: int, *, pipe: str, calibration: bool = False
+) -> tuple[tuple, tuple[str, ...] | None]:
+    """What to draw, `images` times: a file's prompts, or the zoo's for its pipes; and captions that the zoo's judge can read.
+
+    calibration: the zoo's own captions other than those it is judged by.
+    """
     from secateur import zoo
 
     if prompts is not None:
-        return repeated(read_prompts(prompts), images)
+        return repeated(read_prompts(prompts), images), None
     if pipe not in zoo.NAMES:
-        raise ValueError(f"there are no prompts to look at {pipe} with: give a file with one a line by --prompts")
-    return zoo.conditions(pipe, images, calibration=True)[0]
+        doing = "look at" if calibration else "measure"
+        raise ValueError(f"there are no prompts to {doing} {pipe} with: give a file with one a line by --prompts")
+    return zoo.conditions(pipe, images, calibration=calibration)
