@@ -182,7 +182,7 @@ def schedules_of(source: str, paths: Sequence[Path], steps: int) -> dict[str, Sc
     own, config = (schedulers.scheduler_of(source), pipes.denoiser_config(source)) if by_name else (None, {})
     for schedule in by_name.values():
         fit.check_denoiser(config, schedule)
-        fit.check_steps(schedulers.scheduler_like(own, *fit.scheduler_for(own, schedule)), schedule, steps)
+        fit.check_steps(fit.fitting_scheduler(own, schedule), schedule, steps)
     return by_name
 
 

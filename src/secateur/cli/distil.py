@@ -108,6 +108,8 @@ def distil(
     --set takes, for example, lr_schedule=cosine, warmup=50, checkpointing=true (saves memory) or save_every=100.
     docs/distil.md lists all settings. --dtype is the teacher's: the student learns in float32.
     """
+    from secateur.pruning.plan import Plan
+
     more = parse_changes(changes or ())
     settings = settings_of(more, updates=updates, batch_size=batch_size, lr=lr, seed=seed, mixed_precision=mixed_precision)
     source = Data(teacher, data, prompts and str(prompts), limit, size, caption, steps, guidance_scale, seed, subset, split,
@@ -119,7 +121,7 @@ def distil(
     check_pipe(teacher, dtype=dtype, device=device)
     check_data(source)
     check_folders(folders, teacher)
-    plan = plan_beside(student)
+    plan = Plan.load(student / PLAN) if (student / PLAN).is_file() else None
     accelerator = accelerator_for(mixed_precision, log_with, folders.checkpoints, device=device, project="secateur-distil")
     where = device if accelerator is None else str(accelerator.device)
     pipes = load_pipe(str(student), dtype="float32", device=where), load_pipe(teacher, dtype=dtype, device=where)
@@ -242,13 +244,6 @@ def check_folders(folders: Folders, teacher: str) -> None:
         raise FileExistsError(f"{out} is there and no pipeline, so it will not be replaced: give another folder by --out")
     check_writable(out.parent, folder=True) if out.exists() else check_writable(out)
     check_writable(checkpoints, folder=True, option="--checkpoints")
-
-
-def plan_beside(student: Path) -> Plan | None:
-    """The plan in a student's folder, by which it was cut; None without one."""
-    from secateur.pruning.plan import Plan
-
-    return Plan.load(student / PLAN) if (student / PLAN).is_file() else None
 
 
 def note_teacher(plan: Plan | None, teacher: Any) -> None:

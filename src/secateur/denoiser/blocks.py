@@ -101,19 +101,14 @@ def block_names(denoiser: nn.Module, row: Family, granularity: str) -> tuple[str
             f"{class_name(denoiser)} has no granularity {granularity!r}, so choose {' or '.join(row.granularities)}"
         )
     patterns = row.granularities[granularity]
-    fitting = (n for n, module in denoiser.named_modules() if any(matches(n, p) for p in patterns) and has_weights(module))
-    names = tuple(fitting)
+    fitting = ((n, module) for n, module in denoiser.named_modules() if any(matches(n, p) for p in patterns))
+    names = tuple(n for n, module in fitting if any(True for _ in module.parameters()))  # what replaces a layer may have none
     if not names:
         raise ValueError(
             f"no module of {class_name(denoiser)} fits {', '.join(patterns)}, "
             f"so correct its granularity {granularity!r} in secateur.FAMILIES"
         )
     return names
-
-
-def has_weights(module: nn.Module) -> bool:
-    """Whether a module has parameters; what replaces a student's layer may have none, and is no block."""
-    return next(module.parameters(), None) is not None
 
 
 def sources(nest: Any, leaves: Sequence[Tensor]) -> tuple[int, ...]:

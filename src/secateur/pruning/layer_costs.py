@@ -52,7 +52,8 @@ def count_costs(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes) 
     MACs are those of the size that the denoiser was made for; its configuration says so, and nothing is run.
     """
     own = freed(denoiser, layers)
-    around = tuple(outside(denoiser, outer, inner) for outer, inner in wholes.items())
+    sizes = {name: parameters(bare(denoiser).get_submodule(name)) for part in wholes.items() for name in (part[0], *part[1])}
+    around = tuple(sizes[outer] - sum(sizes[name] for name in inner) for outer, inner in wholes.items())
     weights = LayerCosts(own, around, parameters(bare(denoiser)) - sum(own) - sum(around))
     counts = macs.count(bare(denoiser), counted_parts(denoiser, layers, wholes))
     linear, attention = (from_macs(counts, layers, wholes, attention=kind) for kind in (False, True))
@@ -63,13 +64,6 @@ def timed(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes, *, run
     """Costs in nanoseconds on this device, medians over the calls of the denoiser that `run()` makes."""
     durations = times.block_times(bare(denoiser), counted_parts(denoiser, layers, wholes), run)
     return from_macs(durations, layers, wholes, attention=False)
-
-
-def outside(denoiser: nn.Module, outer: str, blocks: tuple[str, ...]) -> int:
-    """Parameters of a transformer outside its blocks."""
-    modules = (bare(denoiser).get_submodule(name) for name in (outer, *blocks))
-    whole, *inner = map(parameters, modules)
-    return whole - sum(inner)
 
 
 def counted_parts(denoiser: nn.Module, layers: Mapping[str, str], wholes: Wholes) -> Blocks:

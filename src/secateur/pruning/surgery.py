@@ -33,11 +33,14 @@ def drop_layers(denoiser: nn.Module, plan: Plan) -> nn.Module:
 def removals(denoiser: nn.Module) -> dict[str, str]:
     """Every layer that a plan may name → how it goes: "identity", "drop_skip" or "keep_shortcut".
 
-    In execution order; a Transformer2DModel comes before its blocks. Samplers may go too, but only both of one resolution.
-    Nothing is run, so a denoiser on the meta device will do.
+    In execution order; a Transformer2DModel comes before its blocks. Samplers may go too, but only both of one resolution. A
+    transformer's blocks are those that may go one at a time, so that stock diffusers can still build it. Nothing is run, so a
+    denoiser on the meta device will do.
     """
     denoiser = bare(denoiser)
-    return block_removals(denoiser) if family(denoiser).depths else unet_removals(denoiser)
+    if not (depths := family(denoiser).depths):
+        return unet_removals(denoiser)
+    return {layer: IDENTITY for name in depths for layer in single_removals(denoiser, name)}
 
 
 def candidates(denoiser: nn.Module) -> dict[str, str]:
@@ -107,7 +110,9 @@ def check_fits(denoiser: nn.Module, plan: Plan, *, removable: Mapping[str, str] 
 
 def cuttable(denoiser: nn.Module) -> dict[str, str]:
     """Layers that some plan may name → how each goes; a transformer's include those that can go only with others."""
-    return dict.fromkeys(depth_blocks(denoiser), IDENTITY) if family(denoiser).depths else unet_removals(denoiser)
+    if not (depths := family(denoiser).depths):
+        return unet_removals(denoiser)
+    return {f"{name}.{k}": IDENTITY for name in depths for k, _ in denoiser.get_submodule(name).named_children()}
 
 
 def check_known(denoiser: nn.Module, layers: Collection[str], removable: Collection[str]) -> None:
@@ -203,19 +208,9 @@ def without_blocks(denoiser: Any, layers: Collection[str]) -> nn.Module:
     return student
 
 
-def depth_blocks(denoiser: nn.Module) -> list[str]:
-    """Names of a transformer's blocks in execution order."""
-    return [f"{name}.{k}" for name in family(denoiser).depths for k, _ in denoiser.get_submodule(name).named_children()]
-
-
 def kept_blocks(denoiser: nn.Module, name: str, layers: Collection[str]) -> list[nn.Module]:
     """The blocks of one list that stay, in order."""
     return [block for k, block in denoiser.get_submodule(name).named_children() if f"{name}.{k}" not in layers]
-
-
-def block_removals(denoiser: nn.Module) -> dict[str, str]:
-    """The blocks that may be removed one at a time, so that stock diffusers can still build the transformer."""
-    return {layer: IDENTITY for name in family(denoiser).depths for layer in single_removals(denoiser, name)}
 
 
 def single_removals(denoiser: nn.Module, name: str) -> Iterator[str]:

@@ -111,7 +111,7 @@ def run_updates(search: GradientSearch, folder: Path | None, save_every: int) ->
     now = progress.load(now, folder, arguments=own_arguments) if folder else now
 
     def save(_: SearchStep) -> None:
-        if folder and is_main(search):
+        if folder and (search.accelerator is None or search.accelerator.is_main_process):
             progress.save(now, folder, arguments=own_arguments)
 
     resumed = step_of(search, now) if now.number else None
@@ -156,8 +156,3 @@ def arguments(search: GradientSearch) -> dict[str, Any]:
             repr((t.seeds, t.timesteps, sorted(t.options.items()))).encode()
         ),  # images vary by rounding
     }
-
-
-def is_main(search: GradientSearch) -> bool:
-    """Whether this process writes the files."""
-    return search.accelerator is None or search.accelerator.is_main_process
