@@ -26,7 +26,7 @@ from secateur.schedule.holds import leads
 from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
 from secateur.searching.budget import Space, rows_of
-from secateur.searching.cells import Choice, ReuseLoss, choices, kind_losses, least
+from secateur.searching.cells import Choice, choices, kind_losses, least
 from secateur.searching.local import local_search
 from secateur.searching.moves import another_kind
 from tiny import tiny
@@ -104,8 +104,8 @@ def test_a_planted_block_is_extrapolated_and_another_one_held(planted, tmp_path)
     costs = macs.count(pipe.unet)
     losses = kind_losses(pipe, trajectory, costs.blocks)
     linear, jumping = map(costs.blocks.index, (LINEAR, JUMPING))
-    assert sum(losses["extrapolate"][linear].loss[2:]) < 1e-3 * sum(losses["output"][linear].loss[2:])
-    assert sum(losses["output"][jumping].loss) < sum(losses["extrapolate"][jumping].loss)
+    assert losses["extrapolate"][2:, linear].sum() < 1e-3 * losses["output"][2:, linear].sum()
+    assert losses["output"][:, jumping].sum() < losses["extrapolate"][:, jumping].sum()
     held, extrapolated, best = choices(pipe, trajectory, costs, losses=losses, keep=0.5)
     assert best.loss < min(held.loss, extrapolated.loss)
     reuse = dict(zip(best.schedule.blocks, best.schedule.reuse, strict=True))
@@ -126,8 +126,8 @@ def test_what_counts_is_what_is_reused_and_read():
     schedule = baselines.closed(blocks, [None, [False, False], [True, True]], made={})
     choice = Choice(Scores(np.zeros((3, 2)), counted(blocks)), schedule, 0.0)
     losses = {
-        "output": [ReuseLoss("a", (0.0, 9.0, 9.0)), ReuseLoss("b", (0.0, 2.0, 0.0))],
-        "extrapolate": [ReuseLoss("a", (0.0, 1.0, 1.0)), ReuseLoss("b", (0.0, 1.0, 8.0))],
+        "output": np.array([(0.0, 0.0), (9.0, 2.0), (9.0, 0.0)]),
+        "extrapolate": np.array([(0.0, 0.0), (1.0, 1.0), (1.0, 8.0)]),
     }
     assert least(losses, choice) == ("output", "extrapolate")
 

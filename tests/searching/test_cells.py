@@ -21,13 +21,13 @@ def test_a_cell_costs_what_a_loop_by_hand_says(told):
     pipe, trajectory = told
     net = denoiser_of(pipe)
     blocks = find_blocks(net)
-    found = list(cells.reuse_losses(pipe, trajectory, blocks))
-    assert [part.block for part in found] == list(blocks.names)
-    assert all(part.loss[0] == 0 for part in found)
+    found = cells.reuse_losses(pipe, trajectory, blocks)
+    assert found.shape == (CALLS, len(blocks))
+    assert not found[0].any()
     i, t = len(blocks) // 2, 3
     prediction = by_hand(net, pipe, trajectory, blocks, i, t)
     wanted = float((prediction - trajectory.outputs[t]).double().pow(2).mean())
-    assert found[i].loss[t] == pytest.approx(wanted, rel=1e-3)
+    assert found[t, i] == pytest.approx(wanted, rel=1e-3)
     assert wanted > 0
 
 
@@ -45,14 +45,14 @@ def by_hand(net, pipe, trajectory, blocks, i, t):
 def test_scores_make_every_closure_cost_what_its_head_does(told):
     pipe, trajectory = told
     counted = macs.count(denoiser_of(pipe))
-    losses = list(cells.reuse_losses(pipe, trajectory, counted.blocks))
+    losses = cells.reuse_losses(pipe, trajectory, counted.blocks)
     scores = cells.cell_scores(pipe, trajectory, counted, losses=losses)
     assert scores.values.shape == (CALLS, len(counted.blocks))
-    for i, part in enumerate(losses):
+    for i, loss in enumerate(losses[3]):
         row = without((True,) * len(counted.blocks), i, counted.blocks)
         closure = [k for k, runs in enumerate(row) if not runs]
         assert i in closure
-        assert scores.values[3, closure].sum() == pytest.approx(part.loss[3], rel=1e-3, abs=1e-9)
+        assert scores.values[3, closure].sum() == pytest.approx(loss, rel=1e-3, abs=1e-9)
 
 
 def test_law_8_a_block_that_says_the_same_at_every_call_costs_nothing(told):
@@ -64,13 +64,12 @@ def test_law_8_a_block_that_says_the_same_at_every_call_costs_nothing(told):
     planted.forward = lambda *args, **kwargs: still(before(*args, **kwargs), args if "residual" in blocks.reuse else ())
     try:
         again = record(pipe, trajectory.conditions, seeds=trajectory.seeds, **trajectory.options)
-        parts = list(cells.reuse_losses(pipe, again, blocks))
+        losses = cells.reuse_losses(pipe, again, blocks).max(axis=0)
         counted, kinds = macs.count(net), cells.kind_losses(pipe, again, blocks)
         without = 1 - (CALLS - 1) / CALLS * counted.linear[1] / counted.call() + 1e-6
         [made, *_] = cells.choices(pipe, again, counted, losses=kinds, keep=without)
     finally:
         del planted.forward
-    losses = [max(part.loss) for part in parts]
     assert losses[1] < 1e-3 * sorted(losses)[1]
     assert [row[1] for row in made.schedule.grid[1:]] == ["."] * (CALLS - 1)
 

@@ -5,8 +5,8 @@ This is LAPTOP-Diff's output loss of a single removal (arXiv 2404.11098, Eq. 3),
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,14 +23,6 @@ from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
 
 
-@dataclass(frozen=True)
-class ReuseLoss:
-    """One block, and the loss of reusing it alone at each call, (T,): mean square by which the prediction changes."""
-
-    block: str
-    loss: tuple[float, ...]
-
-
 class Choice(NamedTuple):
     """A schedule, the scores that it was allocated from, and the loss that these predict: the sum over its reused cells."""
 
@@ -39,22 +31,21 @@ class Choice(NamedTuple):
     loss: float
 
 
-def reuse_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> Iterator[ReuseLoss]:
-    """The losses block by block, from two replays each: in one the block is reused at odd calls, in the other at even ones.
+def reuse_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> np.ndarray:
+    """The loss of reusing each block alone at each call, (T, L): mean square by which the prediction changes.
 
-    Every call gets the dense latents, and what it reuses ran dense one call before (for a line, three calls before too). So no
-    cell depends on another.
+    From two replays a block: in one it is reused at odd calls, in the other at even ones. Every call gets the dense latents,
+    and what it reuses ran dense one call before (for a line, three calls before too). So no cell depends on another.
     """
     T = len(trajectory.timesteps)
-    whole = replay(pipe, trajectory, batch_size=batch_size)
-    for i, name in enumerate(blocks.names):
-        loss = np.zeros(T)
+    whole, losses = replay(pipe, trajectory, batch_size=batch_size), np.zeros((T, len(blocks)))
+    for i in range(len(blocks)):
         for first in (1, 2):
             cells = range(first, T, 2)
             with apply(pipe, reusing(blocks, i, calls=T, cells=cells), blocks=blocks, fold=False):
                 predictions = replay(pipe, trajectory, batch_size=batch_size)
-            loss[cells] = mean_square(predictions - whole)[list(cells)]
-        yield ReuseLoss(name, tuple(loss))
+            losses[cells, i] = mean_square(predictions - whole)[list(cells)]
+    return losses
 
 
 def reusing(blocks: Blocks, i: int, *, calls: int, cells: range) -> Schedule:
@@ -69,31 +60,28 @@ def mean_square(x: Tensor) -> np.ndarray:
     return x.double().flatten(1).pow(2).mean(1).numpy()
 
 
-def cell_scores(pipe, trajectory: Trajectory, macs: Macs, *, losses: Sequence[ReuseLoss]) -> Scores:
+def cell_scores(pipe, trajectory: Trajectory, macs: Macs, *, losses: np.ndarray) -> Scores:
     """Scores (T, L) from `reuse_losses`. They are marginal: over a block and its closure they sum to the loss of reusing it.
 
     A reused block takes its closure with it (DiP-GO's cascade), and the loss of both was measured together.
     """
-    joint, whole = np.stack([part.loss for part in losses], axis=1), (True,) * len(losses)
-    values = np.zeros((len(trajectory.timesteps), len(losses)))
-    for i in range(len(losses)):  # the closure of a block runs before it
+    whole, values = (True,) * len(macs.blocks), np.zeros_like(losses)
+    for i in range(len(whole)):  # the closure of a block runs before it
         closure = ~np.array(without(whole, i, macs.blocks))
-        values[:, i] = joint[:, i] - values[:, closure].sum(axis=1)
+        values[:, i] = losses[:, i] - values[:, closure].sum(axis=1)
     name, digest = scheduler_signature(pipe.scheduler)
     hold = "extrapolate" if all(macs.blocks.reuse[i] == "extrapolate" for i in macs.blocks.sinks) else "output"
     made = {"method": "ablation", "samples": len(trajectory.seeds), "seeds": list(trajectory.seeds), "hold": hold}
     return Scores(values, macs, name, digest, made)
 
 
-def kind_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> dict[str, tuple[ReuseLoss, ...]]:
+def kind_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> dict[str, np.ndarray]:
     """The `reuse_losses` with every block reusing by the same kind, for each kind that they can have."""
     alike = {kind: replace(blocks, reuse=(kind,) * len(blocks)) for kind in kinds(blocks)}
-    return {kind: tuple(reuse_losses(pipe, trajectory, some, batch_size=batch_size)) for kind, some in alike.items()}
+    return {kind: reuse_losses(pipe, trajectory, some, batch_size=batch_size) for kind, some in alike.items()}
 
 
-def choices(
-    pipe, trajectory: Trajectory, macs: Macs, *, losses: Mapping[str, Sequence[ReuseLoss]], keep: float
-) -> Iterator[Choice]:
+def choices(pipe, trajectory: Trajectory, macs: Macs, *, losses: Mapping[str, np.ndarray], keep: float) -> Iterator[Choice]:
     """The best schedule for each kind of reuse; then, if its loss is lower, one in which each block has its own kind.
 
     losses: from `kind_losses`. Kinds and cells are chosen in turns while the loss falls (ours): first the best cells for given
@@ -101,8 +89,9 @@ def choices(
     """
 
     def choice(reuse: tuple[str, ...]) -> Choice:
-        mixed, parts = replace(macs.blocks, reuse=reuse), [losses[kind][i] for i, kind in enumerate(reuse)]
-        scores = cell_scores(pipe, trajectory, replace(macs, blocks=mixed), losses=parts)
+        mixed = replace(macs, blocks=replace(macs.blocks, reuse=reuse))
+        columns = np.stack([losses[kind][:, i] for i, kind in enumerate(reuse)], axis=1)
+        scores = cell_scores(pipe, trajectory, mixed, losses=columns)
         schedule = allocate(scores, keep=keep)
         reused = [[not runs for runs in schedule.runs(t)] for t in range(schedule.calls)]
         return Choice(scores, schedule, float(scores.values[np.array(reused)].sum(dtype=float)))
@@ -119,10 +108,10 @@ def choices(
         yield best
 
 
-def least(losses: Mapping[str, Sequence[ReuseLoss]], choice: Choice) -> tuple[str, ...]:
+def least(losses: Mapping[str, np.ndarray], choice: Choice) -> tuple[str, ...]:
     """For each block the kind with the least loss at the calls in which it is reused and read, (L,); if none, its own kind."""
     blocks, schedule = choice.scores.macs.blocks, choice.schedule
     rows = [schedule.runs(t) for t in range(schedule.calls)]
     reused = np.array([needed(row, blocks) for row in rows]) & ~np.array(rows)
-    lost = {kind: np.sum([part.loss for part in parts], axis=1, where=reused.T) for kind, parts in losses.items()}
+    lost = {kind: part.sum(axis=0, where=reused) for kind, part in losses.items()}
     return tuple(min((own, *losses), key=lambda kind, i=i: lost[kind][i]) for i, own in enumerate(blocks.reuse))

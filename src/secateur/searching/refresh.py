@@ -34,7 +34,7 @@ def partial_rows(pipe, trajectory: Trajectory, macs: Macs, *, batch_size: int = 
     They are the exact allocation of a single row, by the loss of reusing each block for one call, averaged over the calls.
     Takes two replays of the trajectory a block.
     """
-    losses = list(reuse_losses(pipe, trajectory, macs.blocks, batch_size=batch_size))
+    losses = reuse_losses(pipe, trajectory, macs.blocks, batch_size=batch_size)
     scores = cell_scores(pipe, trajectory, macs, losses=losses)
     cells = np.array(macs.cells()) / macs.call()
     mean = scores.values[1:].mean(axis=0)
