@@ -54,6 +54,18 @@ def test_a_row_without_a_ridge_is_least_squares():
     np.testing.assert_allclose(unscaled, [1.0, *wanted], rtol=1e-6)
 
 
+def test_the_sum_of_distances_counts_and_not_of_squares():
+    """Seven samples ask for one row. An eighth, four times as large, asks for another, which least squares would give it."""
+    basis, goal = problem((0.9, -0.4), samples=8)
+    goal[7] = 0.9 * basis[0, 7] + 3 * basis[1, 7]
+    basis[:, 7] *= 4
+    goal[7] *= 4
+    grams = grams_of(torch.cat([basis, goal[None]]))
+    rows = fitted_row((0.9, 0.0), basis, goal), solved((0.9, 0.0), grams.sum(0), Choice(1, 0.0, scales=True))
+    distances, squares = (sum(error_of(np.array(row), gram) ** 0.5 for gram in grams) for row in rows)
+    assert distances < 0.8 * squares
+
+
 def test_a_row_stays_near_the_samplers_own_if_the_samples_know_nothing():
     basis, _ = problem((1.0, 0.5, 0.5, 0.5), samples=8)
     row = fitted_row((1.0, 0.5), basis[:, :, :3], basis[0, :, :3] + 0.5 * basis[1, :, :3] + 1e-3 * noise(5, 8, 3).double())

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 WINDOWS = (1, 2, 3, 4, 5)  # how many of the newest predictions a row may use
 RIDGES = (1e-8, 1e-6, 1e-4, 1e-2)  # of the Gram matrix's diagonal: how strongly a row stays near the local one
 FOLDS = 4
+LEAST = 0.05  # of the median distance: samples that are missed by less count as if it were so much
 
 
 class Choice(NamedTuple):
@@ -82,8 +83,11 @@ def local_row(path: Trajectory, k: int, places: Sequence[int], goal: int) -> Ste
 
 
 def fitted_row(row: Step, basis: Tensor, goal: Tensor) -> Step:
-    """The Step whose sum of the basis, (m, B, N), comes nearest to a goal, (B, N), chosen by cross-validation over samples."""
-    grams = grams_of(torch.cat([basis, goal[None]]))
+    """The Step whose sum of the basis, (m, B, N), comes nearest to a goal, (B, N), chosen by cross-validation over samples.
+
+    row: the local one.
+    """
+    grams = evened(row, grams_of(torch.cat([basis, goal[None]])))
     folds = np.array_split(np.arange(len(grams)), min(FOLDS, len(grams)))
     windows = [window for window in WINDOWS if window < len(basis)]
     choices = [Choice(window, ridge, scales) for window in windows for ridge in RIDGES for scales in (False, True)]
@@ -94,6 +98,16 @@ def fitted_row(row: Step, basis: Tensor, goal: Tensor) -> Step:
 def grams_of(vectors: Tensor) -> np.ndarray:
     """The inner products of m vectors, (m, B, N), within each sample: (B, m, m)."""
     return torch.einsum("ibn,jbn->bij", vectors, vectors).numpy()
+
+
+def evened(row: Step, grams: np.ndarray) -> np.ndarray:
+    """Gram matrices, (B, m, m), each divided by the distance at which a row misses that sample's goal.
+
+    Then least squares minimise a sum of distances (a step of Weiszfeld's). A sum of squares would belong to the few samples
+    that are missed most, while images are compared by the mean of their decibels.
+    """
+    distances = np.sqrt([error_of(np.array(row), gram) for gram in grams])
+    return grams / distances.clip(min=max(LEAST * np.median(distances), NOTHING))[:, None, None]
 
 
 def validated(row: Step, grams: np.ndarray, folds: Sequence[np.ndarray], choice: Choice) -> float:
