@@ -26,6 +26,7 @@ from secateur.pipeline.schedulers import HOLDABLE
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply, follow, remove
 from secateur.schedule.cache import block_bytes, peak_cached_bytes
+from secateur.schedule.fit import is_same_model
 from secateur.schedule.holds import LINES
 from secateur.schedule.schedule import Schedule, load
 from tiny import tiny
@@ -690,3 +691,11 @@ def test_a_refusal_leaves_the_schedule_that_is_applied():
     with pytest.raises(ValueError, match="DiT"):
         apply(pipe, scattered(blocks_of("dit")))
     assert patch_of(pipe.unet).owner is kept
+
+
+@pytest.mark.gpu
+def test_noise_levels_are_compared_on_whichever_device_they_lie():
+    """`add_noise` of diffusers leaves them where the latents are."""
+    used, latents = ddim(), torch.zeros(1, 4, 8, 8, device="cuda")
+    used.add_noise(latents, latents, torch.tensor([5], device="cuda"))
+    assert is_same_model(used, ddim())

@@ -127,7 +127,7 @@ def scheduler_class(name: str) -> Any:
 def noise_levels(scheduler: Any) -> np.ndarray:
     """How much noise there is at each timestep of training: ᾱ, or the sigmas of flow matching; empty if unknown."""
     if hasattr(scheduler, "alphas_cumprod"):
-        return np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
+        return np.asarray(scheduler.alphas_cumprod.cpu(), dtype=np.float64)  # `add_noise` moves them to the latents' device
     fresh = type(scheduler).from_config(scheduler.config)
     return np.asarray(getattr(fresh, "sigmas", ()), dtype=np.float64)
 
