@@ -11,6 +11,11 @@ def library(name: str) -> str:
     return re.sub(r"^([^,]+), (leading|trailing|Karras)\b", r"\1 \2", default)
 
 
+def is_published(group: str) -> bool:
+    """Whether a group of a front is a published sampler that no scheduler of diffusers is."""
+    return group.startswith(("GITS", "iPNDM", "Align Your Steps"))
+
+
 def is_plain(group: str) -> bool:
     """Whether a group of a front is plain steps of a stock solver."""
     return library(group) in EVERY_SOLVER

@@ -6,7 +6,7 @@ from statistics import fmean, median
 from typing import Any
 
 import carried_rows
-from names import is_plain, library
+from names import is_plain, is_published, library
 from paper import TABLES as PAPERS
 from paper import last
 from secateur.measuring.columns import plain_curve
@@ -16,40 +16,44 @@ from tables import PIPES, SAME_DB, Record, Row, all_rows, budgets, by_group, pro
 
 SOLVERS = ("DDIM", "DPM-Solver++", "UniPC")
 NEAR = {"psnr_db": SOLVERS[:1], "converged_psnr_db": SOLVERS[1:]}  # a row's two measures, and the searches that aim there
+OURS = {f"Secateur, {solver}": solver for solver in SOLVERS}
 NEAR_OF = {solver: key for key, solvers in NEAR.items() for solver in solvers}
 WHICH = {"psnr_db": "dense", "converged_psnr_db": "converged"}
-WHERE = 3  # the budget that is a fifth of the MACs
+BUDGETS = (0.5, 0.34, 0.25, 0.2, 0.15, 0.1)  # of the fronts, as fractions of the MACs
 FRONTS = tuple(f"front-{pipe}" for pipe in PIPES)
 GAINED = (
-    "PSNR: to the dense images. Accuracy: a small classifier reads the caption off the image. Never: 100 steps of DPM-Solver++ "
-    "reach {converged_psnr_db.mean:.1f dB}, since solvers other than DDIM converge to other images. 128 images a row; commands "
-    "and machines: [front](docs/front.md), [student](docs/distil.md)."
+    "PSNR: to the dense images. Accuracy: a small classifier reads the caption off the image. Never: up to {most} steps were "
+    "tried. 128 images a row; commands and machines: [front](docs/front.md), [student](docs/distil.md)."
 )
 
 
 def gains(front: Record, product: Record, *, keep: float = 0.2) -> Iterator[Row]:
     """Dense, the rivals and what the search finds at a fifth of the MACs, and the student."""
     student = {row["name"]: row for row in product["rows"]}
-    dense, at = front["rows"][0], [row for row in front["rows"] if row["keep"] == keep]
+    dense, at = dense_of(front), [row for row in front["rows"] if row["keep"] == keep]
     every, few = dense["calls"], round(keep * dense["calls"])
     plain, hold = best(at, is_plain), best(at, EVEN.__contains__)
-    cache = best(at, "static cache, best setting".__eq__)
-    ours = [row for row in at if row["group"] == "Secateur, DDIM"]
-    curve = {row["steps"]: row["psnr_db"]["mean"] for row in front["rows"] if row["group"] == plain["group"]}
-    curve[100] = dense["converged_psnr_db"]["mean"]
+    cache, published = best(at, "static cache, best setting".__eq__), best(at, is_published)
+    ours, curve = [row for row in at if row["group"] == "Secateur, DDIM"], envelope(front, "psnr_db")
     setting = "DeepCache, interval {interval}, depth {depth} (its best setting)".format_map(cache["setting"])
     titles = {
         f"dense, {every} DDIM steps": (dense, every),
         f"fewer steps: {library(plain['group'])}, the best stock solver": (plain, few),
+        f"{published['group'].partition(',')[0]}: the best published sampler": (published, few),
         setting: (cache, every),
-        f"{hold['group']}: the best evenly held calls": (hold, few),
+        "evenly held calls, no search: `apply(pipe, keep=0.2)`": (hold, few),
         f"**Secateur: searched, {few} of {every} calls** (median of {len(ours)} searches)": (middle(ours), few),
         "Secateur: student, half of the parameters": (student["student, dense"], every),
         "**Secateur: student, searched**": (student["student, schedule"], few),
     }
     for name, (row, calls) in titles.items():
         near = {"near": "the same" if row is dense else shown("{psnr_db.mean:.1f dB}", row), "as_near": as_near(row, curve)}
-        yield {"speedup": {"median": 1}, **row, "name": name, "called": calls, **near}
+        yield ({"speedup": {"median": 1}} if row is dense else {}) | row | {"name": name, "called": calls, **near}
+
+
+def dense_of(record: Record) -> Row:
+    """The row of the dense images."""
+    return next(row for row in record["rows"] if row["group"] == "dense")
 
 
 def best(rows: list[Row], fits: Callable[[str], bool]) -> Row:
@@ -75,15 +79,21 @@ def as_near(row: Row, curve: dict[int, float]) -> str:
 def front(record: Record) -> Iterator[Row]:
     """Of each budget: the rivals nearest to the dense and to the converged images, and what the search finds."""
     curves = {key: envelope(record, key) for key in NEAR}
-    for keep in budgets(record):
+    for keep in searched(record):
         at = [row for row in record["rows"] if row["keep"] == keep]
         first, right = next(row for row in at if row["group"] == "Secateur, DDIM"), by_group(at, "accuracy")
         yield first | {
             "calls": 50 * keep,
-            "dense": record["rows"][0]["accuracy"],
-            "right": [fmean(right[f"Secateur, {solver}"]) for solver in SOLVERS],
+            "dense": dense_of(record)["accuracy"],
+            "right": [fmean(values) for group, values in right.items() if group in OURS],
             **{key: nearest(by_group(at, key), curves[key], aim) for key, aim in NEAR.items()},
         }
+
+
+def searched(*records: Record) -> list[float]:
+    """The budgets at which searches for the dense images were made, for all of these records."""
+    made = [{row["keep"] for row in record["rows"] if row["group"] == "Secateur, DDIM"} for record in records]
+    return [keep for keep in BUDGETS if all(keep in keeps for keeps in made)]
 
 
 def envelope(record: Record, key: str) -> dict[int, float]:
@@ -102,11 +112,13 @@ def nearest(groups: dict[str, list[float]], plain: dict[int, float], aim: Sequen
     """
     rival = max((group for group in groups if not group.startswith("Secateur")), key=lambda group: fmean(groups[group]))
     texts = {"rival": shown("{values:range.1f dB}", {"values": groups[rival]}) + f", {library(rival)}"}
-    texts["steps"] = in_words(max(fmean(groups[f"Secateur, {solver}"]) for solver in aim), plain)
-    for solver in SOLVERS:
-        mean, _, ends = shown("{values:range.1f dB}", {"values": groups[f"Secateur, {solver}"]}).partition(" (")
-        bold = "**" if fmean(groups[f"Secateur, {solver}"]) >= fmean(groups[rival]) else ""
-        texts[solver] = f"{bold}{mean}{bold} ({ends}"
+    made = {solver: groups[group] for group, solver in OURS.items() if group in groups}
+    if aimed := [fmean(made[solver]) for solver in aim if solver in made]:
+        texts["steps"] = in_words(max(aimed), plain)
+    for solver, values in made.items():
+        mean, _, ends = shown("{values:range.1f dB}", {"values": values}).partition(" (")
+        bold = "**" if fmean(values) >= fmean(groups[rival]) else ""
+        texts[solver] = f"{bold}{mean}{bold}" + (f" ({ends}" if ends else "")
     return texts
 
 
@@ -117,22 +129,25 @@ def whole(record: Record) -> dict[str, list[Row]]:
 
 def ways(record: Record, key: str) -> Iterator[Row]:
     """For each way, its PSNR at each budget, in order."""
-    at = [by_group((row for row in record["rows"] if row["keep"] == keep), key) for keep in budgets(record)]
-    order = sorted({group for groups in at for group in groups}, key=lambda g: fmean(at[WHERE].get(g, [0.0])), reverse=True)
+    at = [by_group((row for row in record["rows"] if row["keep"] == keep), key) for keep in BUDGETS]
+    where = BUDGETS.index(0.2)
+    order = sorted({group for groups in at for group in groups}, key=lambda g: fmean(at[where].get(g, [0.0])), reverse=True)
     for group in order:
         values = [groups.get(group, []) for groups in at]
-        yield {"name": library(group), "calls": [50 * keep for keep in budgets(record)], "at": values}
+        yield {"name": library(group), "calls": [50 * keep for keep in BUDGETS], "at": values}
 
 
 def by_solver(*records: Record) -> Iterator[Row]:
     """Of each budget, what each stage of the search adds, by pipe and solver: the mean of the searches."""
-    for keep in budgets(records[0]):
+    for keep in searched(*records):
         row: Row = {"calls": 50 * keep}
         for pipe, solver in SEARCHES:
             group = [one for one in all_rows(*records) if (one["pipe"], one["keep"]) == (pipe, keep)]
             found = [one["stages"] for one in group if one["group"] == f"Secateur, {solver}"]
-            reached = [fmean(stages[key]["psnr_db"] for stages in found) for key in found[0]]
-            row[f"{pipe}, {solver}"] = " + ".join(f"{x:.1f}" for x in (reached[0], *(b - a for a, b in pairwise(reached))))
+            if found:
+                reached = [fmean(stages[key]["psnr_db"] for stages in found) for key in found[0]]
+                gained = " + ".join(f"{x:.1f}" for x in (reached[0], *(b - a for a, b in pairwise(reached))))
+                row[f"{pipe}, {solver}"] = f"{gained} dB"
         yield row
 
 
@@ -266,7 +281,7 @@ every-stage: search = {name} | calls = {calls} | stock = {first:.1f} dB | placed
     | local search = {gains.1:+.1f} | gradients = {gains.2:+.1f} | seconds = {seconds:.0f}
     | on other images: the usual search = {usual:.1f} dB | every stage = {every:.1f} dB
 front-stages: dense calls = {calls:g} | """
-COLUMNS += " | ".join(f"{pipe}, {solver} = {{{pipe}, {solver}}} dB" for pipe, solver in SEARCHES)
+COLUMNS += " | ".join(f"{pipe}, {solver} = {{{pipe}, {solver}}}" for pipe, solver in SEARCHES)
 TABLES = tables(
     COLUMNS,
     records={
@@ -296,7 +311,7 @@ TABLES = tables(
         **{f"front-whole-{pipe}": whole for pipe in PIPES},
     },
     after={
-        "gains": lambda *records: shown(GAINED, records[0]["rows"][0]),
+        "gains": lambda *records: shown(GAINED, {"most": max(envelope(records[0], "psnr_db"))}),
         "ablations": after_ablations,
         "schedulers": after_schedulers,
     },
