@@ -131,7 +131,7 @@ def ways(record: Record, key: str) -> Iterator[Row]:
     """For each way, its PSNR at each budget, in order."""
     at = [by_group((row for row in record["rows"] if row["keep"] == keep), key) for keep in BUDGETS]
     where = BUDGETS.index(0.2)
-    order = sorted({group for groups in at for group in groups}, key=lambda g: fmean(at[where].get(g, [0.0])), reverse=True)
+    order = sorted({group for groups in at for group in groups}, key=lambda g: (-fmean(at[where].get(g, [0.0])), g))
     for group in order:
         values = [groups.get(group, []) for groups in at]
         yield {"name": library(group), "calls": [50 * keep for keep in BUDGETS], "at": values}
