@@ -79,3 +79,9 @@ def test_an_import_that_points_the_wrong_way_is_seen(name, source):
 def test_a_circle_is_seen():
     assert ARROWS["secateur.schedule.fold"] - HOUSE.runs["secateur.schedule.fold"] == {"secateur.schedule.schedule"}
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [["b", "c"]]
+
+
+def test_no_configuration_in_the_package_says_where_it_lay_on_a_machine():
+    configs = {path: path.read_text() for path in Path(secateur.__file__).parent.rglob("*.json")}
+    assert len(configs) > 10
+    assert [path.name for path, text in configs.items() if '"_name_or_path"' in text] == []

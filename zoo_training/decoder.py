@@ -26,7 +26,8 @@ UPDATES, BATCH, LAYERS, EDGES, PEAK = 8000, 16, 3, 1.0, 2e-3
 
 def deeper(vae: AutoencoderKL) -> AutoencoderKL:
     """The same autoencoder with LAYERS resnets a level (one more in the decoder); the new ones change nothing yet."""
-    new = AutoencoderKL.from_config(vae.config, layers_per_block=LAYERS)
+    config = {key: value for key, value in vae.config.items() if key != "_name_or_path"}
+    new = AutoencoderKL.from_config(config, layers_per_block=LAYERS)
     for name, module in new.named_modules():
         if name.endswith("conv2"):
             nn.init.zeros_(module.weight)
