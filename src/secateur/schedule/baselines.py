@@ -56,7 +56,7 @@ def uniform(
 def hold_for(keep: float) -> str:
     """The hold by which evenly held calls come nearest to the dense images at this budget, of the two along a line."""
     # PSNR to dense, mean of results/front-emoji-sd.json and front-emoji-dit.json (DDIM, 50 calls): "extrapolate" leads by
-    # 0.4 dB at 17 calls and 6.6 dB at 25; "adams_bashforth" by 1.0 dB at 12 and 0.8 dB at 10; at 7 and 5 they are 0.1 dB apart.
+    # 0.3 dB at 17 calls, "adams_bashforth" by 0.9 dB at 10; at 5 they are 0.1 dB apart.
     return "extrapolate" if keep >= LONG_LINES else "adams_bashforth"
 
 

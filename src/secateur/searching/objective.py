@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secateur.artifact import check_word
 from secateur.denoiser.blocks import Blocks
 from secateur.measuring import quality
 from secateur.measuring.quality import check_finite
@@ -103,8 +104,7 @@ def more_for(
 
 def check_target(target: str) -> None:
     """Raises ValueError if there is no target of this name."""
-    if target not in TARGETS:
-        raise ValueError(f"there is no target {target!r}: choose {' or '.join(TARGETS)}")
+    check_word("target", target, TARGETS)
 
 
 def converged(
