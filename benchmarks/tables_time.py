@@ -22,8 +22,8 @@ WHICH = {"psnr_db": "dense", "converged_psnr_db": "converged"}
 BUDGETS = (0.5, 0.34, 0.25, 0.2, 0.15, 0.1)  # of the fronts, as fractions of the MACs
 FRONTS = tuple(f"front-{pipe}" for pipe in PIPES)
 GAINED = (
-    "PSNR: to the dense images. Accuracy: a small classifier reads the caption off the image. Never: up to {most} steps were "
-    "tried. 128 images a row; commands and machines: [front](docs/front.md), [student](docs/distil.md)."
+    "PSNR: to the dense images. Accuracy: a small classifier reads the caption off the image. Never: even {most} steps, the "
+    "most tried, are farther. 128 images a row; commands and machines: [front](docs/front.md), [student](docs/distil.md)."
 )
 
 
