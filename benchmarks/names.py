@@ -2,7 +2,7 @@
 
 import re
 
-from secateur.pipeline.schedulers import EVERY_SOLVER
+from published import EVERY_SOLVER
 
 
 def library(name: str) -> str:

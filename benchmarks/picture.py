@@ -12,6 +12,7 @@ from PIL import Image
 
 from figures import GREEN, plt
 from names import is_plain, library
+from published import EVERY_SOLVER
 from secateur import zoo
 from secateur.measuring import quality
 from secateur.measuring.compare import draw
@@ -39,7 +40,7 @@ def ways() -> Iterator[tuple[str, Row, np.ndarray]]:
         return draw(pipe, **some, guidance_scale=zoo.GUIDANCE[PIPE], schedule=found, num_inference_steps=steps)
 
     yield "dense\n(DDIM)", rows["dense"], images(STEPS)
-    with schedulers.scheduled(pipe, *schedulers.EVERY_SOLVER[solver]):
+    with schedulers.scheduled(pipe, *EVERY_SOLVER[solver]):
         fewer = images(CALLS)
     yield f"{solver}\n(best stock solver)", plain, fewer
     yield "Secateur\n(searched, DDIM)", rows["Secateur, DDIM, 10, seed 40000"], images(STEPS, schedule.load(SEARCHED))

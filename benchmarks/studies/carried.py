@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from bench import FIRST_SEED, NONE, SEARCH_SEED, Bench
+from published import DPM2, stepped
 from secateur import DistilSettings, Schedule, load, record, zoo
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.distilling import encoded, pictures
 from secateur.distilling.distil import pipe_steps
 from secateur.measuring import quality
-from secateur.measuring.published import DPM2, stepped
 from secateur.measuring.variants import EVEN
 from secateur.pipeline.examples import concatenate
 from secateur.pipeline.schedulers import SOLVERS

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import FIRST_SEED, NONE, SEARCH_SEED, Bench, faster
+from published import SAMPLERS, as_schedule, gits_settings, stock
+from random_and_genetic import genetic_search, random_search
 from secateur import Macs, Schedule, Scores, SearchSettings, allocate, apply, dip_go, load, search_steps, zoo
 from secateur.artifact import thawed
 from secateur.measuring.hardware import hardware
-from secateur.measuring.published import SAMPLERS, as_schedule, gits_settings, stock
 from secateur.measuring.timing import time_together
 from secateur.measuring.variants import EVEN
 from secateur.pipeline.generate import generate
@@ -26,7 +27,6 @@ from secateur.searching import gradient_steps
 from secateur.searching.local import local_search
 from secateur.searching.moves import exchange, slide
 from secateur.searching.objective import objective_for
-from secateur.searching.random_and_genetic import genetic_search, random_search
 from study import Job, Record, Row, Run, Study
 
 STEPS, CALLS, TRIALS, MOST_IMAGES = 50, 10, 40, 192

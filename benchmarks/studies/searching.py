@@ -16,11 +16,11 @@ import numpy as np
 
 from bench import FIRST_SEED, Bench, costing, counted
 from paper import PAPER
+from random_and_genetic import genetic_search, random_search
 from secateur import Schedule, SearchSettings, allocate, dip_go, search_steps, zoo
 from secateur.denoiser.families import dummy_inputs
 from secateur.schedule.cache import block_bytes
 from secateur.searching.dip_go.pruner import Pruner
-from secateur.searching.random_and_genetic import genetic_search, random_search
 from study import Job, Row, Run, Study
 
 PIPE, CALLS, IMAGES = "emoji-sd", 10, 64

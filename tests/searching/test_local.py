@@ -13,6 +13,7 @@ import torch
 
 import tiny_pipes
 from grids import chain, counted
+from random_and_genetic import genetic_search, random_search
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import Blocks, live
 from secateur.denoiser.macs import Macs
@@ -23,7 +24,6 @@ from secateur.searching.budget import Space, budget_macs, rows_of
 from secateur.searching.local import Trial, local_search
 from secateur.searching.moves import exchange, insert, rerun_block, shift, slide, stretch, swap_cells
 from secateur.searching.objective import objective_for
-from secateur.searching.random_and_genetic import genetic_search, random_search
 
 
 def u_net() -> Blocks:

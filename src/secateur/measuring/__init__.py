@@ -6,7 +6,6 @@ memory     the most memory in use at once
 quality    fidelity and accuracy as functions of images
 learned_scores  CLIP, PickScore, HPSv2, LPIPS, FID
 variants   what is drawn side by side
-published  samplers of few calls that others published
 plain_steps  how many plain steps come as near as a schedule
 compare    the one loop that draws and measures it
 records    measurements as JSON

@@ -72,22 +72,6 @@ SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {  # at their stock spacings: c
     "UniPC trailing": (UNIPC, TRAILING),
     "UniPC Karras": (UNIPC, LINSPACE | {"use_karras_sigmas": True}),
 }
-DEIS, LMS = "DEISMultistepScheduler", "LMSDiscreteScheduler"
-EVERY_SOLVER = SOLVERS | {  # with those that are seldom the best, for the front alone
-    "DEIS": (DEIS, LINSPACE),  # arXiv 2204.13902
-    "DEIS Karras": (DEIS, LINSPACE | {"use_karras_sigmas": True}),
-    "DPM-Solver++ 3M": (DPM, LINSPACE | {"solver_order": 3}),  # arXiv 2211.01095
-    "DPM-Solver++ 3M Karras": (DPM, LINSPACE | {"solver_order": 3, "use_karras_sigmas": True}),
-    "DPM-Solver++ exponential": (DPM, LINSPACE | {"use_exponential_sigmas": True}),  # evenly in log σ, as k-diffusion has it
-    "DPM-Solver++ beta": (DPM, LINSPACE | {"use_beta_sigmas": True}),  # arXiv 2407.12173
-    "UniPC exponential": (UNIPC, LINSPACE | {"use_exponential_sigmas": True}),
-    "UniPC beta": (UNIPC, LINSPACE | {"use_beta_sigmas": True}),
-    "LMS": (LMS, LINSPACE),  # Adams–Bashforth for uneven steps in σ, as k-diffusion has it
-    "LMS Karras": (LMS, LINSPACE | {"use_karras_sigmas": True}),
-    "Euler": ("EulerDiscreteScheduler", LINSPACE),  # arXiv 2206.00364, as is Heun
-    "Heun": ("HeunDiscreteScheduler", LINSPACE),
-    "PNDM": ("PNDMScheduler", {"skip_prk_steps": True}),  # arXiv 2202.09778
-}
 
 
 def steps_within(scheduler: Any, calls: int) -> int:

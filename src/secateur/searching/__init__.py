@@ -17,5 +17,4 @@ gradient_steps  stage `gradient-steps`: a sampler's rows and timesteps, moved by
 local        stage `local`: a local search on measured error
 moves        the changes that the local search tries
 dip_go/      stage `gradient`: the paper's search
-random_and_genetic  random and genetic search, to compare with
 """

@@ -1,4 +1,4 @@
-"""Space: the grids that a search may try, closed and within a budget of MACs, and random grids in it."""
+"""Space: the grids that a search may try, closed and within a budget of MACs."""
 
 from __future__ import annotations
 
@@ -123,18 +123,6 @@ class Space:
         if i is None:
             return self.whole
         return row if row[i] or self.cells[i] > room else self.switched(row, i, run=True)
-
-    def random_rows(self, calls: int, rng: Random) -> list[Row]:
-        """Random rows that fill the budget; the share of whole calls and the density of the others are drawn first."""
-        wholes, density = rng.random(), rng.random()
-        rows, free = [self.whole, *[self.held] * (calls - 1)], range(1, calls)
-        room = self.room(rows)
-        for t in shuffled(free, rng):
-            some = tuple(rng.random() < density for _ in self.cells)
-            row = self.whole if rng.random() < wholes else live(some, self.blocks)
-            if self.macs(row) <= room:
-                rows[t], room = row, room - self.macs(row)
-        return self.filled(rows, free, rng)
 
 
 def shuffled(items: Sequence, rng: Random) -> list:

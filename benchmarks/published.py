@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from secateur.denoiser.blocks import Blocks
-from secateur.pipeline.schedulers import DPM, EVERY_SOLVER, LINSPACE, SOLVERS, scheduler_like, steps_within
+from secateur.pipeline.schedulers import DPM, LINSPACE, SOLVERS, UNIPC, scheduler_like, steps_within
 from secateur.pipeline.solvers import sigmas_at
 from secateur.pipeline.table import Table, probe
 from secateur.pipeline.trajectory import Trajectory
@@ -21,6 +21,22 @@ from secateur.schedule.baselines import closed
 from secateur.schedule.fold import with_table
 from secateur.schedule.schedule import Schedule
 
+DEIS, LMS = "DEISMultistepScheduler", "LMSDiscreteScheduler"
+EVERY_SOLVER = SOLVERS | {  # with those that are seldom the best
+    "DEIS": (DEIS, LINSPACE),  # arXiv 2204.13902
+    "DEIS Karras": (DEIS, LINSPACE | {"use_karras_sigmas": True}),
+    "DPM-Solver++ 3M": (DPM, LINSPACE | {"solver_order": 3}),  # arXiv 2211.01095
+    "DPM-Solver++ 3M Karras": (DPM, LINSPACE | {"solver_order": 3, "use_karras_sigmas": True}),
+    "DPM-Solver++ exponential": (DPM, LINSPACE | {"use_exponential_sigmas": True}),  # evenly in log σ, as k-diffusion has it
+    "DPM-Solver++ beta": (DPM, LINSPACE | {"use_beta_sigmas": True}),  # arXiv 2407.12173
+    "UniPC exponential": (UNIPC, LINSPACE | {"use_exponential_sigmas": True}),
+    "UniPC beta": (UNIPC, LINSPACE | {"use_beta_sigmas": True}),
+    "LMS": (LMS, LINSPACE),  # Adams–Bashforth for uneven steps in σ, as k-diffusion has it
+    "LMS Karras": (LMS, LINSPACE | {"use_karras_sigmas": True}),
+    "Euler": ("EulerDiscreteScheduler", LINSPACE),  # arXiv 2206.00364, as is Heun
+    "Heun": ("HeunDiscreteScheduler", LINSPACE),
+    "PNDM": ("PNDMScheduler", {"skip_prk_steps": True}),  # arXiv 2202.09778
+}
 DPM2 = SOLVERS["DPM-Solver++"]
 EULER, KARRAS = ((DPM, LINSPACE | {"solver_order": 1, "use_karras_sigmas": even}) for even in (False, True))  # these are DDIM
 COEFFICIENTS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.25)  # of GITS, whose authors take 1.15 and, for Stable Diffusion, 1.2

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
 
+from secateur.denoiser.blocks import Row, live
 from secateur.denoiser.macs import Macs
 from secateur.schedule.baselines import dense
 from secateur.schedule.schedule import Schedule
-from secateur.searching.budget import Row, Space, rows_of, with_rows
+from secateur.searching.budget import Space, rows_of, shuffled, with_rows
 from secateur.searching.local import Trial, Value, run_trials
 
 TOURNAMENT = 3  # schedules in it (ours)
@@ -22,7 +23,7 @@ def random_search(
     space, rng = Space.of(macs, calls, keep=keep, attention=attention), Random(seed)
     made = {"method": "random", "keep": keep, "attention": attention, "seed": seed}
     blank = replace(dense(space.blocks, calls), made=made)
-    yield from run_trials(lambda last: with_rows(blank, space.random_rows(calls, rng)), objective, trials=trials)
+    yield from run_trials(lambda last: with_rows(blank, random_rows(space, calls, rng)), objective, trials=trials)
 
 
 def genetic_search(
@@ -49,7 +50,7 @@ def genetic_search(
 
     def propose(last: Trial | None) -> Schedule:
         grown = len(alive) >= population
-        return with_rows(blank, child(alive, space, rng) if grown else space.random_rows(calls, rng))
+        return with_rows(blank, child(alive, space, rng) if grown else random_rows(space, calls, rng))
 
     for trial in run_trials(propose, objective, trials=trials):
         yield trial
@@ -75,3 +76,16 @@ def mutated(rows: Sequence[Row], rng: Random) -> list[Row]:
     T, L = len(rows), len(rows[0])
     changed = [(rng.random() < 0.5,) * L if rng.random() < 1 / T else row for row in rows]
     return [tuple(cell ^ (rng.random() < 1 / (T * L)) for cell in row) for row in changed]
+
+
+def random_rows(space: Space, calls: int, rng: Random) -> list[Row]:
+    """Random rows that fill the budget; the share of whole calls and the density of the others are drawn first."""
+    wholes, density = rng.random(), rng.random()
+    rows, free = [space.whole, *[space.held] * (calls - 1)], range(1, calls)
+    room = space.room(rows)
+    for t in shuffled(free, rng):
+        some = tuple(rng.random() < density for _ in space.cells)
+        row = space.whole if rng.random() < wholes else live(some, space.blocks)
+        if space.macs(row) <= room:
+            rows[t], room = row, room - space.macs(row)
+    return space.filled(rows, free, rng)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from secateur.denoiser.blocks import find_blocks
-from secateur.measuring.published import (
+from published import (
+    EVERY_SOLVER,
     SAMPLERS,
     align_your_steps,
     as_schedule,
@@ -20,7 +20,8 @@ from secateur.measuring.published import (
     gits_settings,
     ipndm,
 )
-from secateur.pipeline.schedulers import EVERY_SOLVER, begun, scheduler_like
+from secateur.denoiser.blocks import find_blocks
+from secateur.pipeline.schedulers import begun, scheduler_like
 from secateur.pipeline.solvers import sigmas_at
 from secateur.pipeline.table import probe
 from secateur.pipeline.trajectory import record
