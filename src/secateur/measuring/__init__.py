@@ -12,7 +12,7 @@ records    measurements as JSON
 gain       what a found schedule gains over fewer steps: the demo
 columns    the columns of every table
 finding    what a record found, in one sentence
-svg        drawings of schedules and curves
+svg        drawings of quality against cost
 dots       a drawing of one figure of every row, at one budget
 report     one HTML page from a record
 """

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from secateur.measuring.svg import INK, LINE, MUTED, PAPER, RUN, Axis, colour_of, round_values
+from secateur.measuring.svg import INK, LINE, Axis, colour_of, round_values
+from secateur.schedule.drawing import MUTED, PAPER, RUN
 
 LEFT, WIDTH = 6.0, 468.0
 TOP, ROW_HEIGHT = 26.0, 40.0

@@ -15,7 +15,8 @@ from secateur.measuring.columns import Cell, Column, Row, best, centre, columns,
 from secateur.measuring.dots import Dot, dots_svg
 from secateur.measuring.finding import headline, missed
 from secateur.measuring.records import check, interval, load, save
-from secateur.measuring.svg import Axis, Point, grid_svg, plot_svg, swatch_svg
+from secateur.measuring.svg import Axis, Point, plot_svg, swatch_svg
+from secateur.schedule.drawing import grid_svg
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,6 +12,7 @@ lines      the line through the last two outputs
 subnet     a denoiser that follows a schedule: the runtime
 sampled    a pipe that draws by a schedule's sampler: no patch
 apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`
+drawing    a schedule as a picture
 fold       held calls left out: a sampler of fewer calls, the same images
 export     that sampler for other programs
 """
