@@ -82,6 +82,6 @@ def test_a_circle_is_seen():
 
 
 def test_no_configuration_in_the_package_says_where_it_lay_on_a_machine():
-    configs = {path: path.read_text() for path in Path(secateur.__file__).parent.rglob("*.json")}
+    configs = {path: path.read_text() for path in SRC.parent.rglob("*.json")}
     assert len(configs) > 10
     assert [path.name for path, text in configs.items() if '"_name_or_path"' in text] == []

@@ -1,6 +1,6 @@
 """Train emoji-dit: a class-conditional DiT of 12 layers over (object, background).
 
-python zoo_training/emoji_dit.py [UPDATES]     needs the autoencoder; resumes; writes src/secateur/zoo/emoji-dit
+python zoo_training/emoji_dit.py [UPDATES]     needs the autoencoder; resumes; writes src/secateur_zoo/emoji-dit
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch.nn.utils import parametrize
 from emoji_sd import scheduler
 from latents import bank, trained_autoencoder, weight
 from loop import BUILD, device, log, train
-from secateur.zoo import PIPES, scenes
+from secateur.zoo import scenes
+from secateur.zoo.place import home
 
-FOLDER, TARGET = BUILD / "emoji-dit", PIPES / "emoji-dit"
+FOLDER, TARGET = BUILD / "emoji-dit", home() / "emoji-dit"
 UPDATES, BATCH, PEAK = 5000, 32, 1e-3
 SCENES = 30_000
 LABEL_DROPOUT = 0.1  # for classifier-free guidance

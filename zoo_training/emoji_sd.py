@@ -1,6 +1,6 @@
 """Train emoji-sd: a text-to-image pipeline of SD-1.5's topology, every width a tenth.
 
-python zoo_training/emoji_sd.py [UPDATES]      needs the autoencoder; resumes; writes src/secateur/zoo/emoji-sd
+python zoo_training/emoji_sd.py [UPDATES]      needs the autoencoder; resumes; writes src/secateur_zoo/emoji-sd
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from latents import bank, trained_autoencoder, weight
 from loop import BUILD, device, log, train
-from secateur.zoo import PIPES, scenes
+from secateur.zoo import scenes
+from secateur.zoo.place import home
 
-FOLDER, TARGET = BUILD / "emoji-sd", PIPES / "emoji-sd"
+FOLDER, TARGET = BUILD / "emoji-sd", home() / "emoji-sd"
 UPDATES, BATCH, PEAK = 4400, 32, 8e-4
 SCENES, PAIRS = 40_000, 0.35
 CAPTION_DROPOUT = 0.1  # for classifier-free guidance

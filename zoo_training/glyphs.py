@@ -1,4 +1,4 @@
-"""Draw the emoji that the zoo's scenes are made of into one picture, `src/secateur/zoo/glyphs.png`.
+"""Draw the emoji that the zoo's scenes are made of into one picture, `src/secateur_zoo/glyphs.png`.
 
     python zoo_training/glyphs.py [FONT]
 
@@ -12,6 +12,7 @@ import sys
 
 from PIL import Image, ImageDraw, ImageFont
 
+from secateur.zoo.place import home
 from secateur.zoo.scenes import ATLAS, GLYPH_PX, OBJECTS
 
 EMOJI = dict(
@@ -40,7 +41,7 @@ def main() -> None:
     atlas = Image.new("RGBA", (GLYPH_PX * len(OBJECTS), GLYPH_PX))
     for i, name in enumerate(OBJECTS):
         atlas.paste(glyph(font, EMOJI[name]), (GLYPH_PX * i, 0))
-    atlas.save(ATLAS, optimize=True)
+    atlas.save(home() / ATLAS, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train the judge on renders, blurred and stained a little so that it reads decoded images as well.
 
-python zoo_training/judge.py [UPDATES]      resumes; writes src/secateur/zoo/judge
+python zoo_training/judge.py [UPDATES]      resumes; writes src/secateur_zoo/judge
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from loop import BUILD, device, log, train
 from secateur.zoo import judge as J
 from secateur.zoo import scenes
+from secateur.zoo.place import home
 
 FOLDER = BUILD / "judge"
 UPDATES, BATCH, PEAK = 1500, 64, 2e-3
@@ -52,9 +53,9 @@ def main() -> None:
     judge = J.Judge().to(device())
     updates = int(sys.argv[1]) if len(sys.argv) > 1 else UPDATES
     log(FOLDER, train(judge, lambda rng, _: loss(judge, rng), folder=FOLDER, updates=updates, peak=PEAK, ema_decay=0.99))
-    J.WEIGHTS.parent.mkdir(exist_ok=True)
+    (home() / J.WEIGHTS).parent.mkdir(exist_ok=True)
     weights = {k: v.half() if v.is_floating_point() else v for k, v in judge.state_dict().items()}
-    save_file({k: v.cpu().contiguous() for k, v in weights.items()}, J.WEIGHTS)
+    save_file({k: v.cpu().contiguous() for k, v in weights.items()}, home() / J.WEIGHTS)
 
 
 if __name__ == "__main__":

@@ -68,3 +68,15 @@ def test_auto_is_the_accelerator_if_there_is_one(monkeypatch, accelerator, devic
     assert (device_of("auto"), device_of("cpu")) == (device, "cpu")
     with pytest.raises(ValueError, match=f"there is no device 'abacus' here: choose cpu{' or cuda' if accelerator else ''}$"):
         device_of("abacus")
+
+
+def test_without_the_zoo_its_name_ends_in_a_sentence_and_other_pipes_are_served(dit, tmp_path, monkeypatch):
+    monkeypatch.setattr("secateur.zoo.place.find_spec", lambda name: None)
+    zoo.home.cache_clear()
+    try:
+        with pytest.raises(ModuleNotFoundError, match="pip install secateur-zoo"):
+            pipes.load("emoji-sd")
+        dit.save_pretrained(tmp_path / "emoji-dit")
+        assert pipes.zoo_name(pipes.load(str(tmp_path / "emoji-dit"))) is None
+    finally:
+        zoo.home.cache_clear()

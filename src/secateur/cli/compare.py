@@ -55,7 +55,7 @@ def demo(
     json: AsJson = False,
     search: Annotated[bool, typer.Option("--search", help="find the schedule first, instead of taking the package's")] = False,
 ) -> None:
-    """What a found schedule gains over fewer steps, on a pipeline that comes with the package: a table and a page."""
+    """What a found schedule gains over fewer steps, on a pipeline of the zoo: a table and a page."""
     from secateur import zoo
     from secateur.measuring import gain
     from secateur.schedule import schedule as schedules

@@ -78,7 +78,7 @@ def locate(source: str) -> Path | None:
 
 def zoo_name(pipe: DiffusionPipeline) -> str | None:
     """The name of a pipe that was loaded from the zoo; None for every other."""
-    return next((name for name in zoo.NAMES if str(pipe.name_or_path) == str(zoo.folder(name))), None)
+    return zoo.name_at(Path(pipe.name_or_path or ""))
 
 
 def as_stored(pipe: DiffusionPipeline) -> DiffusionPipeline:

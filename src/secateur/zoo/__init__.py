@@ -1,4 +1,4 @@
-"""Small trained pipelines that come with the package, so that everything runs offline on any machine.
+"""Small trained pipelines, so that everything runs offline on any machine; their weights are the package secateur-zoo.
 
 `emoji-sd` draws captions ("a fox on a blue background") with SD-1.5's topology; `emoji-dit` draws classes (object, background)
 with a DiT of 12 layers. 64 px images over 4 × 16 × 16 latents; `zoo_training/` in the repository makes both again.
@@ -11,13 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from secateur.zoo.place import home
 from secateur.zoo.scenes import BACKGROUNDS, OBJECTS, Scene, singles
 
 if TYPE_CHECKING:
     import numpy as np
     from diffusers import DiffusionPipeline
 
-PIPES = Path(__file__).parent
 GUIDANCE = {"emoji-dit": 2.0, "emoji-sd": 5.0}
 NAMES = tuple(GUIDANCE)
 
@@ -31,10 +31,15 @@ def load(name: str) -> DiffusionPipeline:
 
 
 def folder(name: str) -> Path:
-    """Where the pipeline `name` lies, in diffusers' format."""
+    """Where the pipeline `name` lies, in diffusers' format. Raises ValueError or ModuleNotFoundError if it lies nowhere."""
     if name not in NAMES:
         raise ValueError(f"the zoo has no pipeline {name!r}: choose one of {', '.join(NAMES)}")
-    return PIPES / name
+    return home() / name
+
+
+def name_at(folder: Path) -> str | None:
+    """The name of the pipeline in this folder of the zoo; None for every other folder."""
+    return folder.name if folder.name in NAMES and folder.parent.name == "secateur_zoo" else None
 
 
 def schedule(name: str) -> Path:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from secateur.zoo.place import home
 from secateur.zoo.scenes import BACKGROUNDS, OBJECTS, Scene
 
-WEIGHTS = Path(__file__).parent / "judge" / "judge.safetensors"
+WEIGHTS = "judge/judge.safetensors"
 LAYOUTS = (None, "to the left of", "above")  # of canonical scenes; None: one object
 HEADS = {"layout": len(LAYOUTS), "background": len(BACKGROUNDS), "first": len(OBJECTS), "second": len(OBJECTS)}
 FEATURES = 128
@@ -62,9 +62,9 @@ def targets(scene: Scene) -> dict[str, int]:
 
 @cache
 def load() -> Judge:
-    """The trained judge that comes with the package, on the CPU."""
+    """The trained judge of the package secateur-zoo, on the CPU."""
     judge = Judge()
-    judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(WEIGHTS).items()})
+    judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(home() / WEIGHTS).items()})
     return judge.eval().requires_grad_(False)
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from secateur.zoo.place import home
 
 if TYPE_CHECKING:
     from PIL import Image
 
 IMAGE_PX = 64
 GLYPH_PX = 96
-ATLAS = Path(__file__).parent / "glyphs.png"
+ATLAS = "glyphs.png"
 
 OBJECTS = (
     "fox", "cat", "frog", "panda", "pig", "owl", "penguin", "octopus",
@@ -112,7 +113,7 @@ def sample(rng: np.random.Generator, *, pairs: float = 0.5, held_out: bool = Fal
 def _glyphs() -> dict[str, Image.Image]:
     from PIL import Image
 
-    atlas = Image.open(ATLAS).convert("RGBa")  # premultiplied, so that resizing leaves no dark fringe
+    atlas = Image.open(home() / ATLAS).convert("RGBa")  # premultiplied, so that resizing leaves no dark fringe
     return {o: atlas.crop((GLYPH_PX * i, 0, GLYPH_PX * (i + 1), GLYPH_PX)) for i, o in enumerate(OBJECTS)}
 
 
