@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TRANSFORMERS_VERBOSITY ?= error
 
-.PHONY: demo quick test test-all check lint types prose tables zoo results gpu clean
+.PHONY: demo quick test test-all check lint types prose tables docs docs-serve zoo results gpu clean
 
 demo: .venv/installed  ## the main job, on the zoo: a table here, a page in secateur-demo/
 	$(BIN)/secateur demo --out secateur-demo
@@ -18,7 +18,7 @@ test: .venv/installed  ## every test that needs no GPU and no network, in two pr
 test-all: .venv/installed  ## the slow ones too: killed and launched processes of every job
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15 -m "not gpu and not network"
 
-check: lint types prose tables test  ## what .ci/run runs
+check: lint types prose tables docs test  ## what .ci/run runs
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -32,6 +32,12 @@ prose: .venv/installed  ## how long the sentences of README and docs are
 
 tables: .venv/installed  ## whether README and docs say what results/ does
 	$(BIN)/python benchmarks/pages.py --check
+
+docs: .venv/installed  ## the docs site in site/; a broken link, a warning or a public name without a line in the reference fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+docs-serve: .venv/installed  ## the docs site on 127.0.0.1:8000, built again at every change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 .venv/installed: pyproject.toml install_torch.py
 	$(PYTHON) -m venv .venv
@@ -71,4 +77,4 @@ gpu: .venv/installed  ## what only a GPU can say, for MINUTES of it; resumes. RE
 		$(if $(REHEARSE),--rehearse 1 --results out)
 
 clean:
-	rm -rf .venv secateur-demo
+	rm -rf .venv secateur-demo site

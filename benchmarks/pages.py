@@ -1,4 +1,4 @@
-"""Write the tables of README.md and of the pages in docs/ from results/*.json, between their markers.
+"""Write between the markers of README.md and docs/ what they name: tables from results/*.json, and the commands.
 
 python benchmarks/pages.py            rewrites them, on whichever page a marker stands
 python benchmarks/pages.py --check    exit code 1 if a page says other numbers than the results do
@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+import command_line
 import tables_depth
 import tables_time
 from studies import STUDIES
@@ -19,7 +20,8 @@ MARKED = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 def sections() -> dict[str, str]:
     """The text between each pair of markers."""
     tables = tables_time.TABLES | tables_depth.TABLES
-    return {name: table.text([current(record) for record in table.records]) for name, table in tables.items()}
+    texts = {name: table.text([current(record) for record in table.records]) for name, table in tables.items()}
+    return texts | {"commands": command_line.text()}
 
 
 def current(name: str) -> Record:
@@ -41,7 +43,7 @@ def written(page: str, sections: dict[str, str]) -> str:
 def stale(root: Path, *, rewrite: bool) -> list[str]:
     """The pages that say something else than the results, rewritten if wanted."""
     found, current = [], sections()
-    for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+    for path in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):
         before = path.read_text(encoding="utf-8")
         if (after := written(before, current)) != before:
             found.append(path.name)

@@ -1,6 +1,6 @@
 """How long the sentences of README and docs are; exit code 1 if a page is over its limits.
 
-python checks/sentences.py            README.md, CONTRIBUTING.md, CHANGELOG.md and docs/*.md
+python checks/sentences.py            README.md, CONTRIBUTING.md, CHANGELOG.md and docs/**/*.md
 python checks/sentences.py FILE ...   these files
 """
 
@@ -19,10 +19,10 @@ LEFT_OUT = (
     (r"<!--.*?-->", " "),
     (r"^ *```.*?^ *```[^\n]*$", "\n\n"),
     (r"^ *\|[^\n]*$", "\n\n"),
-    (r"^#[^\n]*$", "\n\n"),
+    (r"^(?:#|:::)[^\n]*$", "\n\n"),
     (r"!\[[^\]]*\]\([^)]*\)", " "),
     (r"\[([^\]]*)\]\([^)]*\)", r"\1"),
-)  # comments, code, tables, headings, pictures, the targets of links
+)  # comments, code, tables, headings, the reference's names, pictures, the targets of links
 ITEM = r"^ *(?:[-*+]|\d+\.) +"
 END = r"(?<!\be\.g)(?<!\bi\.e)(?<!\bEq)(?<!\bvs)(?<!\bcf)[.!?][\"')\]*]*\s+"
 
@@ -85,9 +85,9 @@ def page(path: Path) -> Page:
 
 def report(pages: list[Page]) -> str:
     """A line for each page, then the three longest sentences of each page over the limits."""
-    lines = [f"{'words a sentence':20}{'sentences':>10}{f'median ≤ {MEDIAN}':>14}{f'p90 ≤ {P90}':>12}"]
+    lines = [f"{'words a sentence':36}{'sentences':>10}{f'median ≤ {MEDIAN}':>14}{f'p90 ≤ {P90}':>12}"]
     for p in pages:
-        lines.append(f"{p.name:20}{len(p.sentences):10}{p.median:14g}{p.p90:12}{'' if p.plain else '  too long'}")
+        lines.append(f"{p.name:36}{len(p.sentences):10}{p.median:14g}{p.p90:12}{'' if p.plain else '  too long'}")
     for p in pages:
         if not p.plain:
             lines += ["", f"The longest of {p.name}:", *(f"{words(long):5} words: {long}" for long in p.longest)]
@@ -95,7 +95,7 @@ def report(pages: list[Page]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    everything = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+    everything = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
     pages = [page(Path(name)) for name in arguments] or [page(path) for path in everything]
     print(report(pages))
     return 0 if all(p.plain for p in pages) else 1

@@ -23,9 +23,7 @@ def sections():
 def copied(tmp_path, monkeypatch, sections):
     monkeypatch.setattr(pages, "sections", lambda: sections)
     shutil.copy(ROOT / "README.md", tmp_path)
-    (tmp_path / "docs").mkdir()
-    for page in (ROOT / "docs").glob("*.md"):
-        shutil.copy(page, tmp_path / "docs")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
     return tmp_path
 
 
@@ -47,12 +45,12 @@ def test_every_command_under_a_table_can_be_typed_and_goes_on_with_its_record(se
 
 
 def test_every_figure_is_on_a_page():
-    pages = "".join(page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    pages = "".join(page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
     assert [path.name for path in RESULTS.glob("*.png") if f"results/{path.name})" not in pages] == []
 
 
 def test_a_changed_number_is_found_and_mended(copied):
-    page = next(path for path in sorted((copied / "docs").glob("*.md")) if "<!--" in path.read_text())
+    page = next(path for path in sorted((copied / "docs").rglob("*.md")) if "<!--" in path.read_text())
     before = page.read_text()
     start = pages.MARKED.search(before).start()
     page.write_text(before[:start] + re.sub(r"\d+\.\d", "999.9", before[start:], count=1))

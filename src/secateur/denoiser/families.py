@@ -200,6 +200,7 @@ FAMILIES: dict[str, Family] = {
         granularities={"layer": ("blocks.*",)}, reuse="residual", depths={"blocks": "num_layers"}, inputs=wan_inputs
     ),
 }
+"""What is known about each class of denoiser, by its name. Add a row and your own is known."""
 
 
 def bare(denoiser: nn.Module) -> nn.Module:
