@@ -48,7 +48,7 @@ def export(
         use = f'pipe.scheduler = secateur.LinearMultistepScheduler.from_pretrained("{out}")'
     elif to is To.TABLE:
         artifact.write_text(jsons.dumps(artifact.thawed(artifact.frozen(sampler_numbers(sampler))), indent=1) + "\n", out)
-        use = "docs/guide.md says in a few lines how to draw with these numbers"
+        use = "in ComfyUI: the node Secateur schedule (docs/howto/comfyui.md)"
     else:
         name, sigmas = sigmas_for(whole, scheduler)
         document |= {"sampler": name, "sigmas": sigmas}

@@ -27,7 +27,15 @@ def sampler_numbers(sampler: LinearMultistepScheduler) -> dict[str, Any]:
     With x drawn from N(0, init_noise_sigma²), call the denoiser at input_scales[j] · x and timesteps[j] for y_j. The latents
     after it are rows[j][0] · x + rows[j][1] · y_j + rows[j][2] · y_{j−1} + …, and so on for every j.
     """
-    return {"prediction_type": sampler.config.prediction_type, **Table.of(sampler.config).numbers()}  # type: ignore[attr-defined, arg-type]
+    table = Table.of(sampler.config)  # type: ignore[arg-type]
+    kind = "flow_prediction" if is_flow(table) else sampler.config.prediction_type  # type: ignore[attr-defined]
+    return {"prediction_type": kind, **table.numbers()}
+
+
+def is_flow(table: Table) -> bool:
+    """Whether a table is of flow matching: signal and noise of the denoiser's input add up to 1."""
+    same = table.unscaled()
+    return bool(same.signal) and bool(np.allclose(np.add(same.signal, same.noise), 1, atol=SAME))
 
 
 def sigmas_for(schedule: Schedule, scheduler: Any) -> tuple[str, list[float]]:
