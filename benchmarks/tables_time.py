@@ -231,6 +231,8 @@ COLUMNS = """
 gains: emoji-sd = {name} | calls = {called} | MACs (with attention) = {macs_linear:.1f G} ({macs_attention:.1f G})
     | faster = {speedup.median:.1f}× | PSNR to dense = {near} | accuracy = {accuracy.mean:.1f %}
     | plain steps as near = {as_near}
+gains-short: emoji-sd, beside 50 calls of DDIM = {name} | calls = {called} | faster = {speedup.median:.1f}×
+    | PSNR to their images = {near}
 demo: = {name} | calls = {calls} | MACs, conv + linear = {macs_linear:.2f G} ({keep_linear:.0f %})
     | with attention = {macs_attention:.2f G} ({keep_attention:.0f %}) | s an image = {latency_s.median:.2f}
     | faster = {speedup.median:.2f}× | PSNR to dense = {psnr_db.mean:.1f dB} | prompt accuracy (95 %) = {RIGHT}
@@ -286,6 +288,7 @@ TABLES = tables(
     COLUMNS,
     records={
         "gains": ("front-emoji-sd", "product-emoji-sd"),
+        "gains-short": ("front-emoji-sd", "product-emoji-sd"),
         "demo": ("demo/record",),
         "front-stages": FRONTS,
         "every-stage": FRONTS,
@@ -296,6 +299,7 @@ TABLES = tables(
     },
     rows={
         "gains": gains,
+        "gains-short": lambda *records: [row for row in gains(*records) if "student" not in row["name"]][1:],
         "demo": lambda record: [row | {"as_near": as_near(row, plain_curve(record))} for row in record["rows"]],
         "front-stages": by_solver,
         "every-stage": every_stage,
@@ -312,6 +316,7 @@ TABLES = tables(
     },
     after={
         "gains": lambda *records: shown(GAINED, {"most": max(envelope(records[0], "psnr_db"))}),
+        "gains-short": lambda *_: "",
         "ablations": after_ablations,
         "schedulers": after_schedulers,
     },

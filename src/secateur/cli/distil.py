@@ -106,7 +106,7 @@ def distil(
     """Teach a student what its teacher predicts. Stopped, the same command goes on from its last checkpoint.
 
     --set takes, for example, lr_schedule=cosine, warmup=50, checkpointing=true (saves memory) or save_every=100.
-    docs/distil.md lists all settings. --dtype is the teacher's: the student learns in float32.
+    docs/howto/students.md lists all settings. --dtype is the teacher's: the student learns in float32.
     """
     from secateur.pruning.plan import Plan
 
