@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -232,6 +234,36 @@ def test_lpips_per_image_on_random_features(images, monkeypatch) -> None:
     assert 0 < scores[0] < scores[1] < scores[2]  # more noise, further away
     np.testing.assert_allclose(distance(b[1:2], a[1:2]), scores[1:2], rtol=1e-5)
     assert distance(a, a).tolist() == [0, 0, 0]
+
+
+def test_lpips_stands_beside_psnr_where_it_is_measured(images) -> None:
+    a, b = images
+    far = lambda one, other: np.abs(one - other).mean(axis=(1, 2, 3))  # noqa: E731
+    figures = quality.measured(b, a, lpips=far)
+    assert figures["lpips"]["mean"] == pytest.approx(np.abs(a - b).mean())
+    assert figures["lpips"] == quality.mean_of(far(b, a))
+    assert quality.measured(a, None, lpips=far)["lpips"] is None
+    assert "lpips" not in quality.measured(b, a)
+
+
+def test_lpips_is_installed_if_its_packages_and_weights_are_there(tmp_path, monkeypatch) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").touch()
+    (tmp_path / "torchvision/models.py").write_text("class AlexNet_Weights:\n    class DEFAULT:\n        url = 'x/alex.pth'\n")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(learned_scores, "find_spec", lambda name: None if name == "torchvision" else name)
+    assert learned_scores.lpips_if_installed() is None
+    monkeypatch.setattr(learned_scores, "find_spec", lambda name: name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with monkeypatch.context() as modules:
+        for name in ("torchvision", "torchvision.models"):
+            modules.delitem(sys.modules, name, raising=False)
+        assert learned_scores.lpips_if_installed() is None  # no weights: they would be downloaded
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints/alex.pth").touch()
+        assert callable(learned_scores.lpips_if_installed())
+        for name in ("torchvision", "torchvision.models"):
+            sys.modules.pop(name)
 
 
 def test_inception_frechet_is_frechet_of_the_features() -> None:

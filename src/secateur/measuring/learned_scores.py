@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -116,6 +118,16 @@ def lpips(net: nn.Module | None = None, *, device: str = "cpu") -> Distance:
         return load()(a.to(device), b.to(device), normalize=True).flatten()
 
     return _batched(distance)
+
+
+def lpips_if_installed(*, device: str = "cpu") -> Distance | None:
+    """`lpips` if its packages and AlexNet's weights are on this machine, otherwise None: nothing is downloaded."""
+    if not all(map(find_spec, ("torchmetrics", "torchvision"))):
+        return None
+    from torchvision.models import AlexNet_Weights  # pyright: ignore[reportMissingImports]  # extra: quality
+
+    weights = Path(torch.hub.get_dir(), "checkpoints", Path(AlexNet_Weights.DEFAULT.url).name)
+    return lpips(device=device) if weights.is_file() else None
 
 
 @torch.no_grad()

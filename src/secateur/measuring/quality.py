@@ -6,7 +6,7 @@ distance is of a whole set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,16 +127,19 @@ def measured(
     converged: np.ndarray | None = None,
     captions: Sequence[str] | None = None,
     features: Images | None = None,
+    lpips: Callable[[Images, Images], np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """The figures of a row: "psnr_db" and "ssim" to the dense images, None for the dense images themselves.
 
     converged: also "converged_psnr_db" and "converged_ssim", to these images. captions: also "accuracy", as the zoo's judge
     reads the images. features: also "frechet", the distance to these features (M, D) of true pictures, an offline stand-in for
-    FID.
+    FID. lpips: also "lpips", this distance to the dense images.
     """
     from secateur.zoo import judge
 
     figures = nearness(images, dense)
+    if lpips is not None:
+        figures["lpips"] = None if dense is None else mean_of(lpips(images, dense))
     if converged is not None:
         figures |= nearness(images, converged, prefix="converged_")
     if captions is not None:
