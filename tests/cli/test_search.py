@@ -112,7 +112,9 @@ def test_compare_shows_schedules_beside_every_rival_at_equal_macs(run):
         baselines.chosen(blocks.find_blocks(pipes.denoiser_config("emoji-dit")), 4, run=range(calls)).save(f"{name}.json")
     code, out, error = run("compare", "emoji-dit", "less.json", "more.json", *words, "--json")
     assert code == 0, error
-    rows = {row["name"]: row for row in last_json(out)["rows"]}
+    record = last_json(out)
+    rows = {row["name"]: row for row in record["rows"]}
+    assert record["title"] == "less, more on emoji-dit"
     for name, (keep, calls) in budgets.items():
         even = [f"{hold}, {calls} calls" for hold in EVEN]
         plain = [f"{solver}, {calls} steps" for solver in ("DDIM", "DPM-Solver++ Karras", "UniPC Karras")]

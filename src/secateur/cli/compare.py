@@ -209,9 +209,10 @@ def side_by_side(pipe, source, variants, conditions, *, captions, seeds, batch_s
     from secateur.measuring import compare
 
     check_tokens(pipe, conditions)
+    yours = ", ".join(variant.name for variant in variants if variant.group == compare.GIVEN)
     batches = compare.run(pipe, variants, conditions, seeds=seeds, batch_size=batch_size, **call)
     record = compare.document(pipe, draw_all(batches, len(variants) * -(-len(conditions) // batch_size)), conditions,
-                              seeds=seeds, title=f"Secateur on {source}", command=command_line(), source=source,
+                              seeds=seeds, title=f"{yours or 'Secateur'} on {source}", command=command_line(), source=source,
                               captions=captions, options=call)  # fmt: skip
     if not any(variant.pipe for variant in variants) and (share := of_teacher(source, counting.count(denoiser_of(pipe)))):
         record["rows"] = [{**row, "macs_of_teacher": row["keep_linear"] * share} for row in record["rows"]]

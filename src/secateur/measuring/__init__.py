@@ -11,8 +11,8 @@ compare    the one loop that draws and measures it
 records    measurements as JSON
 gain       what a found schedule gains over fewer steps: the demo
 columns    the columns of every table
-finding    what a record found, in one sentence
-svg        drawings of quality against cost
-dots       a drawing of one figure of every row, at one budget
+finding    what a record found, in a few sentences
+svg        a drawing of quality against cost, and the marks of series
+charts     which rows, series and figures are drawn
 report     one HTML page from a record
 """

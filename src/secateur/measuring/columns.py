@@ -65,17 +65,21 @@ def best(rows: Sequence[Row], figures: Sequence[Column]) -> set[tuple[str, int]]
     return cells_in_bold
 
 
+def by_keep(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """(title, rows) of the rows made for the same keep; rows without a keep have no title.
+
+    The rows that the record is about come first, then those nearest to the dense images.
+    """
+    groups: dict[float | None, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (not is_dense(row), not is_own(row), -(centre(row, "psnr_db") or 0.0))):
+        groups.setdefault(None if is_dense(row) else row.get("keep"), []).append(row)
+    order = list(dict.fromkeys(None if is_dense(row) else row.get("keep") for row in rows))
+    return [("" if aim is None else f"keep {aim:.2g}", groups[aim]) for aim in order]
+
+
 def plain_curve(record: dict[str, Any]) -> dict[int, float]:
     """PSNR in dB of the best stock solver by its steps, if the record has it."""
     return {int(steps): psnr for steps, psnr in (record.get("plain_steps") or {}).get("psnr_db", {}).items()}
-
-
-def realised(row: Row) -> float | None:
-    """Measured speed-up over the reduction in MACs, 1 being ideal; or the row's own `efficiency` if it has one."""
-    if row.get("efficiency") is not None:
-        return row["efficiency"]
-    speedup, share = centre(row, "speedup"), all_kept(row)
-    return speedup * share if speedup and share and not is_dense(row) else None
 
 
 def all_kept(row: Row) -> float | None:
@@ -126,9 +130,9 @@ def columns(record: dict[str, Any]) -> list[Column]:
         *_cost_columns(rows),
         Column("latency", "s", _spread("latency_s")),
         Column("faster", "×", _spread("speedup", ".2f"), better=1),
-        Column("of ideal", "", _ideal_cell),
         Column("PSNR", "dB", _spread("psnr_db", ".1f"), better=1),
         Column("SSIM", "", _spread("ssim", ".3f"), better=1),
+        Column("LPIPS", "", _spread("lpips", ".3f"), better=-1),
         Column("prompt accuracy", "", _spread("accuracy", ".2f"), better=1),
         Column("as near as", "plain steps", _as_near(plain_curve(record))),
         Column("Fréchet", "", _number("frechet", ".3g"), better=-1),
@@ -189,11 +193,6 @@ def _as_near(plain: Mapping[int, float]) -> Callable[[Row], Cell | None]:
         return None if psnr is None or not plain else Cell(in_words(psnr, plain))
 
     return cell
-
-
-def _ideal_cell(row: Row) -> Cell | None:
-    share = realised(row)
-    return None if share is None else Cell(percent(share), value=share)
 
 
 def _extra_column(key: str, rows: Sequence[Row]) -> Column:

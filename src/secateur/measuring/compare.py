@@ -21,6 +21,7 @@ from secateur.denoiser import macs
 from secateur.denoiser.blocks import matching
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring import quality, records, timing
+from secateur.measuring.learned_scores import Distance, lpips_if_installed
 from secateur.measuring.memory import Peak, peak_memory
 from secateur.measuring.quality import check_finite
 from secateur.measuring.records import FOUND, GIVEN
@@ -121,8 +122,8 @@ def document(
 ) -> dict[str, Any]:
     """The record, format 1, of what `run` yielded; the first variant is the reference.
 
-    captions: what the zoo's judge should read in the images, if they are the zoo's. options: how the pipe was called;
-    "guidance_scale" above 1 counts two samples an image.
+    LPIPS is measured if it is installed. captions: what the zoo's judge should read in the images, if they are the zoo's.
+    options: how the pipe was called; "guidance_scale" above 1 counts two samples an image.
     """
     groups = grouped(batches)
     variants = [group[0].variant for group in groups]
@@ -130,6 +131,7 @@ def document(
     names = {blocks, *(variant.schedule.blocks for variant in variants if variant.schedule)}
     by_blocks = {name: macs.count(denoiser, matching(denoiser, name) if name else None) for name in names}
     costs = [_costs(variant, by_blocks, blocks) for variant in variants]
+    lpips = lpips_if_installed(device=str(pipe.device))
     samples = 2 if options.get("guidance_scale", 1) > 1 else 1
     settings = {
         **options,
@@ -141,7 +143,7 @@ def document(
         "conditions": list(captions or conditions),
         "blocks": list(blocks),
         "rows": [
-            _row(group, groups[0], (cost, costs[0]), samples=samples, captions=captions, blocks=blocks)
+            _row(group, groups[0], (cost, costs[0]), samples=samples, captions=captions, blocks=blocks, lpips=lpips)
             for group, cost in zip(groups, costs, strict=True)
         ],
     }
@@ -169,6 +171,7 @@ def _row(
     samples: int,
     captions: Sequence[str] | None,
     blocks: tuple[str, ...],
+    lpips: Distance | None,
 ) -> dict[str, Any]:
     """costs: of this variant and of the reference."""
     variant, calls, (own, dense) = group[0].variant, group[0].calls, costs
@@ -186,10 +189,11 @@ def _row(
         "scheduler": variant.scheduler,
         **own.spent(schedule, calls, samples=samples, whole=(dense, reference[0].calls)),
         **_times(group, reference),
-        **quality.measured(images, dense_images, captions=captions, features=features),
+        **quality.measured(images, dense_images, captions=captions, features=features, lpips=lpips),
         "peak_cached_bytes": max(b.peak_cached_bytes for b in group) // len(group[0].images),
         "peak_memory_bytes": max(b.peak_memory.peak_bytes for b in group),
         "grid": list(schedule.grid) if schedule and schedule.blocks == blocks else None,
+        "timesteps": list(schedule.timesteps) if schedule and schedule.timesteps else None,
         "images": [data_uri(image) for image in images[:PICTURES]],
     }
 

@@ -16,9 +16,9 @@ FORMAT = 1
 FOUND, GIVEN = "Secateur", "yours"  # groups of rows that a record is about: schedules found here, and given by the user
 COUNTS = ("calls", "steps", "macs_linear", "macs_attention")
 NUMBERS = ("keep", "keep_linear", "keep_attention", "frechet", "efficiency")
-SPREADS = {"latency_s": "median", "speedup": "median", "psnr_db": "mean", "ssim": "mean", "accuracy": "mean"}
+SPREADS = {"latency_s": "median", "speedup": "median", "psnr_db": "mean", "ssim": "mean", "lpips": "mean", "accuracy": "mean"}
 WORDS = ("group", "scheduler")
-DRAWN = ("grid", "images")
+DRAWN = ("grid", "timesteps", "images")
 ROW_KEYS = ("name", *WORDS, *COUNTS, *NUMBERS, *SPREADS, *DRAWN)
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
@@ -128,6 +128,8 @@ def _check_row(row: Any, where: str, record: dict) -> None:
             _check_spread(where, key, centre, row[key])
     if row.get("grid") is not None:
         _check_grid(where, row["grid"], len(record.get("blocks") or ()))
+    if row.get("timesteps") is not None:
+        _check_timesteps(where, row["timesteps"])
     if row.get("images") is not None:
         _check_images(where, row["images"])
 
@@ -161,6 +163,13 @@ def _check_grid(where: str, grid: Any, width: int) -> None:
             )
         if set(line) - set("#."):
             raise ValueError(f"{where} has {line!r:.60} at call {call}, wanted only '#' and '.': correct it or measure again")
+
+
+def _check_timesteps(where: str, timesteps: Any) -> None:
+    if not isinstance(timesteps, list | tuple) or not timesteps or None in timesteps:
+        _refuse(where, "timesteps", timesteps, "a list of numbers or null")
+    for timestep in timesteps:
+        _check_number(where, "timesteps", timestep)
 
 
 def _check_images(where: str, images: Any) -> None:

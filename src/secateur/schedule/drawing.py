@@ -34,6 +34,20 @@ def grid_svg(grid: Sequence[str], names: Sequence[str]) -> str:
     )
 
 
+def calls_svg(timesteps: Sequence[float]) -> str:
+    """SVG of the noise levels at which a sampler calls the denoiser: a line a call, from noise on the left to the image."""
+    last = max(1000.0, *timesteps)
+    lines = "".join(f"M{GRID_WIDTH * (1 - t / last):.5g} 0v22" for t in timesteps)
+    return (
+        f'<svg class="grid" role="img" aria-label="{len(timesteps)} calls, at the timesteps '
+        f'{" ".join(f"{t:g}" for t in timesteps)}" viewBox="-6 -2 {GRID_WIDTH + 12:g} 44" font-size="11" fill="{MUTED}">'
+        f'<path style="fill:{HELD}" d="M-4 0h{GRID_WIDTH + 8:g}v22h-{GRID_WIDTH + 8:g}z"/>'
+        f'<path style="stroke:{RUN};stroke-width:3.5" d="{lines}"/>'
+        f'<text x="-4" y="38">noise, timestep {last:g}</text>'
+        f'<text x="{GRID_WIDTH + 4:g}" y="38" text-anchor="end">image, 0</text></svg>'
+    )
+
+
 def _bands(names: Sequence[str]) -> list[Band]:
     """(label, first, stop) of neighbouring blocks with the same label: the deepest labelling that is still legible."""
     for label in (_full_label, _place_label, _kind_label):
