@@ -153,7 +153,7 @@ def described(table: Table) -> str:
     whose = f" of {made['denoiser']} under {made['scheduler']}" if made.get("scheduler") else ""
     lines = [
         f"a sampler of {len(table.rows)} calls{f' for {stands_for}' if stands_for else ''}{whose}",
-        f"the model predicts {table.kind}",
+        f"the model predicts {table.kind}" + (f", at cfg {made['guidance_scale']:g}" if made.get("guidance_scale") else ""),
         f"timesteps {' '.join(f'{t:g}' for t in table.timesteps)}",
         f"sigmas {' '.join(f'{s:.4g}' for s in table.sigmas)}",
     ]

@@ -43,7 +43,8 @@ def comfyui(tmp_path, monkeypatch):
 
 
 def test_the_nodes_give_sigmas_sampler_and_text(comfyui):
-    folded(dense_calls=50, calibration_psnr_db={"dense": 41.49}, command="secateur search").save(comfyui / "mine.json")
+    made = {"dense_calls": 50, "guidance_scale": 7.5, "calibration_psnr_db": {"dense": 41.49}, "command": "secateur search"}
+    folded(**made).save(comfyui / "mine.json")
     node, info = nodes.SecateurSchedule(), nodes.SecateurInfo()
     assert node.INPUT_TYPES() == info.INPUT_TYPES()
     sigmas, sampler = getattr(node, node.FUNCTION)("mine.json")
@@ -51,7 +52,10 @@ def test_the_nodes_give_sigmas_sampler_and_text(comfyui):
     assert sampler.sampler_function is samplers.sample_table
     assert sampler.extra_options == {"table": tables.load(comfyui / "mine.json")}
     lines = getattr(info, info.FUNCTION)(str(comfyui / "mine.json"))[0].splitlines()
-    assert lines[0] == "a sampler of 3 calls for 50 of UNet2DConditionModel under DDIMScheduler"
+    assert lines[:2] == [
+        "a sampler of 3 calls for 50 of UNet2DConditionModel under DDIMScheduler",
+        "the model predicts epsilon, at cfg 7.5",
+    ]
     assert lines[-2:] == ["PSNR 41.5 dB to the dense images by which it was found", "made by secateur search"]
     before = node.IS_CHANGED("mine.json")
     folded().save(comfyui / "mine.json")
