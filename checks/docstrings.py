@@ -6,6 +6,7 @@ mkdocs.yml names this file as an extension of griffe, which reads the docstrings
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any
 
 import griffe
@@ -27,7 +28,7 @@ def names_of(obj: griffe.Object) -> set[str]:
 
 
 def markdown(text: str, names: set[str]) -> str:
-    """The docstring, with lists for what it says about these names; code stays as it is."""
+    """The docstring, with lists for what it says about these names; code is Python."""
     return "\n\n".join(paragraph(part, names) for part in re.split(r"\n(?: *\n)+", text.strip("\n")))
 
 
@@ -37,7 +38,7 @@ def paragraph(text: str, names: set[str]) -> str:
         lines = re.sub(r"\n {8,}", " ", titled["items"].rstrip()).splitlines()
         return "\n".join([f"**{titled['title']}**", "", *(f"* {item(line.strip())}" for line in lines)])
     if text.startswith("    "):
-        return text
+        return f"```python\n{textwrap.dedent(text)}\n```"
     if not names:
         return text
     name = f"(?:{'|'.join(map(re.escape, names))})"

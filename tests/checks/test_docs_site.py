@@ -48,7 +48,7 @@ def test_a_public_name_that_the_reference_lacks_is_found(tmp_path):
         ("A thing.\n\nkeep: of it. Note: all.", "A thing.\n\n* `keep`: of it. Note: all."),
         ("A thing. keep: of it. low, high: its\nends.", "A thing.\n\n* `keep`: of it.\n* `low`, `high`: its ends."),
         ("Arguments that matter:\n    keep: as\n        above.", "**Arguments that matter**\n\n* `keep`: as above."),
-        ("    keep: code", "    keep: code"),
+        ("    if keep:\n        low()", "```python\nif keep:\n    low()\n```"),
         ("Two\nlines.", "Two\nlines."),
     ],
 )
