@@ -1,4 +1,4 @@
-"""Write between the markers of README.md and docs/ what they name: tables from results/*.json, and the commands.
+"""Write what README.md and docs/ show: tables from results/*.json and the commands, between markers, and the drawings.
 
 python benchmarks/pages.py            rewrites them, on whichever page a marker stands
 python benchmarks/pages.py --check    exit code 1 if a page says other numbers than the results do
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import command_line
 import tables_depth
+import tables_front
 import tables_time
+from drawings import drawn
 from studies import STUDIES
 from tables import ROOT, Record, load
 
@@ -19,7 +21,7 @@ MARKED = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 def sections() -> dict[str, str]:
     """The text between each pair of markers."""
-    tables = tables_time.TABLES | tables_depth.TABLES
+    tables = tables_front.TABLES | tables_time.TABLES | tables_depth.TABLES
     texts = {name: table.text([current(record) for record in table.records]) for name, table in tables.items()}
     return texts | {"commands": command_line.text()}
 
@@ -41,11 +43,13 @@ def written(page: str, sections: dict[str, str]) -> str:
 
 
 def stale(root: Path, *, rewrite: bool) -> list[str]:
-    """The pages that say something else than the results, rewritten if wanted."""
+    """The pages and drawings that say something else than the results, rewritten if wanted."""
     found, current = [], sections()
-    for path in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):
-        before = path.read_text(encoding="utf-8")
-        if (after := written(before, current)) != before:
+    pages = (root / "README.md", *sorted((root / "docs").rglob("*.md")))
+    wanted = {path: written(path.read_text(encoding="utf-8"), current) for path in pages}
+    wanted |= {root / "docs/images" / name: text for name, text in drawn().items()}
+    for path, after in wanted.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != after:
             found.append(path.name)
             if rewrite:
                 path.write_text(after, encoding="utf-8")

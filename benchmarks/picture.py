@@ -19,7 +19,7 @@ from secateur.measuring.compare import draw
 from secateur.pipeline import schedulers
 from secateur.schedule import schedule
 from tables import RESULTS, Row, load, shown
-from tables_time import best
+from tables_front import best
 
 PIPE, COUNT, FIRST_SEED, STEPS, CALLS, AMPLIFIED = "emoji-sd", 4, 50_000, 50, 10, 8
 SEARCHED = RESULTS / "schedules" / "emoji-sd-secateur-ddim-10-seed-40000.json"

@@ -9,8 +9,9 @@ from tables import PIPES, Record, Row, all_rows, provenance, shown, tables
 
 KEEPS = (0.7, 0.5, 0.38)
 DEPTHS = tuple(f"depth-{pipe}" for pipe in PIPES)
+COSTLY = ("score", "cut", "load", "one update")  # of the steps at full size, those that take time or memory
 RECOVERED = ("emoji-sd", "emoji-sd-macs", "emoji-dit")
-LEVELS = (0.0, 0.1, 0.3, 1.0)  # shares of the updates
+SHOWN = ("output", "taylor", "cosine", "magnitude", "prompt score")  # criteria; the others choose as the output loss does
 FORETOLD = (
     "Over the {count} plans, normalized: rank correlation (Spearman) of the joint output loss before training with the "
     "accuracy after it {accuracy:.2f}, with the Fréchet distance after it {frechet:.2f}.\n\n"
@@ -22,23 +23,22 @@ TAUGHT = (
 
 
 def choices(*records: Record) -> Iterator[Row]:
-    """What every criterion and way of solving chooses at each budget."""
+    """What each criterion chooses at each budget."""
     for record in records:
         rows = {row["name"]: row for row in record["rows"] if row["group"] == "chosen"}
-        for name in dict.fromkeys(name.partition(" at ")[0] for name in rows):
-            yield {"name": f"{record['pipe']}, {name}", "at": [rows[f"{name} at {keep:g}"] for keep in KEEPS]}
+        for name in SHOWN:
+            yield {"name": f"{record['pipe']}, {name}", "at": [rows[f"{name}, exact at {keep:g}"] for keep in KEEPS]}
 
 
 def recovery(record: Record) -> Iterator[Row]:
-    """A line for each plan and way of teaching: mean accuracy at each mark over its seeds, and what it lost at the end."""
+    """A line for each plan and way of teaching: mean accuracy over its seeds before and after, and what it lost."""
     last, rows = record["options"]["updates"], record["rows"]
-    marks = [round(share * last) for share in LEVELS]
     cost, share = ("MACs", "keep_macs") if record["options"].get("cost") == "macs" else ("parameters", "keep")
     teacher = next(row for row in rows if row["plan"] == "teacher")
-    first = {"name": "teacher", "cost": cost, "marks": marks, "kept": "100 %", "frechet": teacher["frechet"]}
-    yield first | {"right": [None, None, None, shown("{RIGHT}", teacher)]}
+    first = {"name": "teacher", "cost": cost, "updates": last, "kept": "100 %", "frechet": teacher["frechet"]}
+    yield first | {"right": [None, shown("{RIGHT}", teacher)]}
     for plan, way in dict.fromkeys((row["plan"], row["way"]) for row in rows if row.get("updates") == last):
-        at = [students(record, plan, way if n else None, updates=n) for n in marks]
+        at = [students(record, plan, way if n else None, updates=n) for n in (0, last)]
         declines = [100 * (1 - row["accuracy"]["mean"] / teacher["accuracy"]["mean"]) for row in at[-1]]
         yield {
             "name": f"{plan}, {way}",
@@ -47,7 +47,6 @@ def recovery(record: Record) -> Iterator[Row]:
             "right": [shown("{at.accuracy.mean:mean.1f %}", {"at": some}) for some in at],
             "decline": f"{mean(declines):.1f} % ({min(declines):.1f} to {max(declines):.1f})",
             "frechet": mean(row["frechet"] for row in at[-1]),
-            "seeds": len(at[-1]),
         }
 
 
@@ -94,12 +93,11 @@ depth-choices: joint output loss / better than, of random sets (of emoji-dit: of
     | keep 0.5 = {at.1.joint_loss:.2g} / {at.1.beats_random_percent:.0f} % / {at.1.accuracy.mean:.0f %}
     | keep 0.38 = {at.2.joint_loss:.2g} / {at.2.beats_random_percent:.0f} % / {at.2.accuracy.mean:.0f %}
 recovery-emoji-sd, recovery-emoji-sd-macs, recovery-emoji-dit: plan, distillation = {name} | {cost} kept = {kept}
-    | joint output loss = {loss:.2g} | after {marks.0} updates = {right.0} | after {marks.1} updates = {right.1}
-    | after {marks.2} updates = {right.2} | after {marks.3} updates = {right.3}
-    | relative decline (range of seeds) = {decline} | Fréchet distance = {frechet:.3g} | seeds = {seeds}
-product: = {pipe}, {name} | parameters = {parameters:.2f M} | on disk = {disk_bytes:.1f MiB} | loaded in = {load_s.median:.2f s}
-    | MACs kept (with attention) = {KEPT} | s an image = {latency_s.median:.2f} | faster (quartiles) = {FASTER}
-    | prompt accuracy (95 %) = {RIGHT} | Fréchet distance = {frechet:.3g} | PSNR to dense teacher = {psnr_db.mean:.1f dB}
+    | joint output loss = {loss:.2g} | untaught = {right.0} | after {updates} updates = {right.1}
+    | relative decline (range of seeds) = {decline} | Fréchet distance = {frechet:.3g}
+product: = {pipe}, {name} | parameters = {parameters:.2f M} | MACs kept (with attention) = {KEPT}
+    | faster (quartiles) = {FASTER} | accuracy (95 %) = {RIGHT} | Fréchet distance = {frechet:.3g}
+    | PSNR to dense teacher = {psnr_db.mean:.1f dB}
 milliseconds: random sets of layers = {name} | a call, s = {sets.latency_s.median:median.3f}
     | kept by the layers' times = {sets.keep_ms:.1f (%)} % | kept, timed = {sets.keep_timed:.1f (%)} %
     | MACs kept = {sets.keep_macs:.1f (%)} %
@@ -109,14 +107,17 @@ fullsize-depth: random weights, bfloat16 = {name} | s = {seconds:.1f}
     records=dict.fromkeys(("depth-criteria", "depth-choices"), DEPTHS)
     | {"product": tuple(f"{study}-{pipe}" for study in ("product", "recovery") for pipe in PIPES)},
     rows={
-        "depth-criteria": lambda *records: [row for row in all_rows(*records) if row["group"] == "additivity"],
+        "depth-criteria": lambda *records: [
+            row for row in all_rows(*records) if row["group"] == "additivity" and row["criterion"] in SHOWN
+        ],
         "depth-choices": choices,
-        "product": lambda *records: all_rows(*records[:2]),
+        "product": lambda *records: [row for row in all_rows(*records[:2]) if row["name"] != "teacher, fewer steps"],
         "milliseconds": cases,
+        "fullsize-depth": lambda record: [row for row in record["rows"] if row["name"].endswith(COSTLY)],
         **{f"recovery-{name}": recovery for name in RECOVERED},
     },
     after={
-        "product": lambda *records: "\n\n".join([*map(taught, records[2:]), provenance(*records)]),
+        "product": lambda *records: "\n\n".join([*map(taught, records[2:]), provenance(*records[:2])]),
         **{f"recovery-{name}": foretold for name in RECOVERED},
     },
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,16 @@ import griffe
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
+from secateur.measuring import report
+
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "benchmarks"))  # mkdocs knows nothing of it
+from tables_front import FRONTS, shortened  # noqa: E402
+
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}  # of the root, and what the site calls them
 SHOWN = re.compile(r"^(:::|###) `?(secateur\.[\w.]+)", re.MULTILINE)  # read from the source, or written by hand
+FRONT = re.compile(r"(\]\()([^)\s]*results/front-[\w-]+)\.json\)")
+MADE = re.compile(r"(?:^.*`(?:python benchmarks/run\.py|secateur demo) .*\d{4}-\d\d-\d\d\.\n)+", re.MULTILINE)  # below a table
 LINK = re.compile(r"(?<=\]\()(\.\./[^)#\s]+)")
 
 
@@ -30,11 +38,15 @@ def on_files(files: Files, *, config: Any) -> Files:
         files.append(File.generated(config, page, abs_src_path=str(ROOT / name)))
     for path in sorted((ROOT / "results").rglob("*.*")):
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    for name in FRONTS:
+        record = shortened(report.load(ROOT / f"results/{name}.json"))
+        files.append(File.generated(config, f"results/{name}.html", content=report.html(record)))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """The page with its links to files outside of docs/ as the site has them."""
+    """The page with its links to files outside of docs/ as the site has them, and a page beside each front's record."""
+    markdown = MADE.sub(r"\g<0>{ .made }\n", FRONT.sub(r"\1\2.json) ([page](\2.html))", markdown))
     return LINK.sub(lambda match: linked(match[1], page.file.src_uri), markdown)
 
 

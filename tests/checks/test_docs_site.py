@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 import secateur
-from docs_site import ROOT, linked, missing, public
+from docs_site import ROOT, linked, missing, on_page_markdown, public
 from docstrings import markdown
 
 
@@ -54,3 +55,11 @@ def test_a_public_name_that_the_reference_lacks_is_found(tmp_path):
 )
 def test_what_a_docstring_says_about_arguments_is_a_list(text, shown):
     assert markdown(text, {"keep", "low", "high"}) == shown
+
+
+def test_a_page_links_to_the_page_of_a_fronts_record_and_says_small_where_its_tables_come_from():
+    made = "128 images a row, `python benchmarks/run.py front emoji-sd`, NVIDIA H200, 2026-11-28.\n"
+    text = f"| a |\n|---|\n\n{made}{made}<!-- /a -->\n\n[x](../../results/front-emoji-sd.json), [y](../../results/gpu.json).\n"
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="results/a.md"))
+    links = "[x](front-emoji-sd.json) ([page](front-emoji-sd.html)), [y](gpu.json)."
+    assert on_page_markdown(text, page=page) == f"| a |\n|---|\n\n{made}{made}{{ .made }}\n<!-- /a -->\n\n{links}\n"
