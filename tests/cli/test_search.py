@@ -107,15 +107,15 @@ def test_a_schedule_is_folded_for_a_pipe_of_its_own_denoiser(run):
 
 
 def test_compare_shows_schedules_beside_every_rival_at_equal_macs(run):
-    budgets, words = {"less": (0.25, 1), "more": (0.5, 2)}, ("--steps", "4", "--images", "1")
+    budgets, words = {"schedule": (0.25, 1), "more": (0.5, 2)}, ("--steps", "4", "--images", "1")
     for name, (_, calls) in budgets.items():
         baselines.chosen(blocks.find_blocks(pipes.denoiser_config("emoji-dit")), 4, run=range(calls)).save(f"{name}.json")
-    code, out, error = run("compare", "emoji-dit", "less.json", "more.json", *words, "--json")
+    code, out, error = run("compare", "emoji-dit", "schedule.json", "more.json", *words, "--json")
     assert code == 0, error
     record = last_json(out)
     rows = {row["name"]: row for row in record["rows"]}
-    assert record["title"] == "less, more on emoji-dit"
-    for name, (keep, calls) in budgets.items():
+    assert record["title"] == "your schedule, more on emoji-dit"
+    for name, (keep, calls) in zip(("your schedule", "more"), budgets.values(), strict=True):
         even = [f"{hold}, {calls} calls" for hold in EVEN]
         plain = [f"{solver}, {calls} steps" for solver in ("DDIM", "DPM-Solver++ Karras", "UniPC Karras")]
         assert all(rows[rival]["keep_linear"] == pytest.approx(keep) for rival in (name, *even, *plain))

@@ -88,6 +88,10 @@ FINDINGS = {
         [row(name, 30.0, right=None) for name in "abcdef"],
         "At keep 0.2 the closest to the dense images are a, b, c and three more: 30.0 dB PSNR.",
     ),
+    "names with commas": (
+        [row(name, 30.0, right=None) for name in ("a, 10 steps", "b, 10 steps", "c")],
+        "At keep 0.2 the closest to the dense images are a, 10 steps; b, 10 steps and c: 30.0 dB PSNR.",
+    ),
     "fast alone": ([row("a", None, right=None, fast=4.81)], "The fastest is a: 4.8× faster for 5.0× fewer MACs."),
     "as fast": ([row(name, None, right=None, fast=4.81) for name in "abc"], "The fastest are a, b and c: 4.8× faster."),
     "nothing to compare": ([{"name": "a", "keep_linear": 0.2}], ""),

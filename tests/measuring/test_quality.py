@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import sys
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from secateur.measuring import learned_scores, quality
+from secateur.measuring import compare, learned_scores, quality
 from secateur.zoo import judge
 from secateur.zoo.scenes import Scene
 
@@ -298,3 +301,21 @@ def test_measured_is_the_figures_of_a_row() -> None:
 
 def test_a_rate_has_wilson_s_interval() -> None:
     assert quality.rate_of([True, True, False]) == {"mean": 2 / 3, "ci95": list(quality.wilson(2, 3))}
+
+
+def kept(image: np.ndarray) -> Image.Image:
+    """The picture that a record keeps of an image."""
+    return Image.open(io.BytesIO(base64.b64decode(compare.data_uri(image).partition(",")[2])))
+
+
+def test_a_record_keeps_small_pictures_exactly_and_large_ones_as_small_files() -> None:
+    small = np.random.default_rng(0).random((64, 48, 3), dtype=np.float32)
+    assert kept(small).format == "PNG"
+    np.testing.assert_array_equal(np.asarray(kept(small)), (small * 255).round().astype(np.uint8))
+    down, across = np.mgrid[0:1, 0:1:1024j, 0:1:768j][1:, 0]
+    large = np.stack([down, across, down * across], axis=-1).astype(np.float32)
+    picture = kept(large)
+    assert (picture.format, picture.size) == ("WEBP", (384, 512))
+    wanted = large.reshape(512, 2, 384, 2, 3).mean(axis=(1, 3))
+    assert np.square(np.asarray(picture) / 255 - wanted).mean() < 1e-4  # 40 dB
+    assert len(compare.data_uri(large)) < 150_000

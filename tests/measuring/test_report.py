@@ -170,6 +170,15 @@ def test_table_drops_columns_rather_than_figures(record, width):
     assert "Fréchet" in printed(record, width=None)
 
 
+def test_text_is_folded_and_columns_that_few_rows_fill_go_first():
+    rows = [{"name": f"row {k}", "why": f"because of {'this and that ' * 4}{k}", "count": k, "rate": 0.5} for k in range(4)]
+    text = printed({"format": 1, "title": "x", "rows": [rows[0] | {"seldom_ms": 9.0}, *rows[1:]]}, width=62)
+    assert all(line.rstrip().endswith("0.5") for line in text.splitlines() if "row" in line)
+    assert "…" not in text
+    assert "seldom" not in text
+    assert max(map(len, text.splitlines())) <= 62
+
+
 def test_markdown_has_shares_intervals_and_the_best_in_bold(record):
     rows = record["rows"][:3]
     figures = [c for c in columns.columns(record) if c.title in ("MACs", "PSNR")]

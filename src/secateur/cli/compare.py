@@ -171,6 +171,7 @@ def one_thread() -> None:
 def schedules_of(source: str, paths: Sequence[Path], steps: int) -> dict[str, Schedule]:
     """The schedules by their files' names, checked against denoiser and steps before any weights are loaded.
 
+    `schedule.json`, which says nothing, is "your schedule".
     Raises ValueError if one is for another denoiser, or fits no other number of calls than its own.
     """
     from secateur.pipeline import pipes, schedulers
@@ -178,7 +179,8 @@ def schedules_of(source: str, paths: Sequence[Path], steps: int) -> dict[str, Sc
     from secateur.schedule import schedule as schedules
 
     stems = [path.stem for path in paths]
-    by_name = {path.stem if stems.count(path.stem) == 1 else str(path): schedules.load(path) for path in paths}
+    names = ({"schedule": "your schedule"}.get(stem, stem) if stems.count(stem) == 1 else None for stem in stems)
+    by_name = {name or str(path): schedules.load(path) for name, path in zip(names, paths, strict=True)}
     own, config = (schedulers.scheduler_of(source), pipes.denoiser_config(source)) if by_name else (None, {})
     for schedule in by_name.values():
         fit.check_denoiser(config, schedule)

@@ -28,7 +28,7 @@ from secateur.measuring.records import FOUND, GIVEN
 from secateur.measuring.variants import Variant
 from secateur.pipeline import schedulers
 from secateur.pipeline.generate import generate
-from secateur.pipeline.pixels import png
+from secateur.pipeline.pixels import png, webp
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 FRECHET_IMAGES = 256  # fewer than twice the 128 features say nothing about their covariance
 PICTURES = 8  # kept in a record
+SMALL_PX, MOST_PX = 256, 512  # a side: of a picture kept as it is, and of any picture kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +139,7 @@ def document(
         "samples_an_image": samples,
         "batch_size": len(batches[0].images),
         "peak_memory_of_a_batch": batches[0].peak_memory.how,
+        **({"pictures": f"WebP, at most {MOST_PX} px a side"} if is_large(batches[0].images[0]) else {}),
     }
     return records.blank(title, command, pipe=source, seeds=seeds, options=settings) | {
         "conditions": list(captions or conditions),
@@ -208,5 +210,11 @@ def _times(group: list[Batch], reference: list[Batch]) -> dict[str, Any]:
 
 
 def data_uri(image: np.ndarray) -> str:
-    """`image` (H, W, 3) in [0, 1] as a PNG in a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png(image, optimize=True)).decode()
+    """`image` (H, W, 3) in [0, 1] in a data URI: a PNG if it is small, else a WebP, so that a page of many can be mailed."""
+    kind, raw = ("webp", webp(image, most_px=MOST_PX)) if is_large(image) else ("png", png(image, optimize=True))
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+
+
+def is_large(image: np.ndarray) -> bool:
+    """Whether an image is too large to be kept in a record pixel by pixel."""
+    return max(image.shape[:2]) > SMALL_PX

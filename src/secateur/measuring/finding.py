@@ -64,7 +64,8 @@ def _names(rows: Sequence[Row], *, cut: bool = False) -> str:
     names = [row["name"].partition(",")[0] if cut else row["name"] for row in rows]
     if len(names) > MOST_NAMES:
         names = [*names[: MOST_NAMES - 1], f"{_count(len(names) - MOST_NAMES + 1)} more"]
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    comma = "; " if any("," in name for name in names) else ", "
+    return " and ".join(filter(None, (comma.join(names[:-1]), names[-1])))
 
 
 def _count(number: int) -> str:

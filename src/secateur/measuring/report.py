@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "headline", "html", "load", "missed", "save", "save_html", "table"]
 
-NAME_WIDTH = 14  # characters: narrower, and the names fold into too many lines
+NAME_WIDTH, TEXT_WIDTH = 14, 24  # characters: names fold into too many lines if they have fewer, and other text into few
 MOST_FIGURES, MOST_ON_PAGE = 6, 8  # beside the name: more are not read, and are in the record
 # left out first, in this order; never a convention of MACs
 SPARE = ("Fréchet", "peak memory", "peak cached", "calls", "SSIM", "LPIPS", "latency")
@@ -61,7 +61,9 @@ def table(record: dict[str, Any], *, width: int | None = None) -> Table:
     output.add_column("variant", overflow="fold", min_width=NAME_WIDTH)
     figures = columns(record) if width is None else _fitting(columns(record), record["rows"], width)
     for column in figures:
-        output.add_column("\n".join(_heading(column)), justify="left" if column.text else "right", no_wrap=True)
+        output.add_column(
+            "\n".join(_heading(column)), justify="left" if column.text else "right", overflow="fold", no_wrap=not column.text
+        )
     for _, rows in by_keep(record["rows"]):
         for row in rows:
             output.add_row(row["name"], *(_terse(column.cell(row)) for column in figures), style="bold" if is_own(row) else "")
@@ -72,7 +74,9 @@ def table(record: dict[str, Any], *, width: int | None = None) -> Table:
 def _fitting(figures: list[Column], rows: Sequence[Row], width: int) -> list[Column]:
     read = _read(figures, rows, most=MOST_FIGURES)
     widths = {c: 2 + max(len(text) for text in (*_heading(c), *(_terse(c.cell(row)) for row in rows))) for c in read}
+    widths |= {c: min(width, TEXT_WIDTH) for c, width in widths.items() if c.text}
     spare = _spare(read, rows)
+    spare += [column for column in reversed(read[1:]) if column not in spare]
     while spare and NAME_WIDTH + 4 + sum(widths.values()) > width:
         del widths[spare.pop(0)]
     return list(widths)

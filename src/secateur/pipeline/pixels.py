@@ -37,3 +37,13 @@ def png(image: np.ndarray, *, optimize: bool = False) -> bytes:
     buffer = BytesIO()
     Image.fromarray(as_bytes(image)).save(buffer, "PNG", optimize=optimize)
     return buffer.getvalue()
+
+
+def webp(image: np.ndarray, *, most_px: int) -> bytes:
+    """One image (H, W, 3) in [0, 1] as the bytes of a WebP file of quality 95, made smaller if a side is over `most_px`."""
+    from PIL import Image
+
+    buffer, picture = BytesIO(), Image.fromarray(as_bytes(image))
+    picture.thumbnail((most_px, most_px), Image.Resampling.LANCZOS)
+    picture.save(buffer, "WEBP", quality=95)
+    return buffer.getvalue()
