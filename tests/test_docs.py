@@ -1,4 +1,4 @@
-"""The docs site: what its first pages tell a reader to type runs and gives what they say."""
+"""The docs site: what its first pages tell a reader to type runs and gives what they say; all of it together is short."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image
 import secateur
 
 DOCS = Path(__file__).parent.parent / "docs"
+NOT_READ = (r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", r"^ *```.*?^ *```[^\n]*$")  # generated tables, and code
 
 
 def snippets(page: str) -> list[str]:
@@ -57,3 +58,15 @@ def test_img2img_and_inpainting_make_the_calls_that_the_page_says(quickstart, tm
     counted.remove()
     assert isinstance(space["image"], Image.Image)
     assert sum(calls) == 6 + 10
+
+
+def words(page: Path) -> int:
+    text = page.read_text()
+    for pattern in NOT_READ:
+        text = re.sub(pattern, " ", text, flags=re.DOTALL | re.MULTILINE)
+    return sum(any(map(str.isalnum, word)) for word in text.split())
+
+
+def test_the_site_has_at_most_9000_words():
+    counts = {page.relative_to(DOCS).as_posix(): words(page) for page in DOCS.rglob("*.md") if page.parent.name != "upstream"}
+    assert sum(counts.values()) <= 9000, sorted(counts.items(), key=lambda item: -item[1])
