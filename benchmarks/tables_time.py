@@ -91,13 +91,12 @@ search-ablation: = {name} | paper, CLIP at 0.2, 0.15, 0.1 (GPU hours) = {paper:.
 ablations: = {name} | paper, CLIP = {paper:.2f} | PSNR, 0.5 of the MACs = {main.psnr_db.mean:range.1f dB}
     | MACs used = {main.keep_linear:mean.0f %} | PSNR, exact allocation = {exact.psnr_db.mean:range.1f dB}
     | PSNR, 0.3 of the MACs = {less.psnr_db.mean:range.1f dB}
-carried-samples: calibration samples = {samples} | 10 calls, fitted rows: on those samples = {10.seen:mean.1f dB}
-    | on {images} others = {10.found:range.1f dB} | the same calls, best stock rows = {10.same:range.1f dB}
-    | 5 calls, fitted rows: on those samples = {5.seen:mean.1f dB} | on {images} others = {5.found:range.1f dB}
-    | the same calls, best stock rows = {5.same:range.1f dB}
-carried: used = {dense.condition} | its dense images to those at home = {dense.psnr_db.mean:.1f dB} | calls = {calls}
-    | found at home = {found:range.1f dB} | the same calls, best stock rows = {same:range.1f dB}
-    | plain steps, best stock solver = {plain:mean.1f dB}, {plain_name} | searched again there = {searched:range.1f dB}
+carried-samples: calibration samples = {samples} | 10 calls: on them = {10.seen:mean.1f dB}
+    | on {images} others = {10.found:range.1f dB} | stock rows = {10.same:range.1f dB}
+    | 5 calls: on them = {5.seen:mean.1f dB} | on {images} others = {5.found:range.1f dB} | stock rows = {5.same:range.1f dB}
+carried: used = {dense.condition} | dense to home's = {dense.psnr_db.mean:.1f dB} | calls = {calls}
+    | found at home = {found:range.1f dB} | stock rows = {same:range.1f dB} | searched again there = {searched:range.1f dB}
+    | best plain steps = {plain:mean.1f dB}, {plain_name}
 zoo: = {name} | images = {count} | right (95 %) = {mean:.1f %} ({ci95.0:.0f (%)}–{ci95.1:.0f (%)})
 schedulers: scheduler = {name} | calls of ten steps = {calls} | predictions in a step, at most = {predictions}
 sampler-latency: pipe = {name} | seconds of ten plain steps ÷ those of ten calls of its schedule (quartiles) = {FASTER}
@@ -111,7 +110,7 @@ runtime: = {name} | MACs kept = {KEPT} | s, 50 calls = {latency_s.median:.1f} | 
     | faster ÷ MACs reduction = {efficiency:.2f}
 fullsize: one update, random weights = {name} | s = {update_s:.0f} | peak memory above the weights = {peak_memory_bytes:.1f GiB}
     | weights = {weights_bytes:.1f GiB}
-    | the paper's whole search, by these seconds (the paper: 2.3 h of a GPU) = {paper_search_h:.0f h}
+    | 1000 of them (the paper: 2.3 h of a GPU) = {paper_search_h:.0f h}
 search-cost: = {name} | CPU s = {cpu_s:.1f} | s = {s:.1f} | schedules measured = {measured}
     | peak memory above the pipe's weights = {peak_memory_bytes:.0f MiB}
     | of it kept between calls = {kept_bytes:.0f MiB}
