@@ -199,6 +199,7 @@ def one_step_over(pipe, call, every: int) -> torch.Tensor:
 
 HEAVY = (
     "diffusers",
+    "huggingface_hub",
     "transformers",
     "accelerate",
     "torch._dynamo",

@@ -16,8 +16,10 @@ from secateur.distilling.settings import DistilSettings
 from secateur.distilling.training import DistilStep, distil_steps
 from secateur.knapsack import knapsack
 from secateur.pipeline.examples import Examples, from_images, from_trajectory
+from secateur.pipeline.pipes import load as load_pipe
 from secateur.pipeline.table import Table, probe
 from secateur.pipeline.trajectory import Trajectory, record
+from secateur.pruning.card import pull_student, push_student
 from secateur.pruning.layer_scores import LayerScores
 from secateur.pruning.plan import Plan
 from secateur.pruning.planning import planned
@@ -77,6 +79,7 @@ __all__ = [
     "joint_loss",
     "knapsack",
     "load",
+    "load_pipe",
     "objective_for",
     "output_loss",
     "plan_for",
@@ -85,6 +88,8 @@ __all__ = [
     "prune",
     "prune_steps",
     "published_dip_go",
+    "pull_student",
+    "push_student",
     "record",
     "remove",
     "save",

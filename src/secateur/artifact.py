@@ -97,10 +97,13 @@ def save(document: Mapping[str, Any], path: str | Path, *, arrays: Mapping[str, 
         entry = json.dumps(document, ensure_ascii=False)
         write_bytes(safetensors_bytes(dict(arrays), metadata={ENTRY: entry}), path)
     else:
-        text = json.dumps(document, indent=1, ensure_ascii=False)
-        write_text(
-            NUMBERS.sub(lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n", path
-        )
+        write_text(text_of(document), path)
+
+
+def text_of(document: Mapping[str, Any]) -> str:
+    """A document as its file has it."""
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    return NUMBERS.sub(lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
 
 
 def load(path: str | Path, form: Form, parse: Callable[..., T], *, edited: bool = False) -> T:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
 
 from secateur import zoo
 from secateur.cli.terminal import device_of
@@ -43,18 +42,6 @@ def test_a_pipe_of_the_zoo_is_known_again_and_drawn_with_its_own_guidance(load):
 def test_another_pipe_is_none_of_the_zoo(dit, tmp_path):
     dit.save_pretrained(tmp_path / "emoji-dit")
     assert pipes.zoo_name(pipes.load(str(tmp_path / "emoji-dit"))) is None
-
-
-def test_a_pipe_of_the_hub_is_known_by_its_id(dit, tmp_path, monkeypatch):
-    """Without a network: what the Hub would give lies in a folder already."""
-    dit.save_pretrained(tmp_path / "there")
-    loaded, whole = [], DiffusionPipeline.from_pretrained
-    monkeypatch.setattr(DiffusionPipeline, "download", lambda source: str(tmp_path / "there"))
-    monkeypatch.setattr(
-        DiffusionPipeline, "from_pretrained", lambda name, **how: loaded.append(name) or whole(tmp_path / "there", **how)
-    )
-    pipes.load("owner/name")
-    assert loaded == ["owner/name"]
 
 
 def test_a_dtype_that_is_none_is_refused_before_anything_is_read():

@@ -14,5 +14,6 @@ changes    settings of `distil` by NAME=VALUE
 data       the examples of `distil`, made and kept
 compare    the commands demo, measure and compare
 generate   the command generate
+share      the commands push and pull
 show       the commands macs, blocks, show and report
 """

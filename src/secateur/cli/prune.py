@@ -227,7 +227,7 @@ def cut_and_save(pipe: Any, plan: Plan, out: Path, *, scores: LayerScores | None
 
     student = with_plan(pipe, plan)
     sizes = {"teacher": figures(denoiser_of(pipe)), "student": figures(denoiser_of(student))}
-    plan = replace(plan, made={**plan.made, "command": command_line(), "teacher": sizes["teacher"]})
+    plan = replace(plan, made={**plan.made, **pipes.public_name(pipe), "command": command_line(), "teacher": sizes["teacher"]})
     beside = {"plan.json": plan} | ({"layer_scores.safetensors": scores} if scores is not None else {})
     pipes.save(pipes.as_stored(student), out, beside=beside)
     sure = certainty(scores)

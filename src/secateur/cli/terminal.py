@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 console = Console()
 AUTO = "auto"
 TIME, DEPTH, DRAW, LOOK = "Fewer calls", "Fewer layers", "Draw and measure", "Look, without weights"  # groups of --help
+SHARE = "Share"
 
 Pipe = Annotated[str, typer.Argument(metavar="PIPE", help="emoji-sd, emoji-dit, a local folder, or a Hub id owner/name")]
 Denoiser = Annotated[str, typer.Argument(metavar="PIPE", help="as elsewhere, or a full-size name such as sd15 or sdxl")]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur import zoo
+from secateur import hub, zoo
 from secateur.artifact import read_json
 from secateur.denoiser.of_pipe import DENOISERS
 
@@ -16,23 +16,41 @@ if TYPE_CHECKING:
 
 STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # by the names of safetensors
 DTYPES = tuple(STORED.values())
+STUDENT = "StudentUNet"  # a class of ours, see `pruning.student`
 
 
 def load(source: str, *, dtype: str = "auto", device: str = "cpu") -> DiffusionPipeline:
     """The pipeline `source`: a name of the zoo, a local folder in diffusers' format, or a Hub id such as "owner/name".
 
     dtype: "float32", "bfloat16", "float16", or "auto", the dtype of the stored weights. The CPU takes float32 for
-    float16, in which it cannot run a pipeline. Raises FileNotFoundError or ValueError if there is no such pipeline.
+    float16, in which it cannot run a pipeline. Raises OSError or ValueError if there is no such pipeline.
     """
     import torch
     from diffusers import DiffusionPipeline
 
     check_dtype(dtype)
-    local = locate(source)
+    folder = folder_of(source)
     if dtype == "auto":
         stored = "float32" if source in zoo.NAMES else stored_dtype(source)  # the zoo is kept small on disk alone
         dtype = "float32" if (device, stored) == ("cpu", "float16") else stored
-    return DiffusionPipeline.from_pretrained(str(local or source), dtype=getattr(torch, dtype)).to(device)
+    pipe = DiffusionPipeline.from_pretrained(str(folder), dtype=getattr(torch, dtype)).to(device)
+    if locate(source) is None:
+        pipe.register_to_config(_name_or_path=source)  # as if diffusers had downloaded it
+    return pipe
+
+
+def folder_of(source: str) -> Path:
+    """The folder of a pipeline; one of the Hub is downloaded."""
+    if local := locate(source):
+        return local
+    from diffusers import DiffusionPipeline
+
+    index = read_json(hub.take(source, hub.INDEX).path, "pipeline's index")
+    if ["secateur", STUDENT] in index.values():  # diffusers would look for that class among the repository's own files
+        return hub.take_all(source, hub.FILES).path
+    repo, revision = hub.split(source)
+    with hub.plainly(source):
+        return Path(DiffusionPipeline.download(repo, revision=revision))
 
 
 def check_dtype(dtype: str) -> None:
@@ -46,10 +64,9 @@ def stored_dtype(source: str) -> str:
 
     diffusers itself loads everything in float32 unless it is told. A pipeline of the Hub is downloaded.
     """
-    from diffusers import DiffusionPipeline
     from safetensors import safe_open
 
-    folder = locate(source) or Path(DiffusionPipeline.download(source))
+    folder = folder_of(source)
     for path in sorted(path for name in DENOISERS for path in (folder / name).glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             stored = (file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118  # no dict
@@ -135,6 +152,18 @@ def denoiser_config(source: str) -> dict[str, Any]:
 def file_of(source: str, folder: Path | None, name: str) -> Path:
     if folder is not None:
         return folder / name
-    from huggingface_hub import hf_hub_download
+    return hub.take(source, name).path
 
-    return Path(hf_hub_download(source, name))
+
+def public_name(pipe: DiffusionPipeline) -> dict[str, str]:
+    """{"pipe": the zoo's name or the Hub id of a pipe}, for an artifact's `made`; nothing for a folder of somebody's own."""
+    name = zoo_name(pipe) or str(pipe.name_or_path)
+    return {"pipe": name} if name in zoo.NAMES or hub.is_name(name) else {}
+
+
+def base_of(base: str | None, made: Mapping[str, Any]) -> str:
+    """The pipe that something is for, to be named in public. Raises ValueError if nobody says it, or if it is a folder."""
+    base = base or made.get("pipe")
+    if base is None or (base not in zoo.NAMES and not hub.is_name(base)):
+        raise ValueError(f"found {base!r} for the base model and others must find it: give base=, its owner/name on the Hub")
+    return base.partition("@")[0]

@@ -10,5 +10,6 @@ scoring    the scores of all layers
 planning   the plan of any budget
 surgery    the cut
 prune      `prune(pipe, keep=0.5)`: scores, plan and cut
+card       a student on the Hub, with its card
 student    U-Nets without some of their layers, which diffusers saves and loads
 """

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from secateur.denoiser.families import FAMILIES
+from secateur.pipeline.pipes import STUDENT
 from secateur.pruning.plan import DROP_SKIP, KEEP_SHORTCUT
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
-
-STUDENT = "StudentUNet"
 
 
 class Passage(nn.Module):

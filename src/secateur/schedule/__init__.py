@@ -13,6 +13,7 @@ subnet     a denoiser that follows a schedule: the runtime
 sampled    a pipe that draws by a schedule's sampler: no patch
 apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`
 drawing    a schedule as a picture
+card       a schedule on the Hub, with its card
 fold       held calls left out: a sampler of fewer calls, the same images
 export     that sampler for other programs
 """

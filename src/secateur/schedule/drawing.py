@@ -6,10 +6,15 @@ import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from secateur.schedule.schedule import Schedule
 
 RUN, REUSE, HELD = "var(--run, #2e6b4a)", "var(--reuse, #cfdcd3)", "var(--held, #f0f2ee)"
 MUTED, PAPER = "var(--muted, #66706a)", "var(--paper, #fff)"
 GRID_WIDTH = 400.0
+TRAINING_STEPS = 1000  # of every family that diffusers serves
 Band = tuple[str, int, int]  # label, first block, one past the last
 FEW = 12  # blocks with a label each; more are labelled by group
 
@@ -110,4 +115,28 @@ def _call_ticks(calls: int, *, x: float, y: float) -> str:
     width = GRID_WIDTH / calls
     return "".join(
         f'<text x="{x + (t + 0.5) * width:.5g}" y="{y + 15:g}" text-anchor="middle">{t}</text>' for t in range(0, calls, pace)
+    )
+
+
+def drawing(schedule: Schedule) -> str:
+    """A whole SVG file of a schedule: its grid, or the timesteps of its calls if it chooses them and each runs whole."""
+    chosen = schedule.timesteps if schedule.share == 1 else None
+    svg = levels_svg(chosen) if chosen else grid_svg(schedule.grid, schedule.blocks)
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff" font-family="sans-serif" ', 1)
+
+
+def levels_svg(timesteps: Sequence[float]) -> str:
+    """SVG of calls as lines over the noise levels of 1000 training timesteps, from noise to image."""
+    places = [GRID_WIDTH * (1 - t / TRAINING_STEPS) + 20 for t in timesteps]
+    lines = "".join(f"M{x:.5g} 0v40" for x in places)
+    ticks = "".join(
+        f'<text x="{GRID_WIDTH * (1 - t / TRAINING_STEPS) + 20:g}" y="57" text-anchor="middle">{t}</text>'
+        for t in range(0, TRAINING_STEPS + 1, 200)
+    )
+    return (
+        f'<svg class="levels" role="img" aria-label="{len(places)} calls at their timesteps" '
+        f'viewBox="0 0 {GRID_WIDTH + 40:g} 80" font-size="11" fill="{MUTED}">'
+        f'<path style="fill:{HELD}" d="M20 0h{GRID_WIDTH:g}v40h-{GRID_WIDTH:g}z"/>'
+        f'<path style="stroke:{RUN};stroke-width:3" d="{lines}"/>{ticks}'
+        f'<text x="{20 + GRID_WIDTH / 2:g}" y="74" text-anchor="middle">timestep of a call, from noise to image</text></svg>'
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from secateur import artifact
+from secateur import artifact, hub
 from secateur.artifact import TEXT, TEXT_OR_NONE, Form, document_of, frozen
 from secateur.denoiser.reuse import KINDS
 from secateur.schedule.holds import FOLDED, HOLDS
@@ -121,6 +122,16 @@ class Schedule:
         """Write it to a file; a reader sees the old file or the new one, never half of it."""
         artifact.save(self.document(), path)
 
+    def push_to_hub(self, repo: str, *, base: str | None = None, private: bool = False) -> str:
+        """The owner/name@commit at which it now is on the Hugging Face Hub, for `secateur.load`, with a card and a drawing.
+
+        repo: "owner/name", made if there is none. base: the pipe it is for, a Hub id, unless a search wrote that into `made`;
+        its license goes into the card. Raises ValueError or OSError, one sentence, if something is wrong; then nothing changed.
+        """
+        from secateur.schedule.card import push  # which imports torch
+
+        return push(self, repo, base=base, private=private)
+
     @staticmethod
     def load(path: str | Path, *, edited: bool = False) -> Schedule:
         """The Schedule in a JSON file, as `secateur search`, `secateur schedule` or `save` wrote it, for `secateur.apply`.
@@ -132,8 +143,13 @@ class Schedule:
 
         Raises FileNotFoundError or ValueError, one sentence with the file's name, if it is missing, damaged or something else.
 
-        path: of the file. edited: take a schedule that was changed by hand, whose checksum no longer fits.
+        path: of the file, or the repository "owner/name" on the Hub, "owner/name@commit" to pin it: then `made` says which
+        commit it was. edited: take a schedule that was changed by hand, whose checksum no longer fits.
         """
+        if hub.is_name(path):
+            from secateur.schedule.card import FILE
+
+            return hub.load(hub.take(str(path), FILE), partial(Schedule.load, edited=edited))
         return artifact.load(path, FORM, schedule_from, edited=edited)
 
     def __reduce__(self):  # what is frozen in `made` cannot be pickled or copied as it is

@@ -14,7 +14,7 @@ from secateur.denoiser.of_pipe import denoiser_of
 from secateur.measuring.quality import NotFiniteError
 from secateur.pipeline import progress as progress_bar
 from secateur.pipeline import prompts as conditioning
-from secateur.pipeline.pipes import zoo_name
+from secateur.pipeline.pipes import public_name, zoo_name
 from secateur.pipeline.progress import View
 from secateur.pipeline.prompts import CALIBRATION_SEED
 from secateur.pipeline.schedulers import begun
@@ -184,6 +184,7 @@ def provenance(search: Search, conditions: Sequence[Any], seeds: Sequence[int]) 
         "seeds": list(seeds[:images]),
         "more_seeds": list(seeds[images:]),
         "conditions_sha256": conditioning.digest(tuple(conditions)),
+        **public_name(search.pipe),
         **{name: version(name) for name in ("secateur", "torch", "diffusers")},
     }
 
