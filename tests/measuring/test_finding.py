@@ -115,6 +115,12 @@ def test_an_interval_that_reaches_the_dense_accuracy_holds_it():
     assert found(near | {"accuracy": {"mean": 0.9, "ci95": [0.8, 0.94]}}).startswith("Nothing here holds")
 
 
+def test_a_single_timed_pair_is_not_quoted():
+    once, twice = ({**mine(), "speedup": {"median": 4.8, "low": low, "high": 4.8}} for low in (4.8, 4.7))
+    assert found(twice).startswith(LEAD)
+    assert found(once).startswith(LEAD.replace("is 4.8× faster and ", ""))
+
+
 def test_attention_counts_as_macs_of_the_time_it_takes():
     timed = benchmark()
     timed["rows"][1] |= {"keep_attention": 0.25, "speedup": {"median": 3.6}}
