@@ -181,8 +181,8 @@ def _spread(key: str, form: str = "") -> Callable[[Row], Cell | None]:
         if value is None:
             return None
         digits = form or f".{max(0, 2 - math.floor(math.log10(abs(value) or 1)))}f"  # three of them
-        ends = "–".join(format(end, digits) for end in interval(row[key]) or ())
-        return Cell(format(value, digits), detail=ends, value=value)
+        ends = [format(end, digits) for end in interval(row[key]) or ()]
+        return Cell(format(value, digits), detail="–".join(ends) if len(set(ends)) > 1 else "", value=value)
 
     return cell
 

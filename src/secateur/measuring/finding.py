@@ -94,7 +94,7 @@ def _beside_rivals(budget: float, rows: Sequence[Row], *, alone: bool) -> str:
     own, rivals = ([row for row in same if is_own(row) is mine] for mine in (True, False))
     [one, *_] = _nearest(own)
     name = one["name"] if len(own) == 1 else f"{one['name']}, the best of {_count(len(own))} schedules,"
-    fast = f"is {speedup:.1f}× faster and " if (speedup := centre(one, "speedup")) else ""
+    fast = f"is {speedup:.1f}× faster and " if (speedup := _speedup(one)) else ""
     said = f"With {percent(one['keep_linear'])} of the MACs, {name} {fast}reaches {_db(one)} PSNR to the dense images"
     if not rivals:
         return f"{said}."
@@ -190,8 +190,14 @@ def _holds(row: Row, aim: float) -> bool:
     return f"{spread['mean']:.2f}" == f"{aim:.2f}" or (interval(spread) or (0.0, spread["mean"]))[1] >= aim
 
 
+def _speedup(row: Row) -> float | None:
+    """How much faster a row is; None if a single pair of images was timed, which says little."""
+    ends = interval(row.get("speedup") or {})
+    return None if ends and ends[0] == ends[1] else centre(row, "speedup")
+
+
 def _faster(row: Row) -> str:
-    speedup = centre(row, "speedup")
+    speedup = _speedup(row)
     return f", {speedup:.1f}× faster" if speedup else ""
 
 
