@@ -24,6 +24,12 @@ allocating = import_module("secateur.schedule.allocate")  # the package has a fu
 PAIR = Macs(Blocks("Pair", "layer", ("a", "b"), ("output",) * 2, ((), (0,)), (1,)), (3, 1), (0, 2), 1, 0)
 
 
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch):
+    """The exact method may take its time, so that no result depends on how busy the machine is."""
+    monkeypatch.setattr(allocating, "SECONDS", 600.0)
+
+
 @pytest.fixture(scope="module")
 def real() -> dict[str, Macs]:
     """Real graphs: a U-Net's stages and layers, which close over one another, and a transformer's residuals."""
