@@ -377,3 +377,64 @@ def test_it_says_its_version_by_either_name(run):
     assert run("--version")[:2] == (0, f"{secateur.__version__}\n")
     done = subprocess.run([sys.executable, "-m", "secateur", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"{secateur.__version__}\n"
+
+
+def test_what_another_command_wrote_is_replaced_by_force_alone(run):
+    path = written(run)
+    before = path.read_bytes()
+    words = ("schedule", "emoji-sd", "--keep", "0.2", "-o", "s.json")
+    for other in (words, ("fold", "emoji-sd", "s.json", "-o", "s.json"), ("export", "s.json", "--to", "table", "-o", "s.json")):
+        refused(run(*other), "s.json is there already: give another name by --out, or --force to replace it")
+        assert path.read_bytes() == before
+    code, _, error = run(*words, "--force")
+    assert code == 0, error
+    assert load(path).calls == 50
+
+
+def test_a_search_and_a_record_may_be_made_again_by_the_same_command(run, monkeypatch):
+    monkeypatch.setattr(pipes, "load", None)
+    asked = ("search", "emoji-sd", "--keep", "0.5", "-o", "s.json")
+    made = replace(dense_schedule("emoji-sd", 2), made={"command": "secateur search emoji-sd --keep 0.5 -o s.json"})
+    save(made, "s.json")
+    refused(run(*asked), "'NoneType' object is not callable")  # it goes on to load the pipe
+    refused(run(*asked[:2], "--keep", "0.4", "-o", "s.json"), "s.json is there already")
+    Path("out").mkdir()
+    Path("out/record.json").write_text(json.dumps({"command": "secateur measure emoji-sd --keep 0.3 -o out"}))
+    refused(run("measure", "emoji-sd", "--keep", "0.2", "-o", "out"), "out/record.json is there already")
+    refused(run("compare", "emoji-sd", "s.json", "-o", "out"), "out/record.json is there already")
+
+
+def test_generate_replaces_pictures_by_force(run):
+    words = ("generate", "emoji-dit", "--prompt", "3", "--steps", "2", "-o", "out")
+    assert run(*words)[0] == 0
+    before = Path("out/0000.png").read_bytes()
+    refused(run(*words, "--steps", "3"), "or --force")
+    assert Path("out/0000.png").read_bytes() == before
+    assert run(*words, "--steps", "3", "--force")[0] == 0
+    assert Path("out/0000.png").read_bytes() != before
+
+
+def test_the_page_of_a_record_is_the_one_that_was_written_with_it(run):
+    record = Path(__file__).parents[2] / "results" / "demo" / "record.json"
+    for name, page in (("record.json", "report.html"), ("front.json", "front.html")):
+        Path(name).write_bytes(record.read_bytes())
+        code, _, error = run("report", name)
+        assert code == 0, error
+        assert Path(page).exists()
+    assert not Path("record.html").exists()
+
+
+def test_deepcache_reuses_layers_as_its_authors_do(run):
+    """By stages it would hold 17 calls in a row for the MACs of five."""
+    code, _, error = run("schedule", "sd15", "--method", "deepcache", "--keep", "0.33", "-o", "s.json")
+    assert code == 0, error
+    assert load("s.json").made["interval"] == 5
+    assert load("s.json").blocks == tuple(find_blocks(denoiser_config("sd15"), "layer").names)
+
+
+def test_a_static_schedule_that_misses_its_budget_says_so(run):
+    words = ("schedule", "emoji-sd", "--method", "deepcache", "--granularity", "layer", "-o", "s.json", "--force", "--keep")
+    code, out, _ = run(*words, "0.001")
+    assert code == 0
+    assert "% more than --keep 0.001" in out
+    assert "than --keep" not in run("schedule", "emoji-sd", "-o", "s.json", "--force", "--keep", "0.5")[1]

@@ -64,6 +64,7 @@ def test_a_student_is_cut_and_saved_with_its_plan_and_scores(saved, cost):
     assert told["plan"] == dict(plan.items())
     assert set(plan.layers) <= {*scores.layers, *(layer.rpartition(".transformer_blocks")[0] for layer in scores.layers)}
     assert plan.made["kept"] <= keep
+    assert ("than --keep" in output) == (plan.made["kept"] < 0.95 * keep)
     if cost == "ms":
         assert f"a call of the student takes about {100 * plan.made['kept']:.1f} % of the teacher's" in " ".join(output.split())
     else:

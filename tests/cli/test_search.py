@@ -23,6 +23,7 @@ import secateur
 import tiny_pipes
 from commands import last_json
 from secateur import load, zoo
+from secateur.cli.search_result import BestOnDisk
 from secateur.denoiser import blocks
 from secateur.measuring.variants import EVEN
 from secateur.pipeline import pipes, prompts, schedulers
@@ -178,7 +179,7 @@ def test_the_line_that_a_search_prints_draws_an_image_on_a_pndm_pipe(run, pndm):
 def test_a_budget_that_is_missed_is_said(small):
     words = ("--steps", "6", "--images", "1", "--more-images", "0", "--stages", "stock")
     for keep, says in (("0.45", "26% less than --keep 0.45"), ("0.5", "")):
-        code, out, error = small("search", *PIPE, *words, "--keep", keep)
+        code, out, error = small("search", *PIPE, *words, "--keep", keep, "--force")
         assert code == 0, error
         assert ("than --keep" in out) is bool(says)
         assert says in out
@@ -187,7 +188,7 @@ def test_a_budget_that_is_missed_is_said(small):
 def test_a_scheduler_that_cannot_be_searched_for_leaves_what_was_there(small):
     Path("s.json").write_text("mine")
     quick = ("--steps", "4", "--images", "1", "--keep", "0.5")
-    code, _, error = small("search", *PIPE, *quick, "--scheduler", "EulerAncestralDiscreteScheduler", "-o", "s.json")
+    code, _, error = small("search", *PIPE, *quick, "--scheduler", "EulerAncestralDiscreteScheduler", "-o", "s.json", "--force")
     assert code == 1
     assert "draws new noise at its steps" in error
     assert Path("s.json").read_text() == "mine"
@@ -212,7 +213,7 @@ def test_the_gradient_stage_goes_on_from_its_folder(small):
     assert small(*again)[0] == 0
     assert load("s.json").grid == grid
     assert {path: path.read_bytes() for path in Path("kept").iterdir()} == saved
-    code, _, error = small(*again[:-4], "--checkpoints", "kept", "-o", "s.json", "--seed", "3")
+    code, _, error = small(*again[:-4], "--checkpoints", "kept", "-o", "s.json", "--seed", "3", "--force")
     assert code == 1
     assert "holds a search" in error
 
@@ -262,7 +263,7 @@ def test_two_launched_processes_write_what_one_writes(small):
 def test_further_images_have_seeds_that_follow(small):
     quick = ("--steps", "4", "--images", "2", "--keep", "0.5", "--stages", "stock", "--seed", "7")
     for more, seeds in (("4", (9, 10, 11, 12)), ("0", ())):
-        assert small("search", *PIPE, *quick, "--more-images", more, "-o", "s.json")[0] == 0
+        assert small("search", *PIPE, *quick, "--more-images", more, "-o", "s.json", "--force")[0] == 0
         made = load("s.json").made
         assert [*made["seeds"], *made["more_seeds"]] == [7, 8, *seeds]
 
@@ -272,7 +273,7 @@ def test_prompts_come_from_a_file_and_are_hashed(small):
     quick = ("--steps", "6", "--images", "1", "--keep", "0.5", "--stages", "stock")
     hashes = set()
     for file in ("p.txt", "prompts.txt"):
-        code, out, error = small("search", "pipe", *quick, "--prompts", file, "--json")
+        code, out, error = small("search", "pipe", *quick, "--prompts", file, "--json", "--force")
         assert code == 0, error
         hashes.add(last_json(out)["made"]["conditions_sha256"])
     assert len(hashes) == 2
@@ -312,6 +313,19 @@ def test_scores_found_on_the_way_serve_other_budgets(small):
         code, _, error = small("retarget", "s.scores.safetensors", "--keep", "0.8", "--method", method, "-o", f"{method}.json")
         assert code == 0, error
         assert load(f"{method}.json").scheduler == "DDIMScheduler"
+
+
+def test_scores_of_a_stage_that_did_not_win_serve_other_budgets_too(small):
+    quick = ("--steps", "4", "--images", "1", "--keep", "0.5", "--stages", "cells")
+    assert small("search", *PIPE, *quick, "-o", "s.json")[0] == 0
+    scores = Scores.load(Path("s.scores.safetensors"))
+    won = stages.BestSoFar("stock", load("s.json"), 30.0, 30.0, measured=1, most=1, seconds=0.0, improved=True, kept=0.5)
+    lost = replace(won, stage="cells", last_db=20.0, improved=False, scores=scores)
+    worse = replace(lost, last_db=10.0, scores=replace(scores, values=scores.values + 1))
+    steps = BestOnDisk(Path("t.json"), {}).last_steps([won, lost, worse])
+    assert [step.stage for step in steps] == ["stock", "cells"]
+    assert np.array_equal(Scores.load(Path("t.scores.safetensors")).values, scores.values)
+    assert small("retarget", "t.scores.safetensors", "--keep", "0.8", "-o", "other.json")[0] == 0
 
 
 def test_scores_in_milliseconds_say_so_and_are_not_mixed_with_macs(small):

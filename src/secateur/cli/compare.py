@@ -17,11 +17,13 @@ from secateur.cli.terminal import (
     BatchSize,
     Device,
     Dtype,
+    Force,
     Guidance,
     Pipe,
     Prompts,
     Seed,
     Steps,
+    check_new,
     check_pipe,
     check_writable,
     command_line,
@@ -52,6 +54,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="seed of the first image; guidance was chosen on those from 0 on")] = 20_000,
     batch_size: BatchSize = 8,
     device: Device = AUTO,
+    force: Force = False,
     json: AsJson = False,
     search: Annotated[bool, typer.Option("--search", help="find the schedule first, instead of taking the package's")] = False,
 ) -> None:
@@ -63,7 +66,7 @@ def demo(
 
     schedule = schedules.load(zoo.schedule(pipe))
     check_pipe(pipe, device=device)
-    check_folder(out)
+    check_folder(out, force=force)
     conditions, captions = zoo.conditions(pipe, images)
     one_thread()
     loaded = load_pipe(pipe, device=device)
@@ -96,6 +99,7 @@ def measure(
     batch_size: BatchSize = 8,
     dtype: Dtype = AUTO,
     device: Device = AUTO,
+    force: Force = False,
     json: AsJson = False,
 ) -> None:
     """Latency, fidelity and cost of schedules beside the dense pipe and fewer steps; writes a record and a page."""
@@ -108,7 +112,7 @@ def measure(
     keeps = [baselines.check_keep(k) for k in keep]
     source = teacher if teacher is not None and pipe not in zoo.NAMES else pipe
     conditions, captions = conditions_in(prompts, images, pipe=source)
-    check_folder(out)
+    check_folder(out, force=force)
     yours = schedules_of(pipe, schedule, steps)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     own = variants.given(loaded, yours, steps=steps)
@@ -137,6 +141,7 @@ def compare_command(
     batch_size: BatchSize = 8,
     dtype: Dtype = AUTO,
     device: Device = AUTO,
+    force: Force = False,
     json: AsJson = False,
 ) -> None:
     """Your schedules, of one or several budgets, beside every rival that needs no search; writes a record and a page."""
@@ -145,7 +150,7 @@ def compare_command(
 
     check_pipe(pipe, dtype=dtype, device=device)
     conditions, captions = conditions_in(prompts, images, pipe=pipe)
-    check_folder(out)
+    check_folder(out, force=force)
     yours = schedules_of(pipe, schedules, steps)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     own = variants.given(loaded, yours, steps=steps)
@@ -188,12 +193,13 @@ def schedules_of(source: str, paths: Sequence[Path], steps: int) -> dict[str, Sc
     return by_name
 
 
-def check_folder(out: Path) -> None:
-    """Raises OSError if the folder cannot be written to, or holds something that no comparison wrote."""
+def check_folder(out: Path, *, force: bool) -> None:
+    """Raises OSError if the folder cannot be written to, or holds another comparison or something that no comparison wrote."""
     check_writable(out, folder=True)
     others = sorted(path.name for path in out.iterdir() if path.name not in (RECORD, PAGE)) if out.is_dir() else []
     if others:
         raise FileExistsError(f"{out} holds {others[0]}, and not only a record and a page: give another folder by --out")
+    check_new(out / RECORD, force=force)
 
 
 def note_searched(schedules: Mapping[str, Schedule], prompts: Path | None) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.terminal import TIME, AsJson, check_writable, console, finish
+from secateur.cli.terminal import TIME, AsJson, Force, check_new, check_writable, console, finish
 
 app = typer.Typer()
 
@@ -28,6 +28,7 @@ def export(
     to: Annotated[To, typer.Option(help="a scheduler's folder, a JSON file of its numbers, or sigmas for ComfyUI")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the folder or file to write")],
     pipe: Annotated[str | None, typer.Option(help="whose scheduler to take, if the schedule does not say its settings")] = None,
+    force: Force = False,
     json: AsJson = False,
 ) -> None:
     """Write a schedule as a sampler that needs no patch: for diffusers, ComfyUI or a program of your own."""
@@ -39,6 +40,7 @@ def export(
     from secateur.schedule.fold import sampler_for
 
     check_writable(out, folder=to is To.DIFFUSERS)
+    check_new(out, force=force)
     whole = schedules.load(schedule)
     scheduler = schedulers.scheduler_of(pipe) if pipe else stock_scheduler(whole)
     sampler = sampler_for(whole, scheduler)

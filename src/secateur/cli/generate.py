@@ -15,6 +15,7 @@ from secateur.cli.terminal import (
     BatchSize,
     Device,
     Dtype,
+    Force,
     Guidance,
     Pipe,
     Prompts,
@@ -50,6 +51,7 @@ def generate(
     batch_size: BatchSize = 8,
     dtype: Dtype = AUTO,
     device: Device = AUTO,
+    force: Force = False,
     json: AsJson = False,
 ) -> None:
     """Draw pictures with a pipe, dense or following a schedule. Each is written as soon as it is drawn, named by its seed."""
@@ -65,7 +67,8 @@ def generate(
     seeds = range(seed, seed + len(conditions))
     check_pipe(pipe, dtype=dtype, device=device)
     check_writable(out, folder=True)
-    check_new(out, seeds)
+    if not force:
+        check_no_picture(out, seeds)
     followed = schedules.load(schedule) if schedule else None
     if followed:
         fit.check_denoiser(pipes.denoiser_config(pipe), followed)
@@ -89,13 +92,13 @@ def generate(
     finish({"files": [str(file) for file in files]}, as_json=json)
 
 
-def check_new(folder: Path, seeds: range) -> None:
+def check_no_picture(folder: Path, seeds: range) -> None:
     """Raises FileExistsError if the picture of one of these seeds is in the folder already."""
     from secateur.pipeline.generate import image_file
 
     there = [file for seed in seeds if (file := image_file(folder, seed)).exists()]
     if there:
-        raise FileExistsError(f"{there[0]} is there already: give another folder by --out, or other seeds by --seed")
+        raise FileExistsError(f"{there[0]} is there already: give another folder by --out, other seeds by --seed, or --force")
 
 
 def note_guidance(schedule: Schedule | None, guidance: float) -> None:

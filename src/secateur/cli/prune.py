@@ -13,6 +13,7 @@ from rich.table import Table, box
 from secateur.artifact import check_word
 from secateur.cli.criterion import check_scoring, check_texts, criterion_for
 from secateur.cli.long_job import last_step
+from secateur.cli.search_result import missed
 from secateur.cli.terminal import (
     AUTO,
     DEPTH,
@@ -239,6 +240,8 @@ def cut_and_save(pipe: Any, plan: Plan, out: Path, *, scores: LayerScores | None
 
 def sentences(plan: Plan, student: Any, sure: dict[str, float] | None, out: Path) -> Iterator[str]:
     """What a pruning says below its table."""
+    if (kept := plan.made.get("kept")) and (remark := missed(kept, plan.made["keep"])):
+        yield f"keeps {kept:.3f} of the {plan.made['cost']}; {remark}"
     if plan.made.get("cost") == "ms":
         yield f"by the times of its layers, a call of the student takes about {100 * plan.made['kept']:.1f} % of the teacher's"
     if sure is not None:

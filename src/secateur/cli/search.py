@@ -18,6 +18,7 @@ from secateur.cli.terminal import (
     CalibrationSeed,
     Device,
     Dtype,
+    Force,
     Guidance,
     Keep,
     Pipe,
@@ -25,6 +26,7 @@ from secateur.cli.terminal import (
     ScheduleOut,
     Steps,
     accelerator_for,
+    check_new,
     check_pipe,
     check_writable,
     command_line,
@@ -67,6 +69,7 @@ def search(
     batch_size: BatchSize = 8,
     device: Device = AUTO,
     dtype: Dtype = AUTO,
+    force: Force = False,
     json: AsJson = False,
     cost: Annotated[str, BUDGET(help="what keep is a fraction of: macs, or ms as measured on this device")] = "macs",
     granularity: Annotated[str | None, BUDGET(help="blocks by stage or layer; default: the coarsest")] = None,
@@ -92,6 +95,7 @@ def search(
     check_pipe(pipe, dtype=dtype, device=device)
     conditions = conditions_in(prompts, images + more_images, pipe=pipe, calibration=True)[0]
     check_writable(out)
+    check_new(out, force=force)
     if checkpoints:
         check_writable(checkpoints, folder=True, option="--checkpoints")
     calls = checked_calls(pipe, scheduler, keep=keep, steps=steps, target=target)
@@ -165,6 +169,7 @@ def fold_command(
     pipe: Pipe,
     schedule: Annotated[Path, typer.Argument(metavar="SCHEDULE", help="one that holds whole calls")],
     out: ScheduleOut = Path("folded.json"),
+    force: Force = False,
     json: AsJson = False,
 ) -> None:
     """Leave out the held calls of a schedule: the same images from fewer, longer steps. Needs no weights."""
@@ -174,6 +179,7 @@ def fold_command(
     from secateur.schedule.fit import check_denoiser
     from secateur.schedule.fold import fold
 
+    check_new(out, force=force)
     whole = schedules.load(schedule)
     check_denoiser(pipes.denoiser_config(pipe), whole)
     own = schedulers.scheduler_of(pipe)
@@ -192,15 +198,19 @@ def retarget(
     method: Annotated[str, typer.Option(help="exact, bisection or greedy")] = "exact",
     attention: Attention = False,
     out: ScheduleOut = Path("schedule.json"),
+    force: Force = False,
     json: AsJson = False,
 ) -> None:
     """Write the schedule of another budget, from the scores that a search saved. Needs no weights."""
     from secateur.schedule.allocate import allocate
     from secateur.schedule.scores import Scores
 
+    check_new(out, force=force)
     saved = Scores.load(scores)
     schedule = allocate(saved, keep=keep, method=method, attention=attention)
     schedule.save(out)
     console.print(str(schedule), markup=False, highlight=False)
     console.print(f"{kept_of(schedule, saved.macs, calls=schedule.calls)}; wrote {out}", soft_wrap=True)
+    if remark := missed(saved.macs.keep(schedule, attention=attention), keep):
+        console.print(remark, soft_wrap=True)
     finish(schedule.document(), as_json=json)

@@ -29,6 +29,7 @@ class BestOnDisk:
     out: Path | None
     made: Mapping[str, Any]
     stopped: bool = False
+    scored_db: float = float("-inf")  # value of the schedule whose scores were saved
 
     def last_steps(self, steps: Iterable[BestSoFar]) -> list[BestSoFar]:
         """The last step of every stage. An interrupt ends the search and keeps the best; so does an error, which is raised."""
@@ -49,10 +50,11 @@ class BestOnDisk:
         return list(last.values())
 
     def save(self, step: BestSoFar) -> None:
-        """Write the schedule if it is new or says more of itself, and the scores that it was made from."""
+        """Write the schedule if it is new or says more of itself, and the scores of the best that was made from any."""
         if self.out and (step.improved or len(step.schedule.made["calibration_psnr_db"]) > 1):
             replace(step.schedule, made={**step.schedule.made, **self.made}).save(self.out)
-        if self.out and step.scores is not None and (step.improved or step.stage == "gradient"):
+        if self.out and step.scores is not None and (step.last_db > self.scored_db or step.stage == "gradient"):
+            self.scored_db = step.last_db
             replace(step.scores, made={**step.scores.made, **self.made}).save(scores_beside(self.out))
 
 

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.terminal import LOOK, TIME, AsJson, Denoiser, Granularity, ScheduleOut, check_writable, console, finish
+from secateur.cli.search_result import missed
+from secateur.cli.terminal import (
+    LOOK,
+    TIME,
+    AsJson,
+    Denoiser,
+    Force,
+    Granularity,
+    ScheduleOut,
+    check_new,
+    check_writable,
+    console,
+    finish,
+)
 
 app = typer.Typer()
 
@@ -61,7 +74,8 @@ def schedule(
     keep: Annotated[float | None, typer.Option(help="fraction of the dense MACs to keep, in (0, 1]")] = None,
     interval: Annotated[int | None, typer.Option(help="instead of --keep: calls from one full call to the next")] = None,
     calls: Annotated[int, typer.Option(min=1, help="denoiser calls an image (steps, for most schedulers)")] = 50,
-    granularity: Granularity = None,
+    granularity: Annotated[str | None, typer.Option(help="stage or layer; default: layer for deepcache, else stage")] = None,
+    force: Force = False,
     json: AsJson = False,
 ) -> None:
     """Write a static schedule: the rivals that need no search."""
@@ -69,12 +83,16 @@ def schedule(
     from secateur.pipeline import pipes
     from secateur.schedule import baselines
 
-    costs = counting.count(pipes.denoiser_config(pipe), granularity)
+    check_new(out, force=force)
+    chosen = granularity or ("layer" if method == "deepcache" else None)  # what DeepCache's authors choose among
+    costs = counting.count(pipes.denoiser_config(pipe), chosen)
     static = baselines.make(method, costs, calls=calls, keep=keep, interval=interval)
     static.save(out)
     console.print(str(static), markup=False, highlight=False)
     shares = f"{costs.keep(static):.3f} of the MACs ({costs.keep(static, attention=True):.3f} with attention)"
     console.print(f"keeps {shares}; wrote {out}")
+    if keep is not None and (remark := missed(costs.keep(static), keep)):
+        console.print(remark, soft_wrap=True)
     finish(static.document(), as_json=json)
 
 
@@ -100,10 +118,10 @@ def report(
     json: AsJson = False,
 ) -> None:
     """A record as a table here and as one self-contained HTML page."""
-    from secateur.cli.compare import print_record
+    from secateur.cli.compare import PAGE, RECORD, print_record
     from secateur.measuring import report as reports
 
-    page = out or record.with_suffix(".html")
+    page = out or (record.with_name(PAGE) if record.name == RECORD else record.with_suffix(".html"))
     check_writable(page)
     loaded = reports.load(record)
     reports.save_html(loaded, page)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from secateur.artifact import check_place
+from secateur.artifact import check_place, read_json
 from secateur.schedule.baselines import check_keep
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ Keep = Annotated[float, typer.Option(callback=check_keep, help="fraction of the 
 Attention = Annotated[bool, typer.Option("--attention", help="count the attention products too")]
 Prompts = Annotated[Path | None, typer.Option(help="a text file, one prompt (or class label) a line")]
 Scheduler = Annotated[str | None, typer.Option(help="class of diffusers' schedulers; default: the schedule's, the pipe's own")]
+Force = Annotated[bool, typer.Option("--force", help="replace what another command left there")]
 ScheduleOut = Annotated[Path, typer.Option("--out", "-o", help="where to write the schedule")]
 
 
@@ -122,6 +123,22 @@ def check_tracker(name: str | None) -> None:
     if name not in (None, "all", *trackers):
         there = f", or choose {', '.join(trackers)}" if trackers else ""
         raise ValueError(f"the tracker {name} is not installed: pip install {name}{there}, or leave --log-with out")
+
+
+def check_new(out: Path, *, force: bool = False) -> None:
+    """Raises FileExistsError if a file is there already; one that this very command wrote may be replaced."""
+    if out.exists() and not force and command_of(out) != command_line():
+        raise FileExistsError(f"{out} is there already: give another name by --out, or --force to replace it")
+
+
+def command_of(path: Path) -> str | None:
+    """The command that wrote a schedule or a record, if the file says so."""
+    try:
+        document = read_json(path, "file")
+    except (OSError, ValueError):
+        return None
+    told = document if isinstance(document, dict) else {}
+    return told.get("command") or (told.get("made") or {}).get("command")
 
 
 def check_writable(out: Path, *, folder: bool = False, option: str = "--out") -> None:
