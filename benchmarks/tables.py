@@ -71,13 +71,16 @@ def look_up(value: Any, path: str) -> Any:
     return value
 
 
+UNIT = re.compile(r"(?<=\d) (?=(?:dB|%|G|M|MB|GB|GiB|ms|s|min|h)(?!\w))")  # a number stays beside its unit
+
+
 def markdown(columns: str, rows: Iterable[Row]) -> str:
     """Rows in Markdown, a column for each heading; the first column is text and the others are numbers."""
     if not (rows := list(rows)):
         return ""
     parts = [[part.strip() for part in column.split("=", 1)] for column in columns.split("|")]
     heads = [shown(head, rows[0]) for head, _ in parts]
-    lines = [[shown(cell, row) for _, cell in parts] for row in rows]
+    lines = [[UNIT.sub("\u00a0", shown(cell, row)) for _, cell in parts] for row in rows]
     align = f"|---|{'---:|' * (len(parts) - 1)}"
     first, *others = (f"| {' | '.join(line)} |" for line in (heads, *lines))
     return "\n".join([first, align, *others])
