@@ -106,3 +106,10 @@ def test_a_place_where_nothing_can_be_saved_is_told_alike_before_and_at_the_end(
 def test_what_is_frozen_thaws_into_what_it_was():
     value = {"a": [1, {"b": (2.5, None)}], "c": True}
     assert thawed(frozen(value)) == {"a": [1, {"b": [2.5, None]}], "c": True}
+
+
+def test_json_nested_too_deep_is_refused_in_a_sentence(tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ValueError, match=r"deep.json is no whole schedule file: its JSON is nested too deep"):
+        Schedule.load(path)

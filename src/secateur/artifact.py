@@ -23,7 +23,7 @@ from safetensors.numpy import save as safetensors_bytes
 
 ENTRY = "secateur"  # of a safetensors file's metadata: its JSON document
 HASH_DIGITS = 16
-UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, SafetensorError)
+UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, RecursionError)
 TEXT, TEXT_OR_NONE = (str,), (str, type(None))
 NUMBERS = re.compile(r"\[\n([-+\d.eE,\s]*)\]")  # a list of nothing else, which reads better on one line
 T = TypeVar("T")
@@ -133,6 +133,8 @@ def fault(path: Path, error: Exception) -> str:
         return "it is empty"
     if isinstance(error, json.JSONDecodeError):
         return f"it is no JSON, or cut short, at line {error.lineno}"
+    if isinstance(error, RecursionError):
+        return "its JSON is nested too deep"
     return "it is no text" if isinstance(error, UnicodeDecodeError) else "it is no safetensors file of secateur, or cut short"
 
 
