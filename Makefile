@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TRANSFORMERS_VERBOSITY ?= error
 
-.PHONY: demo quick test test-all check lint types prose tables docs docs-serve zoo results gpu clean
+.PHONY: demo quick test test-all check lint types prose tables docs docs-serve studio-test zoo results gpu clean
 
 demo: .venv/installed  ## the main job, on the zoo: a table here, a page in secateur-demo/
 	$(BIN)/secateur demo --out secateur-demo
@@ -16,7 +16,11 @@ test: .venv/installed  ## every test that needs no GPU and no network, in two pr
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
 
 test-all: .venv/installed  ## the slow ones too: killed and launched processes of every job
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15 -m "not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15 -m "not gpu and not network and not browser"
+
+studio-test: .venv/installed  ## a click-through of the studio in Chromium; Debian: apt-get install chromium
+	$(BIN)/python -m pip install -q 'playwright>=1.50'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/studio
 
 check: lint types prose tables docs test  ## what .ci/run runs
 

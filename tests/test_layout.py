@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "searching": (*MODEL, "schedule", "measuring"),
     "pruning": MODEL,
     "distilling": (*MODEL, "pruning"),
-    "cli": (*MODEL, "schedule", "measuring", "searching", "pruning", "distilling"),
+    "studio": (*MODEL, "schedule", "measuring", "searching"),
+    "cli": (*MODEL, "schedule", "measuring", "searching", "studio", "pruning", "distilling"),
 }
 
 

@@ -14,6 +14,7 @@ changes    settings of `distil` by NAME=VALUE
 data       the examples of `distil`, made and kept
 compare    the commands demo, measure and compare
 generate   the command generate
+studio     the command studio
 share      the commands push and pull
 show       the commands macs, blocks, show and report
 """

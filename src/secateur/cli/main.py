@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from secateur.cli import compare, distil, export, generate, prune, search, share, show
+from secateur.cli import compare, distil, export, generate, prune, search, share, show, studio
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 INTERRUPTED = 130
@@ -50,7 +50,7 @@ def stop(sentence: str) -> NoReturn:
     raise SystemExit(1) from None
 
 
-for commands in (search, export, prune, distil, generate, compare, show, share):
+for commands in (search, export, prune, distil, generate, studio, compare, show, share):
     app.add_typer(commands.app)
 
 if __name__ == "__main__":

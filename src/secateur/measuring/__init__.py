@@ -12,6 +12,7 @@ records    measurements as JSON
 gain       what a found schedule gains over fewer steps: the demo
 columns    the columns of every table
 finding    what a record found, in a few sentences
+levels     at which noise levels calls are made
 svg        a drawing of quality against cost, and the marks of series
 charts     which rows, series and figures are drawn
 report     one HTML page from a record
