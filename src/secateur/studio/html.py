@@ -16,7 +16,6 @@ from secateur.studio.work import Drawn
 
 TITLES = ("All calls", "Plain steps", "Secateur")
 FIGURES = ("calls", "MACs", "latency", "PSNR")
-COSTS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 CSS = """
 .gradio-container, .gradio-container > main {max-width: 1160px !important; width: 100% !important; margin: 0 auto !important}
 .html-container:has(> * > .studio), .html-container:empty {padding: 0 !important}
@@ -36,7 +35,8 @@ CSS = """
 .studio .fault {border-left: 3px solid #b3261e; padding-left: 10px; color: var(--ink)}
 .studio table {border-collapse: collapse; font-size: 14px; width: 100%; max-width: 540px; margin: 0 0 16px}
 .studio th {font-weight: 400; color: var(--muted)}
-.studio :is(th, td) {text-align: right; padding: 3px 8px; border: 0; font-variant-numeric: tabular-nums}
+.studio :is(th, td) {text-align: right; padding: 3px 8px; font-variant-numeric: tabular-nums}
+.studio :is(table, tr, th, td) {border: 0 !important}
 .studio :is(td, th):first-child {text-align: left; padding-left: 0}
 .studio .legend span {margin-right: 14px; font-size: 13px; white-space: nowrap; color: var(--muted)}
 .studio .legend svg {display: inline; width: 26px; vertical-align: middle}
@@ -107,11 +107,12 @@ def stages(steps: Sequence[BestSoFar]) -> str:
 
 def front(steps: Sequence[BestSoFar]) -> str:
     """The best that each stage found against what it keeps, over all searches so far."""
-    names = [name for name in ALL_STAGES if any(step.stage == name for step in steps)]
+    names = [name for name in reversed(ALL_STAGES) if any(step.stage == name for step in steps)]
     series = [[Point(s.kept, s.value_db, None, s.stage) for s in steps if s.stage == name] for name in names]
     if not series:
         return ""
-    least = min(step.kept for step in steps)
-    plot = plot_svg(series, Axis("PSNR to the dense images, dB", ".1f"), ticks=[c for c in COSTS if c >= least * 0.85])
+    plot = plot_svg(
+        series, Axis("PSNR to the dense images, dB", ".1f"), ticks=sorted({1.0, *(round(s.kept, 2) for s in steps)})
+    )
     legend = "".join(f"<span>{swatch_svg(k)} {name}</span>" for k, name in enumerate(names))
     return f'<div class="studio">{plot}<div class="legend">{legend}</div></div>'
