@@ -14,6 +14,7 @@ import secateur
 from secateur import SearchSettings, zoo
 from secateur.denoiser.macs import count
 from secateur.pipeline import prompts
+from secateur.pipeline.schedulers import steps_within
 from secateur.searching import search as searching
 
 QUICK = {"keep": 0.5, "steps": 4, "images": 2, "guidance_scale": 3.0, "progress": False}
@@ -85,6 +86,14 @@ def test_pndm_is_searched_as_it_is(pndm):
     assert schedule.scheduler == "PNDMScheduler"
     assert len(schedule.sampler(own)) == 1000
     assert schedule.calls <= 2
+
+
+def test_a_scheduler_that_cannot_make_so_few_calls_is_refused_before_anything_is_drawn(sd, monkeypatch):
+    monkeypatch.setattr(searching, "record", lambda *args, **kwargs: pytest.fail("recorded"))
+    monkeypatch.setattr(sd, "scheduler", diffusers.PNDMScheduler())
+    with pytest.raises(ValueError, match="no number of steps of this PNDMScheduler makes 11 calls or fewer"):
+        secateur.search(sd, ["a fox"], **{**QUICK, "keep": 0.4, "steps": 20})
+    assert steps_within(sd.scheduler, 23) == 14
 
 
 def test_the_bar_is_on_stderr_and_can_be_silenced(sd, capsys, monkeypatch):

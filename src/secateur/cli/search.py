@@ -98,7 +98,7 @@ def search(
     check_new(out, force=force)
     if checkpoints:
         check_writable(checkpoints, folder=True, option="--checkpoints")
-    calls = checked_calls(pipe, scheduler, keep=keep, steps=steps, target=target)
+    calls = checked_calls(pipe, scheduler, keep=keep, steps=steps, target=target, stages=chosen)
     accelerator = accelerator_for("no", log_with, checkpoints or out.parent, device=device, project="secateur-search")
     settings.check_processes(accelerator)
     main = accelerator is None or accelerator.is_main_process
@@ -115,7 +115,9 @@ def search(
         report(best, out, pipe=pipe, costs=costs, calls=calls, keep=keep, images=images, json=json)
 
 
-def checked_calls(pipe: str, scheduler: str | None, *, keep: float, steps: int, target: str) -> int:
+def checked_calls(
+    pipe: str, scheduler: str | None, *, keep: float, steps: int, target: str, stages: tuple[str, ...] | None
+) -> int:
     """The dense calls of a search with the pipe's scheduler, or with one of another class. No weights are loaded.
 
     Raises ValueError if the search could not begin, as with a `scheduler` that draws noise.
@@ -124,7 +126,7 @@ def checked_calls(pipe: str, scheduler: str | None, *, keep: float, steps: int, 
     from secateur.searching.search import check_search
 
     used = scheduler_like(scheduler_of(pipe), scheduler, {})
-    check_search(used, keep=keep, steps=steps, target=target)
+    check_search(used, keep=keep, steps=steps, target=target, stages=stages)
     return len(begun(used, steps).timesteps)
 
 

@@ -75,8 +75,20 @@ SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {  # at their stock spacings: c
 
 
 def steps_within(scheduler: Any, calls: int) -> int:
-    """How many steps of a scheduler make at most this many calls: PNDM makes one more, Heun about twice as many."""
-    return next(steps for steps in range(calls, 0, -1) if len(begun(scheduler, steps).timesteps) <= calls)
+    """How many steps of a scheduler make at most this many calls: PNDM makes one more, Heun about twice as many.
+
+    Raises ValueError if none do: with its Runge-Kutta steps, PNDM makes 13 calls or more.
+    """
+    for steps in range(calls, 0, -1):
+        try:
+            if len(begun(scheduler, steps).timesteps) <= calls:
+                return steps
+        except (ValueError, ArithmeticError):  # PNDM's Runge-Kutta steps cannot be fewer than four
+            continue
+    raise ValueError(
+        f"no number of steps of this {type(scheduler).__name__} makes {calls} calls or fewer, all that keep pays for: "
+        "raise keep or steps, or choose another scheduler"
+    )
 
 
 def calls(pipe: DiffusionPipeline, steps: int) -> int:

@@ -17,7 +17,7 @@ from secateur.pipeline import prompts as conditioning
 from secateur.pipeline.pipes import public_name, zoo_name
 from secateur.pipeline.progress import View
 from secateur.pipeline.prompts import CALIBRATION_SEED
-from secateur.pipeline.schedulers import begun
+from secateur.pipeline.schedulers import begun, steps_within
 from secateur.pipeline.table import probe
 from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule.baselines import check_keep
@@ -26,7 +26,7 @@ from secateur.searching.objective import TARGETS, check_target, more_for, object
 from secateur.searching.paired_gain import PairedGain
 from secateur.searching.settings import DEFAULT, SearchSettings
 from secateur.searching.stages import BestSoFar, run_stages
-from secateur.searching.task import Search, check_calls
+from secateur.searching.task import Search, affordable_calls, check_calls
 
 IMAGES, ENOUGH = 16, 8  # calibration images: by default, and those below which a search remarks on it (ours: four lost)
 
@@ -123,7 +123,7 @@ def search_steps(
     denoiser = denoiser_of(pipe)
     if images < 1:
         raise ValueError(f"found images={images}: a search needs 1 calibration image or more")
-    check_search(pipe.scheduler, keep=keep, steps=steps, target=target)
+    check_search(pipe.scheduler, keep=keep, steps=steps, target=target, stages=settings.stages)
     settings.check_processes(accelerator)
     conditions = conditioning.conditions_for(pipe, prompts, images + settings.more_images)
     guidance = conditioning.guidance_of(pipe, zoo_name(pipe) or "", guidance_scale)
@@ -142,14 +142,17 @@ def search_steps(
     return run_search()
 
 
-def check_search(scheduler: Any, *, keep: float, steps: int, target: str) -> None:
+def check_search(scheduler: Any, *, keep: float, steps: int, target: str, stages: Sequence[str] | None) -> None:
     """Raises ValueError if a search with this scheduler could not begin; needs no weights."""
     check_keep(keep)
     check_target(target)
     if steps < 1:
         raise ValueError(f"found steps={steps}: ask for 2 or more")
     probe(begun(scheduler, steps))  # refuses what draws noise or clips
-    check_calls(len(begun(scheduler, steps).timesteps), keep=keep)
+    calls = len(begun(scheduler, steps).timesteps)
+    check_calls(calls, keep=keep)
+    if stages is None or "stock" in stages:
+        steps_within(scheduler, affordable_calls(calls, keep=keep))
 
 
 def few_images(images: int) -> str:
