@@ -188,7 +188,9 @@ def test_a_schedule_says_its_base_itself_if_a_search_of_a_public_pipe_made_it(hu
     own = secateur.load(ZOO)
     replace(own, made={**own.made, "pipe": "emoji-sd"}).save(tmp_path / "own.json")
     done(run("push", "own.json", "me/owl"))
-    refused(run("push", ZOO, "me/other"), "give base=")
+    refused(run("push", ZOO, "me/other"), "which Hub model is it for? nothing says it: give --base, its")
+    with pytest.raises(ValueError, match=r"for\? 'here' is not on the Hub: give base=, its"):
+        own.push_to_hub("me/other", base="here")
     assert list(hub.repos) == ["me/owl"]
 
 
@@ -292,7 +294,7 @@ def test_a_private_repository_is_there_for_its_owner_alone(hub, run):
         (("push", ZOO, "owl", "--base", "emoji-sd"), TOKEN, "found 'owl' for a repository on the Hub: give owner/name"),
         (("push", ZOO, "me/owl@main", "--base", "emoji-sd"), TOKEN, "give owner/name alone"),
         (("push", ZOO, "me/owl", "--base", "emoji-dit"), TOKEN, "the schedule is for a UNet2DConditionModel"),
-        (("push", ZOO, "me/owl", "--base", "."), TOKEN, "found '.' for the base model"),
+        (("push", ZOO, "me/owl", "--base", "."), TOKEN, "'.' is not on the Hub: give --base"),
         (("push", "none.json", "me/owl"), TOKEN, "none.json does not exist"),
         (("push", ".", "me/owl"), TOKEN, "plan.json does not exist"),
         (("pull", "owl"), TOKEN, "found 'owl' for a repository on the Hub: give owner/name"),

@@ -21,13 +21,16 @@ def push(
     json: AsJson = False,
 ) -> None:
     """Put a schedule or a student on the Hugging Face Hub, with a card that says what it costs and how to use it."""
-    from secateur.pruning.card import push_student
+    from secateur.pipeline.pipes import base_of
+    from secateur.pruning.card import check, push_student
     from secateur.schedule.schedule import Schedule
 
-    if what.is_dir():
-        source = push_student(what, repo, base=base, private=private)
+    pushed = check(what) if what.is_dir() else Schedule.load(what)
+    base = base_of(base, pushed.made, option="--base")
+    if isinstance(pushed, Schedule):
+        source = pushed.push_to_hub(repo, base=base, private=private)
     else:
-        source = Schedule.load(what).push_to_hub(repo, base=base, private=private)
+        source = push_student(what, repo, base=base, private=private)
     console.print(f"pushed {source}", soft_wrap=True)
     finish({"source": source}, as_json=json)
 

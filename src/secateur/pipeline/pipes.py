@@ -161,9 +161,10 @@ def public_name(pipe: DiffusionPipeline) -> dict[str, str]:
     return {"pipe": name} if name in zoo.NAMES or hub.is_name(name) else {}
 
 
-def base_of(base: str | None, made: Mapping[str, Any]) -> str:
+def base_of(base: str | None, made: Mapping[str, Any], *, option: str = "base=") -> str:
     """The pipe that something is for, to be named in public. Raises ValueError if nobody says it, or if it is a folder."""
     base = base or made.get("pipe")
     if base is None or (base not in zoo.NAMES and not hub.is_name(base)):
-        raise ValueError(f"found {base!r} for the base model and others must find it: give base=, its owner/name on the Hub")
+        found = f"{base!r} is not on the Hub" if base else "nothing says it"
+        raise ValueError(f"which Hub model is it for? {found}: give {option}, its owner/name on the Hub")
     return base.partition("@")[0]
