@@ -38,7 +38,7 @@ def fold(schedule: Schedule, scheduler: Any, **timesteps: Any) -> Schedule:
     would be others.
     """
     if schedule.table is not None:
-        raise ValueError("the schedule has a table, and so no held calls: use it as it is")
+        raise ValueError("it is folded already: the schedule has a table, and so no held calls; use it as it is")
     check_scheduler(scheduler, schedule)
     if has_lines(schedule):
         raise ValueError(
