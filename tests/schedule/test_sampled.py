@@ -227,3 +227,18 @@ def test_a_copy_of_the_pipe_draws_by_itself_in_a_thread_of_its_own():
     assert all(torch.equal(found[name], image) for name, image in wanted.items())
     remove(other)
     assert type(other.scheduler) is diffusers.DDIMScheduler
+
+
+def test_a_handle_says_what_it_is():
+    pipe, _ = stable_diffusion()
+    assert repr(apply(pipe, held(pipe))) == f"Sampled: {K} calls, until remove()"
+    assert repr(apply(pipe, held(pipe), fold=False)) == f"SubNet: {T} calls, until remove()"
+    assert repr(apply(pipe, keep=0.5)) == "SubNet: any number of calls, until remove()"
+
+
+def test_a_pipe_that_has_a_saved_sampler_is_told_to_take_its_own_scheduler(tmp_path):
+    pipe, _ = stable_diffusion()
+    fold(held(pipe), pipe.scheduler).sampler(pipe.scheduler).save_pretrained(tmp_path)
+    pipe.scheduler = LinearMultistepScheduler.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="already has a schedule's sampler: give it its own scheduler first"):
+        apply(pipe, keep=0.5)

@@ -131,11 +131,18 @@ def followed(scheduler: Any, schedule: Schedule) -> Any:
     return LinearMultistepScheduler.of(table_of(schedule), scheduler)
 
 
+SAMPLER = "LinearMultistepScheduler"  # by name, so that no pipe imports it for nothing
+
+
 def holdable(scheduler: Any, *, strict: bool) -> Any:
     """A scheduler whose calls can be held: the given one if possible, otherwise DDIM configured like it, as `search` takes it.
 
     Raises ValueError if neither can, or if it may be no other one (strict).
     """
+    if type(scheduler).__name__ == SAMPLER:
+        raise ValueError(
+            "the pipe already has a schedule's sampler: give it its own scheduler first, or draw without secateur.apply"
+        )
     why = unholdable(scheduler)
     if why is None:
         return scheduler

@@ -32,6 +32,9 @@ class Sampled(Handle):
         give(pipe, scheduler)
         self.on_remove(partial(give_back, pipe, scheduler))
 
+    def __repr__(self) -> str:
+        return f"Sampled: {len(self.scheduler.timesteps)} calls, until remove()"
+
 
 def sampler_in(pipe: DiffusionPipeline, schedule: Schedule, scheduler: Any, *, fold: bool) -> LinearMultistepScheduler | None:
     """The scheduler by which a pipe draws a schedule's images without a patch; None if only a patch draws them.

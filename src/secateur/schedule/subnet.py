@@ -76,6 +76,10 @@ class SubNet(Handle):
         self.on_remove(patch.remove)
         self.on_remove(self.restart)
 
+    def __repr__(self) -> str:
+        one_for_any = self.schedule.calls == 1  # as `apply(pipe, keep=…)` has it until an image says its calls
+        return f"SubNet: {'any number of' if one_for_any else self.schedule.calls} calls, until remove()"
+
     def _set_schedule(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self._acts = cache(lambda start: acts(schedule, self.blocks, start=start))
