@@ -202,9 +202,31 @@ def test_a_full_disk_leaves_no_half_picture_and_names_the_file(run, monkeypatch)
 
 def test_generate_notes_another_guidance(run):
     save(replace(dense_schedule("emoji-sd", 2), made={"guidance_scale": 3.0}), "s.json")
-    code, out, error = run("generate", "emoji-sd", *PROMPT, "--steps", "2", "--schedule", "s.json")
+    code, out, error = run("generate", "emoji-sd", *PROMPT, "--steps", "2", "--guidance-scale", "5", "--schedule", "s.json")
     assert code == 0, error
     assert "note: the schedule was found with guidance 3, and this is drawn with 5" in out
+
+
+@pytest.mark.parametrize("command", [("generate", *PROMPT, "--schedule"), ("compare",), ("measure", "--schedule")])
+def test_pictures_are_drawn_as_the_schedule_says_unless_an_option_does(run, command):
+    name, *words = command
+    dense = dense_schedule("emoji-sd", 2)
+    held = replace(dense, grid=(dense.grid[0], "." * len(dense.grid[0])))
+    save(replace(held, made={"num_inference_steps": 2, "guidance_scale": 3.0}), "s.json")
+    one = () if name == "generate" else ("--images", "1")
+    code, out, error = run(name, "emoji-sd", *words, "s.json", *one)
+    assert code == 0, error
+    assert "drawing with 2 steps and guidance 3\n" in out
+    refused(
+        run(name, "emoji-sd", *words, "s.json", "--steps", "3", "--force"), "makes 3 calls in 3 steps and the schedule has 2"
+    )
+
+
+def test_schedules_of_different_steps_ask_for_steps(run):
+    for steps in (2, 4):
+        save(replace(dense_schedule("emoji-sd", 2), made={"num_inference_steps": steps}), f"{steps}.json")
+    says = "found with different num_inference_steps, 2, 4: say by --steps which to draw with"
+    refused(run("compare", "emoji-sd", "2.json", "4.json"), says)
 
 
 def test_errors_come_before_notes_and_alone(run):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,18 +18,20 @@ from secateur.cli.terminal import (
     Device,
     Dtype,
     Force,
-    Guidance,
     Pipe,
     Prompts,
+    SameGuidance,
+    SameSteps,
     Seed,
-    Steps,
     check_new,
     check_pipe,
     check_writable,
     command_line,
     console,
+    drawn_with,
     finish,
     load_pipe,
+    tell_drawn_with,
 )
 from secateur.pipeline.progress import View, watched
 from secateur.pipeline.prompts import check_tokens, conditions_in, digest, guidance_of, read_prompts, repeated
@@ -93,8 +95,8 @@ def measure(
     prompts: Prompts = None,
     images: Images = 16,
     out: Out = Path("secateur-measure"),
-    steps: Steps = 50,
-    guidance_scale: Guidance = None,
+    steps: SameSteps = None,
+    guidance_scale: SameGuidance = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
     dtype: Dtype = AUTO,
@@ -113,7 +115,9 @@ def measure(
     source = teacher if teacher is not None and pipe not in zoo.NAMES else pipe
     conditions, captions = conditions_in(prompts, images, pipe=source)
     check_folder(out, force=force)
-    yours = schedules_of(pipe, schedule, steps)
+    yours = schedules_by_name(schedule)
+    steps, scale = drawn_with(yours.values(), steps, guidance_scale)
+    check_schedules(pipe, yours.values(), steps)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     own = variants.given(loaded, yours, steps=steps)
     note_searched(yours, prompts)
@@ -123,7 +127,8 @@ def measure(
         other = load_pipe(teacher, dtype=dtype, device=device)
         check_tokens(other, conditions)
         rows = variants.beside_teacher(other, rows)
-    call = {"guidance_scale": guidance_of(loaded, source, guidance_scale)}
+    call = {"guidance_scale": guidance_of(loaded, source, scale)}
+    tell_drawn_with(steps, call["guidance_scale"])
     side_by_side(loaded, pipe, rows, conditions, captions=captions, seeds=range(seed, seed + images),
                  batch_size=batch_size, call=call, out=out, as_json=json)  # fmt: skip
 
@@ -135,8 +140,8 @@ def compare_command(
     prompts: Prompts = None,
     images: Images = 16,
     out: Out = Path("secateur-compare"),
-    steps: Steps = 50,
-    guidance_scale: Guidance = None,
+    steps: SameSteps = None,
+    guidance_scale: SameGuidance = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
     dtype: Dtype = AUTO,
@@ -151,13 +156,16 @@ def compare_command(
     check_pipe(pipe, dtype=dtype, device=device)
     conditions, captions = conditions_in(prompts, images, pipe=pipe)
     check_folder(out, force=force)
-    yours = schedules_of(pipe, schedules, steps)
+    yours = schedules_by_name(schedules)
+    steps, scale = drawn_with(yours.values(), steps, guidance_scale)
+    check_schedules(pipe, yours.values(), steps)
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     own = variants.given(loaded, yours, steps=steps)
     note_searched(yours, prompts)
     keeps = list(dict.fromkeys(variant.keep for variant in own if variant.keep))
     dense, *rivals = variants.front(loaded, steps=steps, keeps=keeps, solvers=tuple(schedulers.SOLVERS))
-    call = {"guidance_scale": guidance_of(loaded, pipe, guidance_scale)}
+    call = {"guidance_scale": guidance_of(loaded, pipe, scale)}
+    tell_drawn_with(steps, call["guidance_scale"])
     side_by_side(loaded, pipe, (dense, *own, *rivals), conditions, captions=captions, seeds=range(seed, seed + images),
                  batch_size=batch_size, call=call, out=out, as_json=json)  # fmt: skip
 
@@ -173,24 +181,24 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
-def schedules_of(source: str, paths: Sequence[Path], steps: int) -> dict[str, Schedule]:
-    """The schedules by their files' names, checked against denoiser and steps before any weights are loaded.
-
-    `schedule.json`, which says nothing, is "your schedule".
-    Raises ValueError if one is for another denoiser, or fits no other number of calls than its own.
-    """
-    from secateur.pipeline import pipes, schedulers
-    from secateur.schedule import fit
+def schedules_by_name(paths: Sequence[Path]) -> dict[str, Schedule]:
+    """The schedules by their files' names. `schedule.json`, which says nothing, is "your schedule"."""
     from secateur.schedule import schedule as schedules
 
     stems = [path.stem for path in paths]
     names = ({"schedule": "your schedule"}.get(stem, stem) if stems.count(stem) == 1 else None for stem in stems)
-    by_name = {name or str(path): schedules.load(path) for name, path in zip(names, paths, strict=True)}
-    own, config = (schedulers.scheduler_of(source), pipes.denoiser_config(source)) if by_name else (None, {})
-    for schedule in by_name.values():
+    return {name or str(path): schedules.load(path) for name, path in zip(names, paths, strict=True)}
+
+
+def check_schedules(source: str, schedules: Collection[Schedule], steps: int) -> None:
+    """Raises ValueError, before any weights are loaded, if one is for another denoiser or other calls than the steps make."""
+    from secateur.pipeline import pipes, schedulers
+    from secateur.schedule import fit
+
+    own, config = (schedulers.scheduler_of(source), pipes.denoiser_config(source)) if schedules else (None, {})
+    for schedule in schedules:
         fit.check_denoiser(config, schedule)
         fit.check_steps(fit.fitting_scheduler(own, schedule), schedule, steps)
-    return by_name
 
 
 def check_folder(out: Path, *, force: bool) -> None:

@@ -16,17 +16,19 @@ from secateur.cli.terminal import (
     Device,
     Dtype,
     Force,
-    Guidance,
     Pipe,
     Prompts,
+    SameGuidance,
+    SameSteps,
     Scheduler,
     Seed,
-    Steps,
     check_pipe,
     check_writable,
     console,
+    drawn_with,
     finish,
     load_pipe,
+    tell_drawn_with,
 )
 from secateur.pipeline.progress import bar
 from secateur.pipeline.prompts import check_tokens, conditions_of, guidance_of, read_prompts
@@ -45,8 +47,8 @@ def generate(
     schedule: Annotated[Path | None, typer.Option(help="follow this schedule")] = None,
     scheduler: Scheduler = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the pictures")] = Path("secateur-images"),
-    steps: Steps = 50,
-    guidance_scale: Guidance = None,
+    steps: SameSteps = None,
+    guidance_scale: SameGuidance = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
     dtype: Dtype = AUTO,
@@ -70,6 +72,7 @@ def generate(
     if not force:
         check_no_picture(out, seeds)
     followed = schedules.load(schedule) if schedule else None
+    steps, scale = drawn_with(filter(None, [followed]), steps, guidance_scale)
     if followed:
         fit.check_denoiser(pipes.denoiser_config(pipe), followed)
     own = schedulers.scheduler_of(pipe)
@@ -81,10 +84,11 @@ def generate(
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     check_tokens(loaded, conditions)
     check_call(loaded, conditions, seeds=seeds, batch_size=batch_size, call={})
-    guidance = guidance_of(loaded, pipe, guidance_scale)
+    guidance = guidance_of(loaded, pipe, scale)
     if followed:
         fit.check_fit(denoiser_of(loaded), followed)
     note_guidance(followed, guidance)
+    tell_drawn_with(steps, guidance)
     with schedulers.scheduled(loaded, scheduler, {}):
         files = draw(loaded, followed, conditions, seeds=seeds, out=out, batch_size=batch_size,
                      num_inference_steps=steps, guidance_scale=guidance)  # fmt: skip

@@ -6,6 +6,7 @@ import json as jsons
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,8 @@ from secateur.schedule.baselines import check_keep
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from secateur.schedule.schedule import Schedule
+
 console = Console()
 AUTO = "auto"
 TIME, DEPTH, DRAW, LOOK = "Fewer calls", "Fewer layers", "Draw and measure", "Look, without weights"  # groups of --help
@@ -29,6 +32,8 @@ Denoiser = Annotated[str, typer.Argument(metavar="PIPE", help="as elsewhere, or 
 Granularity = Annotated[str | None, typer.Option(help="stage or layer; default: the coarsest that the denoiser has")]
 AsJson = Annotated[bool, typer.Option("--json", help="make the last line one JSON document")]
 Steps = Annotated[int, typer.Option(min=1, help="steps of the dense pipeline")]
+SameSteps = Annotated[int | None, typer.Option(min=1, help="steps of the dense pipeline; default: as the schedule says, or 50")]
+SameGuidance = Annotated[float | None, typer.Option(help="guidance scale; default: as the schedule says, or the pipe's own")]
 Guidance = Annotated[float | None, typer.Option(help="guidance scale; default: the pipe's own")]
 Seed = Annotated[int, typer.Option(help="seed of the first image; the others count on")]
 CalibrationSeed = Annotated[
@@ -54,6 +59,31 @@ def finish(document: dict[str, Any], *, as_json: bool) -> None:
     """With --json, the last line."""
     if as_json:
         print(jsons.dumps(document, ensure_ascii=False))
+
+
+def drawn_with(schedules: Iterable[Schedule], steps: int | None, guidance_scale: float | None) -> tuple[int, float | None]:
+    """Steps and guidance: the options', else what the schedules were found with, else 50 and None, for the pipe's own.
+
+    Raises ValueError if an option is left out and the schedules disagree.
+    """
+    schedules = tuple(schedules)
+    if guidance_scale is None:
+        guidance_scale = agreed(schedules, "guidance_scale", "--guidance-scale")
+    return steps or agreed(schedules, "num_inference_steps", "--steps") or 50, guidance_scale
+
+
+def agreed(schedules: Iterable[Schedule], name: str, option: str) -> Any:
+    """The one number by which the schedules were found, if any says it. Raises ValueError if there are several."""
+    found = sorted({value for one in schedules if isinstance(value := one.made.get(name), (int, float))})
+    if len(found) > 1:
+        numbers = ", ".join(f"{value:g}" for value in found)
+        raise ValueError(f"the schedules were found with different {name}, {numbers}: say by {option} which to draw with")
+    return found[0] if found else None
+
+
+def tell_drawn_with(steps: int, guidance: float) -> None:
+    """Print the steps and the guidance that pictures are drawn with."""
+    console.print(f"drawing with {steps} steps and guidance {guidance:g}", soft_wrap=True, highlight=False)
 
 
 def check_pipe(pipe: str, *, dtype: str = AUTO, device: str = AUTO) -> None:
