@@ -215,7 +215,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(options, says):
 def test_retarget_writes_the_schedule_of_another_budget(run, real):
     random_scores(real["sd15 stage"], 6).save("s.safetensors")
     for words in ((), ("--method", "greedy"), ("--attention",)):
-        code, out, error = run("retarget", "s.safetensors", "--keep", "0.5", *words, "-o", "s.json", "--json")
+        code, out, error = run("retarget", "s.safetensors", "--keep", "0.5", *words, "-o", "s.json", "--force", "--json")
         assert code == 0, error
         assert last_json(out)["grid"] == list(Schedule.load("s.json").grid)
     assert Schedule.load("s.json").made["attention"]
