@@ -88,7 +88,8 @@ def generate(
     if followed:
         fit.check_fit(denoiser_of(loaded), followed)
     note_guidance(followed, guidance)
-    tell_drawn_with(steps, guidance)
+    if followed:
+        tell_drawn_with(steps, guidance)
     with schedulers.scheduled(loaded, scheduler, {}):
         files = draw(loaded, followed, conditions, seeds=seeds, out=out, batch_size=batch_size,
                      num_inference_steps=steps, guidance_scale=guidance)  # fmt: skip
