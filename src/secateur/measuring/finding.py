@@ -54,8 +54,8 @@ def _db(row: Row) -> str:
 
 
 def _nearest(rows: Sequence[Row]) -> list[Row]:
-    """The rows that print the highest PSNR, the highest first."""
-    ordered = sorted(rows, key=lambda row: -row["psnr_db"]["mean"])
+    """The rows that print the highest PSNR, the highest first; a row whose images are the dense ones has none."""
+    ordered = sorted((row for row in rows if row["psnr_db"]), key=lambda row: -row["psnr_db"]["mean"])
     return [row for row in ordered if _db(row) == _db(ordered[0])]
 
 
