@@ -186,9 +186,9 @@ def test_a_stock_pipe_is_loaded_by_its_name_and_known_by_it(hub, run):
 
 def test_a_schedule_says_its_base_itself_if_a_search_of_a_public_pipe_made_it(hub, run, tmp_path):
     own = secateur.load(ZOO)
-    replace(own, made={**own.made, "pipe": "emoji-sd"}).save(tmp_path / "own.json")
-    done(run("push", "own.json", "me/owl"))
-    refused(run("push", ZOO, "me/other"), "which Hub model is it for? nothing says it: give --base, its")
+    replace(own, made={key: value for key, value in own.made.items() if key != "pipe"}).save(tmp_path / "nobodys.json")
+    done(run("push", ZOO, "me/owl"))
+    refused(run("push", "nobodys.json", "me/other"), "which Hub model is it for? nothing says it: give --base, its")
     with pytest.raises(ValueError, match=r"for\? 'here' is not on the Hub: give base=, its"):
         own.push_to_hub("me/other", base="here")
     assert list(hub.repos) == ["me/owl"]
