@@ -94,6 +94,8 @@ def test_a_scheduler_that_cannot_make_so_few_calls_is_refused_before_anything_is
     with pytest.raises(ValueError, match="no number of steps of this PNDMScheduler makes 11 calls or fewer"):
         secateur.search(sd, ["a fox"], **{**QUICK, "keep": 0.4, "steps": 20})
     assert steps_within(sd.scheduler, 23) == 14
+    with pytest.raises(ValueError, match="PNDMScheduler cannot make 3 steps"):
+        secateur.search(sd, ["a fox"], **{**QUICK, "keep": 0.4, "steps": 3})
 
 
 def test_the_bar_is_on_stderr_and_can_be_silenced(sd, capsys, monkeypatch):

@@ -54,9 +54,16 @@ PLAIN: dict[str, dict[str, Any]] = {  # solvers whose timesteps may be chosen, c
 
 
 def begun(scheduler: Any, steps: int, **timesteps: Any) -> Any:
-    """A scheduler like this one, set to this many steps. timesteps: more arguments for `set_timesteps`."""
+    """A scheduler like this one, set to this many steps. timesteps: more arguments for `set_timesteps`.
+
+    Raises ValueError if the scheduler cannot make so many: PNDM's Runge-Kutta steps, for example, cannot be fewer than four.
+    """
     copy = type(scheduler).from_config(scheduler.config)
-    copy.set_timesteps(steps, **({"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}) | timesteps)
+    shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
+    try:
+        copy.set_timesteps(steps, **shift | timesteps)
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(f"{type(scheduler).__name__} cannot make {steps} steps ({error}): ask for others") from error
     return copy
 
 
@@ -83,7 +90,7 @@ def steps_within(scheduler: Any, calls: int) -> int:
         try:
             if len(begun(scheduler, steps).timesteps) <= calls:
                 return steps
-        except (ValueError, ArithmeticError):  # PNDM's Runge-Kutta steps cannot be fewer than four
+        except ValueError:
             continue
     raise ValueError(
         f"no number of steps of this {type(scheduler).__name__} makes {calls} calls or fewer, all that keep pays for: "
