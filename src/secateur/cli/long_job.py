@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import RenderableType
 
 from secateur.cli.terminal import console
-from secateur.pipeline.progress import View, bar
+from secateur.pipeline.progress import View, watched
 
 INTERRUPTED = 130
 S = TypeVar("S")
@@ -22,7 +21,7 @@ def last_step(
     first: str,
     resume: str,
     stopped: Callable[[S | None], str],
-    above: Callable[[S], RenderableType] = lambda _: "",
+    above: Callable[[S], RenderableType] | None = None,
     shown: bool = True,
 ) -> S:
     """The last step of a job; each is shown as it comes.
@@ -31,14 +30,10 @@ def last_step(
     nothing. An interrupt ends the command with exit code 130; it says how far the job is, by `stopped` of the last step, and
     what the same command goes on from, `resume`.
     """
-    last, progress = None, bar()
-    line = progress.add_task(first, total=None)
+    last = None
     try:
-        with Live(progress, console=Console(stderr=True, quiet=not shown), transient=True, refresh_per_second=2) as live:
-            for last in steps:
-                now = view(last)
-                progress.update(line, description=now.doing, completed=now.done, total=now.total)
-                live.update(Group(above(last), progress))
+        for last in watched(steps, view, first=first, show=shown, above=above):  # noqa: B007
+            pass
     except KeyboardInterrupt:
         console.print(f"stopped {stopped(last)}; the same command goes on from {resume}", soft_wrap=True)
         raise SystemExit(INTERRUPTED) from None
