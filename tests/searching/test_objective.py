@@ -176,6 +176,17 @@ def test_more_images_are_drawn_where_a_gain_is_in_doubt_and_nowhere_else():
     assert sets == {"start": 1, "sure": 1, "worse": 1, "doubtful": 2, "chance": 2}
 
 
+@pytest.mark.parametrize(("further", "patiently"), [([1.0, 1.1, 0.9, 1.0], (True, 3)), ([-2.0, 1.0, -1.5, -0.5], (False, 2))])
+def test_one_that_is_expected_to_be_better_is_measured_on_more_images_while_it_is_ahead(further, patiently):
+    hardly = [2.0, -1.7, 1.5, -1.4]  # 0.1 dB on average, by half a standard error of one image
+    gains = {"start": [0.0] * 16, "hopeful": hardly + further * 3, "behind": [-x for x in hardly] + further * 3}
+    for name, patient, expected in (("hopeful", True, patiently), ("hopeful", False, (False, 1)), ("behind", True, (False, 1))):
+        objective, more = parts(gains)
+        gain = PairedGain(objective, more)
+        found = gain(name, patient=patient) > 0.0 if gain("start") == 0.0 else None
+        assert (found, 1 + sum(part.asked for part in more)) == expected
+
+
 def test_a_set_of_images_is_made_once_and_the_best_is_measured_on_it_once():
     doubtful, none = [2.0, -1.0, 1.5, 0.5], [0.0] * 4
     gains = {"start": none * 4, "a": doubtful + none * 3, "b": doubtful[::-1] + none * 3}

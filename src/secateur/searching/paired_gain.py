@@ -32,6 +32,7 @@ class PairedGain:
     if its gain, image by image, is above STANDARD_ERRORS standard errors: among many trials on few images, some look better by
     chance. A schedule that is significantly worse on the first parts of the images is not measured on the others. If a gain
     is not significant yet, but would be if it held on all images, both schedules are measured on the next set of `more` (ours).
+    For a schedule that is expected to be better, `patient`, it is enough that it is better on average so far.
     more: functions that make objectives with as many other images; each is called once, when first needed. Values are means
     over the objective's own images.
     """
@@ -44,13 +45,13 @@ class PairedGain:
         self.sets = list(self.objective.parts())  # sets of `more` are added when they are needed
         self.own = len(self.sets)
 
-    def __call__(self, schedule: Schedule) -> float:
+    def __call__(self, schedule: Schedule, *, patient: bool = False) -> float:
         new = Measurement(schedule)
         try:
             if self.best is None:
                 self.measure(new, self.own - 1)
                 self.best = new
-            elif self.is_better(new, self.best):
+            elif self.is_better(new, self.best, patient=patient):
                 self.best = new
         except NotFiniteError:
             if self.best is None:
@@ -59,7 +60,7 @@ class PairedGain:
         loss = self.gains(new, self.best, min(len(new.sets), self.own)).mean()
         return float(np.concatenate(self.best.sets[: self.own]).mean() + min(0.0, loss))
 
-    def is_better(self, new: Measurement, best: Measurement) -> bool:
+    def is_better(self, new: Measurement, best: Measurement, *, patient: bool = False) -> bool:
         """Whether a schedule is significantly better than the best, on the sets that it takes to tell."""
         for count in range(1, self.own):
             if is_significant(-self.gains(new, best, count)):
@@ -69,7 +70,7 @@ class PairedGain:
             gains = self.gains(new, best, self.own + sets - 1)
             if is_significant(gains):
                 return True
-            if not is_significant(gains, errors=STANDARD_ERRORS * math.sqrt(sets / most)):
+            if not is_significant(gains, errors=0.0 if patient else STANDARD_ERRORS * math.sqrt(sets / most)):
                 return False
         return False
 

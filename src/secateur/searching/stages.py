@@ -109,10 +109,11 @@ def most_measured(search: Search, stage: str) -> int:
 
 
 def measure_each(search: Search, schedules: Iterable[Schedule], scores: Scores | None = None) -> Candidates:
-    """Each schedule, with fitted rows if it can have them, and its value."""
+    """Each schedule, with fitted rows if it can have them, and its value; measured patiently beside stock solvers."""
     for schedule in schedules:
-        ready = search.ready(schedule)
-        yield Candidate(ready, search.objective(ready), scores)
+        ready, best = search.ready(schedule), search.objective.best
+        patient = best is not None and best.schedule.made.get("method") == "stock"
+        yield Candidate(ready, search.objective(ready, patient=patient), scores)
 
 
 def stock_stage(search: Search, best: BestSoFar | None) -> Candidates:
