@@ -123,7 +123,7 @@ def scheduler_class(name: str) -> Any:
     import diffusers
 
     if not is_known(name):
-        raise ValueError(f"diffusers has no scheduler {name!r}: give a class such as DPMSolverMultistepScheduler")
+        raise ValueError(f"diffusers has no scheduler {name!r}: give a class such as {DPM}, or one of {', '.join(SOLVERS)}")
     return getattr(diffusers, name)
 
 
@@ -141,9 +141,10 @@ def is_flow(scheduler: Any) -> bool:
 
 
 def scheduler_like(scheduler: Any, name: str | None, options: Mapping[str, Any]) -> Any:
-    """A scheduler of the class `name`, configured like another one but for `options`; see `scheduled`."""
+    """A scheduler of a class or of a name in SOLVERS, configured like another one but for `options`; see `scheduled`."""
+    name, spacing = SOLVERS.get(name or "", (name, {}))
     kind = scheduler_class(name) if name else type(scheduler)
-    return kind.from_config(scheduler.config, **{**PLAIN.get(name or "", {}), **options})
+    return kind.from_config(scheduler.config, **{**PLAIN.get(name or "", {}), **spacing, **options})
 
 
 @contextmanager
