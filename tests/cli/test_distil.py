@@ -260,6 +260,10 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "data", "--out", "data"), "data is there and no pipeline, so it will not be replaced"),
         (("--data", "data", "--out", "/proc/o"), "/proc/o cannot be written"),
         (("--data", "data", "--checkpoints", "/proc/c"), "/proc/c cannot be written"),
+        (
+            ("--data", "data", "--out", "other"),
+            "other is there already: give another folder by --out, or --force",
+        ),
         (("--data", "data", "--out", "teacher"), "teacher is or holds the folder of the teacher, which saving would delete"),
         (("--data", "data", "--out", "../here/student"), "student is or holds the folder of the student, which saving would"),
         (("--data", "data", "--out", "o", "--checkpoints", "o/c"), "o is or holds the folder of the checkpoints"),
@@ -287,6 +291,7 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words, says, monkeypatch):
+    shutil.copytree("teacher", "other")
     Path("broken").mkdir()
     labelled(Path("broken"), [1, 2])
     for name, text in {"empty": "\n", "fox": "a fox\n", "far": "3\n5000\n", "near": "3\n"}.items():

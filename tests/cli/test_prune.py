@@ -216,7 +216,7 @@ def test_bad_input_ends_in_one_sentence_and_leaves_nothing(sd, tmp_path, words, 
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(("--keep", 0), "found keep=0.0"), (("--preset", "koala"), "no preset"), (("--keep", 0.5), "student exists already")],
+    [(("--keep", 0), "found keep=0.0"), (("--preset", "koala"), "no preset"), (("--keep", 0.5), "is there and no pipeline")],
 )
 def test_bad_values_are_told_before_a_folder_that_is_there(tmp_path, monkeypatch, words, told):
     monkeypatch.setattr(pipes, "load", None)
@@ -373,9 +373,18 @@ def test_a_plan_for_another_denoiser_is_refused(dit, tmp_path):
     assert not (tmp_path / "student").exists()
 
 
-def test_a_folder_that_is_there_stays_as_it_is(saved):
-    (saved / "student").mkdir()
-    code, output = run(*small(saved, "--keep", 0.8))
-    assert code != 0
-    assert "exists already" in output
-    assert not list((saved / "student").iterdir())
+def test_a_folder_that_is_there_stays_as_it_is_unless_forced(saved, monkeypatch):
+    student = saved / "student"
+    student.mkdir()
+    assert "is there and no pipeline" in run(*small(saved, "--keep", 0.8, "--force"))[1]
+    assert not list(student.iterdir())
+    (saved / "teacher").rename(student)
+    (saved / "teacher").symlink_to(student)
+    assert "is or holds the folder of the pipe" in run(*small(saved, "--keep", 0.8, "--force"))[1]
+    (saved / "teacher").unlink()
+    shutil.copytree(student, saved / "teacher")
+    assert "is there already: give another folder by --out, or --force to" in run(*small(saved, "--keep", 0.8))[1]
+    assert not (student / "plan.json").exists()
+    code, output = run(*small(saved, "--keep", 0.8, "--force"))
+    assert (code, (student / "plan.json").exists()) == (0, True)
+    assert f"next: secateur distil {student} --teacher {saved / 'teacher'}" in " ".join(output.split())

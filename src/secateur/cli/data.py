@@ -22,8 +22,9 @@ def examples_of(path: Path, data: Data, pipe: Any, batch_size: int, accelerator:
 
     Raises ValueError if they are others, and a checkpoint in the same folder has learnt from them.
     """
-    some = partial(make_examples, data, pipe, batch_size=batch_size)
-    return made_once(path, some, made=made_of(data, pipe), limit=data.limit, accelerator=accelerator,
+    some, names = partial(make_examples, data, pipe, batch_size=batch_size), pictures_of(data)
+    most = data.limit if names is None else len(names)
+    return made_once(path, some, made=made_of(data, pipe), limit=most, accelerator=accelerator,
                      before=partial(check_pictures, data))  # fmt: skip
 
 
@@ -86,16 +87,22 @@ def check_prompts(data: Data, pipe: Any) -> None:
             console.print(f"note: {error}", soft_wrap=True)
 
 
+def pictures_of(data: Data) -> list[str] | None:
+    """The names of the pictures in a folder, as many as are wanted; None for another source."""
+    from secateur.distilling import pictures
+
+    if data.source is None or data.source == SCENES or data.source.startswith((HUB, TARS)):
+        return None
+    return [name for name, _ in pictures.metadata(Path(data.source), caption=data.caption)[: data.limit]]
+
+
 def check_pictures(data: Data) -> None:
     """Raises ValueError if a picture of a folder cannot be read: later, mending it would lose those that are encoded."""
     from secateur.distilling import pictures
 
-    if data.source is None or data.source == SCENES or data.source.startswith((HUB, TARS)):
-        return
-    names = [name for name, _ in pictures.metadata(Path(data.source), caption=data.caption)[: data.limit]]
     with bar() as shown:
-        for name in shown.track(names, description="reading pictures"):
-            pictures.read_image(Path(data.source, name), size=1)
+        for name in shown.track(pictures_of(data) or (), description="reading pictures"):
+            pictures.read_image(Path(data.source or "", name), size=1)
 
 
 def is_made(path: Path, made: Mapping[str, Any]) -> bool:

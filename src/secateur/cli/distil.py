@@ -20,8 +20,10 @@ from secateur.cli.terminal import (
     AsJson,
     Device,
     Dtype,
+    Force,
     accelerator_for,
     check_pipe,
+    check_saved_pipe,
     check_writable,
     command_line,
     console,
@@ -89,6 +91,7 @@ def distil(
     seed: Seed = 0,
     dtype: Dtype = AUTO,
     device: Device = AUTO,
+    force: Force = False,
     json: AsJson = False,
     limit: Limit = 10_000,
     size: Size = None,
@@ -120,7 +123,7 @@ def distil(
     check_pair(student, teacher)
     check_pipe(teacher, dtype=dtype, device=device)
     check_data(source)
-    check_folders(folders, teacher)
+    check_folders(folders, teacher, force=force)
     plan = Plan.load(student / PLAN) if (student / PLAN).is_file() else None
     accelerator = accelerator_for(mixed_precision, log_with, folders.checkpoints, device=device, project="secateur-distil")
     where = device if accelerator is None else str(accelerator.device)
@@ -231,19 +234,14 @@ def check_pair(student: Path, teacher: str) -> None:
     check_inputs(*map(pipes.denoiser_config, (teacher, str(student))))
 
 
-def check_folders(folders: Folders, teacher: str) -> None:
-    """Raises OSError, before any work, if the pipe could not be saved, or only over another one."""
+def check_folders(folders: Folders, teacher: str, *, force: bool) -> None:
+    """Raises OSError, before any work, if the pipe could not be saved, or only over one that these checkpoints did not make."""
+    from secateur.distilling.checkpoints import FILE
     from secateur.pipeline import pipes
 
-    student, out, checkpoints, located = folders.student, folders.out, folders.checkpoints, pipes.locate(teacher)
-    needed = {"teacher": located, "student": student, "checkpoints": checkpoints}
-    for name, folder in needed.items():
-        if folder is not None and folder.resolve().is_relative_to(out.resolve()):
-            raise FileExistsError(f"{out} is or holds the folder of the {name}, which saving would delete: give another --out")
-    if out.exists() and not (out / "model_index.json").is_file():
-        raise FileExistsError(f"{out} is there and no pipeline, so it will not be replaced: give another folder by --out")
-    check_writable(out.parent, folder=True) if out.exists() else check_writable(out)
-    check_writable(checkpoints, folder=True, option="--checkpoints")
+    needed = {"teacher": pipes.locate(teacher), "student": folders.student, "checkpoints": folders.checkpoints}
+    check_saved_pipe(folders.out, force=force or (folders.checkpoints / FILE).is_file(), needed=needed)
+    check_writable(folders.checkpoints, folder=True, option="--checkpoints")
 
 
 def note_teacher(plan: Plan | None, teacher: Any) -> None:

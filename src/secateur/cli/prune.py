@@ -22,13 +22,14 @@ from secateur.cli.terminal import (
     CalibrationSeed,
     Device,
     Dtype,
+    Force,
     Guidance,
     Pipe,
     Prompts,
     Steps,
     accelerator_for,
     check_pipe,
-    check_writable,
+    check_saved_pipe,
     command_line,
     console,
     device_of,
@@ -77,6 +78,7 @@ def prune(
     seed: CalibrationSeed = CALIBRATION_SEED,
     dtype: Dtype = AUTO,
     device: Device = AUTO,
+    force: Force = False,
     json: AsJson = False,
     plan: PlanFile = None,
     preset: Preset = None,
@@ -94,6 +96,7 @@ def prune(
     Processes that accelerate launches share the samples. Next, `secateur distil` teaches the student.
     """
     from secateur.denoiser.of_pipe import denoiser_of
+    from secateur.pipeline.pipes import locate
     from secateur.pruning.prune import PruneSettings, prune_steps
 
     partial_scores = out.with_name(f".{out.name}.scores.safetensors")
@@ -107,7 +110,7 @@ def prune(
     if scores is not None:
         chosen, scored = plan_from(scores, keep=keep or 0.0, cost=cost, method=method, keep_every_stage=keep_every_stage)
     conditions = () if chosen else conditions_in(prompts, images, pipe=pipe, calibration=True)[0]
-    check_student(out)
+    check_saved_pipe(out, force=force, needed={"pipe": locate(pipe)})
     accelerator = accelerator_for("no", None, out.parent, device=device, project="secateur-prune")
     where = device_of(device) if accelerator is None else str(accelerator.device)
     by = criterion_for(criterion, accelerator, where)
@@ -122,7 +125,7 @@ def prune(
                                    settings=settings, accelerator=accelerator), partial_scores, accelerator)  # fmt: skip
         chosen, scored = last.plan, last.scores
     if chosen is not None and (accelerator is None or accelerator.is_main_process):
-        cut_and_save(loaded, chosen, out, scores=scored, json=json)
+        cut_and_save(loaded, chosen, out, teacher=pipe, scores=scored, json=json)
         if scores is None and plan is None and preset is None:
             partial_scores.unlink(missing_ok=True)
 
@@ -160,13 +163,6 @@ def check_given(
         raise ValueError(
             f"found {settings.about_samples[0]}, and no layer is scored: give it with --keep alone, or leave it out"
         )
-
-
-def check_student(out: Path) -> None:
-    """Raises OSError if the student's folder is there already, or cannot be written."""
-    if out.exists():
-        raise FileExistsError(f"{out} exists already: give another folder by --out, or remove it first")
-    check_writable(out)
 
 
 def fixed_plan(plan: Path | None, preset: str | None) -> Plan | None:
@@ -218,7 +214,7 @@ def certainty(scores: LayerScores | None) -> dict[str, float] | None:
     return {"spearman": measure.spearman, "spearman_low": measure.spearman_low}
 
 
-def cut_and_save(pipe: Any, plan: Plan, out: Path, *, scores: LayerScores | None, json: bool) -> None:
+def cut_and_save(pipe: Any, plan: Plan, out: Path, *, teacher: str, scores: LayerScores | None, json: bool) -> None:
     """Save the student's pipe in its folder, with the plan (and scores) beside it, and print what it keeps."""
     from dataclasses import replace
 
@@ -233,12 +229,12 @@ def cut_and_save(pipe: Any, plan: Plan, out: Path, *, scores: LayerScores | None
     pipes.save(pipes.as_stored(student), out, beside=beside)
     sure = certainty(scores)
     console.print(table(sizes, layers=len(plan.layers)))
-    for sentence in sentences(plan, denoiser_of(student), sure, out):
-        console.print(sentence, highlight=False)
+    for sentence in sentences(plan, denoiser_of(student), sure, teacher=teacher, out=out):
+        console.print(sentence, highlight=False, soft_wrap=True)
     finish({"out": str(out), "plan": dict(plan.items()), "stability": sure, **sizes}, as_json=json)
 
 
-def sentences(plan: Plan, student: Any, sure: dict[str, float] | None, out: Path) -> Iterator[str]:
+def sentences(plan: Plan, student: Any, sure: dict[str, float] | None, *, teacher: str, out: Path) -> Iterator[str]:
     """What a pruning says below its table."""
     if (kept := plan.made.get("kept")) and (remark := missed(kept, plan.made["keep"])):
         yield f"keeps {kept:.3f} of the {plan.made['cost']}; {remark}"
@@ -250,7 +246,7 @@ def sentences(plan: Plan, student: Any, sure: dict[str, float] | None, out: Path
             f"({sure['spearman_low']:.2f} at the 5th percentile): more --samples make it surer"
         )
     first = " after `import secateur`" if type(student).__module__ == "secateur" else ""
-    yield f"{out}: DiffusionPipeline.from_pretrained loads it{first}; next: secateur distil {out} --teacher …"
+    yield f"{out}: DiffusionPipeline.from_pretrained loads it{first}; next: secateur distil {out} --teacher {teacher}"
 
 
 def figures(denoiser: Any) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,7 @@ from secateur.cli.terminal import (
     Pipe,
     Prompts,
     ScheduleOut,
+    SearchScheduler,
     Steps,
     accelerator_for,
     check_new,
@@ -54,7 +56,7 @@ def search(
     prompts: Prompts = None,
     out: ScheduleOut = Path("schedule.json"),
     steps: Steps = 50,
-    scheduler: Annotated[str | None, typer.Option(help="class of diffusers' schedulers; default: the pipe's own")] = None,
+    scheduler: SearchScheduler = None,
     target: Annotated[str, typer.Option(help="dense: near its own images; converged: near those of many steps")] = "dense",
     stages: Annotated[
         str | None,
@@ -112,7 +114,7 @@ def search(
         best = BestOnDisk(out if main else None, {"command": command_line()}).last_steps(watched(records))
     if main:
         costs = macs.count(denoiser_of(loaded), granularity)
-        report(best, out, pipe=pipe, costs=costs, calls=calls, keep=keep, images=images, json=json)
+        report(best, out, pipe=pipe, prompts=prompts, costs=costs, calls=calls, keep=keep, images=images, json=json)
 
 
 def checked_calls(
@@ -135,6 +137,7 @@ def report(
     out: Path,
     *,
     pipe: str,
+    prompts: Path | None,
     costs: Macs,
     calls: int,
     keep: float,
@@ -156,6 +159,9 @@ def report(
         console.print(
             f"that is {costs.keep(schedule, calls=calls) * teacher:.3f} of the MACs of the student's teacher", soft_wrap=True
         )
+    given = ("--prompts", str(prompts)) if prompts else ()
+    compare = shlex.join(("secateur", "compare", pipe, str(out), *given))
+    console.print(f"beside fewer steps: {compare}", soft_wrap=True, markup=False, highlight=False)
     show_use(out, steps=schedule.made["num_inference_steps"])
     finish(schedule.document(), as_json=json)
 

@@ -41,6 +41,7 @@ def macs(
     from secateur.denoiser import blocks
     from secateur.denoiser import macs as counting
     from secateur.pipeline import pipes
+    from secateur.pruning import surgery
     from secateur.schedule import schedule as schedules
 
     config = pipes.denoiser_config(pipe)
@@ -48,8 +49,10 @@ def macs(
     chosen = blocks.matching(config, plan.blocks) if plan else granularity
     batch = 2 if guidance else 1
     costs = counting.count(config, chosen, size=size, tokens=tokens, batch=batch)
+    weights = surgery.parameters(blocks.meta_twin(config))
+    console.print(f"{weights / 1e6:,.1f} M parameters", highlight=False)
     console.print(tables.macs(costs, plan, calls=calls, batch=batch))
-    finish(tables.macs_document(costs, plan, calls=calls), as_json=json)
+    finish({"parameters": weights, **tables.macs_document(costs, plan, calls=calls)}, as_json=json)
 
 
 @app.command("blocks", rich_help_panel=LOOK)

@@ -6,7 +6,7 @@ import json as jsons
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,7 +45,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …; auto: the accele
 Keep = Annotated[float, typer.Option(callback=check_keep, help="fraction of the dense MACs to keep, in (0, 1]")]
 Attention = Annotated[bool, typer.Option("--attention", help="count the attention products too")]
 Prompts = Annotated[Path | None, typer.Option(help="a text file, one prompt (or class label) a line")]
-Scheduler = Annotated[str | None, typer.Option(help="class of diffusers' schedulers; default: the schedule's, the pipe's own")]
+_SCHEDULER = "a class of diffusers or, for example, 'DPM-Solver++ Karras'; default: "
+Scheduler = Annotated[str | None, typer.Option(help=f"{_SCHEDULER}the schedule's, the pipe's own")]
+SearchScheduler = Annotated[str | None, typer.Option(help=f"{_SCHEDULER}the pipe's own")]
 Force = Annotated[bool, typer.Option("--force", help="replace what another command left there")]
 ScheduleOut = Annotated[Path, typer.Option("--out", "-o", help="where to write the schedule")]
 
@@ -159,6 +161,21 @@ def check_new(out: Path, *, force: bool = False) -> None:
     """Raises FileExistsError if a file is there already; one that this very command wrote may be replaced."""
     if out.exists() and not force and command_of(out) != command_line():
         raise FileExistsError(f"{out} is there already: give another name by --out, or --force to replace it")
+
+
+def check_saved_pipe(out: Path, *, force: bool, needed: Mapping[str, Path | None]) -> None:
+    """Raises OSError, before any work, if the folder of a new pipe cannot be written, or would replace what it must not.
+
+    needed: folders that the command reads, by what lies there. force: whether another pipe that is there may go.
+    """
+    for name, folder in needed.items():
+        if folder is not None and folder.resolve().is_relative_to(out.resolve()):
+            raise FileExistsError(f"{out} is or holds the folder of the {name}, which saving would delete: give another --out")
+    if out.exists() and not (out / "model_index.json").is_file():
+        raise FileExistsError(f"{out} is there and no pipeline, so it will not be replaced: give another folder by --out")
+    if out.exists() and not force:
+        raise FileExistsError(f"{out} is there already: give another folder by --out, or --force to replace it")
+    check_writable(out.parent, folder=True) if out.exists() else check_writable(out)
 
 
 def command_of(path: Path) -> str | None:
