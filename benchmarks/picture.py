@@ -1,6 +1,6 @@
 """README's picture: four prompts of emoji-sd, dense, with ten plain steps and with a searched schedule of ten calls.
 
-    python benchmarks/picture.py     writes results/gains.png, in about a minute
+    python benchmarks/picture.py     writes results/gains.png and, for links to the repository, docs/images/social.png
 
 The prompts and seeds are the first four that the front measures. What stands beside a row is of all the front's images.
 """
@@ -25,10 +25,12 @@ PIPE, COUNT, FIRST_SEED, STEPS, CALLS, AMPLIFIED = "emoji-sd", 4, 50_000, 50, 10
 SEARCHED = RESULTS / "schedules" / "emoji-sd-secateur-ddim-10-seed-40000.json"
 COST = "{calls} calls\n{macs_linear:.1f (G)} GMACs"
 GAIN = "\n{speedup.median:.1f}× faster\nPSNR {psnr_db.mean:.1f dB}"
+Way = tuple[str, Row, np.ndarray]  # a title, the front's row, four images
+TELLS = "any diffusers pipeline,\na fifth of the calls,\nnearly the same pictures"
 GREY, INK, DARK = "#5f6b66", (0.45, 0.05, 0.15), "#1d2420"
 
 
-def ways() -> Iterator[tuple[str, Row, np.ndarray]]:
+def ways() -> Iterator[Way]:
     """Dense, the best stock solver at ten steps, and the searched schedule: title, the front's row of it, images."""
     rows = {row["name"]: row for row in load(f"front-{PIPE}")["rows"]}
     plain = best([row for row in rows.values() if row["steps"] == CALLS], is_plain)
@@ -47,9 +49,16 @@ def ways() -> Iterator[tuple[str, Row, np.ndarray]]:
 
 
 def main() -> None:
+    found = list(ways())
+    gains(found)
+    social(found)
+
+
+def gains(found: list[Way]) -> None:
+    """README's picture: four images of every way, and what differs from the dense ones."""
     figure, axes = plt.subplots(5, COUNT, figsize=(9, 9.75), dpi=150)
     figure.subplots_adjust(left=0.215, right=0.995, top=0.953, bottom=0.006, wspace=0.035, hspace=0.105)
-    (title, row, dense), *others = ways()
+    (title, row, dense), *others = found
     line(axes[0], dense)
     beside(axes[0, 0], title, shown(COST, row | {"calls": STEPS}))
     for axis, caption in zip(axes[0], zoo.conditions(PIPE, COUNT)[1], strict=True):
@@ -65,6 +74,32 @@ def main() -> None:
         text, style = f"its difference\nto dense, × {AMPLIFIED}\n(white: the same)", {"ha": "right", "va": "center"}
         under[0].text(-0.07, 0.5, text, transform=under[0].transAxes, fontsize=8.5, color=GREY, linespacing=1.5, **style)
     figure.savefig(RESULTS / "gains.png")
+
+
+def social(found: list[Way]) -> None:
+    """GitHub's picture of the repository, 1280 × 640: two images of every way, under its calls."""
+    figure, axes = plt.subplots(2, len(found), figsize=(12.8, 6.4), dpi=100)
+    figure.subplots_adjust(left=0.335, right=0.985, top=0.86, bottom=0.03, wspace=0.04, hspace=0.05)
+    for column, (title, row, images) in zip(axes.T, found, strict=True):
+        line(column, images[:2])
+        calls, near = row["calls"], shown("{psnr_db.mean:.1f dB}", row) if row["calls"] < STEPS else "the original"
+        name = "dense" if calls == STEPS else title.partition("\n")[0]
+        colour = GREEN if name == "Secateur" else DARK
+        column[0].set_title(f"{calls} calls, {name}\n{near}", fontsize=15, color=colour, pad=8, linespacing=1.4)
+    words = {0.74: ("Secateur", 44, GREEN), 0.7: ("pruning shears\nfor diffusion models", 19, DARK), 0.2: (TELLS, 14, GREY)}
+    for height, (text, size, colour) in words.items():
+        weight = "bold" if text == "Secateur" else "normal"
+        figure.text(
+            0.03,
+            height,
+            text,
+            fontsize=size,
+            color=colour,
+            fontweight=weight,
+            va="top" if size < 40 else "bottom",
+            linespacing=1.5,
+        )
+    figure.savefig(RESULTS.parent / "docs" / "images" / "social.png")
 
 
 def line(axes: np.ndarray, images: np.ndarray) -> None:
