@@ -75,7 +75,7 @@ def find(text: str, folder: Path) -> Path:
     Raises FileNotFoundError if there is none.
     """
     text = text.strip().strip('"')
-    for path in (Path(text).expanduser(), folder / text):
+    for path in (Path(text).expanduser(), folder / text, folder / f"{text}.json"):
         if text and path.is_file():
             return path
     if (hub_id := HUB_ID.fullmatch(text)) and not text.endswith(".json"):
@@ -83,8 +83,13 @@ def find(text: str, folder: Path) -> Path:
             from huggingface_hub import hf_hub_download
         except ImportError as error:
             raise FileNotFoundError(f"{text} would be read from the Hub: install huggingface_hub, or give a file") from error
-        return Path(hf_hub_download(hub_id[1], "schedule.json", revision=hub_id[2]))
-    raise FileNotFoundError(f"there is no schedule {text!r}: give a path, a file of {folder}, or a Hub id owner/name")
+        try:
+            return Path(hf_hub_download(hub_id[1], "schedule.json", revision=hub_id[2]))
+        except (OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise FileNotFoundError(f"schedule.json of {text} cannot be read from the Hub ({reason}): give a file") from error
+    there = ", ".join(sorted(path.name for path in folder.glob("*.json"))) or "none yet"
+    raise FileNotFoundError(f"there is no schedule {text!r}: give a path, a file of {folder} ({there}), or a Hub id owner/name")
 
 
 def table_from(document: Any) -> Table:
@@ -125,11 +130,16 @@ def numbers_of(schedule: Mapping[str, Any]) -> dict[str, Any]:
     if hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() != schedule.get("sha256"):
         raise ValueError("its checksum is another than its content gives, so it was changed: take the original file")
     if partial := sum("#" in row and "." in row for row in schedule["grid"]):
-        raise ValueError(f"{partial} of its calls reuse blocks, which no sampler can do: search for a schedule of whole calls")
+        raise ValueError(
+            f"{partial} of its calls reuse blocks, which no sampler can do: find one of whole calls by secateur search"
+        )
     made = schedule["made"]
     kind = made.get("scheduler_settings", {}).get("prediction_type", FLOW)
     if schedule.get("table") is None or "scheduler_settings" not in made:
-        raise ValueError("it leaves some numbers to its scheduler: run secateur export --to table, and load what that writes")
+        raise ValueError(
+            "it leaves some numbers to its scheduler: run secateur export --to table, with --pipe for one with this scheduler, "
+            "and load what that writes"
+        )
     about = {name: schedule[name] for name in ("denoiser", "scheduler")} | made
     return {**schedule["table"], "timesteps": schedule["timesteps"], "prediction_type": kind, "made": about}
 

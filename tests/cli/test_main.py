@@ -322,6 +322,7 @@ def test_another_number_of_steps_ends_in_one_sentence(run):
     ("words", "says"),
     [
         (("macs", "./no/such/folder"), "there is no folder ./no/such/folder"),
+        (("macs", __file__), "is a single file and a pipeline's folder is wanted: save one by from_single_file("),
         (("generate", "emoji-flux", "--prompt", "a fox"), "the zoo has no pipeline 'emoji-flux'"),
         (("demo", "--pipe", "emoji-flux"), "the zoo has no pipeline 'emoji-flux'"),
         (("measure", "emoji-sd", "--keep", "0"), "above 0 and at most 1"),

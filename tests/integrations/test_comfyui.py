@@ -167,7 +167,7 @@ def test_files_that_are_no_sampler_are_refused_in_a_sentence(tmp_path):
     (tmp_path / "cut.json").write_text('{"rows": [')
     for name, sentence in {
         "held": "held.json: it leaves some numbers to its scheduler: run secateur export --to table",
-        "partial": "partial.json: 5 of its calls reuse blocks, which no sampler can do: search for a schedule of whole calls",
+        "partial": "partial.json: 5 of its calls reuse blocks, which no sampler can do: find one of whole calls",
         "edited": "edited.json: its checksum is another than its content gives",
         "list": "list.json: it is neither a schedule nor a table",
         "other": "other.json: it is neither a schedule nor a table",

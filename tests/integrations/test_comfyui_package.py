@@ -60,7 +60,8 @@ def test_the_nodes_give_sigmas_sampler_and_text(comfyui):
     before = node.IS_CHANGED("mine.json")
     folded().save(comfyui / "mine.json")
     assert node.IS_CHANGED("mine.json") != before
-    with pytest.raises(FileNotFoundError, match=r"no schedule 'other\.json': give a path, a file of .*secateur, or a Hub"):
+    assert tables.find("mine", comfyui) == comfyui / "mine.json"
+    with pytest.raises(FileNotFoundError, match=r"no schedule 'other\.json': .* of .*secateur \(mine\.json\), or a Hub"):
         node.sampler("other.json")
 
 
@@ -76,6 +77,8 @@ def test_a_hub_id_is_read_from_the_cache_that_the_hub_fills(comfyui, monkeypatch
     for text in ("ada/owls", f"ada/owls@{commit}"):
         assert tables.find(text, comfyui) == file
         assert len(nodes.SecateurSchedule().sampler(text)[0]) == 4
+    with pytest.raises(FileNotFoundError, match=r"schedule\.json of ada/foxes cannot be read from the Hub \(.*\): give a file"):
+        nodes.SecateurSchedule().sampler("ada/foxes")
 
 
 CORE = {  # ComfyUI's own nodes in the workflow: inputs, widgets, outputs

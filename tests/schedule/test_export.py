@@ -12,7 +12,8 @@ import diffusers
 import pytest
 import torch
 
-from secateur import LinearMultistepScheduler
+from secateur import LinearMultistepScheduler, load
+from secateur.artifact import thawed
 from secateur.denoiser.blocks import find_blocks
 from secateur.pipeline import schedulers
 from secateur.pipeline.pipes import denoiser_config
@@ -63,6 +64,7 @@ def dpmpp_2m(x, sigmas):
         ("euler", euler, held(), ddim()),
         ("euler", euler, held(), diffusers.EulerDiscreteScheduler(steps_offset=1, timestep_spacing="linspace")),
         ("euler", euler, held(), diffusers.DDIMScheduler(steps_offset=1, clip_sample=False)),
+        ("euler", euler, held(), diffusers.EulerDiscreteScheduler(use_karras_sigmas=True)),
         ("dpmpp_2m", dpmpp_2m, replace(baselines.dense(find_blocks(stable_diffusion()[0].unet), 5), timesteps=TIMES), dpm()),
     ],
 )
@@ -91,13 +93,17 @@ def test_sigmas_of_flow_matching_are_its_noise_levels():
 
 @pytest.mark.parametrize("hold", ["extrapolate", "adams_bashforth"])
 def test_lines_and_fitted_rows_are_no_stock_solver(hold):
-    with pytest.raises(ValueError, match="rows are fitted or follow a line: export it by --to diffusers or --to table"):
+    with pytest.raises(
+        ValueError, match="rows are fitted, follow a line or are of sigmas between: export it by --to diffusers or"
+    ):
         sigmas_for(held(hold), ddim())
     folded = fold(held(), ddim())
     rows = [list(row) for row in folded.table["rows"]]
     rows[2][1] *= 1.05
     with pytest.raises(ValueError, match="rows are fitted"):
         sigmas_for(replace(folded, table={**folded.table, "rows": rows}), ddim())
+    with pytest.raises(ValueError, match="sigmas between"):  # which this scheduler rounds to timesteps
+        sigmas_for(replace(held(), grid=held().grid[:1] * 5), dpm(use_karras_sigmas=True))
 
 
 def test_the_numbers_are_enough_to_draw_with():
@@ -135,7 +141,10 @@ def test_the_command_writes_each_of_them(run, saved):
     wanted = saved.sampler(own)
     assert LinearMultistepScheduler.from_pretrained("scheduler").config["rows"] == wanted.config["rows"]
     assert run("export", "schedule.json", "--to", "table", "-o", "table.json")[0] == 0
-    assert json.loads(Path("table.json").read_text())["rows"] == wanted.config["rows"]
+    told = json.loads(Path("table.json").read_text())
+    assert told["rows"] == wanted.config["rows"]
+    about = {"denoiser": "UNet2DConditionModel", "scheduler": "DDIMScheduler"}
+    assert told["made"] == about | thawed(load("schedule.json").made)
     code, out, error = run("export", "schedule.json", "--to", "sigmas", "-o", "sigmas.txt")
     assert code == 0, error
     assert "the sampler euler" in out

@@ -49,7 +49,9 @@ def export(
         sampler.save_pretrained(out)
         use = f'pipe.scheduler = secateur.LinearMultistepScheduler.from_pretrained("{out}")'
     elif to is To.TABLE:
-        artifact.write_text(jsons.dumps(artifact.thawed(artifact.frozen(sampler_numbers(sampler))), indent=1) + "\n", out)
+        about = {"denoiser": whole.denoiser, "scheduler": whole.scheduler, **whole.made}
+        numbers = artifact.thawed(artifact.frozen({**sampler_numbers(sampler), "made": about}))
+        artifact.write_text(jsons.dumps(numbers, indent=1) + "\n", out)
         use = "in ComfyUI: the node Secateur schedule (docs/howto/comfyui.md)"
     else:
         name, sigmas = sigmas_for(whole, scheduler)

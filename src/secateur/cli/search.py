@@ -163,6 +163,8 @@ def report(
     compare = shlex.join(("secateur", "compare", pipe, str(out), *given))
     console.print(f"beside fewer steps: {compare}", soft_wrap=True, markup=False, highlight=False)
     show_use(out, steps=schedule.made["num_inference_steps"])
+    if schedule.whole:
+        console.print("in ComfyUI: copy it to models/secateur, for the node Secateur schedule", soft_wrap=True)
     finish(schedule.document(), as_json=json)
 
 

@@ -85,6 +85,11 @@ def locate(source: str) -> Path | None:
                 f"{source} is no diffusers pipeline: it has no model_index.json; give the pipeline's folder"
             )
         return path
+    if path.is_file():
+        raise ValueError(
+            f"{source} is a single file and a pipeline's folder is wanted: save one by from_single_file({path.name!r}) of its "
+            "pipeline class, and save_pretrained"
+        )
     owner, slash, name = source.partition("/")
     if slash and owner and name and "/" not in name and not source.startswith((".", "~")):
         return None

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 SAME = 1e-3  # of the largest coefficient: how near a table is to a stock solver's; others are off by far more
 EULER = "EulerDiscreteScheduler"
 ENDS = tuple({"final_sigmas_type": end} for end in ("zero", "sigma_min"))
-STOCK = [("euler", EULER, end) for end in ENDS] + [("dpmpp_2m", DPM, PLAIN[DPM] | end) for end in ENDS]  # ComfyUI's names
+EVEN = {f"use_{spacing}_sigmas": False for spacing in ("karras", "exponential", "beta")}  # else no timesteps can be chosen
+STOCK = [  # ComfyUI's names; class and options of diffusers
+    *(("euler", EULER, EVEN | end) for end in ENDS),
+    *(("dpmpp_2m", DPM, PLAIN[DPM] | end) for end in ENDS),
+]
 
 
 def sampler_numbers(sampler: LinearMultistepScheduler) -> dict[str, Any]:
@@ -48,8 +52,8 @@ def sigmas_for(schedule: Schedule, scheduler: Any) -> tuple[str, list[float]]:
         if is_same(plain(table), plain(probe(stock))):
             return name, [float(sigma) for sigma in stock.sigmas]
     raise ValueError(
-        "the schedule's sampler is no stock solver at other sigmas, since its rows are fitted or follow a line: export it by "
-        "--to diffusers or --to table"
+        "its sampler is no stock solver at its timesteps' sigmas, since its rows are fitted, follow a line or are of "
+        "sigmas between: export it by --to diffusers or --to table"
     )
 
 
