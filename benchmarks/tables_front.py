@@ -109,8 +109,9 @@ def at_budgets(key: str) -> Callable[[Record], Iterator[Row]]:
 
 
 def searched(*records: Record) -> list[float]:
-    """The budgets at which searches for the dense images were made, for all of these records."""
-    made = [{row["keep"] for row in record["rows"] if row["group"] == "Secateur, DDIM"} for record in records]
+    """The budgets at which plain steps and searches for the dense images were measured, for all of these records."""
+    kinds = is_plain, "Secateur, DDIM".__eq__
+    made = [{row["keep"] for row in record["rows"] if fits(row["group"])} for record in records for fits in kinds]
     return [keep for keep in BUDGETS if all(keep in keeps for keeps in made)]
 
 
