@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -59,16 +60,22 @@ def read(path: Path, *, noun: str, arguments: Mapping[str, Any] | None) -> tuple
 
     Raises ValueError with the file's name if it is damaged, or if other arguments made it.
     """
+    with opened(path, noun=noun) as (file, entry):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
+    check_arguments(entry, path.parent, noun=noun, arguments=arguments)
+    return entry, tensors
+
+
+@contextmanager
+def opened(path: Path, *, noun: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A file whose tensors are not read yet, and what it states. Raises ValueError, also for a tensor that cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
-            entry = json.loads((file.metadata() or {})[ENTRY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
+            yield file, json.loads((file.metadata() or {})[ENTRY])
     except (SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
         raise ValueError(
             f"{path} is no whole {noun} to go on from: {fault(path, error)}; take it away to start afresh"
         ) from error
-    check_arguments(entry, path.parent, noun=noun, arguments=arguments)
-    return entry, tensors
 
 
 def check_arguments(entry: Mapping[str, Any], folder: Path, *, noun: str, arguments: Mapping[str, Any] | None) -> None:

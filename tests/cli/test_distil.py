@@ -341,10 +341,12 @@ def test_prompts_that_are_cut_short_are_noted_and_a_teacher_may_be_in_half_preci
     assert "tokens and the tokenizer reads 8" in out
 
 
-def test_another_distillation_does_not_take_the_place_of_one(command):
+def test_another_distillation_does_not_take_the_place_of_one(command, monkeypatch):
     assert command("--data", "data")[0] == 0
     before = Path("student-distilled-checkpoints", FILE).read_bytes()
-    code, _, error = command("--data", "data", "--set", "feature=0.7")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipes, "load", None)  # it is told before anything is loaded
+        code, _, error = command("--data", "data", "--set", "feature=0.7")
     assert (code, "whose feature is 0.1 and this one's is 0.7" in error) == (1, True)
     code, _, error = command("--data", "data", "--limit", "3")
     assert (code, "whose limit is 10000 and this one's is 3" in error) == (1, True)

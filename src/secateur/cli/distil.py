@@ -123,7 +123,7 @@ def distil(
     check_pair(student, teacher)
     check_pipe(teacher, dtype=dtype, device=device)
     check_data(source)
-    check_folders(folders, teacher, force=force)
+    check_folders(folders, teacher, settings, force=force)
     plan = Plan.load(student / PLAN) if (student / PLAN).is_file() else None
     accelerator = accelerator_for(mixed_precision, log_with, folders.checkpoints, device=device, project="secateur-distil")
     where = device if accelerator is None else str(accelerator.device)
@@ -234,14 +234,18 @@ def check_pair(student: Path, teacher: str) -> None:
     check_inputs(*map(pipes.denoiser_config, (teacher, str(student))))
 
 
-def check_folders(folders: Folders, teacher: str, *, force: bool) -> None:
-    """Raises OSError, before any work, if the pipe could not be saved, or only over one that these checkpoints did not make."""
-    from secateur.distilling.checkpoints import FILE
+def check_folders(folders: Folders, teacher: str, settings: DistilSettings, *, force: bool) -> None:
+    """Raises OSError, before any work, if the pipe could not be saved, or only over one that these checkpoints did not make.
+
+    Raises ValueError if these checkpoints are of other settings.
+    """
+    from secateur.distilling.checkpoints import FILE, check_settings
     from secateur.pipeline import pipes
 
     needed = {"teacher": pipes.locate(teacher), "student": folders.student, "checkpoints": folders.checkpoints}
     check_saved_pipe(folders.out, force=force or (folders.checkpoints / FILE).is_file(), needed=needed)
     check_writable(folders.checkpoints, folder=True, option="--checkpoints")
+    check_settings(folders.checkpoints, settings)
 
 
 def note_teacher(plan: Plan | None, teacher: Any) -> None:

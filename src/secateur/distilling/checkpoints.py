@@ -20,6 +20,8 @@ from secateur.pipeline.examples import answer
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
+    from secateur.distilling.settings import DistilSettings
+
 FILE, NOUN = "distil.safetensors", "distillation"
 STATED = ("number", "scales", "raw", "normalized", "total", "untaught", "taught")
 
@@ -60,6 +62,17 @@ def load_checkpoint(now: Training, student: nn.Module, folder: Path, *, argument
         setattr(now, name, stated.get(name))  # older files lack the last two
     if stated["scaler"] and now.accelerator.scaler is not None:
         now.accelerator.scaler.load_state_dict(stated["scaler"])
+
+
+def check_settings(folder: Path, settings: DistilSettings) -> None:
+    """Raises ValueError, before any model is loaded, if a training saved in a folder cannot go on with these settings."""
+    if not (folder / FILE).exists():
+        return
+    with checkpoint.opened(folder / FILE, noun=NOUN) as (_, entry):
+        pass
+    ours = settings.lasting()
+    theirs = {name: value for name, value in entry["arguments"].items() if name in ours}
+    checkpoint.check_arguments({**entry, "arguments": theirs}, folder, noun=NOUN, arguments=ours)
 
 
 def gather_tensors(now: Training, student: nn.Module) -> dict[str, Tensor]:

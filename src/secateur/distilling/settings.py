@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import rich.repr
 import torch
@@ -73,6 +74,11 @@ class DistilSettings:
             raise ValueError(f"found {wrong[0]}={rates[wrong[0]]}, wanted a fraction from 0 to 1: change it")
         if not self.task + self.output + self.feature:
             raise ValueError("task, output and feature all weigh 0, so there is nothing to learn: give one of them a weight")
+
+    def lasting(self) -> dict[str, Any]:
+        """The settings that must stay if a distillation is to go on; with a constant rate it may get more updates."""
+        gone = {"called", *(("updates",) if self.lr_schedule == "constant" else ())}
+        return {name: value for name, value in asdict(self).items() if name not in gone}
 
     @property
     def samples(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,13 +221,10 @@ def check_processes(distillation: Distillation) -> None:
 
 
 def resume_arguments(distillation: Distillation) -> dict[str, Any]:
-    """What must be the same for a distillation to go on, as JSON. With a constant rate it may get more updates."""
-    settings = asdict(distillation.settings)
-    if distillation.settings.lr_schedule == "constant":
-        del settings["updates"]
-    called = settings.pop("called")
+    """What must be the same for a distillation to go on, as JSON."""
+    called = distillation.settings.called
     return {
-        **settings,
+        **distillation.settings.lasting(),
         **({} if called is None else {"called": list(called)}),
         "teacher": fingerprint.of_module(distillation.teacher),
         "student": fingerprint.of_module(distillation.student),
