@@ -43,7 +43,7 @@ def test_macs_of_a_full_size_architecture(run):
     code, out, _ = run("macs", "sd15", "--json")
     found = last_json(out)
     assert code == 0
-    assert found["parameters"] == 859_520_964  # as the model card of SD-1.5 counts them
+    assert found["parameters"] == 859_520_964  # of a checkpoint of SD-1.5, 859.52 M
     assert found["call_linear_macs"] == pytest.approx(338.6e9, rel=0.005)
     assert found["call_with_attention_macs"] == pytest.approx(401.6e9, rel=0.005)
     assert sum(found["linear_macs"]) + found["rest_linear_macs"] == found["call_linear_macs"]

@@ -159,9 +159,9 @@ def report(
         console.print(
             f"that is {costs.keep(schedule, calls=calls) * teacher:.3f} of the MACs of the student's teacher", soft_wrap=True
         )
-    given = ("--prompts", str(prompts)) if prompts else ()
-    compare = shlex.join(("secateur", "compare", pipe, str(out), *given))
-    console.print(f"beside fewer steps: {compare}", soft_wrap=True, markup=False, highlight=False)
+    others = ("--prompts", "others.txt") if prompts else ()
+    compare = shlex.join(("secateur", "compare", pipe, str(out), *others))
+    console.print(f"beside fewer steps, on other prompts: {compare}", soft_wrap=True, markup=False, highlight=False)
     show_use(out, steps=schedule.made["num_inference_steps"])
     if schedule.whole:
         console.print("in ComfyUI: copy it to models/secateur, for the node Secateur schedule", soft_wrap=True)
