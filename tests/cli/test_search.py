@@ -169,6 +169,7 @@ def test_the_line_that_a_search_prints_draws_an_image_on_a_pndm_pipe(run, pndm):
     words = ("--steps", "4", "--images", "1", "--more-images", "0", "--stages", "stock", "--keep", "0.5", "--prompts", "p.txt")
     code, out, error = run("search", pndm, *words)
     assert code == 0, error
+    assert f"on other prompts: secateur compare {pndm} schedule.json --prompts others.txt" in out
     [line] = [line.removeprefix("in Python: ") for line in out.splitlines() if line.startswith("in Python: ")]
     known = {"secateur": secateur, "pipe": pipes.load(pndm), "prompt": "a fox on a blue background"}
     exec(line, known)

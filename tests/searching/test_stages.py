@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import diffusers
 import numpy as np
@@ -22,7 +23,7 @@ from secateur.searching import objective, paired_gain
 from secateur.searching.objective import more_for, objective_for
 from secateur.searching.paired_gain import STANDARD_ERRORS, PairedGain
 from secateur.searching.settings import STAGES, SearchSettings, stages_for
-from secateur.searching.stages import BestSoFar, gradient_settings, run_stages
+from secateur.searching.stages import BestSoFar, gradient_settings, measure_each, run_stages
 from secateur.searching.task import Search
 from tiny_pipes import PIPES
 
@@ -252,3 +253,17 @@ def test_fewer_gradient_updates_than_the_papers_take_larger_steps(updates, lr):
     """At the paper's rate for 1000 of them no gate would flip in a hundred, and the images would teach nothing."""
     settings = gradient_settings(updates, seed=3, device=torch.device("cpu"))
     assert (settings.steps, settings.lr, settings.seed, settings.bf16) == (updates, pytest.approx(lr), 3, False)
+
+
+@pytest.mark.parametrize(("method", "patient"), [("stock", True), ("additive", False)])
+def test_what_stands_against_a_stock_solver_is_measured_patiently(method, patient):
+    asked = []
+
+    def objective(schedule, *, patient):
+        asked.append(patient)
+        return 1.0
+
+    objective.best = SimpleNamespace(schedule=SimpleNamespace(made={"method": method}))
+    search = SimpleNamespace(ready=lambda schedule: schedule, objective=objective)
+    assert [found.schedule for found in measure_each(search, ["a", "b"])] == ["a", "b"]
+    assert asked == [patient, patient]
