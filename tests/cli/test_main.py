@@ -151,19 +151,19 @@ def test_demo_answers_in_its_first_line_and_writes_a_record_and_a_page_with_pict
     refused(run("demo", "--pipe", "emoji-dit"), "secateur-demo holds notes.txt")
 
 
-def test_measure_compares_a_given_schedule_and_report_draws_the_record_again(run):
+def test_compare_measures_a_given_schedule_and_report_draws_the_record_again(run):
     written(run, "--method", "deepcache", "--interval", "2", "--calls", "4", "--granularity", "layer")
     Path("prompts.txt").write_text("a fox on a blue background\na ball on a pink background\n")
-    code, out, error = run("measure", "emoji-sd", "--schedule", "s.json", "--prompts", "prompts.txt", "--images", "2",
-                           "--steps", "4", "--json")  # fmt: skip
+    words = ("--prompts", "prompts.txt", "--images", "2", "--steps", "4")
+    code, out, error = run("compare", "emoji-sd", "s.json", *words, "--json")
     assert code == 0, error
     dense, given, *_ = last_json(out)["rows"]
     assert (dense["name"], given["name"], given["group"]) == ("dense", "s", "yours")
     assert 0.5 < given["keep_linear"] < 1
     assert given["psnr_db"]["mean"] > 10
-    code, out, error = run("report", "secateur-measure/record.json", "-o", "again.html")
+    code, out, error = run("report", "secateur-compare/record.json", "-o", "again.html")
     assert code == 0, error
-    assert Path("again.html").read_text() == Path("secateur-measure/report.html").read_text()
+    assert Path("again.html").read_text() == Path("secateur-compare/report.html").read_text()
 
 
 PROMPT = ("--prompt", "a fox on a blue background")
@@ -208,7 +208,7 @@ def test_generate_notes_another_guidance(run):
     assert "note: the schedule was found with guidance 3, and this is drawn with 5" in out
 
 
-@pytest.mark.parametrize("command", [("generate", *PROMPT, "--schedule"), ("compare",), ("measure", "--schedule")])
+@pytest.mark.parametrize("command", [("generate", *PROMPT, "--schedule"), ("compare",)])
 def test_pictures_are_drawn_as_the_schedule_says_unless_an_option_does(run, command):
     name, *words = command
     dense = dense_schedule("emoji-sd", 2)
@@ -253,18 +253,14 @@ def test_prompts_that_were_searched_with_are_noted(tmp_path, capsys):
 def test_a_schedule_of_other_calls_is_refused_before_anything_is_loaded(run, monkeypatch):
     monkeypatch.setattr(pipes, "load", None)
     written(run)
-    for command in (
-        ("measure", "emoji-sd", "--schedule"),
-        ("compare", "emoji-sd"),
-        ("generate", "emoji-sd", *PROMPT, "--schedule"),
-    ):
+    for command in (("compare", "emoji-sd"), ("generate", "emoji-sd", *PROMPT, "--schedule")):
         refused(run(*command, "s.json", "--steps", "6"), "DDIMScheduler makes 6 calls in 6 steps and the schedule has 4")
 
 
 def test_a_schedule_of_another_denoiser_is_refused_before_anything_is_loaded(run, monkeypatch):
     monkeypatch.setattr(pipes, "load", None)
     other = str(zoo.schedule("emoji-sd"))
-    for words in (("measure", "--schedule", other), ("compare", other), ("generate", *PROMPT, "--schedule", other)):
+    for words in (("compare", other), ("generate", *PROMPT, "--schedule", other)):
         says = "the schedule is for a UNet2DConditionModel and the pipe has a DiTTransformer2DModel"
         refused(run(words[0], "emoji-dit", *words[1:]), says)
 
@@ -325,8 +321,9 @@ def test_another_number_of_steps_ends_in_one_sentence(run):
         (("macs", __file__), "is a single file and a pipeline's folder is wanted: save one by from_single_file("),
         (("generate", "emoji-flux", "--prompt", "a fox"), "the zoo has no pipeline 'emoji-flux'"),
         (("demo", "--pipe", "emoji-flux"), "the zoo has no pipeline 'emoji-flux'"),
-        (("measure", "emoji-sd", "--keep", "0"), "above 0 and at most 1"),
-        (("measure", "emoji-sd", "--keep", "1.5"), "above 0 and at most 1"),
+        (("compare", "emoji-sd", "--keep", "0"), "above 0 and at most 1"),
+        (("compare", "emoji-sd", "--keep", "1.5"), "above 0 and at most 1"),
+        (("compare", "emoji-sd"), "there is nothing to compare: give a schedule's file, or a fraction of MACs by --keep"),
         (("generate", "emoji-sd"), "there is no prompt: give one by --prompt"),
         (("schedule", "sd15", "--keep", "-0.1"), "above 0 and at most 1"),
         (("schedule", "sd15", "--method", "magic", "--keep", "0.5"), "no static method 'magic'"),
@@ -335,7 +332,7 @@ def test_another_number_of_steps_ends_in_one_sentence(run):
         (("blocks", "sd15", "--granularity", "atom"), "atom"),
         (("show", "nowhere.json"), "nowhere.json does not exist: give a schedule file"),
         (("report", "nowhere.json"), "no record at nowhere.json"),
-        (("measure", "sd15"), "the zoo has no pipeline 'sd15'"),
+        (("compare", "sd15"), "the zoo has no pipeline 'sd15'"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(run, words, says):
@@ -356,11 +353,8 @@ def test_bad_input_ends_in_one_sentence(run, words, says):
         (("search", "emoji-sd", "--keep", "0.2", "--dtype", "int3"), "found dtype 'int3'"),
         (("generate", "emoji-sd", *PROMPT, "--device", "abacus"), "there is no device 'abacus' here"),
         (("generate", "emoji-sd", *PROMPT, "-o", os.devnull), "is a file and a folder is wanted"),
-        (
-            ("measure", "emoji-sd", "--schedule", str(zoo.schedule("emoji-sd")), "--prompts", "no.txt"),
-            "there is no file no.txt",
-        ),
-        (("measure", "emoji-sd", "--device", "abacus"), "there is no device 'abacus' here"),
+        (("compare", "emoji-sd", str(zoo.schedule("emoji-sd")), "--prompts", "no.txt"), "there is no file no.txt"),
+        (("compare", "emoji-sd", "--device", "abacus"), "there is no device 'abacus' here"),
         (("compare", "emoji-sd", str(zoo.schedule("emoji-sd")), "-o", os.devnull), "is a file and a folder is wanted"),
         (("demo", "--device", "abacus"), "there is no device 'abacus' here"),
         (("prune", "emoji-sd", "--keep", "0.5", "--dtype", "int3"), "found dtype 'int3'"),
@@ -373,7 +367,7 @@ def test_what_is_cheap_to_check_is_checked_before_diffusers_is_imported(run, mon
 
 def test_what_is_calibrated_on_is_not_measured_on(run):
     """No image of a search or a scoring is among the first thousands that are drawn and measured by default."""
-    first = {command: default_of(command, "seed") for command in ("search", "prune", "demo", "measure", "compare", "generate")}
+    first = {command: default_of(command, "seed") for command in ("search", "prune", "demo", "compare", "generate")}
     assert first["search"] == first["prune"] == signature(secateur.search).parameters["seed"].default
     assert all(abs(first["search"] - seed) >= 20_000 for command, seed in first.items() if command not in ("search", "prune"))
     assert "far from 0" in " ".join(run("prune", "--help")[1].replace("│", "").split())
@@ -423,8 +417,8 @@ def test_a_search_and_a_record_may_be_made_again_by_the_same_command(run, monkey
     refused(run(*asked), "'NoneType' object is not callable")  # it goes on to load the pipe
     refused(run(*asked[:2], "--keep", "0.4", "-o", "s.json"), "s.json is there already")
     Path("out").mkdir()
-    Path("out/record.json").write_text(json.dumps({"command": "secateur measure emoji-sd --keep 0.3 -o out"}))
-    refused(run("measure", "emoji-sd", "--keep", "0.2", "-o", "out"), "out/record.json is there already")
+    Path("out/record.json").write_text(json.dumps({"command": "secateur compare emoji-sd --keep 0.3 -o out"}))
+    refused(run("compare", "emoji-sd", "--keep", "0.2", "-o", "out"), "out/record.json is there already")
     refused(run("compare", "emoji-sd", "s.json", "-o", "out"), "out/record.json is there already")
 
 

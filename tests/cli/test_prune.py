@@ -87,7 +87,7 @@ def test_a_student_that_takes_a_schedule_is_told_by_its_teacher_s_macs(saved):
     assert done.exit_code == 0, done.exception
     assert f"that is {left / 2:.3f} of the MACs of the student's teacher" in " ".join(done.output.split())
     out = ("--out", str(saved / "measured"))
-    done = CliRunner().invoke(app, ["measure", str(saved / "student"), *words, "--schedule", str(saved / "s.json"), *out])
+    done = CliRunner().invoke(app, ["compare", str(saved / "student"), str(saved / "s.json"), *words, *out])
     assert done.exit_code == 0, done.exception
     record = json.loads((saved / "measured" / "record.json").read_text())
     kept = {row["name"]: row["macs_of_teacher"] for row in record["rows"]}
@@ -96,16 +96,7 @@ def test_a_student_that_takes_a_schedule_is_told_by_its_teacher_s_macs(saved):
     assert "macs of teacher" in (saved / "measured" / "report.html").read_text()
     done = CliRunner().invoke(
         app,
-        [
-            "measure",
-            str(saved / "student"),
-            *words,
-            "--schedule",
-            str(saved / "s.json"),
-            *out,
-            "--teacher",
-            str(saved / "teacher"),
-        ],
+        ["compare", str(saved / "student"), str(saved / "s.json"), *words, *out, "--teacher", str(saved / "teacher")],
     )
     assert done.exit_code == 0, done.exception
     assert "Not at the same budget: s " not in done.output

@@ -136,9 +136,8 @@ def test_a_schedule_for_another_spacing_is_measured(run):
     search = ("search", "karras", *words, "--stages", "stock", "--keep", "0.5", "-o", "s.json")
     code, _, error = run(*search)
     assert code == 0, error
-    for command in (("compare", "karras", "s.json"), ("measure", "karras", "--schedule", "s.json")):
-        code, _, error = run(*command, *words)
-        assert code == 0, error
+    code, _, error = run("compare", "karras", "s.json", *words)
+    assert code == 0, error
 
 
 @pytest.fixture(scope="module")
@@ -392,16 +391,14 @@ def test_a_class_that_is_none_is_named(run, labels):
     assert not Path("schedule.json").exists()
 
 
-@pytest.mark.parametrize("command", ["compare", "measure"])
-def test_what_cannot_be_measured_is_refused_before_any_image(run, command):
+def test_what_cannot_be_compared_is_refused_before_any_image(run):
     assert run("schedule", "emoji-sd", "--keep", "0.5", "--calls", "4", "-o", "s.json")[0] == 0
-    given = ("s.json",) if command == "compare" else ("--schedule", "s.json")
     Path("long.txt").write_text("a fox on a blue background " * 40)
     for words, says in ((("--out", "/proc/x"), "cannot be written"), (("--prompts", "long.txt"), "the tokenizer reads")):
-        code, _, error = run(command, "emoji-sd", *given, "--steps", "4", "--images", "1", *words)
+        code, _, error = run("compare", "emoji-sd", "s.json", "--steps", "4", "--images", "1", *words)
         assert code == 1
         assert says in sentence(error)
-    assert not Path(f"secateur-{command}").exists()
+    assert not Path("secateur-compare").exists()
 
 
 def test_sdxl_with_two_text_encoders_is_searched_by_prompts(run):
@@ -415,22 +412,19 @@ def test_sdxl_with_two_text_encoders_is_searched_by_prompts(run):
     code, _, error = run("generate", "pipe", "--prompt", "a fox", "--steps", "6", "--schedule", "s.json", "--out", "images")
     assert code == 0, error
     assert len(list(Path("images").iterdir())) == 1
-    code, _, error = run("measure", "pipe", "--schedule", "s.json", "--prompts", "prompts.txt", "--steps", "6", "--images", "2")
+    code, _, error = run("compare", "pipe", "s.json", "--prompts", "prompts.txt", "--steps", "6", "--images", "2")
     assert code == 0, error
 
 
-@pytest.mark.parametrize("command", ["search", "generate", "measure", "compare"])
+@pytest.mark.parametrize("command", ["search", "generate", "compare"])
 def test_a_denoiser_that_gives_nan_ends_in_one_sentence(run, monkeypatch, command):
     from secateur.pipeline import pipes
 
     asked = {
         "search": QUICK,
         "generate": ("--prompt", "a fox on a blue background", "--steps", "2"),
-        "measure": ("--images", "1", "--steps", "4", "--keep", "0.5"),
-        "compare": ("s.json", "--images", "1", "--steps", "4"),
+        "compare": ("--images", "1", "--steps", "4", "--keep", "0.5"),
     }
-    if command == "compare":
-        assert run("schedule", "emoji-sd", "--keep", "0.5", "--calls", "4", "-o", "s.json")[0] == 0
     there = list(Path().iterdir())
     whole = pipes.load
 

@@ -1,4 +1,4 @@
-"""The commands that compare: demo, measure and compare draw variants side by side and write a record and a page."""
+"""The commands that compare: demo and compare draw variants side by side and write a record and a page."""
 
 from __future__ import annotations
 
@@ -86,57 +86,12 @@ def demo(
     report(record, out, as_json=json)
 
 
-@app.command(rich_help_panel=DRAW)
-def measure(
-    pipe: Pipe,
-    schedule: Annotated[list[Path], typer.Option(help="a schedule to measure; may be repeated")] = [],  # noqa: B006
-    keep: Annotated[list[float], typer.Option(help="also the static rivals at this fraction of MACs; may be repeated")] = [],  # noqa: B006
-    teacher: Annotated[str | None, typer.Option(help="of a student: the pipe that all rows are compared with")] = None,
-    prompts: Prompts = None,
-    images: Images = 16,
-    out: Out = Path("secateur-measure"),
-    steps: SameSteps = None,
-    guidance_scale: SameGuidance = None,
-    seed: Seed = 0,
-    batch_size: BatchSize = 8,
-    dtype: Dtype = AUTO,
-    device: Device = AUTO,
-    force: Force = False,
-    json: AsJson = False,
-) -> None:
-    """Latency, fidelity and cost of schedules beside the dense pipe and fewer steps; writes a record and a page."""
-    from secateur import zoo
-    from secateur.measuring import variants
-    from secateur.schedule import baselines
-
-    for needed in filter(None, (pipe, teacher)):
-        check_pipe(needed, dtype=dtype, device=device)
-    keeps = [baselines.check_keep(k) for k in keep]
-    source = teacher if teacher is not None and pipe not in zoo.NAMES else pipe
-    conditions, captions = conditions_in(prompts, images, pipe=source)
-    check_folder(out, force=force)
-    yours = schedules_by_name(schedule)
-    steps, scale = drawn_with(yours.values(), steps, guidance_scale)
-    check_schedules(pipe, yours.values(), steps)
-    loaded = load_pipe(pipe, dtype=dtype, device=device)
-    own = variants.given(loaded, yours, steps=steps)
-    note_searched(yours, prompts)
-    dense, *rivals = variants.front(loaded, steps=steps, keeps=keeps)
-    rows = (dense, *own, *variants.at_equal_macs(loaded, own), *rivals)
-    if teacher is not None:
-        other = load_pipe(teacher, dtype=dtype, device=device)
-        check_tokens(other, conditions)
-        rows = variants.beside_teacher(other, rows)
-    call = {"guidance_scale": guidance_of(loaded, source, scale)}
-    tell_drawn_with(steps, call["guidance_scale"])
-    side_by_side(loaded, pipe, rows, conditions, captions=captions, seeds=range(seed, seed + images),
-                 batch_size=batch_size, call=call, out=out, as_json=json)  # fmt: skip
-
-
 @app.command("compare", rich_help_panel=DRAW)
 def compare_command(
     pipe: Pipe,
-    schedules: Annotated[list[Path], typer.Argument(metavar="SCHEDULE…", help="schedules, of any budgets")],
+    schedules: Annotated[list[Path], typer.Argument(metavar="[SCHEDULE]…", help="schedules, of any budgets")] = [],  # noqa: B006
+    keep: Annotated[list[float], typer.Option(help="also the rivals at this fraction of MACs; may be repeated")] = [],  # noqa: B006
+    teacher: Annotated[str | None, typer.Option(help="of a student: the pipe that all rows are compared with")] = None,
     prompts: Prompts = None,
     images: Images = 16,
     out: Out = Path("secateur-compare"),
@@ -150,11 +105,17 @@ def compare_command(
     json: AsJson = False,
 ) -> None:
     """Your schedules, of one or several budgets, beside every rival that needs no search; writes a record and a page."""
+    from secateur import zoo
     from secateur.measuring import variants
-    from secateur.pipeline import schedulers
+    from secateur.schedule import baselines
 
-    check_pipe(pipe, dtype=dtype, device=device)
-    conditions, captions = conditions_in(prompts, images, pipe=pipe)
+    keeps = [baselines.check_keep(k) for k in keep]
+    for needed in filter(None, (pipe, teacher)):
+        check_pipe(needed, dtype=dtype, device=device)
+    if not (schedules or keeps or teacher):
+        raise ValueError("there is nothing to compare: give a schedule's file, or a fraction of MACs by --keep")
+    source = teacher if teacher is not None and pipe not in zoo.NAMES else pipe
+    conditions, captions = conditions_in(prompts, images, pipe=source)
     check_folder(out, force=force)
     yours = schedules_by_name(schedules)
     steps, scale = drawn_with(yours.values(), steps, guidance_scale)
@@ -162,11 +123,16 @@ def compare_command(
     loaded = load_pipe(pipe, dtype=dtype, device=device)
     own = variants.given(loaded, yours, steps=steps)
     note_searched(yours, prompts)
-    keeps = list(dict.fromkeys(variant.keep for variant in own if variant.keep))
-    dense, *rivals = variants.front(loaded, steps=steps, keeps=keeps, solvers=tuple(schedulers.SOLVERS))
-    call = {"guidance_scale": guidance_of(loaded, pipe, scale)}
+    keeps = dict.fromkeys([*(variant.keep for variant in own if variant.keep), *keeps])
+    dense, *rivals = variants.front(loaded, steps=steps, keeps=tuple(keeps))
+    rows = (dense, *own, *rivals)
+    if teacher is not None:
+        other = load_pipe(teacher, dtype=dtype, device=device)
+        check_tokens(other, conditions)
+        rows = variants.beside_teacher(other, rows)
+    call = {"guidance_scale": guidance_of(loaded, source, scale)}
     tell_drawn_with(steps, call["guidance_scale"])
-    side_by_side(loaded, pipe, (dense, *own, *rivals), conditions, captions=captions, seeds=range(seed, seed + images),
+    side_by_side(loaded, pipe, rows, conditions, captions=captions, seeds=range(seed, seed + images),
                  batch_size=batch_size, call=call, out=out, as_json=json)  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from secateur.schedule.schedule import Schedule
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-PLAIN = ("DDIM", "DPM-Solver++")  # enough for a quick look
 CLOSE = 0.05  # of a budget in MACs: nearer counts as equal
 EVEN = {  # evenly held calls: name → hold
     "uniform hold": "output",
@@ -44,8 +43,10 @@ class Variant:
     pipe: DiffusionPipeline | None = None
 
 
-def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Sequence[str] = PLAIN) -> tuple[Variant, ...]:
-    """The baseline that every schedule must beat: `steps` plain steps of these solvers of `schedulers.SOLVERS`.
+def fewer_steps(
+    pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Iterable[str] | None = None
+) -> tuple[Variant, ...]:
+    """The baseline that every schedule must beat: `steps` plain steps of these solvers, or of all.
 
     Only of the pipe's own scheduler if its noise is not theirs (flow matching).
     """
@@ -53,31 +54,29 @@ def fewer_steps(pipe: DiffusionPipeline, steps: int, *, keep: float, solvers: Se
         return (Variant(f"{steps} steps", "fewer steps", steps, keep=keep),)
     return tuple(
         Variant(f"{name}, {steps} steps", f"fewer steps {name}", steps, None, *schedulers.SOLVERS[name], keep=keep)
-        for name in solvers
+        for name in solvers or schedulers.SOLVERS
     )
 
 
 def plainly(pipe: DiffusionPipeline, steps: int, *, keep: float) -> tuple[Variant, ...]:
     """Plainly `steps` steps of every stock solver at every spacing that `schedulers.SOLVERS` has, grouped by solver."""
-    every = fewer_steps(pipe, steps, keep=keep, solvers=tuple(schedulers.SOLVERS))
+    every = fewer_steps(pipe, steps, keep=keep)
     return tuple(replace(variant, group=" ".join(variant.group.split()[:3])) for variant in every)
 
 
-def front(
-    pipe: DiffusionPipeline, *, steps: int, keeps: Sequence[float], solvers: Sequence[str] = PLAIN
-) -> tuple[Variant, ...]:
+def front(pipe: DiffusionPipeline, *, steps: int, keeps: Sequence[float]) -> tuple[Variant, ...]:
     """Dense, and at each of `keeps`: evenly held calls in three ways, the family's static cache, and fewer steps."""
     budgets = [baselines.check_keep(keep) for keep in keeps]
     denoiser = denoiser_of(pipe)
     costs = macs.count(denoiser, list(family(denoiser).granularities)[-1])  # the finest: caches choose among layers
-    rivals = (rival for keep in budgets for rival in _rivals(pipe, costs, steps=steps, keep=keep, solvers=solvers))
+    rivals = (rival for keep in budgets for rival in _rivals(pipe, costs, steps=steps, keep=keep))
     return (Variant("dense", "dense", steps), *rivals)
 
 
-def _rivals(pipe: DiffusionPipeline, costs: macs.Macs, *, steps: int, keep: float, solvers: Sequence[str]) -> Iterator[Variant]:
+def _rivals(pipe: DiffusionPipeline, costs: macs.Macs, *, steps: int, keep: float) -> Iterator[Variant]:
     yield from evenly_held(pipe, costs.blocks, steps=steps, keep=keep)
     yield cached(costs, calls=schedulers.calls(pipe, steps), steps=steps, keep=keep)
-    yield from fewer_steps(pipe, max(1, int(keep * steps + 0.5)), keep=keep, solvers=solvers)
+    yield from fewer_steps(pipe, max(1, int(keep * steps + 0.5)), keep=keep)
 
 
 def evenly_held(pipe: DiffusionPipeline, blocks: Blocks, *, steps: int, keep: float) -> Iterator[Variant]:
@@ -116,13 +115,6 @@ def beside_teacher(teacher: DiffusionPipeline, variants: Sequence[Variant]) -> t
     student, *others = variants
     first = replace(student, name="teacher, dense", pipe=teacher)
     return first, replace(student, name="student, dense", group="student"), *others
-
-
-def at_equal_macs(pipe: DiffusionPipeline, schedules: Sequence[Variant]) -> tuple[Variant, ...]:
-    """Fewer steps for each budget of these schedules, once each."""
-    budgets = {variant.keep: variant.steps for variant in schedules if variant.keep}
-    few = {keep: max(1, round(keep * steps)) for keep, steps in budgets.items()}
-    return tuple(variant for keep, steps in few.items() for variant in fewer_steps(pipe, steps, keep=keep))
 
 
 def given(pipe: DiffusionPipeline, schedules: Mapping[str, Schedule], *, steps: int) -> tuple[Variant, ...]:
