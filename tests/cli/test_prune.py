@@ -28,7 +28,7 @@ from secateur.pruning import criteria
 from secateur.pruning.bypass import bypassed
 from secateur.pruning.layer_scores import LayerScores
 from secateur.pruning.plan import Plan
-from secateur.pruning.planning import planned
+from secateur.pruning.planning import next_larger, planned
 from secateur.pruning.presets import bk_sdm_base
 from secateur.pruning.surgery import cuttable, parameters, plan_without
 
@@ -64,7 +64,9 @@ def test_a_student_is_cut_and_saved_with_its_plan_and_scores(saved, cost):
     assert told["plan"] == dict(plan.items())
     assert set(plan.layers) <= {*scores.layers, *(layer.rpartition(".transformer_blocks")[0] for layer in scores.layers)}
     assert plan.made["kept"] <= keep
-    assert ("than --keep" in output) == (plan.made["kept"] < 0.95 * keep)
+    missed = plan.made["kept"] < 0.95 * keep
+    assert ("than --keep" in output) == missed
+    assert ("the next larger choice is --keep" in output) == (missed and next_larger(scores, plan) is not None)
     if cost == "ms":
         assert f"a call of the student takes about {100 * plan.made['kept']:.1f} % of the teacher's" in " ".join(output.split())
     else:

@@ -21,7 +21,7 @@ from secateur.denoiser.macs import meta_denoiser, tally
 from secateur.knapsack import achieved, knapsack
 from secateur.pruning.layer_costs import LayerCosts, count_costs, wholes
 from secateur.pruning.layer_scores import LayerScores
-from secateur.pruning.planning import METHODS, check_reachable, groups, kept_share, planned, predicted, with_times
+from secateur.pruning.planning import METHODS, check_reachable, groups, kept_share, next_larger, planned, predicted, with_times
 from secateur.pruning.surgery import candidates, drop_layers, parameters, removals
 from tiny import TOKENS, tiny
 
@@ -90,6 +90,15 @@ def test_the_exact_plan_is_the_best_of_all_sets_within_the_budget(scores, cost, 
         rival = planned(scores, keep=keep, cost=cost, method=method)
         assert rival.made["kept"] <= keep
         assert rival.made["predicted"] >= found.made["predicted"] - 1e-9
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("keep", [0.8, 0.55, 0.3])
+def test_the_next_larger_plan_keeps_more_than_was_asked_for_and_none_between_does(scores, method, keep):
+    asked, kept = next_larger(scores, planned(scores, keep=keep, method=method))
+    assert keep < kept <= asked < 1
+    assert planned(scores, keep=asked, method=method).made["kept"] == kept
+    assert planned(scores, keep=asked - 0.01, method=method).made["kept"] <= keep
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "dit"])

@@ -229,15 +229,21 @@ def cut_and_save(pipe: Any, plan: Plan, out: Path, *, teacher: str, scores: Laye
     pipes.save(pipes.as_stored(student), out, beside=beside)
     sure = certainty(scores)
     console.print(table(sizes, layers=len(plan.layers)))
-    for sentence in sentences(plan, denoiser_of(student), sure, teacher=teacher, out=out):
+    for sentence in sentences(plan, denoiser_of(student), scores, sure, teacher=teacher, out=out):
         console.print(sentence, highlight=False, soft_wrap=True)
     finish({"out": str(out), "plan": dict(plan.items()), "stability": sure, **sizes}, as_json=json)
 
 
-def sentences(plan: Plan, student: Any, sure: dict[str, float] | None, *, teacher: str, out: Path) -> Iterator[str]:
+def sentences(
+    plan: Plan, student: Any, scores: LayerScores | None, sure: dict[str, float] | None, *, teacher: str, out: Path
+) -> Iterator[str]:
     """What a pruning says below its table."""
+    from secateur.pruning.planning import next_larger
+
     if (kept := plan.made.get("kept")) and (remark := missed(kept, plan.made["keep"])):
-        yield f"keeps {kept:.3f} of the {plan.made['cost']}; {remark}"
+        more = next_larger(scores, plan) if scores else None
+        larger = "; the next larger choice is --keep {:g}, which keeps {:.3f}".format(*more) if more else ""
+        yield f"keeps {kept:.3f} of the {plan.made['cost']}; {remark}{larger}"
     if plan.made.get("cost") == "ms":
         yield f"by the times of its layers, a call of the student takes about {100 * plan.made['kept']:.1f} % of the teacher's"
     if sure is not None:

@@ -42,8 +42,19 @@ def planned(
     gone = [layer for layer, k in zip(scores.layers, stays, strict=True) if not k]
     if not gone:
         raise ValueError(f"keep={keep} removes no layer: ask for less, or leave the denoiser as it is")
-    choice = {"method": method, "keep": keep, "cost": cost, "predicted": predicted(scores, gone), "scores": thawed(scores.made)}
-    return plan_of(scores, gone, made={"kept": kept_share(scores, gone, cost=cost), **choice})
+    asked = {"method": method, "keep": keep, "cost": cost, "keep_every_stage": keep_every_stage}
+    found = {"kept": kept_share(scores, gone, cost=cost), "predicted": predicted(scores, gone), "scores": thawed(scores.made)}
+    return plan_of(scores, gone, made=asked | found)
+
+
+def next_larger(scores: LayerScores, plan: Plan) -> tuple[float, float] | None:
+    """The least keep, in hundredths, whose plan keeps more than was asked for, and what it keeps; None if none does."""
+    how = {name: plan.made[name] for name in ("method", "cost", "keep_every_stage")}
+    for hundredths in range(int(100 * plan.made["keep"]) + 1, 100):
+        kept = planned(scores, keep=hundredths / 100, **how).made["kept"]
+        if kept > plan.made["keep"]:
+            return hundredths / 100, kept
+    return None
 
 
 def with_times(scores: LayerScores, denoiser: nn.Module, *, run: Callable[[], Any]) -> LayerScores:
