@@ -12,6 +12,10 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from reference import reference
+from secateur.denoiser.families import family
+from secateur.denoiser.of_pipe import denoiser_of
+from secateur.schedule.schedule import Schedule
 from tiny import tiny
 
 STEPS = 6
@@ -174,6 +178,12 @@ PIPES = {
 }
 
 
+def expected(pipe, call, schedule: Schedule, **how) -> Tensor:
+    """What the pipeline draws by a schedule, where everything is computed and then replaced; see reference.py."""
+    with reference(denoiser_of(pipe), schedule, streams=family(denoiser_of(pipe)).streams, **how):
+        return draw(pipe, call)
+
+
 def draw(pipe, call: dict[str, Any]) -> Tensor:
     """The pipeline's latents or images; a fresh generator, so that it can be called again."""
     call = dict(call)
@@ -205,3 +215,15 @@ def tokenizer() -> CLIPTokenizer:
 def autoencoder() -> AutoencoderKL:
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     return AutoencoderKL(block_out_channels=(4, 8), norm_num_groups=2, latent_channels=4, sample_size=16, **blocks)
+
+
+OFFSET = {"steps_offset": 1}  # what Stable Diffusion's pipelines ask of a scheduler
+SCHEDULERS = {
+    "ddim": ddim,
+    "pndm": lambda: diffusers.PNDMScheduler(**OFFSET, skip_prk_steps=True),
+    "dpm++": lambda: diffusers.DPMSolverMultistepScheduler(**OFFSET),
+    "unipc": lambda: diffusers.UniPCMultistepScheduler(**OFFSET),
+    "euler": lambda: diffusers.EulerDiscreteScheduler(**OFFSET),
+    "heun": lambda: diffusers.HeunDiscreteScheduler(**OFFSET),
+    "lcm": lambda: diffusers.LCMScheduler(**OFFSET),
+}

@@ -56,13 +56,6 @@ def test_root_can_leave_the_denoiser_unentered(net):
     assert len(entered) == 1
 
 
-def test_clock_says_which_call_it_is(net):
-    seen = []
-    with Patch(net, NAMES[:1], lambda t, i, run, inputs: seen.append(t) or run(), clock=lambda: 41):
-        net(X)
-    assert seen == [41]
-
-
 def test_remove_leaves_no_trace_and_may_be_repeated(net):
     before = net(X)
     patch = Patch(net, NAMES, just_run)

@@ -147,7 +147,7 @@ def test_a_second_image_and_a_copy_know_nothing_of_the_first():
     pipe.scheduler = of(pipe.scheduler)
     wanted = draw(pipe, call)
     other = deepcopy(pipe.scheduler)
-    assert not pipe.scheduler._predictions
+    assert not pipe.scheduler._running.predictions
     draw(pipe, call | {"latents": noise(9, 1, 4, 8, 8)})
     assert torch.equal(draw(pipe, call), wanted)
     pipe.scheduler = other

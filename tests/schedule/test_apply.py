@@ -19,7 +19,6 @@ from grids import KNOWN, blocks_of, scattered
 from nets import NAMES, Net, traces
 from reference import lined_rows, random_rows, reference
 from secateur.denoiser.blocks import Blocks, find_blocks
-from secateur.denoiser.families import family
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.denoiser.patch import compile_blocks, patch_of
 from secateur.pipeline.schedulers import HOLDABLE
@@ -29,25 +28,11 @@ from secateur.schedule.cache import block_bytes, peak_cached_bytes
 from secateur.schedule.fit import is_same_model
 from secateur.schedule.holds import LINES
 from secateur.schedule.schedule import Schedule, load
+from secateur.schedule.subnet import MOST_BRANCHES
 from tiny import tiny
-from tiny_pipes import PIPES, STEPS, ddim, draw, ip_adapter, noise, stable_diffusion
+from tiny_pipes import OFFSET, PIPES, SCHEDULERS, STEPS, ddim, draw, expected, ip_adapter, noise, stable_diffusion
 
-OFFSET = {"steps_offset": 1}  # what Stable Diffusion's pipelines ask of a scheduler
-SCHEDULERS = {
-    "ddim": ddim,
-    "pndm": lambda: PNDMScheduler(**OFFSET, skip_prk_steps=True),
-    "dpm++": lambda: diffusers.DPMSolverMultistepScheduler(**OFFSET),
-    "unipc": lambda: diffusers.UniPCMultistepScheduler(**OFFSET),
-    "euler": lambda: EulerDiscreteScheduler(**OFFSET),
-    "heun": lambda: diffusers.HeunDiscreteScheduler(**OFFSET),
-    "lcm": lambda: diffusers.LCMScheduler(**OFFSET),
-}
 CALLS = {"pndm": STEPS + 1, "heun": 2 * STEPS - 1}
-
-
-def expected(pipe, call, schedule: Schedule, **how):
-    with reference(denoiser_of(pipe), schedule, streams=family(denoiser_of(pipe)).streams, **how):
-        return draw(pipe, call)
 
 
 def pruned(pipe, call, schedule, *, fold: bool = False, **how):
@@ -123,7 +108,8 @@ def test_a_line_is_read_ahead_in_an_image_that_starts_part_of_the_way_down():
     assert not torch.allclose(wanted, extrapolated, rtol=1e-2, atol=1e-2)
 
 
-def test_an_image_to_image_pipeline_that_begins_and_ends_part_of_the_way_is_not_guessed_at():
+def test_an_image_to_image_pipeline_may_begin_and_end_part_of_the_way():
+    """DDIM does not tell at which call it begins, so that the timesteps that the denoiser is given do."""
     pipe, _ = tiny_pipes.sdxl()
     parts = {name: part for name, part in pipe.components.items() if part is not None or "t" in name}
     other = tiny_pipes.quiet(diffusers.StableDiffusionXLImg2ImgPipeline(**parts | {"scheduler": ddim()}))
@@ -131,13 +117,14 @@ def test_an_image_to_image_pipeline_that_begins_and_ends_part_of_the_way_is_not_
         "pooled_prompt_embeds": noise(6, 1, 8),
         "negative_pooled_prompt_embeds": noise(7, 1, 8),
         "image": noise(5, 1, 3, 16, 16).abs().clamp(max=1),
+        "generator": torch.Generator(),
         "strength": 0.8,
         "denoising_end": 0.8,
     }
-    with pytest.raises(ValueError, match="DDIMScheduler does not tell at which call it begins"):
-        pruned(other, call, scattered(find_blocks(other.unet)))
-    other.scheduler = EulerDiscreteScheduler(**OFFSET)
-    assert pruned(other, call, scattered(find_blocks(other.unet))).isfinite().all()
+    schedule = scattered(find_blocks(other.unet), seed=4)
+    wanted = expected(other, call, schedule, offset=2)
+    assert torch.equal(pruned(other, call, schedule), wanted)
+    assert not torch.equal(wanted, expected(other, call, schedule))
 
 
 def test_image_to_image_with_timesteps_of_its_own_asks_for_as_many_steps():
@@ -157,9 +144,10 @@ def test_chosen_timesteps_stay_where_they_are_though_flow_matching_shifts(make, 
     schedule = replace(baselines.dense(find_blocks(pipe.transformer), 2), timesteps=(900.5, 300.25))
     wanted = pruned(pipe, call | {"num_inference_steps": 2}, schedule)
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**options)
-    torch.testing.assert_close(pruned(pipe, call | {"num_inference_steps": 2}, schedule), wanted)
-    assert pipe.scheduler.timesteps.tolist() == [900.5, 300.25]
-    assert pipe.scheduler.sigmas.tolist() == pytest.approx([0.9005, 0.30025, 0.0])
+    with apply(pipe, schedule, fold=False):
+        torch.testing.assert_close(draw(pipe, call | {"num_inference_steps": 2}), wanted)
+        assert pipe.scheduler.timesteps.tolist() == [900.5, 300.25]
+        assert pipe.scheduler.sigmas.tolist() == pytest.approx([0.9005, 0.30025, 0.0])
 
 
 def test_chosen_timesteps_are_refused_where_a_scheduler_would_shift_them():
@@ -255,11 +243,12 @@ def test_timesteps_are_placed_where_diffusers_lets_nobody_choose_them(options):
     for moved in (False, True):
         chosen = (*times[:-1], times[-1] // 2) if moved else times
         schedule = replace(baselines.dense(blocks_of("sd15", "stage"), len(times)), timesteps=chosen)
-        found = pruned(pipe, call, schedule)
-        assert tuple(pipe.scheduler.timesteps.tolist()) == chosen
-        kept = float(pipe.scheduler.alphas_cumprod[chosen[-1]])
-        sigma = chosen[-1] / 1000 if options else ((1 - kept) / kept) ** 0.5
-        assert float(pipe.scheduler.sigmas[len(times) - 1]) == pytest.approx(sigma, rel=1e-4)
+        with apply(pipe, schedule, fold=False):
+            found = draw(pipe, call)
+            assert tuple(pipe.scheduler.timesteps.tolist()) == chosen
+            kept = float(pipe.scheduler.alphas_cumprod[chosen[-1]])
+            sigma = chosen[-1] / 1000 if options else ((1 - kept) / kept) ** 0.5
+            assert float(pipe.scheduler.sigmas[len(times) - 1]) == pytest.approx(sigma, rel=1e-4)
         near = torch.allclose(found, wanted, rtol=1e-2 if options else 1e-5, atol=1e-2 if options else 1e-5)
         assert near is not moved
 
@@ -489,9 +478,12 @@ def test_a_loop_of_ones_own_under_apply_is_found_out():
     pipe, _ = stable_diffusion()
     call = partial(pipe.unet, noise(1, 1, 4, 8, 8), torch.tensor(1), noise(2, 1, 5, 8))
     with apply(pipe, scattered(blocks_of("sd15", "stage"))):
-        for _ in range(8):
+        with pytest.raises(ValueError, match=r"another one draws.*follow\(\)"):
             call()
-        with pytest.raises(ValueError, match=r"9 times without a step.*follow\(\)"):
+        pipe.scheduler.set_timesteps(STEPS)
+        for _ in range(MOST_BRANCHES):
+            call()
+        with pytest.raises(ValueError, match=rf"{MOST_BRANCHES + 1} times without a step.*follow\(\)"):
             call()
 
 
@@ -580,11 +572,11 @@ def test_schedules_applied_one_after_another_begin_from_the_pipes_own_scheduler(
     pipe, _ = stable_diffusion(scheduler=SCHEDULERS["pndm"]())
     own, blocks = pipe.scheduler, blocks_of("sd15", "stage")
     apply(pipe, scattered(blocks).bound_to(DDIMScheduler.from_config(own.config)))
-    assert type(pipe.scheduler) is DDIMScheduler
+    assert isinstance(pipe.scheduler, DDIMScheduler)
     apply(pipe, scattered(blocks).bound_to(EulerDiscreteScheduler.from_config(own.config)))
-    assert type(pipe.scheduler) is EulerDiscreteScheduler
+    assert isinstance(pipe.scheduler, EulerDiscreteScheduler)
     apply(pipe, scattered(blocks, STEPS + 1).bound_to(own))
-    assert pipe.scheduler is own
+    assert isinstance(pipe.scheduler, PNDMScheduler)
     apply(pipe, scattered(blocks).bound_to(DDIMScheduler.from_config(own.config)))
     mine = pipe.scheduler = ddim()
     remove(pipe)
@@ -601,8 +593,8 @@ def test_keep_alone_is_evenly_held_calls_at_any_number_of_steps(name, keep, hold
     wanted = [pruned(pipe, *pair) for pair in zip(calls, held, strict=True)]
     with apply(pipe, keep=keep) as subnet:
         found = [draw(pipe, call) for call in (*calls, calls[0])]
+        assert subnet.schedule.grid == held[0].grid
     assert all(torch.equal(a, b) for a, b in zip(found, (*wanted, wanted[0]), strict=True))
-    assert subnet.schedule.grid == held[0].grid
     assert not traces(denoiser_of(pipe))
 
 
@@ -658,7 +650,7 @@ def test_a_scheduler_changed_under_a_schedule_is_noticed():
     pipe, call = stable_diffusion()
     with apply(pipe, scattered(blocks_of("sd15", "stage"))):
         pipe.scheduler = EulerDiscreteScheduler()
-        with pytest.raises(ValueError, match="another scheduler after the schedule was applied"):
+        with pytest.raises(ValueError, match="another one draws: apply it to the pipe that draws"):
             draw(pipe, call)
 
 

@@ -6,9 +6,11 @@ Everything else (the SubNet, tracing, counting, scoring) is a short function giv
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from functools import partial, wraps
+from copy import deepcopy
+from functools import partial, update_wrapper
 from typing import Any, Self
 
 import torch
@@ -34,32 +36,36 @@ class Intercept:
     """While it lives, `obj.name(...)` is `wrapper(original, ...)`, for this one instance.
 
     `remove()` puts back the very object that was there, may be called twice, and does not mind what others have put around
-    it since: a wrapper that it cannot reach any more passes straight through.
+    it since: a wrapper that it cannot reach any more passes straight through. A copy of the instance has its own method.
     """
 
     def __init__(self, obj: Any, name: str, wrapper: Callable[..., Any], *, owner: Any = None):
-        self.alive, self.owner = True, owner
+        self.alive, self.owner, self._wrapper = True, owner, wrapper
         self._obj, self._slots = obj, (name, f"_old_{name}")
         # accelerate keeps the forward it wrapped in `_old_forward`, and puts it back whenever it renews its hook (after each
         # image under model offload): only a wrapper underneath accelerate's survives that.
         slot = self._slots[1] if self._slots[1] in vars(obj) else name
         self._found = vars(obj).get(slot)
-        self._original = original = getattr(obj, slot)
-
-        @wraps(original)  # diffusers reads what a scheduler's methods take off their signatures
-        def method(*args, **kwargs):
-            return wrapper(original, *args, **kwargs) if self.alive else original(*args, **kwargs)
-
-        vars(method)["intercept"] = self  # so that a second one can see the first
-        self._method = unseen(method)
+        self._original = getattr(obj, slot)
+        update_wrapper(self, self._original, updated=())  # others read what a method takes off its signature
+        unseen(type(self).__call__)
         unseen(wrapper)
-        setattr(obj, slot, method)
+        setattr(obj, slot, self)
+
+    def __call__(self, *args, **kwargs) -> Any:
+        return self._wrapper(self._original, *args, **kwargs) if self.alive else self._original(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return deepcopy(self._original, memo)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._obj, self._slots[0])
 
     def remove(self) -> None:
         """Put the original back."""
         self.alive = False
         for slot in self._slots:
-            if vars(self._obj).get(slot) is self._method:
+            if vars(self._obj).get(slot) is self:
                 self._restore(slot)
 
     def _restore(self, slot: str) -> None:
@@ -77,8 +83,8 @@ def intercept(obj: Any, name: str, wrapper: Callable[..., Any], *, owner: Any = 
 def owner_of(module: nn.Module) -> Any:
     """Who has intercepted a module's forward, or None; also if accelerate has put its own around it."""
     for slot in ("forward", "_old_forward"):
-        patch = getattr(vars(module).get(slot), "intercept", None)
-        if patch is not None and patch.alive:
+        patch = vars(module).get(slot)
+        if isinstance(patch, Intercept) and patch.alive:
             return patch.owner
     return None
 
@@ -115,13 +121,19 @@ class Handle:
         self.remove()
 
 
+class Calls(threading.local):
+    """The index of the latest call, in each thread."""
+
+    t = -1
+
+
 class Patch(Handle):
     """While it lives, block i's forward is `call(t, i, run, inputs)`, and the denoiser's own `root(t, run, inputs)`.
 
-    t: index of the denoiser call, counted where the denoiser is entered, from 0 after `restart()`; or what `clock()` gives
-    there. run(): the block's own forward on its inputs. inputs: its (args, kwargs). only: leave all blocks but these alone,
-    which costs them nothing. State lives here, never on a module: `remove()`, or the end of a `with`, leaves the denoiser as
-    it was. Raises ValueError if the denoiser has a Patch.
+    t: index of the denoiser call, counted where the denoiser is entered, in each thread from 0 after `restart()`. run(): the
+    block's own forward on its inputs. inputs: its (args, kwargs). only: leave all blocks but these alone, which costs them
+    nothing. State lives here, never on a module: `remove()`, or the end of a `with`, leaves the denoiser as it was.
+    Raises ValueError if the denoiser has a Patch.
     """
 
     def __init__(
@@ -132,15 +144,14 @@ class Patch(Handle):
         *,
         only: Collection[int] | None = None,
         root: Callable[[int, Run, Inputs], Any] | None = None,
-        clock: Callable[[], int] | None = None,
         owner: Any = None,
     ):
         super().__init__()
         modules = find_modules(denoiser, names)
         if any(isinstance(owner_of(module), Patch) for module in (denoiser, *modules)):
             raise ValueError(f"this {type(denoiser).__name__} is already patched, so remove() what was applied to it first")
-        self.t, self.owner = -1, owner
-        self._call, self._root, self._clock = unseen(call), root and unseen(root), clock and unseen(clock)
+        self.owner, self._calls = owner, Calls()
+        self._call, self._root = unseen(call), root and unseen(root)
         with ExitStack() as building:  # an error half-way leaves nothing behind
             building.callback(self.remove)
             self._cover(denoiser, self._enter)
@@ -152,21 +163,21 @@ class Patch(Handle):
         self.on_remove(intercept(module, "forward", wrapper, owner=self).remove)
 
     def _enter(self, original: Callable[..., Any], *args, **kwargs) -> Any:
-        self.t = self._clock() if self._clock else self.t + 1
+        self._calls.t += 1
         if self._root is None:
             return original(*args, **kwargs)
-        return self._root(self.t, partial(original, *args, **kwargs), (args, kwargs))
+        return self._root(self._calls.t, partial(original, *args, **kwargs), (args, kwargs))
 
     def _cell(self, i: int) -> Callable[..., Any]:
         def cell(original: Callable[..., Any], *args, **kwargs) -> Any:
             # A partial has no Python frame, which torch.compile would otherwise compile anew for every block.
-            return self._call(self.t, i, partial(original, *args, **kwargs), (args, kwargs))
+            return self._call(self._calls.t, i, partial(original, *args, **kwargs), (args, kwargs))
 
         return cell
 
     def restart(self) -> None:
         """Count from 0 again: the next call is the first of an image."""
-        self.t = -1
+        self._calls.t = -1
 
 
 def patch_of(denoiser: nn.Module) -> Patch | None:

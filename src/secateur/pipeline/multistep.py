@@ -6,6 +6,7 @@ A pipeline saved with it names ["secateur", "LinearMultistepScheduler"]. This mo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Container, Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +20,21 @@ from secateur.artifact import frozen, thawed
 from secateur.pipeline.table import Table
 
 Row = Sequence[float]  # (a, w₀, w₁, …), see `rows`
+
+
+class Running(threading.local):
+    """Where the image of each thread is: its next call, the call that it begins at, and the latest predictions.
+
+    asked: steps that were asked for.
+    """
+
+    step_index: int | None = None
+    begin_index: int | None = None
+    predictions: Sequence[Tensor] = ()
+    asked: int | None = None
+
+    def __reduce__(self) -> Any:  # a copy begins anew
+        return Running, ()
 
 
 class LinearMultistepScheduler(SchedulerMixin, ConfigMixin):
@@ -51,7 +67,7 @@ class LinearMultistepScheduler(SchedulerMixin, ConfigMixin):
         check_numbers(timesteps, rows, input_scales)
         self._times, self._rows, self._scales = tuple(timesteps), tuple(map(tuple, rows)), tuple(input_scales)
         self._levels, self._trained = list(zip(signal_rates, noise_rates, strict=True)), num_train_timesteps
-        self._window, self.init_noise_sigma = max(map(len, rows)) - 1, init_noise_sigma
+        self._window, self.init_noise_sigma, self._running = max(map(len, rows)) - 1, init_noise_sigma, Running()
         self.set_timesteps(len(timesteps))
 
     @staticmethod
@@ -66,16 +82,16 @@ class LinearMultistepScheduler(SchedulerMixin, ConfigMixin):
     @property
     def step_index(self) -> int | None:
         """The call that comes next; None before the first of an image."""
-        return self._step_index
+        return self._running.step_index
 
     @property
     def begin_index(self) -> int | None:
         """The call at which an image begins, if the pipeline said so."""
-        return self._begin_index
+        return self._running.begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Begin the image at a later call, as image-to-image and inpainting do."""
-        self._begin_index = begin_index
+        """Begin the image at a later call, as image-to-image does. Raises ValueError if other steps were asked for."""
+        self._running.begin_index = self._begun(begin_index)
 
     def set_timesteps(
         self,
@@ -89,17 +105,15 @@ class LinearMultistepScheduler(SchedulerMixin, ConfigMixin):
 
         sigmas, mu: what pipelines of flow matching pass. Of sigmas only their number is read, of mu nothing.
         """
-        calls = len(self._times)
-        asked = next((len(values) for values in (timesteps, sigmas) if values is not None), num_inference_steps)
-        if asked != calls and asked not in self.also:
-            raise ValueError(f"this scheduler makes {calls} calls and {asked} steps were asked for: ask for {calls}")
+        calls, now = len(self._times), self._running
+        now.asked = next((len(values) for values in (timesteps, sigmas) if values is not None), num_inference_steps)
+        if now.asked not in self.also:
+            self._check_asked()
         if timesteps is not None and tuple(map(float, timesteps)) != tuple(map(float, self._times)):
             raise ValueError(f"this scheduler has timesteps of its own: leave out timesteps= and ask for {calls} steps")
         self.timesteps = torch.tensor(self._times, device=device)
         self.num_inference_steps = calls
-        self._step_index: int | None = None
-        self._begin_index: int | None = None
-        self._predictions: list[Tensor] = []
+        now.step_index, now.begin_index, now.predictions = None, None, ()
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """Latents as the denoiser gets them."""
@@ -108,12 +122,12 @@ class LinearMultistepScheduler(SchedulerMixin, ConfigMixin):
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> Any:
         """The latents (B, C, H, W) after a call, from the denoiser's output and the latents before it."""
-        place = self._place(timestep)
-        self._predictions = [model_output, *self._predictions][: self._window]
-        latents = combined(self._rows[place], sample, self._predictions)
-        self._step_index = place + 1
-        if self._step_index == len(self._rows):
-            self._predictions = []
+        place, now = self._place(timestep), self._running
+        now.predictions = [model_output, *now.predictions][: self._window]
+        latents = combined(self._rows[place], sample, now.predictions)
+        now.step_index = place + 1
+        if now.step_index == len(self._rows):
+            now.predictions = ()
         return SchedulerOutput(prev_sample=latents) if return_dict else (latents,)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Any) -> Tensor:
@@ -138,10 +152,19 @@ class LinearMultistepScheduler(SchedulerMixin, ConfigMixin):
 
     def _place(self, timestep: Any) -> int:
         """The call that a timestep is of: they are counted from where the image began."""
-        if self._step_index is None:
-            begin = self._begin_index
-            self._step_index = self.index_for_timestep(timestep) if begin is None else begin
-        return self._step_index
+        now = self._running
+        if now.step_index is None:
+            now.step_index = self._begun(self.index_for_timestep(timestep)) if now.begin_index is None else now.begin_index
+        return now.step_index
+
+    def _begun(self, place: int) -> int:
+        if place:
+            self._check_asked()
+        return place
+
+    def _check_asked(self) -> None:
+        if (asked := self._running.asked) != (calls := len(self._times)):
+            raise ValueError(f"this scheduler makes {calls} calls and {asked} steps were asked for: ask for {calls}")
 
 
 def combined(row: Row, sample: Tensor, predictions: Sequence[Tensor]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,13 +13,14 @@ from torch import nn
 from secateur.denoiser.blocks import Blocks, find_blocks, matching
 from secateur.denoiser.families import bare
 from secateur.denoiser.of_pipe import DENOISERS, denoiser_of
-from secateur.denoiser.patch import intercept, patch_of
+from secateur.denoiser.patch import patch_of
 from secateur.pipeline.schedulers import HOLDABLE, is_flow, scheduler_like
-from secateur.pipeline.solvers import place_timesteps, unholdable
+from secateur.pipeline.solvers import unholdable
 from secateur.schedule.baselines import check_keep, hold_for, uniform
 from secateur.schedule.fit import check_fit, check_offload, check_scheduler, fitting_scheduler
 from secateur.schedule.fold import table_of
-from secateur.schedule.sampled import Sampled, give, give_back, own_scheduler, sampler_in, slices
+from secateur.schedule.following import following
+from secateur.schedule.sampled import Sampled, give_back, own_scheduler, sampler_in
 from secateur.schedule.schedule import Schedule
 from secateur.schedule.subnet import SubNet
 
@@ -102,14 +102,10 @@ def patched(
     """A pipe whose denoiser follows a schedule, call by call of a scheduler. evenly: another schedule for any other steps."""
     blocks = blocks_for(denoiser, schedule, blocks)
     remove(pipe)
-    first = partial(first_call, pipe, scheduler)
-    subnet = SubNet(denoiser, schedule, blocks, copy_outputs=copy_outputs, first_call=first)
-    if scheduler is not pipe.scheduler:
-        give(pipe, scheduler)
-        subnet.on_remove(partial(give_back, pipe, scheduler))
-    setting = partial(begin_image, scheduler, subnet, slices(pipe), evenly)
-    for name, wrapper in (("set_timesteps", setting), ("step", partial(end_step, subnet))):
-        subnet.on_remove(intercept(scheduler, name, wrapper, owner=subnet).remove)
+    subnet = SubNet(denoiser, schedule, blocks, copy_outputs=copy_outputs, stepped=True)
+    follower = following(scheduler, subnet, evenly, own=pipe.scheduler)
+    pipe.scheduler = follower
+    subnet.on_remove(partial(give_back, pipe, follower))
     return subnet
 
 
@@ -183,54 +179,3 @@ def blocks_for(denoiser: nn.Module, schedule: Schedule, blocks: Blocks | None = 
             f"the schedule has {len(schedule.blocks)} blocks, not these {len(blocks)} in this order: make one for them"
         )
     return replace(blocks, reuse=schedule.reuse)
-
-
-def first_call(pipe: DiffusionPipeline, scheduler: Any, calls: int) -> int:
-    """Index of an image's first call: above 0 if image-to-image or inpainting start part of the way down."""
-    if pipe.scheduler is not scheduler:
-        raise ValueError("the pipe was given another scheduler after the schedule was applied: apply it again")
-    if getattr(scheduler, "begin_index", None) is not None:
-        return scheduler.begin_index
-    if not slices(pipe):  # DDIM and PNDM know no begin_index
-        return 0
-    if getattr(pipe, "denoising_end", None) is not None:
-        raise ValueError(
-            f"the pipe stops before the end (denoising_end) and {type(scheduler).__name__} does not tell at which call it "
-            "begins: use a scheduler that does, such as EulerDiscreteScheduler"
-        )
-    return calls - pipe.num_timesteps
-
-
-def begin_image(
-    scheduler: Any,
-    subnet: SubNet,
-    sliced: bool,
-    evenly: Callable[[int], Schedule] | None,
-    original: Callable[..., None],
-    *args,
-    **kwargs,
-) -> None:
-    """A scheduler's own `set_timesteps`, at the schedule's timesteps if it chooses them; an image begins."""
-    calls, timesteps = subnet.schedule.calls, subnet.schedule.timesteps
-    if timesteps:
-        arguments = inspect.signature(original).bind(*args, **kwargs).arguments
-        if sliced and (steps := arguments.get("num_inference_steps")) != calls:
-            raise ValueError(f"the schedule chooses {calls} timesteps and {steps} were asked for: ask for {calls}")
-        place_timesteps(scheduler, original, timesteps, arguments=arguments)
-    else:
-        original(*args, **kwargs)
-    subnet.restart()
-    if evenly:
-        subnet.restart_with(evenly(len(scheduler.timesteps)))
-    elif len(scheduler.timesteps) != calls:
-        raise ValueError(
-            f"the schedule is for {calls} calls and {type(scheduler).__name__} makes {len(scheduler.timesteps)}: "
-            f"call the pipe with the num_inference_steps that make {calls}, or use another schedule"
-        )
-
-
-def end_step(subnet: SubNet, original: Callable[..., Any], *args, **kwargs) -> Any:
-    """A scheduler's own step, after which the denoiser's next call is the schedule's next."""
-    out = original(*args, **kwargs)
-    subnet.step()
-    return out

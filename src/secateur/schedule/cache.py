@@ -87,9 +87,18 @@ def storages(nest: Any) -> dict[int, int]:
     return {storage._cdata: storage.nbytes() for storage in each}
 
 
-def ghost(nest: Any) -> Any:
-    """A nest of this one's shapes for those who never look: no memory, and NaN all over, so that a look could not be missed."""
-    nan = lambda x: x.new_full((), float("nan") if x.is_floating_point() else 0).expand(x.shape)  # noqa: E731
+def ghost(nest: Any, known: dict[Any, Tensor]) -> Any:
+    """A nest of this one's shapes for those who never look: NaN all over, so that a look could not be missed.
+
+    known: those made so far; one of each shape is enough, whoever writes into it.
+    """
+
+    def nan(x: Tensor) -> Tensor:
+        key = x.shape, x.dtype
+        if key not in known:
+            known[key] = x.new_full(x.shape, float("nan") if x.is_floating_point() else 0)
+        return known[key]
+
     return tree_map_only(Tensor, nan, nest)
 
 

@@ -49,8 +49,7 @@ def sampler_in(pipe: DiffusionPipeline, schedule: Schedule, scheduler: Any, *, f
         sampler = sampler_for(schedule, scheduler)
     except ValueError:  # the scheduler is no table
         return None
-    if not slices(pipe):
-        sampler.also = range(1, len(sampler) + 1) if schedule.timesteps else [steps_for(scheduler, schedule.calls)]
+    sampler.also = range(1, len(sampler) + 1) if schedule.timesteps else [steps_for(scheduler, schedule.calls)]
     return sampler
 
 
@@ -68,7 +67,8 @@ def give(pipe: DiffusionPipeline, scheduler: Any) -> None:
 def give_back(pipe: DiffusionPipeline, scheduler: Any) -> None:
     """Give a pipe its own scheduler again, unless its user gave it another one meanwhile."""
     if pipe.scheduler is scheduler and hasattr(scheduler, OWN):
-        pipe.scheduler = vars(scheduler).pop(OWN)
+        pipe.scheduler = getattr(scheduler, OWN)
+        vars(scheduler).pop(OWN, None)
 
 
 def own_scheduler(pipe: DiffusionPipeline) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Size, nn
+from torch import Size, Tensor, nn
 
 from secateur.denoiser.blocks import Blocks
 from secateur.denoiser.patch import Handle, Inputs, Patch, Run
@@ -19,7 +20,11 @@ from secateur.schedule.holds import LINES, leads
 from secateur.schedule.lines import along, line
 from secateur.schedule.schedule import Schedule
 
-MOST_BRANCHES = 8  # guidance makes one to three denoiser calls a step; more means that nobody steps the scheduler
+MOST_BRANCHES = 64  # guidance makes one to three denoiser calls a step, several views more
+NOT_BEGUN = (
+    "the schedule follows the scheduler that the pipe had when it was applied, and another one draws: apply it to the pipe "
+    "that draws, once it has its scheduler, or use follow() for a loop of your own"
+)
 
 
 @dataclass
@@ -32,6 +37,7 @@ class Branch:
     shapes: tuple[Size, ...]
     t: int
     ghosts: dict[int, Any] = field(default_factory=dict)
+    nans: dict[Any, Tensor] = field(default_factory=dict)
 
     def act(self, i: int) -> Act:
         """What block i does at the latest call."""
@@ -46,12 +52,40 @@ class Branch:
         return any(row[i] is Act.DEAD for row in self.acts)
 
 
-class SubNet(Handle):
-    """A denoiser following a schedule, until `remove()` or the end of a `with`.
+@dataclass
+class Image:
+    """An image that is being drawn: by which schedule, from which call on, how far it is, and what it keeps for later calls.
 
-    `apply` and `follow` make it. cached_bytes, peak_bytes: what it keeps for later calls now, and kept at most.
-    first_call: from the schedule's number of calls, the index of an image's first one, in a pipeline that calls `restart()` and
-    `step()`; None if every denoiser call is the next one.
+    first_call: from its first denoiser inputs, the index of that call. first: that index; None before that call. entered:
+    denoiser calls since the scheduler's last step.
+    """
+
+    schedule: Schedule
+    acts: Callable[[int], tuple[tuple[Act, ...], ...]]
+    leads: Callable[[int], tuple[float, ...]]
+    cache: Cache
+    first_call: Callable[[Inputs], int]
+    first: int | None = None
+    steps: int = 0
+    entered: int = 0
+    branches: dict[int, Branch] = field(default_factory=dict)
+
+    def step(self) -> None:
+        """Go on to the next call of the schedule."""
+        self.steps, self.entered = self.steps + 1, 0
+
+
+class Drawing(threading.local):
+    """The image that each thread draws; None before it has begun one."""
+
+    image: Image | None = None
+
+
+class SubNet(Handle):
+    """A denoiser following a schedule, until `remove()` or the end of a `with`; each thread draws an image of its own.
+
+    `apply` and `follow` make it. cached_bytes, peak_bytes: what the thread keeps for later calls now, and kept at most.
+    stepped: whether a scheduler calls `restart()` and `step()`; otherwise every denoiser call is the next one.
     """
 
     def __init__(
@@ -61,108 +95,113 @@ class SubNet(Handle):
         blocks: Blocks,
         *,
         copy_outputs: bool = False,
-        first_call: Callable[[int], int] | None = None,
+        stepped: bool = False,
     ):
         super().__init__()
-        self.blocks = blocks
-        self._first_call = first_call
+        self.denoiser, self.blocks, self.applied = denoiser, blocks, True
+        self._given, self._stepped, self._drawing = schedule, stepped, Drawing()
         self._streams = [*streams(denoiser, blocks), ()]
         self._lines = [kind in LINES for kind in (*blocks.reuse, schedule.hold)]
-        self._cache = Cache(schedule.blocks, copy_outputs=copy_outputs)
-        self._set_schedule(schedule)
-        self.restart()
-        only = decided(self._acts(0))
-        patch = Patch(denoiser, schedule.blocks, self._cell, only=only, root=self._root, clock=self._tick, owner=self)
-        self.on_remove(patch.remove)
-        self.on_remove(self.restart)
+        self._cache = partial(Cache, schedule.blocks, copy_outputs=copy_outputs)
+        self._rows = rows_of(schedule, blocks)
+        if not stepped:
+            self.restart()
+        only = decided(self._rows[0](0))
+        self.on_remove(Patch(denoiser, schedule.blocks, self._cell, only=only, root=self._root, owner=self).remove)
+        self.on_remove(self._forget)
 
     def __repr__(self) -> str:
         one_for_any = self.schedule.calls == 1  # as `apply(pipe, keep=…)` has it until an image says its calls
         return f"SubNet: {'any number of' if one_for_any else self.schedule.calls} calls, until remove()"
 
-    def _set_schedule(self, schedule: Schedule) -> None:
-        self.schedule = schedule
-        self._acts = cache(lambda start: acts(schedule, self.blocks, start=start))
-        self._leads = cache(partial(leads_of, schedule))
-
-    def restart_with(self, schedule: Schedule) -> None:
-        """Begin a new image by another schedule of the same blocks that holds and runs whole calls, as this one does."""
-        self._set_schedule(schedule)
-        self.restart()
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the thread's latest image, or of any."""
+        return self._drawing.image.schedule if self._drawing.image else self._given
 
     @property
     def cached_bytes(self) -> int:
         """Bytes kept for later calls now."""
-        return self._cache.bytes
+        return self._drawing.image.cache.bytes if self._drawing.image else 0
 
     @property
     def peak_bytes(self) -> int:
-        """Most bytes ever kept for later calls."""
-        return self._cache.peak_bytes
+        """Most bytes kept for later calls, of the latest image."""
+        return self._drawing.image.cache.peak_bytes if self._drawing.image else 0
 
-    def restart(self) -> None:
-        """Begin a new image, which sees nothing of the last one."""
-        self._first: int | None = None
-        self._steps = self._entered = 0
-        self._branches: dict[int, Branch] = {}
-        self._cache.clear()
+    def restart(self, schedule: Schedule | None = None, first_call: Callable[[Inputs], int] = lambda _: 0) -> None:
+        """Begin a new image, which sees nothing of the last one. schedule: another one of the same blocks, for this image."""
+        rows = self._rows if schedule is None else rows_of(schedule, self.blocks)
+        self._drawing.image = Image(schedule or self._given, *rows, self._cache(), first_call)
 
     def step(self) -> None:
         """Go on to the next call of the schedule."""
-        self._steps += 1
-        self._entered = 0
+        self._image().step()
 
-    def _tick(self) -> int:
-        if self._first is None:
-            self._first = self._first_call(self.schedule.calls) if self._first_call else 0
-        t = self._first + self._steps
-        if t >= self.schedule.calls:
-            raise ValueError(
-                f"this is call {t + 1} of a schedule of {self.schedule.calls}: restart() for a new image, or use a longer one"
-            )
-        return t
+    def _forget(self) -> None:
+        self.applied, self._drawing = False, Drawing()
 
-    def _root(self, t: int, run: Run, inputs: Inputs) -> Any:
-        branch = self._enter(t, shapes_of(inputs))
-        out = self._do(branch, len(self.blocks), run, inputs)
-        self._entered += 1
-        if self._first_call is None:
-            self.step()
+    def _image(self) -> Image:
+        if self._drawing.image is None:
+            raise ValueError(NOT_BEGUN)
+        return self._drawing.image
+
+    def _root(self, _: int, run: Run, inputs: Inputs) -> Any:
+        image = self._image()
+        branch = entered(image, self._call(image, inputs), shapes_of(inputs))
+        out = self._do(image, branch, len(self.blocks), run, inputs)
+        image.entered += 1
+        if not self._stepped:
+            image.step()
         return out
 
-    def _cell(self, t: int, i: int, run: Run, inputs: Inputs) -> Any:
-        return self._do(self._branches[self._entered], i, run, inputs)
+    def _call(self, image: Image, inputs: Inputs) -> int:
+        if image.first is None:
+            image.first = image.first_call(inputs)
+        t, calls = image.first + image.steps, image.schedule.calls
+        if t >= calls:
+            more = NOT_BEGUN if self._stepped else "restart() for a new image, or use a longer one"
+            raise ValueError(f"this is call {t + 1} of a schedule of {calls}: {more}")
+        return t
 
-    def _do(self, branch: Branch, i: int, run: Run, inputs: Inputs) -> Any:
-        act, key = branch.act(i), (self._entered, i)
+    def _cell(self, _: int, i: int, run: Run, inputs: Inputs) -> Any:
+        image = self._image()
+        return self._do(image, image.branches[image.entered], i, run, inputs)
+
+    def _do(self, image: Image, branch: Branch, i: int, run: Run, inputs: Inputs) -> Any:
+        act, cache, key = branch.act(i), image.cache, (image.entered, i)
         if act is Act.DEAD:
             return branch.ghosts[i]
         if act in (Act.REUSE, Act.LAST):
-            value = self._cache.take(key, last=act is Act.LAST)
+            value = cache.take(key, last=act is Act.LAST)
             return along(value, branch.t + branch.lead(i)) if self._lines[i] else plus(value, self._streams[i], inputs)
         out = run()
         if act is Act.KEEP and self._lines[i]:
-            before = self._cache.take(key, last=True) if self._cache.get(key) else None
-            self._cache.put(key, line(out, before, branch.t))
+            before = cache.take(key, last=True) if cache.get(key) else None
+            cache.put(key, line(out, before, branch.t))
         elif act is Act.KEEP:
-            self._cache.put(key, minus(out, self._streams[i], inputs))
+            cache.put(key, minus(out, self._streams[i], inputs))
         if branch.t == branch.start and branch.dies(i):
-            branch.ghosts[i] = ghost(out)
+            branch.ghosts[i] = ghost(out, branch.nans)
         return out
 
-    def _enter(self, t: int, shapes: tuple[Size, ...]) -> Branch:
-        """The branch of this call; a new one, so that the call runs dense, if these inputs have another past."""
-        n = self._entered
-        if n >= MOST_BRANCHES:
-            raise ValueError(
-                f"the denoiser was called {n + 1} times without a step of the scheduler: use follow() for a loop of your own"
-            )
-        branch = self._branches.get(n)
-        if branch is None or branch.shapes != shapes or branch.t + 1 != t:
-            self._cache.clear(n)
-            branch = self._branches[n] = Branch(t, self._acts(t), self._leads(t), shapes, t)
-        branch.t = t
-        return branch
+
+def entered(image: Image, t: int, shapes: tuple[Size, ...]) -> Branch:
+    """The branch of a call; a new one, so that the call runs dense, if these inputs have another past."""
+    n = image.entered
+    if n >= MOST_BRANCHES:
+        raise ValueError(f"the denoiser was called {n + 1} times without a step of the scheduler: {NOT_BEGUN}")
+    branch = image.branches.get(n)
+    if branch is None or branch.shapes != shapes or branch.t + 1 != t:
+        image.cache.clear(n)
+        branch = image.branches[n] = Branch(t, image.acts(t), image.leads(t), shapes, t)
+    branch.t = t
+    return branch
+
+
+def rows_of(schedule: Schedule, blocks: Blocks) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
+    """What each block does at each call, and how far ahead each call reads the denoiser's line, by an image's first call."""
+    return cache(lambda start: acts(schedule, blocks, start=start)), cache(partial(leads_of, schedule))
 
 
 def decided(rows: Sequence[Sequence[Act]]) -> set[int]:

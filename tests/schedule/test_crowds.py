@@ -1,0 +1,230 @@
+"""A pipe with a schedule is copied, shared, and drawn with from several threads: what runs is what its own schedule says."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import diffusers
+import pytest
+import torch
+from diffusers import DDIMScheduler, PNDMScheduler
+
+from grids import blocks_of, scattered
+from reference import reference
+from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.of_pipe import denoiser_of
+from secateur.schedule import baselines
+from secateur.schedule.apply import apply, remove
+from secateur.schedule.fold import fold
+from tiny_pipes import PIPES, SCHEDULERS, STEPS, ddim, draw, expected, noise, quiet, stable_diffusion
+
+THREADS = 3
+
+
+def saved_by_torch(thing):
+    file = io.BytesIO()
+    torch.save(thing, file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle.dumps(thing)), "torch.save": saved_by_torch}
+
+
+def halved(net) -> None:
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.mul_(0.5)
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("name", ["sd", "dit"])
+def test_a_copy_of_the_denoiser_runs_its_own_weights(name, copied):
+    pipe, call = PIPES[name]()
+    schedule = scattered(find_blocks(denoiser_of(pipe)), seed=3)
+    wanted = expected(pipe, call, schedule)
+    other, _ = PIPES[name]()
+    halved(denoiser_of(other))
+    dense = draw(other, call)
+    with apply(pipe, schedule):
+        mine = copied(denoiser_of(pipe))
+        halved(mine)
+        setattr(other, "unet" if name == "sd" else "transformer", mine)
+        assert torch.equal(draw(other, call), dense)
+        assert torch.equal(draw(pipe, call), wanted)
+    assert torch.equal(draw(other, call), dense)
+    twice = scattered(find_blocks(denoiser_of(pipe)), seed=4)
+    with apply(other, twice):
+        pruned = draw(other, call)
+    assert torch.equal(pruned, expected(other, call, twice))
+
+
+@pytest.mark.parametrize("copied", [*COPIES.values(), copy.copy], ids=[*COPIES, "copy"])
+@pytest.mark.parametrize("name", ["ddim", "pndm", "unipc"])
+def test_a_copy_of_the_scheduler_is_a_stock_one_that_steers_nothing(name, copied):
+    pipe, call = stable_diffusion(scheduler=SCHEDULERS[name]())
+    dense = draw(pipe, call)
+    schedule = scattered(blocks_of("sd15", "stage"), len(pipe.scheduler.timesteps))
+    wanted = expected(pipe, call, schedule)
+    kind = type(pipe.scheduler)
+    other, _ = stable_diffusion()
+    with apply(pipe, schedule):
+        other.scheduler = copied(pipe.scheduler)
+        assert type(other.scheduler) is kind
+        assert torch.equal(draw(other, call), dense)
+        assert torch.equal(draw(pipe, call), wanted)
+    assert torch.equal(draw(other, call), dense)
+
+
+def test_a_copy_of_the_whole_pipe_is_a_stock_one():
+    pipe, call = stable_diffusion()
+    dense, schedule = draw(pipe, call), scattered(blocks_of("sd15", "stage"))
+    with apply(pipe, schedule):
+        other = copy.deepcopy(pipe)
+        assert torch.equal(draw(other, call), dense)
+    assert torch.equal(draw(other, call), dense)
+
+
+class Silent(diffusers.StableDiffusionImg2ImgPipeline):
+    """Says to no scheduler at which call it begins, as some pipelines do not."""
+
+    def get_timesteps(self, num_inference_steps, strength, device):
+        first = num_inference_steps - int(num_inference_steps * strength)
+        return self.scheduler.timesteps[first * self.scheduler.order :], num_inference_steps - first
+
+
+@pytest.mark.parametrize("kind", [diffusers.StableDiffusionImg2ImgPipeline, Silent])
+@pytest.mark.parametrize("name", ["ddim", "pndm", "euler", "heun"])
+def test_image_to_image_made_from_a_pipe_with_a_schedule_begins_where_it_says(name, kind):
+    pipe, _ = stable_diffusion(scheduler=SCHEDULERS[name]())
+    alone, call = stable_diffusion("StableDiffusionImg2ImgPipeline", SCHEDULERS[name]())
+    pipe.scheduler.set_timesteps(STEPS)
+    schedule = scattered(blocks_of("sd15", "stage"), len(pipe.scheduler.timesteps), seed=4)
+    wanted = [expected(alone, call | {"strength": s}, schedule, offset=k) for s, k in begins(alone.scheduler)]
+    with apply(pipe, schedule):
+        other = quiet(kind.from_pipe(pipe, requires_safety_checker=False))
+        found = [draw(other, call | {"strength": s}) for s, _ in begins(alone.scheduler)]
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def begins(scheduler) -> list[tuple[float, int]]:
+    """Strengths, and the call at which each begins, with `STEPS` steps."""
+    return [(strength, (STEPS - int(STEPS * strength)) * scheduler.order) for strength in (1.0, 0.9, 0.7, 0.4)]
+
+
+def test_image_to_image_is_told_to_ask_for_the_calls_of_a_sampler_that_text_to_image_was_given():
+    pipe, _ = stable_diffusion()
+    _, call = stable_diffusion("StableDiffusionImg2ImgPipeline")
+    folded = fold(baselines.uniform(find_blocks(pipe.unet), STEPS, keep=0.5), pipe.scheduler)
+    with apply(pipe, folded) as sampled:
+        other = quiet(diffusers.StableDiffusionImg2ImgPipeline.from_pipe(pipe, requires_safety_checker=False))
+        calls = len(sampled.scheduler.timesteps)
+        with pytest.raises(ValueError, match=f"makes {calls} calls and {STEPS} steps were asked for: ask for {calls}"):
+            draw(other, call)
+        assert draw(other, call | {"num_inference_steps": calls}).isfinite().all()
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_second_scheduler_on_the_same_denoiser_is_refused_at_its_first_call(before):
+    pipe, call = stable_diffusion()
+    other, _ = stable_diffusion()
+    with apply(pipe, scattered(blocks_of("sd15", "stage"))):
+        other.unet = pipe.unet
+        for _ in range(before):
+            draw(pipe, call)
+        entered = []
+        handle = pipe.unet.conv_in.register_forward_hook(lambda *_: entered.append(1))
+        with pytest.raises(ValueError, match="another one draws: apply it to the pipe that draws"):
+            draw(other, call)
+        assert not entered
+        handle.remove()
+
+
+def drawn_in_threads(pipe, calls: list[dict]) -> list[torch.Tensor]:
+    """An image of each of these, all begun at once; and again, by threads that have drawn before."""
+    ready = Barrier(len(calls))
+
+    def one(call: dict) -> torch.Tensor:
+        ready.wait(60)
+        return draw(pipe, call)
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [image for _ in range(2) for image in pool.map(one, calls)]
+
+
+def seeds(call: dict) -> list[dict]:
+    return [call | {"latents": noise(10 + k, *call["latents"].shape)} for k in range(THREADS)]
+
+
+@pytest.mark.parametrize("name", ["ddim", "pndm", "unipc", "euler"])
+def test_several_threads_draw_with_one_pipe_what_each_draws_alone(name):
+    pipe, call = stable_diffusion(scheduler=SCHEDULERS[name]())
+    pipe.scheduler.set_timesteps(STEPS)
+    schedule = scattered(blocks_of("sd15", "stage"), len(pipe.scheduler.timesteps))
+    wanted = [expected(pipe, each, schedule) for each in seeds(call)]
+    with apply(pipe, schedule):
+        assert all(torch.equal(*pair) for pair in zip(drawn_in_threads(pipe, seeds(call)), 2 * wanted, strict=True))
+
+
+@pytest.mark.parametrize("make", [stable_diffusion, PIPES["flux"]])
+def test_several_threads_draw_by_one_sampler_and_by_evenly_held_calls(make):
+    pipe, call = make()
+    for given in (baselines.uniform(find_blocks(denoiser_of(pipe)), STEPS, keep=0.5, hold="extrapolate"), None):
+        with apply(pipe, given) if given else apply(pipe, keep=0.5):
+            wanted = [draw(pipe, each) for each in seeds(call)]
+            assert all(torch.equal(*pair) for pair in zip(drawn_in_threads(pipe, seeds(call)), 2 * wanted, strict=True))
+
+
+def test_a_block_that_nobody_reads_may_be_written_into():
+    """FreeU scales what up blocks read in place; some of that is of blocks that do not run, and whose readers do not either."""
+    pipe, call = stable_diffusion()
+    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6)
+    cached = baselines.deepcache(blocks_of("sd15", "layer"), STEPS, interval=2, depth=1)
+    with apply(pipe, cached, copy_outputs=True):
+        found = draw(pipe, call)
+    pure = {}  # what each block gave before anyone has written into it
+    for name, module in pipe.unet.named_modules():
+        if name in cached.blocks:
+            module.register_forward_hook(lambda m, a, out, name=name: pure.update({name: copy.deepcopy(out)}))
+    with reference(pipe.unet, cached):
+        assert found.shape == draw(pipe, call).shape
+    assert found.isfinite().all()
+
+
+def test_a_pipeline_that_reads_what_attention_computed_is_refused_before_any_work():
+    parts = stable_diffusion()[0].components | {"image_encoder": None}
+    pipe = quiet(diffusers.StableDiffusionSAGPipeline(**parts, requires_safety_checker=False))
+    _, call = stable_diffusion()
+    with apply(pipe, scattered(blocks_of("sd15", "stage"))), pytest.raises(ValueError, match="reads what attention computes"):
+        draw(pipe, call | {"sag_scale": 0.5})
+
+
+def test_offload_that_is_enabled_after_a_schedule_was_applied_is_refused_too():
+    pipe, call = stable_diffusion()
+    with apply(pipe, scattered(blocks_of("sd15", "stage"))):
+        draw(pipe, call)
+        pipe.unet.enable_group_offload(torch.device("cpu"), torch.device("cpu"), offload_type="leaf_level")
+        with pytest.raises(ValueError, match="group offload expects every layer to run"):
+            draw(pipe, call)
+
+
+def test_a_pipe_made_from_one_with_a_schedule_is_a_stock_one_when_that_is_removed():
+    pipe, call = stable_diffusion(scheduler=ddim())
+    dense = draw(pipe, call)
+    apply(pipe, scattered(blocks_of("sd15", "stage")))
+    other = quiet(diffusers.StableDiffusionPipeline.from_pipe(pipe, requires_safety_checker=False))
+    remove(pipe)
+    assert torch.equal(draw(other, call), dense)
+    assert torch.equal(draw(pipe, call), dense)
+
+
+def test_a_scheduler_that_follows_makes_others_of_its_class():
+    pipe, _ = stable_diffusion(scheduler=SCHEDULERS["pndm"]())
+    with apply(pipe, scattered(blocks_of("sd15", "stage"), STEPS + 1)):
+        assert isinstance(pipe.scheduler, PNDMScheduler)
+        assert type(type(pipe.scheduler).from_config(pipe.scheduler.config)) is PNDMScheduler
+        assert type(DDIMScheduler.from_config(pipe.scheduler.config)) is DDIMScheduler
+        assert pipe.config["scheduler"] == ("diffusers", "PNDMScheduler")
