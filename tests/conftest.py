@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import pytest
@@ -61,3 +62,14 @@ def dit() -> DiTPipeline:
         norm_num_groups=2, num_embeds_ada_norm=1000, out_channels=4,
     )  # fmt: skip
     return DiTPipeline(transformer.eval(), autoencoder().eval(), DDIMScheduler())
+
+
+@pytest.fixture
+def quick_dynamo():
+    """torch.compile afresh, without the trace that it writes for whoever captures debug logs, as pytest does."""
+    torch._dynamo.reset()
+    logger = logging.getLogger("torch.__trace")
+    level, logger.level = logger.level, logging.ERROR
+    yield
+    logger.level = level
+    torch._dynamo.reset()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -297,17 +296,6 @@ def test_sequential_and_group_offload_are_refused():
     apply_group_offloading(pipe.unet, onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
     with pytest.raises(ValueError, match="group offload"):
         apply(pipe, schedule)
-
-
-@pytest.fixture
-def quick_dynamo():
-    """torch.compile afresh, without the trace that it writes for whoever captures debug logs, as pytest does."""
-    torch._dynamo.reset()
-    logger = logging.getLogger("torch.__trace")
-    level, logger.level = logger.level, logging.ERROR
-    yield
-    logger.level = level
-    torch._dynamo.reset()
 
 
 @pytest.mark.usefixtures("quick_dynamo")

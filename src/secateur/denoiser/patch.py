@@ -5,12 +5,11 @@ Everything else (the SubNet, tracing, counting, scoring) is a short function giv
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
-from functools import partial, update_wrapper
+from functools import cache, partial, update_wrapper
 from typing import Any, Self
 
 import torch
@@ -18,18 +17,19 @@ from torch import nn
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 Run = Callable[[], Any]
+COMPILED = "_compiled_call_impl"  # attribute of a module that torch calls instead of its forward, once it is compiled
 
 
-def unseen(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, now looked past by torch.compile, which still sees what it calls: decisions stay outside of graphs.
+@cache
+def unseen() -> None:
+    """Have torch.compile look past what decides which blocks run; it still sees what that calls, the blocks.
 
     `torch.compiler.disable(recursive=False)` would not do: since 2.9 or so it hides a wrapper and compiles what is in it.
     """
-    from torch._dynamo.decorators import skip  # takes a second, and diffusers has it loaded anyway
+    from torch._dynamo import trace_rules  # takes a second, and diffusers has it loaded anyway
 
-    if inspect.isroutine(function):
-        skip(getattr(function, "__func__", function))
-    return function
+    for package in ("secateur.denoiser", "secateur.schedule"):
+        trace_rules.add(package)
 
 
 class Intercept:
@@ -41,6 +41,8 @@ class Intercept:
 
     def __init__(self, obj: Any, name: str, wrapper: Callable[..., Any], *, owner: Any = None):
         self.alive, self.owner, self._wrapper = True, owner, wrapper
+        # What `module.compile()` made goes first; our decisions stay outside of it.
+        name = COMPILED if name == "forward" and vars(obj).get(COMPILED) else name
         self._obj, self._slots = obj, (name, f"_old_{name}")
         # accelerate keeps the forward it wrapped in `_old_forward`, and puts it back whenever it renews its hook (after each
         # image under model offload): only a wrapper underneath accelerate's survives that.
@@ -48,8 +50,7 @@ class Intercept:
         self._found = vars(obj).get(slot)
         self._original = getattr(obj, slot)
         update_wrapper(self, self._original, updated=())  # others read what a method takes off its signature
-        unseen(type(self).__call__)
-        unseen(wrapper)
+        unseen()
         setattr(obj, slot, self)
 
     def __call__(self, *args, **kwargs) -> Any:
@@ -82,7 +83,7 @@ def intercept(obj: Any, name: str, wrapper: Callable[..., Any], *, owner: Any = 
 
 def owner_of(module: nn.Module) -> Any:
     """Who has intercepted a module's forward, or None; also if accelerate has put its own around it."""
-    for slot in ("forward", "_old_forward"):
+    for slot in (COMPILED, "forward", "_old_forward"):
         patch = vars(module).get(slot)
         if isinstance(patch, Intercept) and patch.alive:
             return patch.owner
@@ -151,7 +152,7 @@ class Patch(Handle):
         if any(isinstance(owner_of(module), Patch) for module in (denoiser, *modules)):
             raise ValueError(f"this {type(denoiser).__name__} is already patched, so remove() what was applied to it first")
         self.owner, self._calls = owner, Calls()
-        self._call, self._root = unseen(call), root and unseen(root)
+        self._call, self._root = call, root
         with ExitStack() as building:  # an error half-way leaves nothing behind
             building.callback(self.remove)
             self._cover(denoiser, self._enter)

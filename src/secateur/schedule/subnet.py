@@ -12,7 +12,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from secateur.denoiser.blocks import Blocks
-from secateur.denoiser.patch import Handle, Inputs, Patch, Run
+from secateur.denoiser.patch import Handle, Inputs, Patch, Run, intercept
 from secateur.denoiser.streams import minus, plus, streams
 from secateur.schedule.acts import Act, acts
 from secateur.schedule.cache import Cache, ghost
@@ -20,6 +20,10 @@ from secateur.schedule.holds import LINES, leads
 from secateur.schedule.lines import along, line
 from secateur.schedule.schedule import Schedule
 
+ONE_GRAPH = (
+    "the denoiser is compiled as one graph (fullgraph=True), and a schedule decides outside of graphs which blocks run: "
+    "compile the blocks instead, by secateur.compile_blocks before apply"
+)
 MOST_BRANCHES = 64  # guidance makes one to three denoiser calls a step, several views more
 NOT_BEGUN = (
     "the schedule follows the scheduler that the pipe had when it was applied, and another one draws: apply it to the pipe "
@@ -108,6 +112,7 @@ class SubNet(Handle):
             self.restart()
         only = decided(self._rows[0](0))
         self.on_remove(Patch(denoiser, schedule.blocks, self._cell, only=only, root=self._root, owner=self).remove)
+        self.on_remove(intercept(denoiser, "compile", in_graphs, owner=self).remove)
         self.on_remove(self._forget)
 
     def __repr__(self) -> str:
@@ -149,7 +154,12 @@ class SubNet(Handle):
     def _root(self, _: int, run: Run, inputs: Inputs) -> Any:
         image = self._image()
         branch = entered(image, self._call(image, inputs), shapes_of(inputs))
-        out = self._do(image, branch, len(self.blocks), run, inputs)
+        try:
+            out = self._do(image, branch, len(self.blocks), run, inputs)
+        except RuntimeError as error:
+            if type(error).__name__ == "Unsupported":  # torch.compile's
+                raise ValueError(ONE_GRAPH) from error
+            raise
         image.entered += 1
         if not self._stepped:
             image.step()
@@ -184,6 +194,13 @@ class SubNet(Handle):
         if branch.t == branch.start and branch.dies(i):
             branch.ghosts[i] = ghost(out, branch.nans)
         return out
+
+
+def in_graphs(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The denoiser's own `compile`. Raises ValueError if it is to be one graph, which cannot be around what decides."""
+    if kwargs.get("fullgraph"):
+        raise ValueError("found fullgraph=True while a schedule is applied: compile the denoiser first, then apply it")
+    return original(*args, **kwargs)
 
 
 def entered(image: Image, t: int, shapes: tuple[Size, ...]) -> Branch:
