@@ -16,6 +16,7 @@ from secateur.studio.work import Drawn
 
 TITLES = ("All calls", "Plain steps", "Secateur")
 FIGURES = ("calls", "MACs", "latency", "PSNR")
+GREENS = "#f1f6f3 #dfeae4 #c3d8cc #9dbfac #6a9c80 #2e6b4a #285f41 #225138 #1c432f #163626 #10281c"
 CSS = """
 .gradio-container, .gradio-container > main {max-width: 1160px !important; width: 100% !important; margin: 0 auto !important}
 .html-container:has(> * > .studio), .html-container:empty {padding: 0 !important}
