@@ -103,9 +103,7 @@ class Page:
 
     def push(self, session: Session, repo: str, private: bool) -> str:
         try:
-            if session.drawn is None:
-                raise ValueError("there is no schedule to push: draw pictures first")
-            return html.said(f"Pushed to {session.drawn.push_to_hub(repo, base=session.source, private=private)}")
+            return html.said(f"Pushed to {work.push(session.drawn, repo, base=session.source, private=private)}")
         except Exception as error:
             return html.fault(error)
 
@@ -113,8 +111,10 @@ class Page:
         """The page's updates while the pipe is loaded, and then those of what it is wanted for."""
         try:
             yield {self.on.said: html.said(f"Loading {source} …")}
-            session = session if session.source == source else Session(source, work.shipped(source))
-            yield from then(self.open_pipe(source), Wish(*wish[:5]), session, *wish[5:])
+            loaded = self.open_pipe(source)
+            if session.source != loaded.source:
+                session = Session(loaded.source, work.shipped(loaded.source))
+            yield from then(loaded, Wish(*wish[:5]), session, *wish[5:])
         except Exception as error:  # whatever a pipe raises is said in the page
             yield {self.on.said: html.fault(error)}
 
