@@ -12,6 +12,25 @@ import torch
 PACKAGE = Path(__file__).parents[1] / "integrations" / "comfyui"
 
 
+class FolderPaths(SimpleNamespace):
+    """ComfyUI's folders of models, by name."""
+
+    def __init__(self, models_dir: str):
+        super().__init__(models_dir=models_dir, folders={})
+
+    def add_model_folder_path(self, name: str, folder: str) -> None:
+        self.folders.setdefault(name, []).append(Path(folder))
+
+    def get_filename_list(self, name: str) -> list[str]:
+        return sorted(str(path.relative_to(f)) for f in self.folders[name] for path in f.rglob("*") if path.is_file())
+
+    def get_full_path(self, name: str, file: str) -> str | None:
+        return next((str(folder / file) for folder in self.folders[name] if (folder / file).is_file()), None)
+
+
+folder_paths = sys.modules["folder_paths"] = FolderPaths("ComfyUI/models")
+
+
 def package() -> ModuleType:
     """The nodes as ComfyUI imports them: by their folder."""
     spec = importlib.util.spec_from_file_location("comfyui_secateur", PACKAGE / "__init__.py")

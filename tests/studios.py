@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,13 +11,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def server(*pipes: str) -> Iterator[str]:
-    """The address of a studio with these pipes."""
+def server(*pipes: str, env: dict[str, str] | None = None) -> Iterator[str]:
+    """The address of a studio with these pipes. env: what its process finds there besides what there is."""
     with socket.socket() as own:
         own.bind(("127.0.0.1", 0))
         port = own.getsockname()[1]
     words = [sys.executable, "-m", "secateur", "studio", *pipes, "--port", str(port)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(words, env={**os.environ, **(env or {})}, **quiet) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()

@@ -69,15 +69,14 @@ def load(path: Path) -> Table:
         raise ValueError(f"{path.name} is damaged: give a file that secateur wrote") from error
 
 
-def find(text: str, folder: Path) -> Path:
-    """The file that a text names: a path, a file of the folder, or `schedule.json` of owner/name or owner/name@revision.
+def find(text: str) -> Path:
+    """The file that a text names: a path, or `schedule.json` of owner/name or owner/name@revision on the Hub.
 
     Raises FileNotFoundError if there is none.
     """
     text = text.strip().strip('"')
-    for path in (Path(text).expanduser(), folder / text, folder / f"{text}.json"):
-        if text and path.is_file():
-            return path
+    if (path := Path(text).expanduser()).is_file():
+        return path
     if (hub_id := HUB_ID.fullmatch(text)) and not text.endswith(".json"):
         try:
             from huggingface_hub import hf_hub_download
@@ -88,8 +87,7 @@ def find(text: str, folder: Path) -> Path:
         except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise FileNotFoundError(f"schedule.json of {text} cannot be read from the Hub ({reason}): give a file") from error
-    there = ", ".join(sorted(path.name for path in folder.glob("*.json"))) or "none yet"
-    raise FileNotFoundError(f"there is no schedule {text!r}: give a path, a file of {folder} ({there}), or a Hub id owner/name")
+    raise FileNotFoundError(f"there is no file {text!r}: give the whole path, or a Hub id owner/name")
 
 
 def table_from(document: Any) -> Table:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import inspect
 import json
+import math
+import re
 import sys
 import tomllib
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from comfyui import PACKAGE, nodes, samplers, tables
+from comfyui import PACKAGE, folder_paths, nodes, samplers, tables
 from secateur.denoiser.blocks import find_blocks
 from secateur.schedule import baselines
 from secateur.schedule.fold import fold
@@ -35,11 +40,11 @@ class Ksampler(SimpleNamespace):
 @pytest.fixture
 def comfyui(tmp_path, monkeypatch):
     """The folder of schedules of a ComfyUI that is running."""
-    modules = {"comfy": SimpleNamespace(), "comfy.samplers": SimpleNamespace(KSAMPLER=Ksampler)}
-    for name, module in (modules | {"folder_paths": SimpleNamespace(models_dir=str(tmp_path))}).items():
+    assert folder_paths.folders["secateur"][0] == Path("ComfyUI/models/secateur")
+    monkeypatch.setitem(folder_paths.folders, "secateur", [tmp_path])
+    for name, module in {"comfy": SimpleNamespace(), "comfy.samplers": SimpleNamespace(KSAMPLER=Ksampler)}.items():
         monkeypatch.setitem(sys.modules, name, module)
-    (tmp_path / "secateur").mkdir()
-    return tmp_path / "secateur"
+    return tmp_path
 
 
 def test_the_nodes_give_sigmas_sampler_and_text(comfyui):
@@ -47,22 +52,52 @@ def test_the_nodes_give_sigmas_sampler_and_text(comfyui):
     folded(**made).save(comfyui / "mine.json")
     node, info = nodes.SecateurSchedule(), nodes.SecateurInfo()
     assert node.INPUT_TYPES() == info.INPUT_TYPES()
-    sigmas, sampler = getattr(node, node.FUNCTION)("mine.json")
+    sigmas, sampler = getattr(node, node.FUNCTION)(schedule="mine.json")
     assert (len(sigmas), float(sigmas[-1])) == (4, 0.0)
     assert sampler.sampler_function is samplers.sample_table
     assert sampler.extra_options == {"table": tables.load(comfyui / "mine.json")}
-    lines = getattr(info, info.FUNCTION)(str(comfyui / "mine.json"))[0].splitlines()
+    lines = getattr(info, info.FUNCTION)(schedule="mine.json")[0].splitlines()
     assert lines[:2] == [
         "a sampler of 3 calls for 50 of UNet2DConditionModel under DDIMScheduler",
         "the model predicts epsilon, at cfg 7.5",
     ]
     assert lines[-2:] == ["PSNR 41.5 dB to the dense images by which it was found", "made by secateur search"]
-    before = node.IS_CHANGED("mine.json")
+    before = node.IS_CHANGED(schedule="mine.json")
     folded().save(comfyui / "mine.json")
-    assert node.IS_CHANGED("mine.json") != before
-    assert tables.find("mine", comfyui) == comfyui / "mine.json"
-    with pytest.raises(FileNotFoundError, match=r"no schedule 'other\.json': .* of .*secateur \(mine\.json\), or a Hub"):
-        node.sampler("other.json")
+    assert node.IS_CHANGED(schedule="mine.json") != before
+
+
+def test_a_file_is_chosen_from_a_list_and_a_path_wins_over_it(comfyui, tmp_path_factory):
+    node, elsewhere = nodes.SecateurSchedule(), tmp_path_factory.mktemp("elsewhere") / "other.json"
+    for path in (comfyui / "mine.json", comfyui / "sdxl" / "mine.json", elsewhere):
+        path.parent.mkdir(exist_ok=True)
+        folded(command=str(path)).save(path)
+    (comfyui / "notes.txt").touch()
+    chosen, typed = (node.INPUT_TYPES()["optional"][name][0] for name in ("schedule", "path_or_hub_id"))
+    assert (chosen, typed) == (["mine.json", "sdxl/mine.json"], "STRING")
+    for given, path in {
+        ("sdxl/mine.json", ""): comfyui / "sdxl" / "mine.json",
+        ("mine.json", "  "): comfyui / "mine.json",
+        ("mine.json", f' "{elsewhere}" '): elsewhere,
+        ("gone.json", str(elsewhere)): elsewhere,
+    }.items():
+        inputs = dict(zip(("schedule", "path_or_hub_id"), given, strict=True))
+        assert nodes.SecateurInfo().text(**inputs)[0].endswith(f"made by {path}")
+        assert node.IS_CHANGED(**inputs) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert math.isnan(node.IS_CHANGED(schedule="mine.json", path_or_hub_id=None))
+
+
+def test_a_file_that_is_missing_is_named_in_a_sentence_by_the_run(comfyui):
+    node = nodes.SecateurSchedule()
+    assert inspect.getfullargspec(node.VALIDATE_INPUTS).args == ["cls", "schedule"]  # which ComfyUI then leaves to the run
+    assert node.VALIDATE_INPUTS("gone.json") is True
+    for given, sentence in {
+        (): "ComfyUI/models/secateur has no schedule.json: put it there, choose another file, or give a path or a Hub id",
+        (("schedule", "gone.json"),): "ComfyUI/models/secateur has no gone.json: put it there",
+        (("path_or_hub_id", "gone.json"),): "there is no file 'gone.json': give the whole path, or a Hub id owner/name",
+    }.items():
+        with pytest.raises(FileNotFoundError, match=f"^{re.escape(sentence)}"):
+            node.sampler(**dict(given))
 
 
 def test_a_hub_id_is_read_from_the_cache_that_the_hub_fills(comfyui, monkeypatch):
@@ -75,10 +110,10 @@ def test_a_hub_id_is_read_from_the_cache_that_the_hub_fills(comfyui, monkeypatch
     file = repo / "snapshots" / commit / "schedule.json"
     folded().save(file)
     for text in ("ada/owls", f"ada/owls@{commit}"):
-        assert tables.find(text, comfyui) == file
-        assert len(nodes.SecateurSchedule().sampler(text)[0]) == 4
+        assert tables.find(text) == file
+        assert len(nodes.SecateurSchedule().sampler(path_or_hub_id=text)[0]) == 4
     with pytest.raises(FileNotFoundError, match=r"schedule\.json of ada/foxes cannot be read from the Hub \(.*\): give a file"):
-        nodes.SecateurSchedule().sampler("ada/foxes")
+        nodes.SecateurSchedule().sampler(path_or_hub_id="ada/foxes")
 
 
 CORE = {  # ComfyUI's own nodes in the workflow: inputs, widgets, outputs
@@ -105,7 +140,7 @@ CORE = {  # ComfyUI's own nodes in the workflow: inputs, widgets, outputs
 
 def test_the_workflow_connects_every_input_with_its_kind():
     workflow = json.loads((PACKAGE / "workflows" / "sd15.json").read_text())
-    ours = {name: ({}, 1, list(node.RETURN_TYPES)) for name, node in nodes.NODE_CLASS_MAPPINGS.items()}
+    ours = {name: ({}, 2, list(node.RETURN_TYPES)) for name, node in nodes.NODE_CLASS_MAPPINGS.items()}
     known, by_id = CORE | ours, {node["id"]: node for node in workflow["nodes"]}
     assert set(ours) <= {node["type"] for node in workflow["nodes"]}
     for node in workflow["nodes"]:

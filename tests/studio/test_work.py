@@ -166,3 +166,11 @@ def test_captions_are_classes_for_the_zoos_pipe_of_classes():
     assert work.conditions("emoji-dit", list(captions)) == list(labels)
     assert work.conditions("emoji-dit", ["7"]) == work.conditions("other", [" 7 ", ""]) == [7]
     assert work.conditions("emoji-sd", list(captions[:1])) == list(captions[:1])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "base", "says"), [(False, "emoji-sd", "draw pictures first"), (True, "./mine", "give a pipe")]
+)
+def test_what_nobody_else_could_use_is_not_pushed(sd, drawn, base, says):
+    with pytest.raises(ValueError, match=says):
+        work.push(chosen(sd, 0, 4) if drawn else None, "me/owl", base=base, private=True)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 LOCAL = ("127.0.0.1", "localhost")
-GREENS = "#f1f6f3 #dfeae4 #c3d8cc #9dbfac #6a9c80 #2e6b4a #285f41 #225138 #1c432f #163626 #10281c"
 NOTE = "No search was made at this budget yet, so that its calls are evenly spread."
 Updates = Iterator[dict[Any, Any]]
 
@@ -81,114 +80,115 @@ def prompt_for(source: str) -> str:
     return zoo.conditions(source, 1)[1][0] if source in zoo.NAMES else ""
 
 
-def drawing(on: SimpleNamespace, loaded: Loaded, wish: Wish, session: Session, *, folder: Path) -> Updates:
-    """The page's updates while three pictures are drawn; in the end their schedule can be downloaded."""
-    drawn: list[work.Drawn] = []
-    for news in work.pictures(loaded, wish, session.schedules):
-        if isinstance(news, View):
-            yield {on.said: html.progress(news)}
-        else:
-            drawn.append(news)
-            yield {on.three: html.figures(drawn), on.levels: html.schedules(drawn)}
-    schedule = drawn[-1].variant.schedule
-    assert schedule is not None  # ours always follows one
-    file = work.written(loaded, schedule, Path(tempfile.mkdtemp(dir=folder)))
-    yield {
-        on.said: html.said("" if schedule in session.schedules else NOTE),
-        on.download: gr.DownloadButton(value=str(file), interactive=True),
-        on.session: replace(session, drawn=schedule),
-    }
+@dataclass(frozen=True)
+class Page:
+    """What the page's events lead to. on: its components. folder: where what can be downloaded lies."""
 
+    on: SimpleNamespace
+    open_pipe: Callable[[str], Loaded]
+    folder: Path
 
-def searching(
-    on: SimpleNamespace, loaded: Loaded, wish: Wish, session: Session, prompts: str, *, images: int, folder: Path
-) -> Updates:
-    """The page's updates while a schedule is searched for; in the end pictures are drawn by it."""
-    last: dict[str, BestSoFar] = {}
-    step: BestSoFar | None = None
-    for news in work.search(loaded, wish, prompts, images=images):
-        if isinstance(news, View):
-            yield {on.said: html.progress(news)}
-        else:
-            step = last[news.stage] = news
-            yield {on.stages: html.stages([*last.values()]), on.front: html.front([*session.steps, *last.values()])}
-    assert step is not None  # a search measures something or refuses
-    found = (*session.schedules, step.schedule), (*session.steps, *last.values())
-    session = replace(session, schedules=found[0], steps=found[1])
-    yield {on.session: session}
-    yield from drawing(on, loaded, wish, session, folder=folder)
+    def draw(self, *asked: Any) -> Updates:
+        yield from self.job(self.drawing, *asked)
 
-
-def opening(on: SimpleNamespace, loaded: Loaded, wish: Wish, session: Session, file: str, *, folder: Path) -> Updates:
-    """The page's updates when a schedule is loaded: its budget is chosen, and pictures are drawn by it."""
-    schedule = work.opened(loaded, file)
-    calls, steps = work.budget(loaded, schedule), schedule.made.get("num_inference_steps", schedule.dense_calls)
-    session = replace(session, schedules=(*session.schedules, schedule))
-    chosen = {on.calls: gr.Slider(value=calls, maximum=steps), on.steps: steps}
-    yield {on.session: session, **chosen}
-    for update in drawing(on, loaded, replace(wish, calls=calls, steps=steps), session, folder=folder):
-        yield update | chosen  # a number that one update of several leaves out is emptied in the page
-
-
-def connect(on: SimpleNamespace, open_pipe: Callable[[str], Loaded], folder: Path, *, local: bool) -> None:
-    """Say what the components do, on the open page. local: whether the visitor may push by this machine's token."""
-
-    def job(source: str, session: Session, *wish: Any, then: Callable[..., Updates], **more: Any) -> Updates:
-        try:
-            yield {on.said: html.said(f"Loading {source} …")}
-            loaded = open_pipe(source)
-            if session.source != source:
-                session = Session(source, work.shipped(source))
-            yield from then(on, loaded, Wish(*wish[:5]), session, *wish[5:], folder=folder, **more)
-        except Exception as error:  # whatever a pipe raises is said in the page
-            yield {on.said: html.fault(error)}
-
-    def draw(*asked: Any) -> Updates:
-        yield from job(*asked, then=drawing)
-
-    def move(*asked: Any) -> Updates:
+    def move(self, *asked: Any) -> Updates:
         if asked[1].drawn:  # a budget that is chosen before anything was drawn draws nothing
-            yield from job(*asked, then=drawing)
+            yield from self.draw(*asked)
 
-    def search(images: float, *asked: Any) -> Updates:
-        yield from job(*asked, then=searching, images=int(images))
+    def search(self, *asked: Any) -> Updates:
+        yield from self.job(self.searching, *asked)
 
-    def load(*asked: Any) -> Updates:
-        yield from job(*asked, then=opening)
+    def load(self, *asked: Any) -> Updates:
+        yield from self.job(self.opening, *asked)
 
-    def push(session: Session, repo: str, private: bool) -> str:
+    def push(self, session: Session, repo: str, private: bool) -> str:
         try:
-            if not local or session.drawn is None:
-                raise ValueError("there is no schedule to push: draw pictures first")
-            return html.said(f"Pushed to {session.drawn.push_to_hub(repo, base=session.source, private=private)}")
+            return html.said(f"Pushed to {work.push(session.drawn, repo, base=session.source, private=private)}")
         except Exception as error:
             return html.fault(error)
 
+    def job(self, then: Callable[..., Updates], source: str, session: Session, *wish: Any) -> Updates:
+        """The page's updates while the pipe is loaded, and then those of what it is wanted for."""
+        try:
+            yield {self.on.said: html.said(f"Loading {source} …")}
+            loaded = self.open_pipe(source)
+            if session.source != loaded.source:
+                session = Session(loaded.source, work.shipped(loaded.source))
+            yield from then(loaded, Wish(*wish[:5]), session, *wish[5:])
+        except Exception as error:  # whatever a pipe raises is said in the page
+            yield {self.on.said: html.fault(error)}
+
+    def drawing(self, loaded: Loaded, wish: Wish, session: Session) -> Updates:
+        """The page's updates while three pictures are drawn; in the end their schedule can be downloaded."""
+        on, drawn = self.on, list[work.Drawn]()
+        for news in work.pictures(loaded, wish, session.schedules):
+            if isinstance(news, View):
+                yield {on.said: html.progress(news)}
+            else:
+                drawn.append(news)
+                yield {on.three: html.figures(drawn), on.levels: html.schedules(drawn)}
+        schedule = drawn[-1].variant.schedule
+        assert schedule is not None  # ours always follows one
+        file = work.written(loaded, schedule, Path(tempfile.mkdtemp(dir=self.folder)))
+        yield {
+            on.said: html.said("" if schedule in session.schedules else NOTE),
+            on.download: gr.DownloadButton(value=str(file), interactive=True),
+            on.session: replace(session, drawn=schedule),
+        }
+
+    def searching(self, loaded: Loaded, wish: Wish, session: Session, prompts: str, images: float) -> Updates:
+        """The page's updates while a schedule is searched for; in the end pictures are drawn by it."""
+        on, last = self.on, dict[str, BestSoFar]()
+        for news in work.search(loaded, wish, prompts, images=int(images)):
+            if isinstance(news, View):
+                yield {on.said: html.progress(news)}
+            else:
+                last[news.stage] = news
+                yield {on.stages: html.stages([*last.values()]), on.front: html.front([*session.steps, *last.values()])}
+        steps = [*last.values()]  # a search measures something or refuses
+        session = replace(session, schedules=(*session.schedules, steps[-1].schedule), steps=(*session.steps, *steps))
+        yield {on.session: session}
+        yield from self.drawing(loaded, wish, session)
+
+    def opening(self, loaded: Loaded, wish: Wish, session: Session, file: str) -> Updates:
+        """The page's updates when a schedule is loaded: its budget is chosen, and pictures are drawn by it."""
+        schedule = work.opened(loaded, file)
+        calls, steps = work.budget(loaded, schedule), schedule.made.get("num_inference_steps", schedule.dense_calls)
+        session = replace(session, schedules=(*session.schedules, schedule))
+        chosen = {self.on.calls: gr.Slider(value=calls, maximum=steps), self.on.steps: steps}
+        yield {self.on.session: session, **chosen}
+        for update in self.drawing(loaded, replace(wish, calls=calls, steps=steps), session):
+            yield update | chosen  # a number that one update of several leaves out is emptied in the page
+
+
+def connect(page: Page, *, local: bool) -> None:
+    """Say which event of the open page leads to what. local: whether the visitor may push by this machine's token."""
+    on = page.on
     asked = [on.source, on.session, on.prompt, on.calls, on.steps, on.seed, on.guidance]
     told = [on.said, on.three, on.levels, on.download, on.stages, on.front, on.session]
     # one user at a time, a second one is queued; and nothing can be asked for beside the page
     one: dict[str, Any] = {"concurrency_id": "pipe", "concurrency_limit": 1, "api_visibility": "private"}
     one |= {"show_progress": "minimal", "show_progress_on": on.said}
     jobs = [
-        gr.on([on.draw.click, on.prompt.submit], draw, asked, told, **one),
-        on.calls.release(move, asked, told, trigger_mode="always_last", **one),
-        on.search.click(search, [on.images, *asked, on.prompts], told, **one),
-        on.upload.upload(load, [*asked, on.upload], [*told, on.calls, on.steps], **one),
+        gr.on([on.draw.click, on.prompt.submit], page.draw, asked, told, **one),
+        on.calls.release(page.move, asked, told, trigger_mode="always_last", **one),
+        on.search.click(page.search, [*asked, on.prompts, on.images], told, **one),
+        on.upload.upload(page.load, [*asked, on.upload], [*told, on.calls, on.steps], **one),
     ]
-    on.push.click(push, [on.session, on.repo, on.private], on.said, **one)
+    if local:
+        on.push.click(page.push, [on.session, on.repo, on.private], on.said, **one)
     now: dict[str, Any] = {"queue": False, "api_visibility": "private"}
-    stopped = on.stop.click(None, cancels=jobs, **now)
-    stopped.then(lambda: html.said("Stopped."), None, on.said, **now)  # after the last word of what was stopped
+    on.stop.click(None, cancels=jobs, **now).then(lambda: html.said("Stopped."), None, on.said, **now)  # after their last word
     on.source.change(prompt_for, on.source, on.prompt, **now)
     widest = lambda steps: gr.Slider(maximum=steps) if steps and steps > 1 else gr.skip()  # noqa: E731
     on.steps.change(widest, on.steps, on.calls, trigger_mode="always_last", **now)
 
 
+@dataclass(frozen=True)
 class OwnPage:
     """Middleware that refuses what the page of another address asks for: only its owner's browser may load a pipe."""
 
-    def __init__(self, app: Any):
-        self.app = app
+    app: Any
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else {}
@@ -205,10 +205,10 @@ def served(load: Callable[[str], DiffusionPipeline], pipes: Sequence[str], *, ho
     names, local = tuple(dict.fromkeys((*pipes, *reversed(zoo.NAMES)))), host in LOCAL
     open_pipe = work.keeper(load, only=None if local else names)
     hosts = ["*"] if host == "0.0.0.0" else [*LOCAL, host]  # no other name that leads here, as a page elsewhere could have it
-    theme = gr.themes.Base(font="system-ui", font_mono="monospace", primary_hue=gr.themes.Color(*GREENS.split()))
+    theme = gr.themes.Base(font="system-ui", font_mono="monospace", primary_hue=gr.themes.Color(*html.GREENS.split()))
     with tempfile.TemporaryDirectory(prefix="secateur-studio-") as folder:
         with gr.Blocks(title="Secateur studio", analytics_enabled=False) as blocks:
-            connect(components(names, local=local), open_pipe, Path(folder), local=local)
+            connect(Page(components(names, local=local), open_pipe, Path(folder)), local=local)
         blocks.queue(status_update_rate=1, api_open=False).launch(
             server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, css=html.CSS, theme=theme,
             max_file_size="4mb", footer_links=[], ssr_mode=False, mcp_server=False,

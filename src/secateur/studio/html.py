@@ -16,6 +16,7 @@ from secateur.studio.work import Drawn
 
 TITLES = ("All calls", "Plain steps", "Secateur")
 FIGURES = ("calls", "MACs", "latency", "PSNR")
+GREENS = "#f1f6f3 #dfeae4 #c3d8cc #9dbfac #6a9c80 #2e6b4a #285f41 #225138 #1c432f #163626 #10281c"
 CSS = """
 .gradio-container, .gradio-container > main {max-width: 1160px !important; width: 100% !important; margin: 0 auto !important}
 .html-container:has(> * > .studio), .html-container:empty {padding: 0 !important}
@@ -31,7 +32,7 @@ CSS = """
 .studio figcaption b {display: block; color: var(--ink); font-size: 14px; font-weight: 600}
 .studio figcaption i {font-style: normal; display: inline-block; margin-right: 10px; white-space: nowrap; color: var(--ink)}
 .studio progress {width: 100%; height: 4px; display: block; margin-top: 4px; accent-color: #2e6b4a}
-.studio .said {min-height: 1.6em; font-size: 14px; color: var(--muted)}
+.studio .said {min-height: 1.6em; font-size: 14px; color: var(--muted); overflow-wrap: anywhere}
 .studio .fault {border-left: 3px solid #b3261e; padding-left: 10px; color: var(--ink)}
 .studio table {border-collapse: collapse; font-size: 14px; width: 100%; max-width: 540px; margin: 0 0 16px}
 .studio th {font-weight: 400; color: var(--muted)}
@@ -40,6 +41,7 @@ CSS = """
 .studio :is(td, th):first-child {text-align: left; padding-left: 0}
 .studio .legend span {margin-right: 14px; font-size: 13px; white-space: nowrap; color: var(--muted)}
 .studio .legend svg {display: inline; width: 26px; vertical-align: middle}
+@media (max-width: 767px) {.block:has(.said) {order: -1}}
 footer {display: none !important}
 """
 

@@ -22,6 +22,7 @@ from secateur.measuring.records import FOUND
 from secateur.measuring.timing import Timing
 from secateur.measuring.variants import Variant, fewer_steps
 from secateur.pipeline import schedulers
+from secateur.pipeline.pipes import base_of
 from secateur.pipeline.progress import View
 from secateur.pipeline.prompts import check_tokens, conditions_of, guidance_of
 from secateur.schedule.apply import holdable
@@ -248,3 +249,10 @@ def written(loaded: Loaded, schedule: Schedule, folder: Path) -> Path:
     path = folder / f"{name}-{budget(loaded, schedule)}-of-{schedule.dense_calls}.json"
     schedule.save(path)
     return path
+
+
+def push(schedule: Schedule | None, repo: str, *, base: str, private: bool) -> str:
+    """The owner/name@commit at which a schedule now is on the Hub, if one was drawn; raises as `Schedule.push_to_hub` does."""
+    if schedule is None:
+        raise ValueError("there is no schedule to push: draw pictures first")
+    return schedule.push_to_hub(repo.strip(), base=base_of(base, schedule.made, option="a pipe"), private=private)
