@@ -10,6 +10,7 @@ acts       what each cell does with the cache
 cache      what is kept from call to call
 lines      the line through the last two outputs
 subnet     a denoiser that follows a schedule: the runtime
+following  a stock scheduler that steps a subnet too, each thread for itself
 sampled    a pipe that draws by a schedule's sampler: no patch
 apply      `apply(pipe, schedule)`, `remove(pipe)`, `follow(denoiser, schedule)`
 drawing    a schedule as a picture
