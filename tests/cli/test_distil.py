@@ -252,6 +252,8 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "data", "--split", "test"), "--split is of a dataset: give --data hub:OWNER/NAME, or leave it out"),
         (("--data", "tars:x.tar", "--subset", "a"), "--subset is of a dataset of the Hub: give --data hub:OWNER/NAME, or"),
         (("--prompts", "far.txt", "--caption", "a"), "--caption is a column of --data: give data, or leave it out"),
+        (("--data", "data", "--background", "whit"), "found background 'whit': give a colour such as white"),
+        (("--prompts", "near.txt", "--background", "red"), "--background is for pictures: give --data, or leave it out"),
         (("--data", "data", "--guidance-scale", "2"), "--guidance-scale is how the teacher draws by --prompts: give prompts"),
         (("--prompts", "near.txt", "--size", "32"), "DiTPipeline draws pictures of one size: leave --size out"),
         (("--data", "data", "--out", "a/b"), "there is no folder a to save b in"),

@@ -30,7 +30,7 @@ from secateur.cli.terminal import (
     finish,
     load_pipe,
 )
-from secateur.distilling.sources import HUB, SCENES, TARS, Data, call_of, called_by, check_data
+from secateur.distilling.sources import HUB, SCENES, TARS, WHITE, Data, call_of, called_by, check_data
 from secateur.pipeline.progress import View
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ Changes = Annotated[
 Limit = Annotated[int, DATA(min=1, help="examples at most")]
 Size = Annotated[int | None, DATA(min=8, help="side of the pictures; default: the pipe's")]
 Caption = Annotated[str | None, DATA(help="column with the captions; default: text, caption, …")]
+Background = Annotated[str, DATA(help="colour behind what is transparent in pictures")]
 Subset = Annotated[str | None, DATA(help="which one of a Hub dataset that has several")]
 Split = Annotated[str | None, DATA(help="which one of a dataset; default: train")]
 DrawSteps = Annotated[int, DATA(min=1, help="steps by which the teacher draws")]
@@ -96,6 +97,7 @@ def distil(
     limit: Limit = 10_000,
     size: Size = None,
     caption: Caption = None,
+    background: Background = WHITE,
     subset: Subset = None,
     split: Split = None,
     steps: DrawSteps = 25,
@@ -116,7 +118,7 @@ def distil(
     more = parse_changes(changes or ())
     settings = settings_of(more, updates=updates, batch_size=batch_size, lr=lr, seed=seed, mixed_precision=mixed_precision)
     source = Data(teacher, data, prompts and str(prompts), limit, size, caption, steps, guidance_scale, seed, subset, split,
-                  unpictured_prompts and str(unpictured_prompts), at_called_timesteps)  # fmt: skip
+                  unpictured_prompts and str(unpictured_prompts), at_called_timesteps, background)  # fmt: skip
     out = out or beside(student, "distilled")
     folders = Folders(student, out, checkpoints or beside(out, "checkpoints"))
     check_unpictured(source, settings)
