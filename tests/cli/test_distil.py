@@ -310,6 +310,18 @@ def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words,
         assert not Path("student-distilled-checkpoints").exists()
 
 
+@pytest.mark.parametrize("teacher", ["student", "../here/student", "link", "copy"])
+def test_a_student_that_is_its_teacher_is_refused_before_weights_are_loaded(command, monkeypatch, teacher):
+    monkeypatch.setattr(pipes, "load", None)
+    Path("link").symlink_to("student")
+    shutil.copytree("student", "copy")
+    before = set(Path().iterdir())
+    code, _, error = command("--data", "data", "--teacher", teacher.replace("here", Path.cwd().name))
+    assert code == 1
+    assert "student is both student and teacher: give --teacher the pipe that the student was cut from" in error
+    assert set(Path().iterdir()) == before
+
+
 def test_a_student_of_another_model_is_refused_before_weights_are_loaded(command, monkeypatch):
     monkeypatch.setattr(pipes, "load", None)
     for words in (("--data", "data"), ("--data", "data", "--set", "feature=0")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -25,6 +27,15 @@ def test_a_folder_is_loaded_as_its_weights_are_stored(dit, tmp_path, stored, ask
     dit.to(whole)
     assert pipes.stored_dtype(str(tmp_path / "pipe")) == str(stored).removeprefix("torch.")
     assert pipes.load(str(tmp_path / "pipe"), dtype=asked).transformer.dtype == loaded
+
+
+def test_a_variant_is_read_if_there_is_nothing_else(dit, tmp_path):
+    half = deepcopy(dit).to(torch.bfloat16)
+    half.save_pretrained(tmp_path / "pipe", variant="bf16")
+    assert pipes.load(str(tmp_path / "pipe")).transformer.dtype == torch.bfloat16
+    dit.save_pretrained(tmp_path / "pipe")
+    found = pipes.load(str(tmp_path / "pipe")).transformer
+    assert all(torch.equal(x, dit.transformer.state_dict()[name]) for name, x in found.state_dict().items())
 
 
 def test_the_zoo_is_float32_however_small_its_files_are():

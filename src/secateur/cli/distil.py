@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from filecmp import cmp
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -231,9 +232,19 @@ def check_pair(student: Path, teacher: str) -> None:
         raise FileNotFoundError(f"there is no folder {student} of a student's pipe: make one by `secateur prune`")
     pipes.locate(str(student))
     located = pipes.locate(teacher)
-    if located is not None and located.resolve() == student.resolve():
+    if located is not None and same_denoiser(located, student):
         raise ValueError(f"{student} is both student and teacher: give --teacher the pipe that the student was cut from")
     check_inputs(*map(pipes.denoiser_config, (teacher, str(student))))
+
+
+def same_denoiser(pipe: Path, other: Path) -> bool:
+    """Whether two folders hold one denoiser, by the bytes of its weights."""
+    from secateur.denoiser.of_pipe import DENOISERS
+    from secateur.pipeline.pipes import weight_files
+
+    ours, theirs = ([file for name in DENOISERS for file in weight_files(folder / name)] for folder in (pipe, other))
+    sizes = [[file.stat().st_size for file in files] for files in (ours, theirs)]
+    return pipe.samefile(other) or (bool(ours) and sizes[0] == sizes[1] and all(map(partial(cmp, shallow=False), ours, theirs)))
 
 
 def check_folders(folders: Folders, teacher: str, settings: DistilSettings, *, force: bool) -> None:

@@ -172,7 +172,7 @@ def pairs(data: Data, size: int) -> Iterator[Pair]:
 
     source = data.source or ""
     how: dict[str, Any] = {"size": size, "caption": data.caption, "background": data.background}
-    part = {key: value for key, value in {"name": data.subset, "split": data.split}.items() if value is not None}
+    part: dict[str, Any] = {key: value for key, value in (("name", data.subset), ("split", data.split)) if value is not None}
     if source == SCENES:
         return pictures.scenes(data.teacher, seed=data.seed)
     if source.startswith(HUB):
