@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,14 +35,30 @@ def load(source: str, *, dtype: str = "auto", device: str = "cpu") -> DiffusionP
 
     check_dtype(dtype)
     folder = folder_of(source)
-    if dtype == "auto":
-        stored = "float32" if source in zoo.NAMES else stored_dtype(source)  # the zoo is kept small on disk alone
-        dtype = "float32" if (device, stored) == ("cpu", "float16") else stored
-    options = {"dtype": getattr(torch, dtype), "variant": variant_of(folder)}
-    pipe = DiffusionPipeline.from_pretrained(str(folder), **options).to(device)
+    with plainly(source):
+        if dtype == "auto":
+            stored = "float32" if source in zoo.NAMES else stored_dtype(source)  # the zoo is kept small on disk alone
+            dtype = "float32" if (device, stored) == ("cpu", "float16") else stored
+        options = {"dtype": getattr(torch, dtype), "variant": variant_of(folder)}
+        pipe = DiffusionPipeline.from_pretrained(str(folder), **options)
+    pipe.to(device)
     if locate(source) is None:
         pipe.register_to_config(_name_or_path=source)  # as if diffusers had downloaded it
     return pipe
+
+
+@contextmanager
+def plainly(source: str) -> Iterator[None]:
+    """What goes wrong inside, in a folder that is damaged or lacks files, becomes a ValueError of one sentence."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, LookupError, AttributeError, TypeError, ValueError, OSError, RuntimeError, ImportError) as error:
+        if "memory" in str(error).lower():
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(f"{source} cannot be loaded ({reason}): mend it, or save or download it again") from error
 
 
 def folder_of(source: str) -> Path:
