@@ -252,6 +252,8 @@ def test_a_tracker_that_accelerate_lacks_is_refused(command):
         (("--data", "data", "--split", "test"), "--split is of a dataset: give --data hub:OWNER/NAME, or leave it out"),
         (("--data", "tars:x.tar", "--subset", "a"), "--subset is of a dataset of the Hub: give --data hub:OWNER/NAME, or"),
         (("--prompts", "far.txt", "--caption", "a"), "--caption is a column of --data: give data, or leave it out"),
+        (("--data", "data", "--background", "whit"), "found background 'whit': give a colour such as white"),
+        (("--prompts", "near.txt", "--background", "red"), "--background is for pictures: give --data, or leave it out"),
         (("--data", "data", "--guidance-scale", "2"), "--guidance-scale is how the teacher draws by --prompts: give prompts"),
         (("--prompts", "near.txt", "--size", "32"), "DiTPipeline draws pictures of one size: leave --size out"),
         (("--data", "data", "--out", "a/b"), "there is no folder a to save b in"),
@@ -306,6 +308,18 @@ def test_bad_input_ends_in_one_sentence_and_nothing_half_written(command, words,
     assert not Path("student-distilled").exists()
     if {"--prompts", "--unpictured-prompts"} & set(words):
         assert not Path("student-distilled-checkpoints").exists()
+
+
+@pytest.mark.parametrize("teacher", ["student", "../here/student", "link", "copy"])
+def test_a_student_that_is_its_teacher_is_refused_before_weights_are_loaded(command, monkeypatch, teacher):
+    monkeypatch.setattr(pipes, "load", None)
+    Path("link").symlink_to("student")
+    shutil.copytree("student", "copy")
+    before = set(Path().iterdir())
+    code, _, error = command("--data", "data", "--teacher", teacher.replace("here", Path.cwd().name))
+    assert code == 1
+    assert "student is both student and teacher: give --teacher the pipe that the student was cut from" in error
+    assert set(Path().iterdir()) == before
 
 
 def test_a_student_of_another_model_is_refused_before_weights_are_loaded(command, monkeypatch):

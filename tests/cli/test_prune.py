@@ -14,6 +14,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from secateur.cli import prune as command
@@ -355,6 +356,33 @@ def test_a_student_of_a_half_precision_pipe_is_saved_in_its_dtype(sd, tmp_path, 
     code, output = run(tmp_path / "teacher", "--plan", tmp_path / "plan.json", "-o", tmp_path / "student")
     assert code == 0, output
     assert pipes.stored_dtype(str(tmp_path / "student")) == str(dtype).removeprefix("torch.")
+
+
+def weights_of(folder, part: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / part / ("model.safetensors" if part == "text_encoder" else "diffusion_pytorch_model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "words"),
+    [
+        ({"unet": torch.float16}, ()),  # beside a VAE and a text encoder in float32
+        ({"unet": torch.bfloat16, "text_encoder": torch.float16}, ("--dtype", "bfloat16")),
+        ({}, ("--dtype", "bfloat16")),
+        ({"unet": torch.float16, "vae": torch.float16, "text_encoder": torch.float16}, ("--dtype", "bfloat16")),
+    ],
+)
+def test_a_student_has_its_teachers_weights_to_the_bit_whatever_it_was_cut_in(sd, tmp_path, dtypes, words):
+    pipe = deepcopy(sd)
+    for name, dtype in dtypes.items():
+        pipe.components[name].to(dtype)
+    pipe.save_pretrained(tmp_path / "teacher")
+    plan_without(sd.unet, ["mid_block.resnets.1"]).save(tmp_path / "plan.json")
+    code, output = run(tmp_path / "teacher", "--plan", tmp_path / "plan.json", "-o", tmp_path / "student", *words)
+    assert code == 0, output
+    for part in ("unet", "vae", "text_encoder"):
+        teacher, student = (weights_of(tmp_path / who, part) for who in ("teacher", "student"))
+        assert student
+        assert all(x.dtype == teacher[name].dtype and torch.equal(x, teacher[name]) for name, x in student.items())
 
 
 def test_a_plan_for_another_denoiser_is_refused(dit, tmp_path):

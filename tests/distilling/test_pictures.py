@@ -51,6 +51,104 @@ def test_grey_of_sixteen_bits_keeps_its_shades(tmp_path):
     np.testing.assert_allclose(found, np.repeat(shades[..., None] / 65535, 3, axis=-1), atol=1 / 255)
 
 
+SHADES = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+TURNED = {  # by EXIF orientation, how the stored pixels become upright
+    1: lambda x: x,
+    2: np.fliplr,
+    3: lambda x: np.rot90(x, 2),
+    4: np.flipud,
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.rot90(x.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("kind", ["png", "tiff", "webp"])
+def test_pictures_of_phones_are_stored(tmp_path, orientation, kind):
+    exif = Image.Exif()
+    exif[274] = orientation
+    lossless = {"lossless": True} if kind == "webp" else {}
+    Image.fromarray(SHADES).save(tmp_path / f"0.{kind}", exif=exif, **lossless)
+    found = pictures.read_image(tmp_path / f"0.{kind}", size=6)
+    np.testing.assert_array_equal(found, TURNED[orientation](SHADES).astype(np.float32) / 255)
+
+
+def test_an_orientation_that_cannot_be_read_turns_nothing(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(SHADES).save(tmp_path / "0.jpg", exif=exif)
+    whole = (tmp_path / "0.jpg").read_bytes()
+    (tmp_path / "0.jpg").write_bytes(whole.replace(b"MM\0*", b"MM\0?"))
+    Image.fromarray(SHADES).save(tmp_path / "1.jpg")
+    found, plain = (pictures.read_image(tmp_path / name, size=6) for name in ("0.jpg", "1.jpg"))
+    np.testing.assert_array_equal(found, plain)
+    (tmp_path / "0.jpg").write_bytes(whole)
+    np.testing.assert_array_equal(pictures.read_image(tmp_path / "0.jpg", size=6), np.rot90(plain, -1))
+
+
+def stored(tmp_path, shades, kind="png", **options):
+    """What is read of an array, or of a picture, that was saved."""
+    (shades if isinstance(shades, Image.Image) else Image.fromarray(shades)).save(tmp_path / f"0.{kind}")
+    return pictures.read_image(tmp_path / f"0.{kind}", size=6, **options)
+
+
+@pytest.mark.parametrize(("colour", "behind"), [("white", (255, 255, 255)), ("black", (0, 0, 0)), ("#3366cc", (51, 102, 204))])
+def test_what_is_transparent_shows_the_background(tmp_path, colour, behind):
+    alpha = np.linspace(0, 255, 36).round().astype(np.uint8).reshape(6, 6, 1)
+    laid = lambda x: (x * (alpha / 255) + np.array(behind) * (1 - alpha / 255)) / 255  # noqa: E731
+    found = stored(tmp_path, np.concatenate([SHADES, alpha], axis=-1), background=colour)
+    np.testing.assert_allclose(found, laid(SHADES), atol=1.01 / 255)
+    found = stored(tmp_path, np.concatenate([SHADES[..., :1], alpha], axis=-1), background=colour)  # LA
+    np.testing.assert_allclose(found, laid(SHADES[..., :1]), atol=1.01 / 255)
+
+
+def test_one_colour_of_a_palette_may_be_transparent(tmp_path):
+    places = np.arange(36, dtype=np.uint8).reshape(6, 6) % 3
+    image = Image.frombytes("P", (6, 6), places.tobytes())
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.save(tmp_path / "0.png", transparency=1)
+    colours = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]])
+    np.testing.assert_array_equal(pictures.read_image(tmp_path / "0.png", size=6), colours[places])
+
+
+def test_every_mode_is_read_rightly(tmp_path):
+    grey = SHADES[..., 0]
+    as_rgb = lambda x: np.repeat(x[..., None], 3, axis=-1)  # noqa: E731
+    floats = np.random.default_rng(1).random((6, 6), dtype=np.float32)
+    wide = (floats * 65535).astype(np.uint16)
+    close = lambda found, wanted: np.testing.assert_allclose(found, wanted, atol=0.51 / 255)  # noqa: E731
+    close(stored(tmp_path, floats, "tiff"), as_rgb(floats))
+    close(stored(tmp_path, wide, "tiff"), as_rgb(wide / 65535))
+    close(stored(tmp_path, wide, "pgm"), as_rgb(wide / 65535))
+    close(stored(tmp_path, grey), as_rgb(grey / 255))
+    close(stored(tmp_path, grey > 99), as_rgb(grey > 99))
+    inks = np.random.default_rng(2).integers(0, 256, (6, 6, 4), dtype=np.uint8)
+    printed = stored(tmp_path, Image.frombytes("CMYK", (6, 6), inks.tobytes()), "tiff")
+    paper = (1 - inks[..., :3] / 255) * (1 - inks[..., 3:] / 255)
+    np.testing.assert_allclose(printed, paper, atol=2 / 255)
+
+
+@pytest.mark.parametrize(
+    ("shades", "says"),
+    [
+        (np.full((6, 6), 200, np.float32), "its mode is F with 200 to 200, and 0 to 1 are read"),
+        (np.full((6, 6), np.nan, np.float32), "its mode is F with nan to nan"),
+        (np.full((6, 6), -5, np.int32), "its mode is I with -5 to -5, and 0 to 65535 are read"),
+    ],
+)
+def test_a_mode_that_cannot_be_read_rightly_is_refused_by_name(tmp_path, shades, says):
+    with pytest.raises(ValueError, match=rf"0.tiff cannot be used \(.*{says}.*\): save it in RGB, or take its line out"):
+        stored(tmp_path, shades, "tiff")
+
+
+@pytest.mark.parametrize("colour", ["whit", "#ffcc0080", ""])
+def test_a_background_is_a_colour(colour):
+    with pytest.raises(ValueError, match=f"found background '{colour}': give a colour such as white, grey or '#ffcc00'"):
+        pictures.check_background(colour)
+
+
 def test_other_columns_and_labels(tmp_path):
     named = folder(tmp_path, text="said")
     assert next(pictures.from_folder(named, size=4, caption="said"))[1] == "caption 0"

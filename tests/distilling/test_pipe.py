@@ -58,6 +58,16 @@ def test_a_student_in_half_precision_learns_in_float32_and_stays_in_half_precisi
     assert not equal(before, weights(student))
 
 
+def test_every_weight_of_a_student_has_its_own_dtype_again(pipes):
+    student, teacher = pipes
+    student.transformer.to(torch.bfloat16)
+    student.transformer.proj_out_2.to(torch.float32)
+    student.register_modules(vae=deepcopy(student.vae).double())
+    before = {name: x.dtype for name, x in student.transformer.state_dict().items()}
+    secateur.distil(student, teacher, [3], plan=plan_without(teacher.transformer, ["transformer_blocks.1"]), **FEW)
+    assert {name: x.dtype for name, x in student.transformer.state_dict().items()} == before
+
+
 def test_examples_may_be_given_and_checkpoints_kept(pipes, tmp_path):
     student, teacher = pipes
     examples = secateur.from_images(teacher, torch.rand(2, 16, 16, 3), [1, 2])
@@ -69,7 +79,8 @@ def test_examples_may_be_given_and_checkpoints_kept(pipes, tmp_path):
     assert equal(once, weights(student))
 
 
-def test_a_student_that_is_its_teacher_is_refused(pipes):
+def test_a_student_that_is_its_teacher_is_refused_before_anything_is_drawn(pipes, monkeypatch):
+    monkeypatch.setattr("secateur.distilling.distil.drawn_examples", None)
     with pytest.raises(ValueError, match="teacher and student share weights"):
         secateur.distil(pipes[1], pipes[1], [3], **FEW)
 

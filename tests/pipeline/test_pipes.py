@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -25,6 +28,45 @@ def test_a_folder_is_loaded_as_its_weights_are_stored(dit, tmp_path, stored, ask
     dit.to(whole)
     assert pipes.stored_dtype(str(tmp_path / "pipe")) == str(stored).removeprefix("torch.")
     assert pipes.load(str(tmp_path / "pipe"), dtype=asked).transformer.dtype == loaded
+
+
+def test_a_variant_is_read_if_there_is_nothing_else(dit, tmp_path):
+    half = deepcopy(dit).to(torch.bfloat16)
+    half.save_pretrained(tmp_path / "pipe", variant="bf16")
+    assert pipes.load(str(tmp_path / "pipe")).transformer.dtype == torch.bfloat16
+    dit.save_pretrained(tmp_path / "pipe")
+    found = pipes.load(str(tmp_path / "pipe")).transformer
+    assert all(torch.equal(x, dit.transformer.state_dict()[name]) for name, x in found.state_dict().items())
+
+
+def damaged(folder, case: str) -> None:
+    """Do one thing to a pipe's folder."""
+    weights = folder / "transformer/diffusion_pytorch_model.safetensors"
+    match case:
+        case "cut":
+            weights.write_bytes(weights.read_bytes()[:2000])
+        case "no weights":
+            weights.unlink()
+        case "no JSON":
+            (folder / "transformer/config.json").write_text("{")
+        case "another shape":
+            config = json.loads((folder / "transformer/config.json").read_text())
+            (folder / "transformer/config.json").write_text(json.dumps(config | {"num_attention_heads": 4}))
+        case "no index":
+            (folder / "model_index.json").write_text("{}")
+        case "another class":
+            index = (folder / "model_index.json").read_text()
+            (folder / "model_index.json").write_text(index.replace("DiTTransformer2DModel", "Nonesuch"))
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+@pytest.mark.parametrize("case", ["cut", "no weights", "no JSON", "another shape", "no index", "another class"])
+def test_a_damaged_folder_is_refused_in_a_sentence_with_its_name(dit, tmp_path, case, dtype):
+    dit.save_pretrained(tmp_path / "pipe")
+    damaged(tmp_path / "pipe", case)
+    with pytest.raises(ValueError, match=r"pipe cannot be loaded \(.*: mend it, or save or download it again$") as caught:
+        pipes.load(str(tmp_path / "pipe"), dtype=dtype)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_zoo_is_float32_however_small_its_files_are():

@@ -11,8 +11,8 @@ import torch
 
 import secateur
 from secateur.denoiser.of_pipe import denoiser_of
-from secateur.pruning.prune import plan_for, prune_steps
-from secateur.pruning.surgery import cuttable, parameters
+from secateur.pruning.prune import plan_for, prune_steps, with_plan
+from secateur.pruning.surgery import cuttable, parameters, plan_without
 
 QUICK = {"images": 2, "samples": 2, "steps": 2, "settings": secateur.PruneSettings(batch_size=2)}
 
@@ -91,3 +91,9 @@ def test_bad_input_is_refused_before_anything_is_drawn(sd, wrong, says, monkeypa
 def test_settings_are_checked_when_they_are_built():
     with pytest.raises(ValueError, match="there is no method 'best': choose exact, greedy, greedy_ratio"):
         secateur.PruneSettings(method="best")
+
+
+def test_a_denoiser_without_a_layer_to_spare_is_refused(dit):
+    student = with_plan(dit, plan_without(dit.transformer, ["transformer_blocks.1"]))
+    with pytest.raises(ValueError, match="this DiTTransformer2DModel has no layer that can go, as each list needs its last"):
+        secateur.prune(student, 0.5, prompts=[1, 2], progress=False, **QUICK)

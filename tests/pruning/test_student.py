@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
+from copy import deepcopy
 
 import diffusers
 import peft
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from peft.utils import get_peft_model_state_dict
 
 import secateur
@@ -17,6 +20,7 @@ from nets import inputs_of, output, same_embeddings, some
 from secateur.denoiser import macs
 from secateur.denoiser.blocks import find_blocks
 from secateur.denoiser.families import FAMILIES
+from secateur.pruning.bypass import bypassed
 from secateur.pruning.plan import Plan
 from secateur.pruning.presets import bk_sdm_base, bk_sdm_tiny
 from secateur.pruning.student import STUDENT
@@ -199,6 +203,139 @@ def test_a_teacher_with_adapters_is_refused():
     teacher.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q"]))
     with pytest.raises(ValueError, match=r"adapters are loaded \(default\), and a saved student would lose them"):
         drop_layers(teacher, bk_sdm_base())
+
+
+def with_bk_sdm(kind: str = "StableDiffusionPipeline", **more):
+    """A pipe with a student, and its arguments."""
+    pipe, call = stable_diffusion(kind, **more)
+    pipe.unet = drop_layers(pipe.unet, bk_sdm_base())
+    return pipe, call
+
+
+@pytest.mark.parametrize(
+    ("maker", "name"),
+    [
+        (diffusers.ControlNetModel.from_unet, "ControlNetModel.from_unet"),
+        (diffusers.UNetMotionModel.from_unet2d, "UNetMotionModel.from_unet2d"),
+    ],
+)
+def test_a_copy_that_needs_every_layer_is_refused(maker, name):
+    student = drop_layers(tiny("sd15"), bk_sdm_base())
+    with pytest.raises(ValueError, match=f"^{name} copies the weights of a whole U-Net, and this student lacks layers: give"):
+        maker(student)
+    assert student.down_blocks.state_dict()
+
+
+def test_a_controlnet_may_begin_with_other_weights_or_a_student_whose_encoder_is_whole():
+    student = drop_layers(tiny("sd15"), bk_sdm_base())
+    teachers = diffusers.ControlNetModel.from_unet(tiny("sd15"))
+    own = diffusers.ControlNetModel.from_unet(student, load_weights_from_unet=False)
+    assert {name: x.shape for name, x in own.state_dict().items()} == {n: x.shape for n, x in teachers.state_dict().items()}
+    later = [name for name in candidates(tiny("sd15")) if name.startswith("up_blocks")][:2]
+    student = drop_layers(tiny("sd15"), plan_without(tiny("sd15"), later))
+    torch.manual_seed(0)
+    mine = diffusers.ControlNetModel.from_unet(student)
+    assert all(torch.equal(x, teachers.state_dict()[n]) for n, x in mine.state_dict().items() if "cond_embedding" not in n)
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"])
+def test_other_pipelines_are_made_from_a_students(kind):
+    pipe, _ = with_bk_sdm()
+    _, call = stable_diffusion(kind)
+    made = getattr(diffusers, kind).from_pipe(pipe)
+    made.set_progress_bar_config(disable=True)
+    assert made.unet is pipe.unet
+    parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    built = getattr(diffusers, kind)(**{**pipe.components, **parts})
+    built.set_progress_bar_config(disable=True)
+    assert torch.equal(draw(made, call), draw(built, call))
+
+
+def test_a_student_is_a_class_of_its_own_that_counts_as_the_stock_one():
+    cls, stock = secateur.StudentUNet, diffusers.UNet2DConditionModel
+    assert cls in (stock,)
+    assert {stock: 1}[cls] == 1
+    assert cls not in (diffusers.UNet2DModel, torch.nn.Module)
+    assert isinstance(drop_layers(tiny("sd15"), bk_sdm_base()), cls)
+    assert not isinstance(tiny("sd15"), cls)
+
+
+def copied(unet, folder, how: str):
+    """A U-Net gone through a way of copying or calling it."""
+    match how:
+        case "deepcopy":
+            return deepcopy(unet)
+        case "pickle":
+            return pickle.loads(pickle.dumps(unet))
+        case "torch.save":
+            torch.save(unet, folder / "unet.pt")
+            return torch.load(folder / "unet.pt", weights_only=False)
+        case "variant":
+            unet.save_pretrained(folder, variant="fp16")
+            return type(unet).from_pretrained(folder, variant="fp16")
+        case "shards":
+            unet.save_pretrained(folder, max_shard_size="10KB")
+            return type(unet).from_pretrained(folder)
+        case "config":
+            new = type(unet).from_config(unet.config)
+            new.load_state_dict(unet.state_dict())
+            return new.eval()
+        case "averaged":
+            average = EMAModel(unet.parameters(), model_cls=type(unet), model_config=unet.config)
+            new = deepcopy(unet)
+            torch.nn.init.zeros_(new.conv_out.weight)
+            average.copy_to(new.parameters())
+            return new
+        case "sliced":
+            unet.set_attention_slice(1)
+        case "fused":
+            unet.fuse_qkv_projections()
+        case "channels last":
+            unet.to(memory_format=torch.channels_last)
+    return unet
+
+
+WAYS = ("deepcopy", "pickle", "torch.save", "variant", "shards", "config", "averaged", "sliced", "fused", "channels last")
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_student_goes_every_way_that_its_teacher_goes(how, tmp_path):
+    student = drop_layers(tiny("sd15"), mixed(tiny("sd15")))
+    before = output(student)
+    torch.testing.assert_close(output(copied(student, tmp_path, how)), before)
+
+
+def test_free_u_changes_a_student_as_it_changes_the_teacher_without_its_layers():
+    teacher, plan = tiny("sd15"), bk_sdm_base()
+    student = drop_layers(teacher, plan)
+    plain, factors = output(student), {"s1": 0.9, "s2": 0.2, "b1": 1.5, "b2": 1.6}
+    for unet in (teacher, student):
+        unet.enable_freeu(**factors)
+    with bypassed(teacher, plan):
+        assert torch.equal(output(student), output(teacher))
+    assert not torch.equal(output(student), plain)
+    student.disable_freeu()
+    assert torch.equal(output(student), plain)
+
+
+def test_a_lora_that_a_student_learnt_is_saved_and_loaded(tmp_path):
+    pipe, call = with_bk_sdm()
+    plain = draw(pipe, call)
+    weights = lora(pipe.unet)
+    pipe.load_lora_weights(weights)
+    styled = draw(pipe, call)
+    layers = {name.removeprefix("unet."): x for name, x in weights.items()}
+    type(pipe).save_lora_weights(tmp_path, unet_lora_layers=layers)
+    pipe.unload_lora_weights()
+    torch.testing.assert_close(draw(pipe, call), plain)
+    pipe.load_lora_weights(tmp_path)
+    torch.testing.assert_close(draw(pipe, call), styled)
+    assert not torch.equal(styled, plain)
+
+
+def test_a_student_is_no_single_file():
+    with pytest.raises(ValueError, match=r"load its folder by secateur\.StudentUNet\.from_pretrained"):
+        secateur.StudentUNet.from_single_file("student.safetensors")
 
 
 def test_checkpointing_gives_the_same_gradients():

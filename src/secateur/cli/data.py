@@ -102,7 +102,7 @@ def check_pictures(data: Data) -> None:
 
     with bar() as shown:
         for name in shown.track(pictures_of(data) or (), description="reading pictures"):
-            pictures.read_image(Path(data.source or "", name), size=1)
+            pictures.read_image(Path(data.source or "", name), size=1, background=data.background)
 
 
 def is_made(path: Path, made: Mapping[str, Any]) -> bool:

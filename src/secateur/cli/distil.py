@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from filecmp import cmp
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +31,7 @@ from secateur.cli.terminal import (
     finish,
     load_pipe,
 )
-from secateur.distilling.sources import HUB, SCENES, TARS, Data, call_of, called_by, check_data
+from secateur.distilling.sources import HUB, SCENES, TARS, WHITE, Data, call_of, called_by, check_data
 from secateur.pipeline.progress import View
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ Changes = Annotated[
 Limit = Annotated[int, DATA(min=1, help="examples at most")]
 Size = Annotated[int | None, DATA(min=8, help="side of the pictures; default: the pipe's")]
 Caption = Annotated[str | None, DATA(help="column with the captions; default: text, caption, …")]
+Background = Annotated[str, DATA(help="colour behind what is transparent in pictures")]
 Subset = Annotated[str | None, DATA(help="which one of a Hub dataset that has several")]
 Split = Annotated[str | None, DATA(help="which one of a dataset; default: train")]
 DrawSteps = Annotated[int, DATA(min=1, help="steps by which the teacher draws")]
@@ -96,6 +98,7 @@ def distil(
     limit: Limit = 10_000,
     size: Size = None,
     caption: Caption = None,
+    background: Background = WHITE,
     subset: Subset = None,
     split: Split = None,
     steps: DrawSteps = 25,
@@ -116,7 +119,7 @@ def distil(
     more = parse_changes(changes or ())
     settings = settings_of(more, updates=updates, batch_size=batch_size, lr=lr, seed=seed, mixed_precision=mixed_precision)
     source = Data(teacher, data, prompts and str(prompts), limit, size, caption, steps, guidance_scale, seed, subset, split,
-                  unpictured_prompts and str(unpictured_prompts), at_called_timesteps)  # fmt: skip
+                  unpictured_prompts and str(unpictured_prompts), at_called_timesteps, background)  # fmt: skip
     out = out or beside(student, "distilled")
     folders = Folders(student, out, checkpoints or beside(out, "checkpoints"))
     check_unpictured(source, settings)
@@ -229,9 +232,19 @@ def check_pair(student: Path, teacher: str) -> None:
         raise FileNotFoundError(f"there is no folder {student} of a student's pipe: make one by `secateur prune`")
     pipes.locate(str(student))
     located = pipes.locate(teacher)
-    if located is not None and located.resolve() == student.resolve():
+    if located is not None and same_denoiser(located, student):
         raise ValueError(f"{student} is both student and teacher: give --teacher the pipe that the student was cut from")
     check_inputs(*map(pipes.denoiser_config, (teacher, str(student))))
+
+
+def same_denoiser(pipe: Path, other: Path) -> bool:
+    """Whether two folders hold one denoiser, by the bytes of its weights."""
+    from secateur.denoiser.of_pipe import DENOISERS
+    from secateur.pipeline.pipes import weight_files
+
+    ours, theirs = ([file for name in DENOISERS for file in weight_files(folder / name)] for folder in (pipe, other))
+    sizes = [[file.stat().st_size for file in files] for files in (ours, theirs)]
+    return pipe.samefile(other) or (bool(ours) and sizes[0] == sizes[1] and all(map(partial(cmp, shallow=False), ours, theirs)))
 
 
 def check_folders(folders: Folders, teacher: str, settings: DistilSettings, *, force: bool) -> None:

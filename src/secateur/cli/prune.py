@@ -222,7 +222,7 @@ def cut_and_save(pipe: Any, plan: Plan, out: Path, *, teacher: str, scores: Laye
     from secateur.pipeline import pipes
     from secateur.pruning.prune import with_plan
 
-    student = with_plan(pipe, plan)
+    student = with_plan(pipes.unrounded(pipe), plan)
     sizes = {"teacher": figures(denoiser_of(pipe)), "student": figures(denoiser_of(student))}
     plan = replace(plan, made={**plan.made, **pipes.public_name(pipe), "command": command_line(), "teacher": sizes["teacher"]})
     beside = {"plan.json": plan} | ({"layer_scores.safetensors": scores} if scores is not None else {})

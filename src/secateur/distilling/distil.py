@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.distilling import encoded, features
 from secateur.distilling.settings import DistilSettings
-from secateur.distilling.training import DistilStep, distil_steps
+from secateur.distilling.training import DistilStep, check_apart, distil_steps
 from secateur.pipeline import progress as bars
 from secateur.pipeline.examples import Examples, concatenate, draw_examples
-from secateur.pipeline.pipes import zoo_name
+from secateur.pipeline.pipes import cast, zoo_name
 from secateur.pipeline.progress import View
 from secateur.pipeline.prompts import conditions_for, guidance_of
 from secateur.pruning.plan import Plan
@@ -63,11 +63,13 @@ def distil(
     Raises ValueError or TypeError, before the first update, if arguments do not fit. To log each update or to stop early, use
     `secateur.distil_steps`.
     """
+    net = denoiser_of(student)
+    check_apart(denoiser_of(teacher), net)
     guidance = guidance_of(teacher, zoo_name(teacher) or "", guidance_scale)
     call = {"num_inference_steps": steps, "guidance_scale": guidance}
     if examples is None:
         examples = drawn_examples(teacher, prompts, images, settings=settings, show=progress, **call)
-    net, dtype = denoiser_of(student), student.dtype
+    dtypes = {name: x.dtype for name, x in net.state_dict().items()}
     net.float()
     try:
         updates = pipe_steps(student, teacher, examples, call=call, plan=plan, settings=settings, folder=folder)
@@ -75,7 +77,7 @@ def distil(
         for _ in bars.watched(updates, view, first="distilling", show=progress):
             pass
     finally:
-        net.to(dtype)
+        cast(net, dtypes)
     return student
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
 Condition: TypeAlias = str | int
 Pair: TypeAlias = tuple[np.ndarray, Condition]  # (H, W, 3) in [0, 1], and a caption or class label
 METADATA, FILE_NAME = "metadata.jsonl", "file_name"
+WHITE = "white"
+ORIENTATION = 274  # its tag in EXIF
+TURNS = {  # by EXIF orientation, how a picture is turned upright
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 CAPTIONS = ("text", "caption", "txt", "prompt", "label", "cls")  # columns, the first that there is
 IMAGES = ("image", "jpg", "jpeg", "png", "webp")
 
@@ -24,16 +36,17 @@ IMAGES = ("image", "jpg", "jpeg", "png", "webp")
 # Pictures
 
 
-def from_folder(folder: str | Path, *, size: int, caption: str | None = None) -> Iterator[Pair]:
+def from_folder(folder: str | Path, *, size: int, caption: str | None = None, background: str = WHITE) -> Iterator[Pair]:
     """Pairs of a folder in the convention of diffusers and datasets: metadata.jsonl with file_name and text on each line.
 
     size: side in pixels; the short side is scaled to it and the middle cut out. caption: the column to read; by default the
-    first of `CAPTIONS` that there is. Whole numbers are class labels. All of metadata.jsonl is checked before the first pair.
+    first of `CAPTIONS` that there is. Whole numbers are class labels. background: see `squared`. All of metadata.jsonl is
+    checked before the first pair.
     Raises FileNotFoundError if a file is missing, and ValueError if a line or a picture cannot be read.
     """
     folder = Path(folder)
     entries = metadata(folder, caption=caption)
-    return ((read_image(folder / name, size=size), text) for name, text in entries)
+    return ((read_image(folder / name, size=size, background=background), text) for name, text in entries)
 
 
 def metadata(folder: Path, *, caption: str | None) -> list[tuple[str, Condition]]:
@@ -88,25 +101,32 @@ def decoded(caption: bytes, where: str) -> str:
         raise ValueError(f"the caption in {where} is not in UTF-8 ({error}): write it so") from error
 
 
-def read_image(path: Path, *, size: int) -> np.ndarray:
-    """The picture in a file as `squared`. Raises ValueError if it cannot be read."""
+def read_image(path: Path, *, size: int, background: str = WHITE) -> np.ndarray:
+    """The picture in a file as `squared`. Raises ValueError if it cannot be read, or not rightly."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            return squared(image, size=size)
+            image.load()
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow's for a broken PNG is a SyntaxError
-        raise ValueError(f"{path} is no whole picture: replace it, or take its line out of {METADATA}") from error
+        raise ValueError(
+            f"{path} is no whole picture: replace it by a PNG or JPEG that is, or take its line out of {METADATA}"
+        ) from error
+    try:
+        return squared(image, size=size, background=background)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used ({error}): save it in RGB, or take its line out of {METADATA}") from error
 
 
-def squared(image: Image.Image, *, size: int) -> np.ndarray:
-    """A picture (size, size, 3), float32 in [0, 1]: the short side scaled, the middle cut out."""
+def squared(image: Image.Image, *, size: int, background: str = WHITE) -> np.ndarray:
+    """A picture (size, size, 3), float32 in [0, 1]: upright, the short side scaled, the middle cut out.
+
+    background: the colour that lies behind what is transparent, as HTML writes it.
+    """
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
-        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
-    image = image.convert("RGB")
+    image = opaque(upright(image), background)
     scale = size / min(image.size)
     width, height = (max(round(side * scale), size) for side in image.size)
     if (width, height) != image.size:
@@ -115,14 +135,64 @@ def squared(image: Image.Image, *, size: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.float32) / 255
 
 
-def from_datasets(path: str, *, size: int, caption: str | None = None, split: str = "train", **options: Any) -> Iterator[Pair]:
+def upright(image: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF orientation says; one that cannot be read says nothing, as viewers take it."""
+    from PIL import Image
+
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except (SyntaxError, ValueError, OSError, struct.error):
+        return image
+    turn = TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image.transpose(Image.Transpose[turn]) if turn else image
+
+
+def opaque(image: Image.Image, background: str) -> Image.Image:
+    """A picture in RGB, laid on a colour. Raises ValueError, with its mode, if that cannot be done rightly."""
+    from PIL import Image
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = with_eight_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, background), image.convert("RGBA")).convert("RGB")
+
+
+def with_eight_bits(image: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits, or of floats in [0, 1], with 8 bits; Pillow would cut its values off."""
+    from PIL import Image
+
+    values, white = np.asarray(image).astype(np.float64), 1 if image.mode == "F" else 65535
+    if "transparency" in image.info:
+        raise ValueError(f"its mode is {image.mode}, of which no shade may be transparent")
+    if not 0 <= values.min() <= values.max() <= white:
+        raise ValueError(f"its mode is {image.mode} with {values.min():g} to {values.max():g}, and 0 to {white} are read")
+    return Image.fromarray((values * 255 / white).round().astype(np.uint8))
+
+
+def check_background(colour: str) -> None:
+    """Raises ValueError if this is no colour, or a transparent one."""
+    from PIL import ImageColor
+
+    try:
+        whole = len(ImageColor.getrgb(colour)) == 3
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ValueError(f"found background {colour!r}: give a colour such as white, grey or '#ffcc00'")
+
+
+def from_datasets(
+    path: str, *, size: int, caption: str | None = None, background: str = WHITE, split: str = "train", **options: Any
+) -> Iterator[Pair]:
     """Pairs of a Hub dataset, read as they are asked for; or with path "webdataset" and data_files=… of tar files.
 
     options: of `datasets.load_dataset`, such as the name of a subset. Raises ModuleNotFoundError if datasets is not installed;
     Raises ValueError if a row has no picture or no caption.
     """
     rows, name = streamed(path, split=split, **options), options.get("data_files", path)
-    return (pair(row, f"row {n} of {name}", size=size, caption=caption) for n, row in readable(rows, name))
+    how: dict[str, Any] = {"size": size, "caption": caption, "background": background}
+    return (pair(row, f"row {n} of {name}", **how) for n, row in readable(rows, name))
 
 
 def streamed(path: str, **options: Any) -> Iterable[Mapping[str, Any]]:
@@ -159,14 +229,14 @@ def readable(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[tuple[int
         yield n, row
 
 
-def pair(row: Mapping[str, Any], where: str, *, size: int, caption: str | None) -> Pair:
+def pair(row: Mapping[str, Any], where: str, *, size: int, caption: str | None, background: str = WHITE) -> Pair:
     """The picture and caption in a row of a dataset."""
     image = next((row[name] for name in IMAGES if row.get(name) is not None), None)
     if not hasattr(image, "convert"):
         raise ValueError(f"{where} has no picture ({' or '.join(IMAGES)}), but {', '.join(row)}: rename its column")
     try:
-        picture = squared(image, size=size)  # pyright: ignore[reportArgumentType]
-    except (OSError, SyntaxError, ValueError) as error:
+        picture = squared(image, size=size, background=background)  # pyright: ignore[reportArgumentType]
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise ValueError(f"the picture of {where} cannot be read ({error}): take the row out") from error
     return picture, caption_in(row, where, caption=caption)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from secateur.pipeline.examples import Examples
 
 HUB, TARS, SCENES = "hub:", "tars:", "scenes"
+WHITE = "white"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Data:
     """What examples are made of: the teacher and pictures from a source, or the teacher and prompts alone.
 
     subset, split: of a dataset. unpictured: a file of prompts for noisy samples alone. at_called_timesteps: whether samples are
-    drawn at the timesteps of the pipe's `steps` alone.
+    drawn at the timesteps of the pipe's `steps` alone. background: the colour behind what is transparent in pictures.
     """
 
     teacher: str
@@ -37,6 +38,12 @@ class Data:
     split: str | None = None
     unpictured: str | None = None
     at_called_timesteps: bool = False
+    background: str = WHITE
+
+    @property
+    def pictured(self) -> bool:
+        """Whether pictures are read from files."""
+        return self.source not in (None, SCENES)
 
 
 def check_data(data: Data) -> None:
@@ -54,8 +61,9 @@ def check_data(data: Data) -> None:
     check_options(data)
     if source == SCENES and data.teacher not in zoo.NAMES:
         raise ValueError(f"the zoo's scenes are for {' and '.join(zoo.NAMES)}, not for {data.teacher}: give a folder")
-    if source is None or source == SCENES:
+    if source is None or not data.pictured:
         return
+    pictures.check_background(data.background)
     if not source.startswith((HUB, TARS)):
         pictures.metadata(Path(source), caption=data.caption)
         return
@@ -71,6 +79,7 @@ def check_options(data: Data) -> None:
         f"--subset is of a dataset of the Hub: give --data {HUB}OWNER/NAME": data.subset and not source.startswith(HUB),
         f"--split is of a dataset: give --data {HUB}OWNER/NAME": data.split and not source.startswith((HUB, TARS)),
         "--caption is a column of --data: give data": data.caption and data.source is None,
+        "--background is for pictures: give --data": data.background != WHITE and not data.pictured,
         "--guidance-scale is how the teacher draws by --prompts: give prompts": data.guidance_scale is not None
         and data.prompts is None,
     }
@@ -109,6 +118,8 @@ def made_of(data: Data, pipe: Any) -> dict[str, Any]:
 
     origin = asdict(replace(data, unpictured=None, at_called_timesteps=False))
     origin |= {"teacher": fingerprint.of_pipe(pipe), "source": source_of(data)}
+    if not data.pictured:
+        del origin["background"]
     if data.prompts is None:
         return origin | {"steps": None, "guidance_scale": None}
     drawing = {"guidance_scale": call_of(data, pipe)["guidance_scale"], "scheduler": list(scheduler_signature(pipe.scheduler))}
@@ -159,15 +170,16 @@ def pairs(data: Data, size: int) -> Iterator[Pair]:
     """Pictures with captions, of this side."""
     from secateur.distilling import pictures
 
-    source, caption = data.source or "", data.caption
-    part = {key: value for key, value in {"name": data.subset, "split": data.split}.items() if value is not None}
+    source = data.source or ""
+    how: dict[str, Any] = {"size": size, "caption": data.caption, "background": data.background}
+    part: dict[str, Any] = {key: value for key, value in (("name", data.subset), ("split", data.split)) if value is not None}
     if source == SCENES:
         return pictures.scenes(data.teacher, seed=data.seed)
     if source.startswith(HUB):
-        return pictures.from_datasets(source.removeprefix(HUB), size=size, caption=caption, **part)
+        return pictures.from_datasets(source.removeprefix(HUB), **how, **part)
     if source.startswith(TARS):
-        return pictures.from_datasets("webdataset", size=size, caption=caption, data_files=source.removeprefix(TARS), **part)
-    return pictures.from_folder(source, size=size, caption=caption)
+        return pictures.from_datasets("webdataset", data_files=source.removeprefix(TARS), **how, **part)
+    return pictures.from_folder(source, **how)
 
 
 def default_side(pipe: Any) -> int:

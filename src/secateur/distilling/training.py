@@ -157,11 +157,7 @@ def copy_weights(weights: Mapping[str, Tensor], student: nn.Module) -> None:
 def check_distillation(distillation: Distillation) -> None:
     """Raises ValueError if a distillation cannot begin."""
     s, teacher, student = distillation.settings, distillation.teacher, distillation.student
-    shared = {id(p) for p in teacher.parameters()} & {id(p) for p in student.parameters()}
-    if shared:
-        raise ValueError(
-            "teacher and student share weights, which both would change: cut the student by drop_layers, or copy it"
-        )
+    check_apart(teacher, student)
     if wrong := sorted({str(p.dtype).removeprefix("torch.") for p in student.parameters()} - {"float32"}):
         raise ValueError(
             f"the student's weights are {wrong[0]}, in which small updates vanish: load it in float32, and set mixed_precision"
@@ -182,6 +178,14 @@ def check_distillation(distillation: Distillation) -> None:
         check_others(distillation.others, distillation)
     prediction(distillation.scheduler)
     check_processes(distillation)
+
+
+def check_apart(teacher: nn.Module, student: nn.Module) -> None:
+    """Raises ValueError if teacher and student are one, or share weights."""
+    if {id(p) for p in teacher.parameters()} & {id(p) for p in student.parameters()}:
+        raise ValueError(
+            "teacher and student share weights, which both would change: cut the student by drop_layers, or copy it"
+        )
 
 
 def check_others(others: Examples, distillation: Distillation) -> None:

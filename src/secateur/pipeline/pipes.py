@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,9 @@ from secateur.artifact import read_json
 from secateur.denoiser.of_pipe import DENOISERS
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
+    from torch import nn
 
 STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # by the names of safetensors
 DTYPES = tuple(STORED.values())
@@ -30,13 +35,30 @@ def load(source: str, *, dtype: str = "auto", device: str = "cpu") -> DiffusionP
 
     check_dtype(dtype)
     folder = folder_of(source)
-    if dtype == "auto":
-        stored = "float32" if source in zoo.NAMES else stored_dtype(source)  # the zoo is kept small on disk alone
-        dtype = "float32" if (device, stored) == ("cpu", "float16") else stored
-    pipe = DiffusionPipeline.from_pretrained(str(folder), dtype=getattr(torch, dtype)).to(device)
+    with plainly(source):
+        if dtype == "auto":
+            stored = "float32" if source in zoo.NAMES else stored_dtype(source)  # the zoo is kept small on disk alone
+            dtype = "float32" if (device, stored) == ("cpu", "float16") else stored
+        options = {"dtype": getattr(torch, dtype), "variant": variant_of(folder)}
+        pipe = DiffusionPipeline.from_pretrained(str(folder), **options)
+    pipe.to(device)
     if locate(source) is None:
         pipe.register_to_config(_name_or_path=source)  # as if diffusers had downloaded it
     return pipe
+
+
+@contextmanager
+def plainly(source: str) -> Iterator[None]:
+    """What goes wrong inside, in a folder that is damaged or lacks files, becomes a ValueError of one sentence."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, LookupError, AttributeError, TypeError, ValueError, OSError, RuntimeError, ImportError) as error:
+        if "memory" in str(error).lower():
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(f"{source} cannot be loaded ({reason}): mend it, or save or download it again") from error
 
 
 def folder_of(source: str) -> Path:
@@ -64,14 +86,40 @@ def stored_dtype(source: str) -> str:
 
     diffusers itself loads everything in float32 unless it is told. A pipeline of the Hub is downloaded.
     """
+    folder = folder_of(source)
+    return next((main_dtype(stored) for name in DENOISERS if (stored := stored_dtypes(folder / name))), "float32")
+
+
+def stored_dtypes(folder: Path) -> dict[str, tuple[str, int]]:
+    """(dtype, number of values) of a component's tensors on disk, by name; nothing of what is not in safetensors."""
     from safetensors import safe_open
 
-    folder = folder_of(source)
-    for path in sorted(path for name in DENOISERS for path in (folder / name).glob("*.safetensors")):
+    found = {}
+    for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
-            stored = (file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118  # no dict
-            return next((known for dtype in stored if (known := STORED.get(dtype))), "float32")
-    return "float32"
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # no dict
+            found |= {name: (STORED.get(x.get_dtype(), ""), math.prod(x.get_shape())) for name, x in slices.items()}
+    return {name: (dtype, size) for name, (dtype, size) in found.items() if dtype}
+
+
+def main_dtype(stored: Mapping[str, tuple[str, int]]) -> str:
+    """The dtype that most values have."""
+    sizes = Counter[str]()
+    for dtype, size in stored.values():
+        sizes[dtype] += size
+    return sizes.most_common(1)[0][0]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """A component's weights: those that diffusers reads by itself or, without them, those of a variant such as fp16."""
+    files = sorted(folder.glob("*.safetensors"))
+    return [path for path in files if "." not in path.stem] or files
+
+
+def variant_of(folder: Path) -> str | None:
+    """The variant of a pipeline's denoiser if its folder has no other weights, such as "fp16"."""
+    names = [path.stem.partition(".")[2].partition("-")[0] for name in DENOISERS for path in weight_files(folder / name)]
+    return names[0] or None if names else None
 
 
 def locate(source: str) -> Path | None:
@@ -104,10 +152,38 @@ def zoo_name(pipe: DiffusionPipeline) -> str | None:
 
 
 def as_stored(pipe: DiffusionPipeline) -> DiffusionPipeline:
-    """The pipe in the dtype of the weights in its folder; a zoo pipe as it is, which is packed in half precision."""
+    """The pipe, each weight in the dtype that it has in the pipe's folder; a zoo pipe, small on disk alone, as it is."""
     import torch
 
-    return pipe if zoo_name(pipe) else pipe.to(dtype=getattr(torch, stored_dtype(str(pipe.name_or_path))))
+    if zoo_name(pipe):
+        return pipe
+    folder = folder_of(str(pipe.name_or_path))
+    for name, model in pipe.components.items():
+        if isinstance(model, torch.nn.Module) and (stored := stored_dtypes(folder / name)):
+            dtypes, main = {name: dtype for name, (dtype, _) in stored.items()}, main_dtype(stored)
+            cast(model, {name: getattr(torch, dtypes.get(name, main)) for name in model.state_dict()})
+    return pipe
+
+
+def unrounded(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """The pipe or, if its dtype rounds weights of its folder, another one with these as they are, which may not run."""
+    import torch
+    from diffusers import DiffusionPipeline
+
+    folder = folder_of(zoo_name(pipe) or str(pipe.name_or_path))
+    models = {name: model for name, model in pipe.components.items() if isinstance(model, torch.nn.Module)}
+    stored = {name: main_dtype(found) for name in models if not zoo_name(pipe) and (found := stored_dtypes(folder / name))}
+    dtypes = {name: getattr(torch, stored.get(name, "float32")) for name in models}
+    if all(model.dtype in (torch.float32, dtypes[name]) for name, model in models.items()):
+        return pipe
+    return DiffusionPipeline.from_pretrained(str(folder), dtype=dtypes, variant=variant_of(folder))
+
+
+def cast(model: nn.Module, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Bring a model's floating-point tensors to dtypes, by name."""
+    for name, x in (*model.named_parameters(), *model.named_buffers()):
+        if name in dtypes and x.is_floating_point():
+            x.data = x.data.to(dtypes[name])
 
 
 def save(pipe: DiffusionPipeline, folder: str | Path, *, beside: Mapping[str, Any] | None = None) -> None:

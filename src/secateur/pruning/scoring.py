@@ -136,7 +136,10 @@ def unscored(
     teacher: nn.Module, layers: Sequence[str] | None, *, timesteps: Tensor, weights: Tensor, made: Mapping[str, Any]
 ) -> LayerScores:
     """LayerScores whose losses are not found yet."""
-    layer_removals = candidates(teacher)
+    if not (layer_removals := candidates(teacher)):
+        raise ValueError(
+            f"this {class_name(teacher)} has no layer that can go, as each list needs its last block: leave it whole"
+        )
     check_known(bare(teacher), layers or (), layer_removals)
     removable = {name: how for name, how in layer_removals.items() if layers is None or name in layers}
     outer = wholes(teacher, removable)

@@ -8,6 +8,7 @@ when the class is first used.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -22,6 +23,8 @@ from secateur.pruning.plan import DROP_SKIP, KEEP_SHORTCUT
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
+
+COPYING = ("from_unet", "from_unet2d")  # of ControlNets and of AnimateDiff
 
 
 class Passage(nn.Module):
@@ -53,9 +56,32 @@ def replacement(module: Any, how: str) -> nn.Module:
 
     if how == KEEP_SHORTCUT:
         shortcut = deepcopy(module.conv_shortcut)
-        return Shortcut(shortcut, out_channels=module.out_channels, scale=module.output_scale_factor)
-    # The blocks of a U-Net ask a Transformer2DModel for return_dict=False.
-    return Passage(module.out_channels if how == DROP_SKIP else None, nested=isinstance(module, Transformer2DModel))
+        new: nn.Module = Shortcut(shortcut, out_channels=module.out_channels, scale=module.output_scale_factor)
+    else:  # The blocks of a U-Net ask a Transformer2DModel for return_dict=False.
+        new = Passage(module.out_channels if how == DROP_SKIP else None, nested=isinstance(module, Transformer2DModel))
+    new.register_state_dict_pre_hook(refuse_copying)
+    return new
+
+
+def refuse_copying(*_: Any) -> None:
+    """Raises ValueError if diffusers reads a student's weights to copy them into a model that has every layer."""
+    frame = sys._getframe()
+    while frame := frame.f_back:
+        if (name := frame.f_code.co_name) in COPYING:
+            raise ValueError(
+                f"{frame.f_locals['cls'].__name__}.{name} copies the weights of a whole U-Net, and this student lacks layers: "
+                "give it the teacher's U-Net; a ControlNet of the teacher fits a student that kept its samplers"
+            )
+
+
+class Stock(type):
+    """The class of a class that equals its base, as which diffusers' `from_pipe` then takes it."""
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is cls.__base__
+
+    def __hash__(cls) -> int:
+        return hash(cls.__base__)
 
 
 @cache
@@ -90,11 +116,18 @@ def student_class() -> type[UNet2DConditionModel]:
                 )
         UNet2DConditionModel._load_ip_adapter_weights(self, state_dicts, **options)
 
+    def from_single_file(cls, *_: Any, **__: Any) -> None:
+        raise ValueError(
+            "from_single_file reads the files of whole U-Nets: save the student by save_pretrained, and load its folder by "
+            "secateur.StudentUNet.from_pretrained"
+        )
+
     parameters = list(inspect.signature(UNet2DConditionModel.__init__).parameters.values())
     ours = inspect.Parameter("removed", inspect.Parameter.KEYWORD_ONLY, default=None)
     init.__signature__ = inspect.Signature([*parameters, ours])  # type: ignore[attr-defined]  # diffusers reads its keys here
     own = {"__init__": init, "forward": forward, "_load_ip_adapter_weights": load_ip_adapter, "__module__": "secateur"}
-    return type(STUDENT, (UNet2DConditionModel,), own | {"__doc__": student_class.__doc__})
+    own |= {"from_single_file": classmethod(from_single_file), "__doc__": student_class.__doc__}
+    return Stock(STUDENT, (UNet2DConditionModel,), own)
 
 
 def cut(unet: UNet2DConditionModel, removed: Mapping[str, str]) -> None:
