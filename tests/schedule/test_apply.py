@@ -372,6 +372,7 @@ def test_it_keeps_what_liveness_says_and_nothing_at_the_end(granularity):
             draw(pipe, call)
             assert subnet.peak_bytes == peak_cached_bytes(schedule, blocks, sizes) < sum(sizes)
             assert subnet.cached_bytes == 0
+        assert subnet.peak_bytes == peak_cached_bytes(schedule, blocks, sizes)
     assert peak_cached_bytes(baselines.dense(blocks, STEPS), blocks, sizes) == 0
     assert sizes[-1] == 4 * 4 * 8 * 8
 

@@ -103,7 +103,7 @@ class SubNet(Handle):
     ):
         super().__init__()
         self.denoiser, self.blocks, self.applied = denoiser, blocks, True
-        self._given, self._stepped, self._drawing = schedule, stepped, Drawing()
+        self._given, self._stepped, self._drawing, self._peak_bytes = schedule, stepped, Drawing(), 0
         self._streams = [*streams(denoiser, blocks), ()]
         self._lines = [kind in LINES for kind in (*blocks.reuse, schedule.hold)]
         self._cache = partial(Cache, schedule.blocks, copy_outputs=copy_outputs)
@@ -132,7 +132,7 @@ class SubNet(Handle):
     @property
     def peak_bytes(self) -> int:
         """Most bytes kept for later calls, of the latest image."""
-        return self._drawing.image.cache.peak_bytes if self._drawing.image else 0
+        return self._drawing.image.cache.peak_bytes if self._drawing.image else self._peak_bytes
 
     def restart(self, schedule: Schedule | None = None, first_call: Callable[[Inputs], int] = lambda _: 0) -> None:
         """Begin a new image, which sees nothing of the last one. schedule: another one of the same blocks, for this image."""
@@ -144,7 +144,7 @@ class SubNet(Handle):
         self._image().step()
 
     def _forget(self) -> None:
-        self.applied, self._drawing = False, Drawing()
+        self.applied, self._peak_bytes, self._drawing = False, self.peak_bytes, Drawing()
 
     def _image(self) -> Image:
         if self._drawing.image is None:
