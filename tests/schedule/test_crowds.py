@@ -20,7 +20,8 @@ from secateur.denoiser.of_pipe import denoiser_of
 from secateur.schedule import baselines
 from secateur.schedule.apply import apply, remove
 from secateur.schedule.fold import fold
-from tiny_pipes import PIPES, SCHEDULERS, STEPS, ddim, draw, expected, noise, quiet, stable_diffusion
+from tiny import tiny
+from tiny_pipes import OFFSET, PIPES, SCHEDULERS, STEPS, ddim, draw, expected, noise, quiet, stable_diffusion
 
 THREADS = 3
 
@@ -86,6 +87,17 @@ def test_a_copy_of_the_whole_pipe_is_a_stock_one():
         other = copy.deepcopy(pipe)
         assert torch.equal(draw(other, call), dense)
     assert torch.equal(draw(other, call), dense)
+
+
+@pytest.mark.parametrize("copied", [*COPIES.values(), copy.copy], ids=[*COPIES, "copy"])
+def test_a_copy_of_a_sampler_draws_what_it_draws(copied):
+    pipe, call = stable_diffusion()
+    other, _ = stable_diffusion()
+    with apply(pipe, baselines.uniform(find_blocks(pipe.unet), STEPS, keep=0.5)):
+        other.scheduler = copied(pipe.scheduler)
+        wanted = draw(pipe, call)
+        assert torch.equal(draw(other, call | {"num_inference_steps": len(other.scheduler.timesteps)}), wanted)
+    assert type(pipe.scheduler) is DDIMScheduler
 
 
 class Silent(diffusers.StableDiffusionImg2ImgPipeline):
@@ -191,12 +203,28 @@ def test_a_block_that_nobody_reads_may_be_written_into():
         assert torch.equal(found, draw(pipe, call))
 
 
-def test_a_pipeline_that_reads_what_attention_computed_is_refused_before_any_work():
-    parts = stable_diffusion()[0].components | {"image_encoder": None}
-    pipe = quiet(diffusers.StableDiffusionSAGPipeline(**parts, requires_safety_checker=False))
-    _, call = stable_diffusion()
-    with apply(pipe, scattered(blocks_of("sd15", "stage"))), pytest.raises(ValueError, match="reads what attention computes"):
-        draw(pipe, call | {"sag_scale": 0.5})
+@pytest.mark.parametrize(
+    ("kind", "scheduler", "asked", "says"),
+    [
+        ("SAG", ddim, {"sag_scale": 0.5}, "CrossAttnStoreProcessor reads what attention computes"),
+        ("AttendAndExcite", ddim, {"token_indices": [1], "attn_res": (8, 8)}, "AttendExciteAttnProcessor reads what attention"),
+        (
+            "Paradigms",
+            lambda: diffusers.DDIMParallelScheduler(**OFFSET, clip_sample=False),
+            {"parallel": 3},
+            "several timesteps at once",
+        ),
+    ],
+)
+def test_a_pipeline_that_needs_more_of_a_call_than_its_output_is_refused_before_any_work(sd, kind, scheduler, asked, says):
+    parts = {"unet": tiny("sd15"), "tokenizer": sd.tokenizer, "text_encoder": sd.text_encoder, "vae": sd.vae}
+    rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipe = quiet(getattr(diffusers, f"StableDiffusion{kind}Pipeline")(**parts, **rest, scheduler=scheduler()))
+    entered = []
+    pipe.unet.conv_in.register_forward_hook(lambda *_: entered.append(1))
+    with apply(pipe, scattered(blocks_of("sd15", "stage"))), pytest.raises(ValueError, match=says):
+        pipe(prompt="a fox", num_inference_steps=STEPS, height=16, width=16, output_type="latent", **asked)
+    assert not entered
 
 
 def test_offload_that_is_enabled_after_a_schedule_was_applied_is_refused_too():

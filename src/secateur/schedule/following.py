@@ -104,7 +104,7 @@ def check_processors(denoiser: nn.Module) -> None:
         if kind.__module__.startswith("diffusers.pipelines."):
             raise ValueError(
                 f"{kind.__name__} reads what attention computes at every call, and this schedule leaves some out: use one of "
-                "whole calls that has its own sampler"
+                "whole calls that has its own sampler, or set_default_attn_processor() if nobody reads it any more"
             )
 
 
