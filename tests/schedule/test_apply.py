@@ -643,9 +643,32 @@ def test_a_scheduler_changed_under_a_schedule_is_noticed():
             draw(pipe, call)
 
 
-def test_two_denoisers_are_refused():
+def test_two_denoisers_of_one_architecture_follow_a_schedule_each_for_its_calls():
+    """As in Wan 2.2. The second one's first call runs dense, as an image's does."""
+    pipe, call = tiny_pipes.wan()
+    second = tiny("wan")
+    with torch.no_grad():
+        for weight in second.parameters():
+            weight.mul_(0.7)
+    pipe.register_modules(transformer_2=second)
+    pipe.register_to_config(boundary_ratio=0.6)
+    pipe.scheduler.set_timesteps(STEPS)
+    first = sum(t >= 600 for t in pipe.scheduler.timesteps.tolist())
+    assert 1 < first < STEPS - 1
+    schedule, dense = scattered(blocks_of("wan"), seed=5), draw(pipe, call)
+    kinds = {"streams": ("hidden_states",), "branches": 2}
+    with reference(pipe.transformer, schedule, **kinds), reference(second, schedule, **kinds, offset=first):
+        wanted = draw(pipe, call)
+    assert not torch.equal(wanted, dense)
+    assert torch.equal(pruned(pipe, call, schedule), wanted)
+    assert not traces(pipe.transformer)
+    assert not traces(second)
+    assert torch.equal(draw(pipe, call), dense)
+
+
+def test_two_denoisers_of_different_architectures_are_refused():
     pipe, _ = tiny_pipes.wan()
-    pipe.register_modules(transformer_2=tiny("wan"))
+    pipe.register_modules(transformer_2=tiny("wan", num_layers=1))
     with pytest.raises(ValueError, match="WanPipeline has transformer, transformer_2 where one denoiser"):
         apply(pipe, scattered(blocks_of("wan")))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.denoiser.of_pipe import denoiser_of
+from secateur.denoiser.of_pipe import only_denoiser_of
 from secateur.distilling import encoded, features
 from secateur.distilling.settings import DistilSettings
 from secateur.distilling.training import DistilStep, check_apart, distil_steps
@@ -63,8 +63,8 @@ def distil(
     Raises ValueError or TypeError, before the first update, if arguments do not fit. To log each update or to stop early, use
     `secateur.distil_steps`.
     """
-    net = denoiser_of(student)
-    check_apart(denoiser_of(teacher), net)
+    net = only_denoiser_of(student)
+    check_apart(only_denoiser_of(teacher), net)
     guidance = guidance_of(teacher, zoo_name(teacher) or "", guidance_scale)
     call = {"num_inference_steps": steps, "guidance_scale": guidance}
     if examples is None:
@@ -111,7 +111,7 @@ def pipe_steps(
     call: arguments of the teacher, by which it encodes no prompt. plan: says which blocks a transformer lost. sites: in place
     of the usual ones. unpictured: prompts without pictures, for `settings.swap_rate`. Others: as for `distil_steps`.
     """
-    net, pupil = denoiser_of(teacher), denoiser_of(student)
+    net, pupil = only_denoiser_of(teacher), only_denoiser_of(student)
     if sites is None:
         sites = features.sites(net, pupil, plan=plan) if settings.feature else {}
     labels = "class_labels" in examples.conditions

@@ -13,7 +13,7 @@ import rich.repr
 
 from secateur.artifact import check_word
 from secateur.denoiser import fingerprint
-from secateur.denoiser.of_pipe import denoiser_of
+from secateur.denoiser.of_pipe import denoiser_of, only_denoiser_of
 from secateur.pipeline import examples, generate
 from secateur.pipeline import progress as bars
 from secateur.pipeline import trajectory as trajectories
@@ -190,7 +190,7 @@ def with_plan(pipe: DiffusionPipeline, plan: Plan) -> DiffusionPipeline:
     """The same pipe with the student that a plan gives in place of the denoiser; all else is shared with the given pipe."""
     name = "unet" if pipe.components.get("unet") is not None else "transformer"
     student = copy(pipe)
-    student.register_modules(**{name: drop_layers(denoiser_of(pipe), plan)})
+    student.register_modules(**{name: drop_layers(only_denoiser_of(pipe), plan)})
     return student
 
 
@@ -216,7 +216,7 @@ def choose_layers(job: Pruning) -> Iterator[PruneStep]:
 
 def costs_of(job: Pruning) -> LayerScores:
     """The layers with their costs and no losses yet. If the budget is in milliseconds, they are timed."""
-    denoiser, size = denoiser_of(job.pipe), min(job.settings.batch_size, len(job.conditions))
+    denoiser, size = only_denoiser_of(job.pipe), min(job.settings.batch_size, len(job.conditions))
     layers = scoring.costed(denoiser)
     if job.cost != "ms":
         return layers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.denoiser.blocks import Blocks, find_blocks, matching
 from secateur.denoiser.families import bare
-from secateur.denoiser.of_pipe import DENOISERS, denoiser_of
+from secateur.denoiser.of_pipe import DENOISERS, TWIN, denoisers_of
 from secateur.denoiser.patch import patch_of
 from secateur.pipeline.schedulers import HOLDABLE, is_flow, scheduler_like
 from secateur.pipeline.solvers import unholdable
@@ -63,30 +63,30 @@ def apply(
         strict: refuse a schedule that is for another scheduler.
         fold: leave out the steps of held calls if no image changes. Without it a callback sees each of them.
         copy_outputs: keep and give copies of what blocks give, for those who write into it (T2I-Adapter, FreeU).
-        denoiser: name of the component, if there are several.
+        denoiser: name of the component, if there are several. Two of one architecture (Wan 2.2) follow a schedule together.
         blocks: what `find_blocks` returns; traced if not given.
 
     Raises TypeError or ValueError if pipe and schedule do not fit, FileNotFoundError if there is no such file.
     """
-    module, own = bare(denoiser_of(pipe, denoiser)), own_scheduler(pipe)
+    nets, own = tuple(map(bare, denoisers_of(pipe, denoiser))), own_scheduler(pipe)
     if schedule is not None and keep is not None:
         raise ValueError(f"found a schedule and keep={keep}: give one of the two")
     if keep is not None:
-        check_offload(module)
-        blocks = find_blocks(module) if blocks is None else blocks
+        check_offload(*nets)
+        blocks = find_blocks(nets[0]) if blocks is None else blocks
         evenly, scheduler = partial(uniform, blocks, keep=keep, hold=hold_for(check_keep(keep))), holdable(own, strict=strict)
-        return patched(pipe, evenly(1), scheduler, denoiser=module, blocks=blocks, copy_outputs=copy_outputs, evenly=evenly)
+        return patched(pipe, evenly(1), scheduler, denoisers=nets, blocks=blocks, copy_outputs=copy_outputs, evenly=evenly)
     schedule = schedule_at(schedule)
-    check_fit(module, schedule)
+    check_fit(nets[0], schedule)
     if strict:
         check_scheduler(own, schedule)
     scheduler = fitting_scheduler(own, schedule)
     if sampler := sampler_in(pipe, schedule, scheduler, fold=fold):
         remove(pipe)
         return Sampled(pipe, schedule, sampler)
-    check_offload(module)
+    check_offload(*nets)
     scheduler = followed(scheduler, schedule)
-    return patched(pipe, schedule, scheduler, denoiser=module, blocks=blocks, copy_outputs=copy_outputs)
+    return patched(pipe, schedule, scheduler, denoisers=nets, blocks=blocks, copy_outputs=copy_outputs)
 
 
 def patched(
@@ -94,15 +94,15 @@ def patched(
     schedule: Schedule,
     scheduler: Any,
     *,
-    denoiser: nn.Module,
+    denoisers: Sequence[nn.Module],
     blocks: Blocks | None,
     copy_outputs: bool,
     evenly: Callable[[int], Schedule] | None = None,
 ) -> SubNet:
-    """A pipe whose denoiser follows a schedule, call by call of a scheduler. evenly: another schedule for any other steps."""
-    blocks = blocks_for(denoiser, schedule, blocks)
+    """A pipe whose denoisers follow a schedule, call by call of a scheduler. evenly: another schedule for any other steps."""
+    blocks = blocks_for(denoisers[0], schedule, blocks)
     remove(pipe)
-    subnet = SubNet(denoiser, schedule, blocks, copy_outputs=copy_outputs, stepped=True)
+    subnet = SubNet(denoisers, schedule, blocks, copy_outputs=copy_outputs, stepped=True)
     follower = following(scheduler, subnet, evenly, own=pipe.scheduler)
     pipe.scheduler = follower
     subnet.on_remove(partial(give_back, pipe, follower))
@@ -152,12 +152,12 @@ def follow(denoiser: nn.Module, schedule: Schedule, *, blocks: Blocks | None = N
     """A SubNet for a loop of your own: every denoiser call is the schedule's next; `restart()` it before each image."""
     denoiser = bare(denoiser)
     check_fit(denoiser, schedule)
-    return SubNet(denoiser, schedule, blocks_for(denoiser, schedule, blocks), copy_outputs=copy_outputs)
+    return SubNet([denoiser], schedule, blocks_for(denoiser, schedule, blocks), copy_outputs=copy_outputs)
 
 
 def subnets(pipe: DiffusionPipeline) -> Iterator[SubNet]:
     """What patches a pipe and nobody removed yet: one or none."""
-    for name in DENOISERS:
+    for name in (*DENOISERS, TWIN):
         module = pipe.components.get(name)
         patch = patch_of(bare(module)) if module is not None else None
         if patch is not None and isinstance(patch.owner, SubNet):

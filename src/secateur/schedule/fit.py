@@ -43,9 +43,9 @@ def check_denoiser(denoiser: nn.Module | Mapping[str, Any], schedule: Schedule) 
         raise ValueError(f"the schedule is for a {schedule.denoiser} and the pipe has a {name}: make one for it")
 
 
-def check_offload(denoiser: nn.Module) -> None:
+def check_offload(*denoisers: nn.Module) -> None:
     """Raises ValueError if weights are moved layer by layer, by hooks that expect every layer to run."""
-    for module in denoiser.modules():
+    for module in (module for denoiser in denoisers for module in denoiser.modules()):
         hook = getattr(module, "_hf_hook", None)
         grouped = "group_offloading" in getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
         if grouped or any(getattr(h, "offload", False) for h in getattr(hook, "hooks", (hook,))):

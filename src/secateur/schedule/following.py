@@ -82,8 +82,8 @@ def begin_image(
 
 def first_call(scheduler: Any, subnet: SubNet, inputs: Inputs) -> int:
     """Index of an image's first call: above 0 if image-to-image or inpainting start part of the way down."""
-    check_offload(subnet.denoiser)
-    check_processors(subnet.denoiser)
+    check_offload(*subnet.denoisers)
+    check_processors(*subnet.denoisers)
     if (begin := vars(scheduler)[BEGIN]) is None:
         begin = position(timestep_of(inputs), scheduler.timesteps)
         check_begun(scheduler, subnet.schedule, begin)
@@ -97,9 +97,9 @@ def check_begun(scheduler: Any, schedule: Schedule, begin: int) -> None:
         raise ValueError(f"the schedule chooses {calls} timesteps and {steps} were asked for: ask for {calls}")
 
 
-def check_processors(denoiser: nn.Module) -> None:
+def check_processors(*denoisers: nn.Module) -> None:
     """Raises ValueError if a pipeline reads what attention computes at every call, by a processor of its own."""
-    for module in denoiser.modules():
+    for module in (module for denoiser in denoisers for module in denoiser.modules()):
         kind = type(getattr(module, "processor", None))
         if kind.__module__.startswith("diffusers.pipelines."):
             raise ValueError(
@@ -124,7 +124,8 @@ def position(timestep: Any, timesteps: torch.Tensor) -> int:
     given = torch.as_tensor(timestep)
     if given.untyped_storage()._cdata == timesteps.untyped_storage()._cdata:
         return int(given.storage_offset() - timesteps.storage_offset())
-    values, known = given.flatten().tolist(), timesteps.tolist()
-    if len(set(values)) > 1:
+    values = given.reshape(-1, 1) if given.ndim < 2 else given.flatten(1)  # some give one for each token, 0 if it is clean
+    noisiest, known = set(values.amax(1).tolist()), timesteps.tolist()
+    if len(noisiest) > 1:
         raise ValueError("the denoiser is given several timesteps at once and a schedule follows one: draw without a schedule")
-    return known.index(values[0]) if values[0] in known else 0
+    return next((known.index(t) for t in noisiest if t in known), 0)

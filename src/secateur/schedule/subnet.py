@@ -33,12 +33,15 @@ NOT_BEGUN = (
 
 @dataclass
 class Branch:
-    """One chain of denoiser calls that reuse from each other: guidance in two calls has two. t: its latest call."""
+    """One chain of denoiser calls that reuse from each other: guidance in two calls has two.
+
+    who: which denoiser is called, and the shapes of its inputs. t: its latest call.
+    """
 
     start: int
     acts: tuple[tuple[Act, ...], ...]
     leads: tuple[float, ...]
-    shapes: tuple[Size, ...]
+    who: tuple[Any, ...]
     t: int
     ghosts: dict[int, Any] = field(default_factory=dict)
     nans: dict[Any, Tensor] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class Drawing(threading.local):
 
 
 class SubNet(Handle):
-    """A denoiser following a schedule, until `remove()` or the end of a `with`; each thread draws an image of its own.
+    """One or two denoisers following a schedule, until `remove()` or the end of a `with`; each thread draws its own image.
 
     `apply` and `follow` make it. cached_bytes, peak_bytes: what the thread keeps for later calls now, and kept at most.
     stepped: whether a scheduler calls `restart()` and `step()`; otherwise every denoiser call is the next one.
@@ -94,7 +97,7 @@ class SubNet(Handle):
 
     def __init__(
         self,
-        denoiser: nn.Module,
+        denoisers: Sequence[nn.Module],
         schedule: Schedule,
         blocks: Blocks,
         *,
@@ -102,17 +105,18 @@ class SubNet(Handle):
         stepped: bool = False,
     ):
         super().__init__()
-        self.denoiser, self.blocks, self.applied = denoiser, blocks, True
+        self.denoisers, self.blocks, self.applied = denoisers, blocks, True
         self._given, self._stepped, self._drawing, self._peak_bytes = schedule, stepped, Drawing(), 0
-        self._streams = [*streams(denoiser, blocks), ()]
+        self._streams = [*streams(denoisers[0], blocks), ()]
         self._lines = [kind in LINES for kind in (*blocks.reuse, schedule.hold)]
         self._cache = partial(Cache, schedule.blocks, copy_outputs=copy_outputs)
         self._rows = rows_of(schedule, blocks)
         if not stepped:
             self.restart()
         only = decided(self._rows[0](0))
-        self.on_remove(Patch(denoiser, schedule.blocks, self._cell, only=only, root=self._root, owner=self).remove)
-        self.on_remove(intercept(denoiser, "compile", in_graphs, owner=self).remove)
+        for k, net in enumerate(denoisers):
+            self.on_remove(Patch(net, schedule.blocks, self._cell, only=only, root=partial(self._root, k), owner=self).remove)
+            self.on_remove(intercept(net, "compile", in_graphs, owner=self).remove)
         self.on_remove(self._forget)
 
     def __repr__(self) -> str:
@@ -151,9 +155,9 @@ class SubNet(Handle):
             raise ValueError(NOT_BEGUN)
         return self._drawing.image
 
-    def _root(self, _: int, run: Run, inputs: Inputs) -> Any:
+    def _root(self, k: int, _: int, run: Run, inputs: Inputs) -> Any:
         image = self._image()
-        branch = entered(image, self._call(image, inputs), shapes_of(inputs))
+        branch = entered(image, self._call(image, inputs), (k, *shapes_of(inputs)))
         try:
             out = self._do(image, branch, len(self.blocks), run, inputs)
         except RuntimeError as error:
@@ -203,15 +207,15 @@ def in_graphs(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return original(*args, **kwargs)
 
 
-def entered(image: Image, t: int, shapes: tuple[Size, ...]) -> Branch:
-    """The branch of a call; a new one, so that the call runs dense, if these inputs have another past."""
+def entered(image: Image, t: int, who: tuple[Any, ...]) -> Branch:
+    """The branch of a call; a new one, so that the call runs dense, if another denoiser or other inputs came before."""
     n = image.entered
     if n >= MOST_BRANCHES:
         raise ValueError(f"the denoiser was called {n + 1} times without a step of the scheduler: {NOT_BEGUN}")
     branch = image.branches.get(n)
-    if branch is None or branch.shapes != shapes or branch.t + 1 != t:
+    if branch is None or branch.who != who or branch.t + 1 != t:
         image.cache.clear(n)
-        branch = image.branches[n] = Branch(t, image.acts(t), image.leads(t), shapes, t)
+        branch = image.branches[n] = Branch(t, image.acts(t), image.leads(t), who, t)
     branch.t = t
     return branch
 

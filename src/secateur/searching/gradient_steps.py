@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from secateur.denoiser.families import bare
-from secateur.denoiser.of_pipe import denoiser_of
+from secateur.denoiser.of_pipe import denoisers_of
 from secateur.denoiser.patch import intercept
 from secateur.schedule.fold import sampler_for
 from secateur.schedule.schedule import Schedule
@@ -87,7 +87,8 @@ def learn(pipe: DiffusionPipeline, sampler: LinearMultistepScheduler, objective:
     with ExitStack() as stack:
         stack.enter_context(frozen(pipe))
         stack.callback(setattr, pipe, "scheduler", own)
-        stack.callback(intercept(bare(denoiser_of(pipe)), "forward", partial(checkpoint, use_reentrant=False)).remove)
+        for net in denoisers_of(pipe):
+            stack.callback(intercept(bare(net), "forward", partial(checkpoint, use_reentrant=False)).remove)
         pipe.scheduler = sampler
         images = decoded(pipe, objective.conditions[part], seeds=objective.seeds[part], fresh=False, **objective.options)
         errors = (images / 2 + 0.5 - target.to(images)).square().flatten(1).mean(1)

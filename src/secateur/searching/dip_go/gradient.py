@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from secateur.checkpoint import check_save_every, saved_steps
 from secateur.denoiser import fingerprint
 from secateur.denoiser.macs import Macs, count
-from secateur.denoiser.of_pipe import denoiser_of
+from secateur.denoiser.of_pipe import only_denoiser_of
 from secateur.knapsack import budget
 from secateur.pipeline.generate import check_call
 from secateur.pipeline.schedulers import scheduler_signature
@@ -81,7 +81,8 @@ def search(
             to resume; the first step yielded is the one that was saved.
         accelerator: spreads each batch over its processes, with the same result; losses go to its trackers.
     """
-    macs = count(denoiser_of(pipe)) if macs is None else macs
+    net = only_denoiser_of(pipe)
+    macs = count(net) if macs is None else macs
     if start is not None:
         check_start(start)
         macs.check_schedule(start)
