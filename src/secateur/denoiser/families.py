@@ -10,7 +10,7 @@ Its `my_inputs(config, *, batch, size, tokens)` returns the keyword arguments of
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,6 @@ class Family:
 
     granularities: name → patterns of module names; `*` stays within one component; the first granularity is the default.
     reuse: "output" or "residual", which a block that does not run reuses.
-    streams: for "residual", the forward argument that each element of a block's output continues, in output order.
     depths: name of each list of blocks → the configuration's key for its length; empty if the configuration has none.
     reads: path of a module in the first block that the denoiser itself reads.
     cls: returns the class if it is not diffusers' own, so that a configuration is enough to build it.
@@ -36,7 +35,6 @@ class Family:
 
     granularities: Mapping[str, tuple[str, ...]]
     reuse: str
-    streams: tuple[str, ...] = ("hidden_states",)
     depths: Mapping[str, str] = field(default_factory=dict)
     reads: str | None = None
     cls: Callable[[], type[nn.Module]] | None = None
@@ -160,15 +158,18 @@ def wan_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | 
 
 
 UNET_LAYERS = ("resnets", "attentions", "downsamplers", "upsamplers")
+
+
+def unet_granularities(layers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The stages of a U-Net, and its layers, which are in lists of these names."""
+    return {
+        "stage": ("down_blocks.*", "mid_block", "up_blocks.*"),
+        "layer": tuple(f"{stage}.{layer}.*" for layer in layers for stage in ("*_blocks.*", "mid_block")),
+    }
+
+
 FAMILIES: dict[str, Family] = {
-    "UNet2DConditionModel": Family(
-        granularities={
-            "stage": ("down_blocks.*", "mid_block", "up_blocks.*"),
-            "layer": tuple(f"{stage}.{layer}.*" for layer in UNET_LAYERS for stage in ("*_blocks.*", "mid_block")),
-        },
-        reuse="output",
-        inputs=unet_inputs,
-    ),
+    "UNet2DConditionModel": Family(granularities=unet_granularities(UNET_LAYERS), reuse="output", inputs=unet_inputs),
     "DiTTransformer2DModel": Family(
         granularities={"layer": ("transformer_blocks.*",)},
         reuse="residual",
@@ -185,14 +186,12 @@ FAMILIES: dict[str, Family] = {
     "SD3Transformer2DModel": Family(
         granularities={"layer": ("transformer_blocks.*",)},
         reuse="residual",
-        streams=("encoder_hidden_states", "hidden_states"),
         depths={"transformer_blocks": "num_layers"},
         inputs=sd3_inputs,
     ),
     "FluxTransformer2DModel": Family(
         granularities={"layer": ("transformer_blocks.*", "single_transformer_blocks.*")},
         reuse="residual",
-        streams=("encoder_hidden_states", "hidden_states"),
         depths={"transformer_blocks": "num_layers", "single_transformer_blocks": "num_single_layers"},
         inputs=flux_inputs,
     ),
@@ -226,15 +225,13 @@ def class_name(denoiser: nn.Module | Mapping | str) -> str:
 
 
 def family(denoiser: nn.Module | Mapping | str) -> Family:
-    """The row of a denoiser, of its configuration or of its class name. Raises ValueError if it has none."""
-    name = class_name(denoiser)
-    if name not in FAMILIES:
-        raise ValueError(
-            f"{name} is not among the known denoisers ({', '.join(FAMILIES)}), so declare it: secateur."
-            f'FAMILIES["{name}"] = secateur.Family(granularities={{"layer": ("<pattern of block names>",)}}, '
-            'reuse="residual" or "output", inputs=<function that returns the keyword arguments of one forward>)'
-        )
-    return FAMILIES[name]
+    """The row of a denoiser, of its configuration or of its class name, or else what is found about its class.
+
+    Raises ValueError if nothing is known and nothing is found, with the row to write.
+    """
+    from secateur.denoiser.found import found_family
+
+    return FAMILIES.get(class_name(denoiser)) or found_family(denoiser)
 
 
 def architecture(denoiser: nn.Module | Mapping) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
@@ -268,3 +265,14 @@ def dummy_inputs(
     """Keyword arguments of one forward: zeros on the default device. size: the latent's side or sides. tokens: of text."""
     row, (_, config) = family(denoiser), architecture(denoiser)
     return row.inputs(config, batch=batch, size=size, tokens=tokens)
+
+
+def meta_twin(denoiser: nn.Module | Mapping) -> nn.Module:
+    """The denoiser's architecture without its weights, on the meta device, from class and configuration alone."""
+    return hollow(*architecture(denoiser))
+
+
+def hollow(cls: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
+    """A denoiser of this class and configuration on the meta device."""
+    with torch.device("meta"), torch.inference_mode(False):
+        return cls(**arguments).eval().requires_grad_(False).to("meta")  # some classes make a weight on the CPU
