@@ -18,8 +18,7 @@ import tiny_pipes
 from grids import KNOWN, blocks_of, scattered
 from nets import NAMES, Net, traces
 from reference import lined_rows, random_rows, reference
-from secateur.denoiser.blocks import Blocks, find_blocks
-from secateur.denoiser.families import family
+from secateur.denoiser.blocks import Blocks, find_blocks, streams_by_name
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.denoiser.patch import compile_blocks, patch_of
 from secateur.pipeline.schedulers import HOLDABLE
@@ -46,7 +45,7 @@ CALLS = {"pndm": STEPS + 1, "heun": 2 * STEPS - 1}
 
 
 def expected(pipe, call, schedule: Schedule, **how):
-    with reference(denoiser_of(pipe), schedule, streams=family(denoiser_of(pipe)).streams, **how):
+    with reference(denoiser_of(pipe), schedule, streams=streams_by_name(denoiser_of(pipe)), **how):
         return draw(pipe, call)
 
 

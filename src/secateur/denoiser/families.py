@@ -65,13 +65,15 @@ def unet_class(config: Mapping, batch: int) -> dict[str, Tensor]:
     return {"class_labels": zeros(batch, 4 * config["block_out_channels"][0] if kind == "identity" else projected)}
 
 
-def unet_added(config: Mapping, batch: int, *, text: int, cross: int) -> dict[str, dict[str, Tensor]]:
+def unet_added(config: Mapping, batch: int, *, text: int, cross: int, image: tuple[int, ...]) -> dict[str, dict[str, Tensor]]:
     """The added conditions of SDXL (pooled text and six numbers about the picture) and of Kandinsky 2.1 and 2.2 (an image)."""
     kinds = {config["addition_embed_type"], config["encoder_hid_dim_type"]}
     added = {}
     if "text_time" in kinds:
         pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
         added |= {"text_embeds": zeros(batch, pooled), "time_ids": zeros(batch, 6)}
+    if "image_hint" in kinds:  # the picture that a hint is of has eight times the latent's sides
+        added |= {"image_embeds": zeros(batch, text), "hint": zeros(batch, 3, *(8 * side for side in image))}
     if kinds & {"image", "image_proj"}:
         added |= {"image_embeds": zeros(batch, text)}
     if kinds & {"text_image", "text_image_proj"}:
@@ -81,17 +83,18 @@ def unet_added(config: Mapping, batch: int, *, text: int, cross: int) -> dict[st
 
 def unet_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
     """U-Nets of Stable Diffusion 1, 2 and XL: 77 text tokens."""
-    cross = config["cross_attention_dim"]
+    cross, image = config["cross_attention_dim"], sides(size or config["sample_size"] or 64)
+    own = not isinstance(cross, int) and len(set(map(str, cross))) > 1  # AudioLDM's, which attends to itself instead of text
     cross = cross if isinstance(cross, int) else cross[0]
     text = config["encoder_hid_dim"] or cross
     guidance = config["time_cond_proj_dim"]  # LCM's
     return {
-        "sample": zeros(batch, config["in_channels"], *sides(size or config["sample_size"])),
+        "sample": zeros(batch, config["in_channels"], *image),
         "timestep": zeros(batch),
-        "encoder_hidden_states": zeros(batch, tokens or 77, text),
+        "encoder_hidden_states": None if own else zeros(batch, tokens or 77, text),
         **({"timestep_cond": zeros(batch, guidance)} if guidance else {}),
         **unet_class(config, batch),
-        **unet_added(config, batch, text=text, cross=cross),
+        **unet_added(config, batch, text=text, cross=cross, image=image),
     }
 
 
@@ -148,12 +151,13 @@ def flux_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int |
 def wan_inputs(config: Mapping, *, batch: int, size: Size | None, tokens: int | None) -> dict[str, Any]:
     """Wan: 512 tokens of UMT5; by default a latent of 21 frames of 60×104 (81 frames at 480×832 px); one side is one frame."""
     size = (21, 60, 104) if size is None else sides(size)
-    image = config["image_dim"]
+    image, patches = config["image_dim"], config["pos_embed_seq_len"]
+    images = (2 * batch, patches // 2) if patches else (batch, 257)  # with places for two images, the first and the last frame
     return {
         "hidden_states": zeros(batch, config["in_channels"], *(size if len(size) == 3 else (1, *size))),
         "timestep": indices(batch),
         "encoder_hidden_states": zeros(batch, tokens or 512, config["text_dim"]),
-        **({"encoder_hidden_states_image": zeros(batch, 257, image)} if image else {}),
+        **({"encoder_hidden_states_image": zeros(*images, image)} if image else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -22,7 +23,8 @@ def found_family(denoiser: nn.Module | Mapping | str) -> Family:
     name = class_name(denoiser)
     if name not in FOUND:
         try:
-            FOUND[name] = look_into({"_class_name": name} if isinstance(denoiser, str) else denoiser)
+            with warnings.catch_warnings(action="ignore"):  # of trials that nobody asked for
+                FOUND[name] = look_into({"_class_name": name} if isinstance(denoiser, str) else denoiser)
         except Exception as error:  # whatever a class raises on the meta device
             why = " ".join(str(error).split())
             raise ValueError(
@@ -51,7 +53,8 @@ def found_inputs(
     key = cls, repr(config)
     if key not in ARGUMENTS:
         twin = hollow(cls, config)
-        ARGUMENTS[key] = find_arguments(twin, sides_of(config, batch=1, side=SIDE))
+        with warnings.catch_warnings(action="ignore"):
+            ARGUMENTS[key] = find_arguments(twin, sides_of(config, batch=1, side=SIDE))
     sides = sides_of(config, batch=batch, size=size, tokens=tokens, side=side)
     return {argument.name: argument.make(sides) for argument in ARGUMENTS[key]}
 

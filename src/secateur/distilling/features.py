@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.denoiser.blocks import streams_by_name
 from secateur.denoiser.families import bare, class_name, dummy_inputs, family
 from secateur.denoiser.patch import Inputs, Patch, Run
 from secateur.pruning.plan import Plan

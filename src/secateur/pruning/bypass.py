@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from secateur.denoiser.blocks import streams_by_name
 from secateur.denoiser.families import bare, family
 from secateur.denoiser.patch import Patch, find_modules
 from secateur.denoiser.streams import Stream, continued, streams_of
