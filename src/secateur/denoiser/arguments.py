@@ -110,7 +110,7 @@ def sides_of(
         "v": width // 2,
         "n": (n := (height // 2) * (width // 2)),
         "m": f * height * width,
-        "t": (t := tokens or first(config, "max_text_seq_length", "text_len", "num_embeddings") or 8 * side),
+        "t": (t := first(config, "max_text_seq_length", "text_len", "num_embeddings") or tokens or 8 * side),
         "z": t + n,
         "i": 257,
         "s": 16,
@@ -180,7 +180,7 @@ def widths(func: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Iterator[t
         yield from ((x.shape[-1], w.shape[-1]) for x, w in (args, args[::-1]) if w.shape[-1] > 1)
 
 
-def attempt(twin: nn.Module, arguments: Arguments, sides: Mapping[str, int]) -> tuple[float, Arguments, Exception | None]:
+def attempt(twin: Any, arguments: Arguments, sides: Mapping[str, int]) -> tuple[float, Arguments, Exception | None]:
     """How far an evaluation gets on these arguments, the arguments with the widths that were read meanwhile, and the error.
 
     Infinity and None if it gets through.

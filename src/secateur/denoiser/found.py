@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from secateur.denoiser.arguments import Arguments, find_arguments, sides_of
-from secateur.denoiser.families import Family, architecture, class_name, hollow, unet_granularities
 from secateur.denoiser.graph import trace
+from secateur.denoiser.rows import Family, architecture, class_name, hollow, unet_granularities
 
 SIDE = 16  # of the latent on which arguments and blocks are looked for, unless the configuration says its own
 FOUND: dict[str, Family] = {}  # by class
