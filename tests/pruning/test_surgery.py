@@ -10,7 +10,7 @@ import torch
 
 from nets import inputs_of, output, same_embeddings, some
 from secateur.denoiser.blocks import find_blocks, streams_by_name
-from secateur.denoiser.families import family, meta_twin
+from secateur.denoiser.families import family
 from secateur.denoiser.macs import meta_denoiser
 from secateur.denoiser.patch import Patch
 from secateur.knapsack import achieved, knapsack
@@ -202,9 +202,3 @@ def test_what_no_student_can_be_made_of_is_refused_in_a_sentence():
     assert list(removals(sd3)) == ["transformer_blocks.0", "transformer_blocks.1"]
     with Patch(unet, ["mid_block"], lambda t, i, run, inputs: run()):
         assert "is replaced" in refused(unet, "mid_block.resnets.0")
-
-
-def test_a_transformer_without_declared_depths_is_refused_by_name():
-    config = {"_class_name": "PRXTransformer2DModel", "num_layers": 2}
-    with pytest.raises(ValueError, match=r"^nobody declared which lists of PRXTransformer2DModel .* depths="):
-        removals(meta_twin(config))

@@ -129,11 +129,6 @@ def check_known(denoiser: nn.Module, layers: Collection[str], removable: Collect
 
 def unet_removals(denoiser: nn.Module) -> dict[str, str]:
     """A U-Net's resnets, attentions and samplers → how each goes, in execution order, without those already removed."""
-    if not hasattr(denoiser, "down_blocks"):
-        raise ValueError(
-            f"nobody declared which lists of {(name := class_name(denoiser))} its configuration gives a length, so give "
-            f'secateur.FAMILIES["{name}"] a row with depths={{"<list of blocks>": "<key of its length>"}}'
-        )
     from diffusers.models.resnet import ResnetBlock2D
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
