@@ -28,9 +28,12 @@ def on_the_line(points: list, t: float):
 
 @contextmanager
 def reference(
-    denoiser, schedule: Schedule, *, branches: int = 1, offset: int = 0, streams=("hidden_states",)
+    denoiser, schedule: Schedule, *, branches: int = 1, offset: int = 0, streams: dict | None = None
 ) -> Iterator[None]:
-    """While it lasts the denoiser follows the schedule, slowly; one image per use. offset: the image's first call."""
+    """While it lasts the denoiser follows the schedule, slowly; one image per use. offset: the image's first call.
+
+    streams: of each block that reuses a residual, the arguments that its outputs continue; its hidden states if not given.
+    """
     calls, last, computed = [-1], {}, {}
 
     def half_of_what_is_missing(t: int) -> float:
@@ -48,7 +51,8 @@ def reference(
         kind = (*schedule.reuse, schedule.hold)[i]
         residual = kind == "residual"
         names = list(type(module).forward.__code__.co_varnames)[1:]
-        before = [kwargs[n] if n in kwargs else args[names.index(n)] for n in streams] if residual else []
+        continued = (streams or {}).get((*schedule.blocks, "")[i], ("hidden_states",))
+        before = [n and (kwargs[n] if n in kwargs else args[names.index(n)]) for n in continued] if residual else []
         if kind in ("extrapolate", "adams_bashforth"):
             if t == offset or run(t):
                 computed.setdefault(key, []).append((t, out))

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from reference import reference
-from secateur.denoiser.families import family
+from secateur.denoiser.blocks import streams_by_name
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.schedule.schedule import Schedule
 from tiny import tiny
@@ -180,7 +180,7 @@ PIPES = {
 
 def expected(pipe, call, schedule: Schedule, **how) -> Tensor:
     """What the pipeline draws by a schedule, where everything is computed and then replaced; see reference.py."""
-    with reference(denoiser_of(pipe), schedule, streams=family(denoiser_of(pipe)).streams, **how):
+    with reference(denoiser_of(pipe), schedule, streams=streams_by_name(denoiser_of(pipe)), **how):
         return draw(pipe, call)
 
 

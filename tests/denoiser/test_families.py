@@ -114,3 +114,23 @@ def test_a_configuration_must_name_its_class():
 def test_a_pipe_is_no_denoiser(sd):
     with pytest.raises(TypeError, match=r"found a StableDiffusionPipeline for a denoiser: give pipe\.unet, pipe\.transformer"):
         find_blocks(sd)
+
+
+def test_unets_that_say_no_size_or_take_an_image_hint_are_traced_too():
+    assert len(find_blocks(tiny("sd15", sample_size=None))) == 9
+    hinted = {
+        "in_channels": 8,
+        "addition_embed_type": "image_hint",
+        "encoder_hid_dim_type": "image_proj",
+        "encoder_hid_dim": 12,
+    }
+    assert len(find_blocks(tiny("sd15", **hinted))) == 9
+
+
+def test_a_unet_that_attends_to_itself_instead_of_text_is_traced_too():
+    own = {"cross_attention_dim": (8, 8, 16, 16), "class_embed_type": "simple_projection", "class_embeddings_concat": True}
+    assert len(find_blocks(tiny("sd15", **own, projection_class_embeddings_input_dim=6))) == 9
+
+
+def test_wan_between_two_images_is_traced_too():
+    assert len(find_blocks(tiny("wan", image_dim=10, added_kv_proj_dim=24, pos_embed_seq_len=6))) == 3

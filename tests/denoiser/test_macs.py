@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur.denoiser.blocks import meta_twin
-from secateur.denoiser.families import dummy_inputs
+from secateur.denoiser.families import dummy_inputs, meta_twin
 from secateur.denoiser.macs import Macs, count, denoiser_config, meta_denoiser
 from secateur.schedule.schedule import Schedule
 from tiny import SIZE, TINY, TOKENS, tiny

@@ -15,8 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.denoiser import times
-from secateur.denoiser.blocks import meta_twin
-from secateur.denoiser.families import class_name, dummy_inputs
+from secateur.denoiser.families import class_name, dummy_inputs, meta_twin
 from secateur.denoiser.macs import meta_denoiser, tally
 from secateur.knapsack import achieved, knapsack
 from secateur.pruning.layer_costs import LayerCosts, count_costs, wholes

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nets import inputs_of, output, same_embeddings, some
-from secateur.denoiser.blocks import find_blocks
+from secateur.denoiser.blocks import find_blocks, streams_by_name
 from secateur.denoiser.families import family
 from secateur.denoiser.macs import meta_denoiser
 from secateur.denoiser.patch import Patch
@@ -27,12 +27,12 @@ TRANSFORMERS = ["dit", "pixart", "sd3", "flux", "wan"]
 def bypassed(denoiser, plan: Plan) -> torch.Tensor:
     """What the teacher gives with those layers bypassed, each by its meaning, and nothing removed."""
     modules = [denoiser.get_submodule(layer) for layer in plan.layers]
-    streams = family(denoiser).streams
+    streams = streams_by_name(denoiser) if type(denoiser) is not diffusers.UNet2DConditionModel else {}
 
     def call(t, i, run, inputs):
         args, kwargs = inputs
         if type(denoiser) is not diffusers.UNet2DConditionModel:
-            return through(modules[i], args, kwargs, streams)
+            return through(modules[i], args, kwargs, streams[plan.layers[i]])
         if plan.removals[i] == "keep_shortcut":
             return modules[i].conv_shortcut(args[0])
         x = args[0][:, : modules[i].out_channels] if plan.removals[i] == "drop_skip" else args[0]

@@ -656,8 +656,7 @@ def test_two_denoisers_of_one_architecture_follow_a_schedule_each_for_its_calls(
     first = sum(t >= 600 for t in pipe.scheduler.timesteps.tolist())
     assert 1 < first < STEPS - 1
     schedule, dense = scattered(blocks_of("wan"), seed=5), draw(pipe, call)
-    kinds = {"streams": ("hidden_states",), "branches": 2}
-    with reference(pipe.transformer, schedule, **kinds), reference(second, schedule, **kinds, offset=first):
+    with reference(pipe.transformer, schedule, branches=2), reference(second, schedule, branches=2, offset=first):
         wanted = draw(pipe, call)
     assert not torch.equal(wanted, dense)
     assert torch.equal(pruned(pipe, call, schedule), wanted)

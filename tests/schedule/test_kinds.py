@@ -15,8 +15,7 @@ from grids import chain, counted
 from nets import executed, outputs
 from reference import random_rows, reference
 from secateur.denoiser import macs
-from secateur.denoiser.blocks import Blocks, find_blocks, kinds, live
-from secateur.denoiser.families import family
+from secateur.denoiser.blocks import Blocks, find_blocks, kinds, live, streams_by_name
 from secateur.denoiser.of_pipe import denoiser_of
 from secateur.pipeline.trajectory import record
 from secateur.schedule import baselines
@@ -58,7 +57,7 @@ def test_each_block_reuses_in_its_own_way(name, granularity, tmp_path):
         assert schedule.reuse == blocks.reuse
         with torch.no_grad(), follow(net, schedule):
             found = outputs(net, STEPS)
-        with torch.no_grad(), reference(net, schedule, streams=family(net).streams):
+        with torch.no_grad(), reference(net, schedule, streams=streams_by_name(net)):
             wanted = outputs(net, STEPS)
         torch.testing.assert_close(found, wanted)
 

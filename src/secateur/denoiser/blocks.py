@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch import nn
 
-from secateur.denoiser.families import Family, architecture, bare, class_name, dummy_inputs, family
-from secateur.denoiser.patch import Patch
+from secateur.denoiser.families import Family, architecture, bare, class_name, dummy_inputs, family, meta_twin
+from secateur.denoiser.graph import Streams, trace
 from secateur.denoiser.reuse import KINDS
 
 Row = tuple[bool, ...]  # (L,) which blocks run
@@ -87,13 +85,6 @@ def matches(name: str, pattern: str) -> bool:
     return len(parts) == len(patterns) and all(fnmatchcase(a, b) for a, b in zip(parts, patterns, strict=True))
 
 
-def meta_twin(denoiser: nn.Module | Mapping) -> nn.Module:
-    """The denoiser's architecture without its weights, on the meta device, from class and configuration alone."""
-    cls, arguments = architecture(denoiser)
-    with torch.device("meta"), torch.inference_mode(False):
-        return cls(**arguments).eval().requires_grad_(False)
-
-
 def block_names(denoiser: nn.Module, row: Family, granularity: str) -> tuple[str, ...]:
     """Names of the sub-modules that are blocks, in the order they were registered. Raises ValueError with the granularities."""
     if granularity not in row.granularities:
@@ -111,49 +102,6 @@ def block_names(denoiser: nn.Module, row: Family, granularity: str) -> tuple[str
     return names
 
 
-def sources(nest: Any, leaves: Sequence[Tensor]) -> tuple[int, ...]:
-    """Which of the leaves the tensors of a nest depend on, as autograd sees it."""
-    total = sum(x.sum() for x in tree_leaves(nest) if torch.is_tensor(x) and x.requires_grad)
-    if not torch.is_tensor(total):
-        return ()
-    grads = torch.autograd.grad(total, leaves, allow_unused=True, retain_graph=True)
-    return tuple(k for k, g in enumerate(grads) if g is not None)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Blocks in execution order as indices into the names traced; producers and sinks as indices into that order."""
-
-    order: tuple[int, ...]
-    producers: tuple[tuple[int, ...], ...]
-    sinks: tuple[int, ...]
-
-
-def trace(twin: nn.Module, names: Sequence[str], inputs: Mapping[str, Any]) -> Trace:
-    """The graph between the named blocks, read off one evaluation on the meta device.
-
-    Each block's output is cut off from its past and given a fresh leaf: the leaves that a later input still depends on
-    are exactly its direct producers.
-    """
-    order: list[int] = []
-    leaves: list[Tensor] = []
-    producers: list[tuple[int, ...]] = []
-
-    def call(t, i, run, inputs):
-        if i in order:
-            raise ValueError(f"{names[i]} runs twice in one call and cannot be one block, so choose another granularity")
-        producers.append(sources(inputs, leaves))
-        order.append(i)
-        out, leaf = run(), torch.zeros((), device="meta", requires_grad=True)
-        leaves.append(leaf)
-        return tree_map_only(Tensor, lambda x: x.detach() + leaf, out)
-
-    # A caller's no_grad or inference_mode must not blind autograd here.
-    with torch.inference_mode(False), torch.enable_grad(), Patch(twin, tuple(names), call):
-        out = twin(**inputs)
-        return Trace(tuple(order), tuple(producers), sources(out, leaves))
-
-
 def find_blocks(denoiser: nn.Module | Mapping, granularity: str | None = None) -> Blocks:
     """The blocks of a denoiser (or of its configuration) and the edges between them, at a granularity of its family.
 
@@ -164,12 +112,21 @@ def find_blocks(denoiser: nn.Module | Mapping, granularity: str | None = None) -
     key = key_of(denoiser, row, granularity)
     if key not in TRACED:
         TRACED[key] = traced(denoiser, row, granularity)
+    blocks, _ = TRACED[key]
     if isinstance(denoiser, nn.Module):
-        check_present(denoiser, TRACED[key].names)
-    return TRACED[key]
+        check_present(denoiser, blocks.names)
+    return blocks
 
 
-TRACED: dict[tuple[Any, str], Blocks] = {}  # of each architecture and granularity: tracing takes a second, and they are small
+def streams_by_name(denoiser: nn.Module | Mapping, granularity: str | None = None) -> dict[str, Streams]:
+    """The arguments that each block's outputs continue; none if not all of them do."""
+    blocks = find_blocks(denoiser, granularity)
+    return TRACED[key_of(denoiser, family(denoiser), blocks.granularity)][1]
+
+
+TRACED: dict[
+    tuple[Any, str], tuple[Blocks, dict[str, Streams]]
+] = {}  # of each architecture and granularity: tracing takes a second, and they are small
 
 
 def key_of(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> tuple[Any, str]:
@@ -178,22 +135,27 @@ def key_of(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> tupl
     return cls, repr((arguments, row, granularity))
 
 
-def traced(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> Blocks:
-    """The blocks of an architecture, by an evaluation on the meta device."""
+def traced(denoiser: nn.Module | Mapping, row: Family, granularity: str) -> tuple[Blocks, dict[str, Streams]]:
+    """The blocks of an architecture, by an evaluation on the meta device, and their streams."""
     twin = meta_twin(denoiser)
     names = block_names(twin, row, granularity)
-    with torch.device("meta"), torch.inference_mode(False):
-        graph = trace(twin, names, dummy_inputs(denoiser))
+    graph = trace(twin, names, dummy_inputs(denoiser))
     ordered = tuple(names[i] for i in graph.order)
-    return Blocks(class_name(denoiser), granularity, ordered, (row.reuse,) * len(ordered), graph.producers, graph.sinks)
+    if repeated := graph.repeated():
+        raise ValueError(
+            f"{names[min(repeated)]} runs twice in one call and cannot be one block, so choose another granularity"
+        )
+    reuse = (row.reuse,) * len(ordered)
+    blocks = Blocks(class_name(denoiser), granularity, ordered, reuse, graph.producers, graph.sinks)
+    return blocks, dict(zip(ordered, graph.streams, strict=True))
 
 
 def matching(denoiser: nn.Module | Mapping, names: Sequence[str]) -> Blocks:
     """The blocks of a denoiser (or configuration) at the granularity that has exactly these. Raises ValueError if none has."""
     row = family(denoiser)
     for granularity in row.granularities:  # traced before, which is cheap to look up
-        blocks = TRACED.get(key_of(denoiser, row, granularity))
-        if blocks and set(blocks.names) == set(names):
+        known = TRACED.get(key_of(denoiser, row, granularity))
+        if known and set(known[0].names) == set(names):
             return find_blocks(denoiser, granularity)
     twin = meta_twin(denoiser)
     for granularity in row.granularities:

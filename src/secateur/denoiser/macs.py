@@ -16,8 +16,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur.denoiser.blocks import Blocks, Row, find_blocks, live, meta_twin
-from secateur.denoiser.families import Size, dummy_inputs
+from secateur.denoiser.blocks import Blocks, Row, find_blocks, live
+from secateur.denoiser.families import Size, dummy_inputs, meta_twin
+from secateur.denoiser.on_meta import OnMeta
 from secateur.denoiser.patch import Patch
 
 UNITS = ("macs", "ns")
@@ -165,8 +166,9 @@ def count(
         return out
 
     twin = meta_twin(denoiser)
-    with torch.device("meta"), torch.no_grad(), Patch(twin, blocks.names, call), counter:
-        twin(**dummy_inputs(denoiser, batch=batch, size=size, tokens=tokens))
+    inputs = dummy_inputs(denoiser, batch=batch, size=size, tokens=tokens)
+    with torch.device("meta"), torch.no_grad(), OnMeta() as mode, Patch(twin, blocks.names, call), counter:
+        twin(**mode.hollowed(inputs))
     linear, attention = zip(*(products[i] for i in range(len(blocks))), strict=True)
     whole = tally(counter)
     return Macs(blocks, linear, attention, whole[0] - sum(linear), whole[1] - sum(attention))

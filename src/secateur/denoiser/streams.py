@@ -5,34 +5,35 @@ last two outputs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from secateur.denoiser.blocks import Blocks
-from secateur.denoiser.families import family
+from secateur.denoiser.blocks import Blocks, streams_by_name
+from secateur.denoiser.graph import Streams
 from secateur.denoiser.patch import Inputs, find_modules
 
-Stream = tuple[str, int]  # name and position of a forward's argument
+Stream = tuple[str, int] | None  # name and position of a forward's argument; None for an output that is None
 
 
 def streams(denoiser: nn.Module, blocks: Blocks) -> Iterator[tuple[Stream, ...]]:
     """For each block the arguments that its outputs continue, if it reuses a residual; else none."""
-    for module, reuse in zip(find_modules(denoiser, blocks.names), blocks.reuse, strict=True):
-        yield streams_of(module, family(denoiser).streams if reuse == "residual" else ())
+    names = streams_by_name(denoiser, blocks.granularity) if "residual" in blocks.reuse else {}
+    for module, name, reuse in zip(find_modules(denoiser, blocks.names), blocks.names, blocks.reuse, strict=True):
+        yield streams_of(module, names[name] if reuse == "residual" else ())
 
 
-def streams_of(module: nn.Module, names: Sequence[str]) -> tuple[Stream, ...]:
+def streams_of(module: nn.Module, names: Streams) -> tuple[Stream, ...]:
     """The arguments of these names of a block's forward, with their places."""
     order = list(inspect.signature(type(module).forward).parameters)[1:]
-    return tuple((name, order.index(name)) for name in names)
+    return tuple(name if name is None else (name, order.index(name)) for name in names)
 
 
-def continued(block_streams: tuple[Stream, ...], inputs: Inputs) -> list[Tensor]:
-    """The input tensors that a block's outputs continue."""
+def continued(block_streams: tuple[Stream, ...], inputs: Inputs) -> list[Any]:
+    """The input tensors that a block's outputs continue; None where an output is None."""
     args, kwargs = inputs
-    return [kwargs[name] if name in kwargs else args[position] for name, position in block_streams]
+    return [at and (kwargs[at[0]] if at[0] in kwargs else args[at[1]]) for at in block_streams]
 
 
 def minus(out: Any, block_streams: tuple[Stream, ...], inputs: Inputs) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.denoiser.blocks import streams_by_name
 from secateur.denoiser.families import bare, class_name, dummy_inputs, family
 from secateur.denoiser.patch import Inputs, Patch, Run
 from secateur.pruning.plan import Plan
@@ -111,7 +112,7 @@ def captured(denoiser: nn.Module, names: list[str], *, place: int = 0) -> Iterat
 
 def stream_place(teacher: nn.Module) -> int:
     """The index of the hidden states among a block's outputs, the same for the student's blocks."""
-    streams = family(teacher).streams
+    streams = next(iter(streams_by_name(teacher).values()))
     return streams.index(STREAM) if STREAM in streams else 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from secateur.denoiser.blocks import streams_by_name
 from secateur.denoiser.families import bare, family
 from secateur.denoiser.patch import Patch, find_modules
 from secateur.denoiser.streams import Stream, continued, streams_of
@@ -35,9 +36,11 @@ def bypassed(denoiser: nn.Module, plan: Plan, *, removable: Mapping[str, str] | 
 
 def stand_ins(denoiser: nn.Module, plan: Plan) -> list[Callable[..., Any]]:
     """For each layer of a plan, a function of its inputs that gives what is left without the layer."""
-    row, modules = family(denoiser), find_modules(denoiser, plan.layers)
-    if row.depths:
-        return [partial(passed, streams_of(module, row.streams)) for module in modules]
+    modules = find_modules(denoiser, plan.layers)
+    if family(denoiser).depths:
+        names = streams_by_name(denoiser)
+        pairs = zip(modules, plan.layers, strict=True)
+        return [partial(passed, streams_of(module, names[layer])) for module, layer in pairs]
     return [replacement(module, how) for module, how in zip(modules, plan.removals, strict=True)]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from secateur import hub
 from secateur.denoiser import macs
-from secateur.denoiser.blocks import meta_twin
+from secateur.denoiser.families import meta_twin
 from secateur.pipeline import pipes
 from secateur.pruning.plan import Plan
 from secateur.pruning.surgery import parameters

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from nets import inputs, outputs, traces
 from reference import lined_rows, random_rows, reference
-from secateur.denoiser.blocks import Blocks, find_blocks, live, needed
-from secateur.denoiser.families import family
+from secateur.denoiser.blocks import Blocks, find_blocks, live, needed, streams_by_name
 from secateur.denoiser.patch import patch_of
 from secateur.schedule.apply import follow
 from secateur.schedule.holds import LINES
@@ -294,7 +293,7 @@ def test_guidance_in_two_calls_reuses_each_its_own():
     schedule = schedule_of(blocks, rows)
     with torch.no_grad():
         for branch, start in enumerate((0, 10)):
-            with reference(net, schedule, streams=family(net).streams):
+            with reference(net, schedule, streams=streams_by_name(net)):
                 torch.testing.assert_close(both[branch::2], outputs(net, 4, start=start), rtol=1e-5, atol=1e-5)
 
 
