@@ -44,6 +44,8 @@ def test_macs_of_a_full_size_architecture(run):
     found = last_json(out)
     assert code == 0
     assert found["parameters"] == 859_520_964  # of a checkpoint of SD-1.5, 859.52 M
+    assert found["inputs"] == {"sample": [1, 4, 64, 64], "encoder_hidden_states": [1, 77, 768]}
+    assert "counted with sample 1×4×64×64, encoder_hidden_states 1×77×768: " in out
     assert found["call_linear_macs"] == pytest.approx(338.6e9, rel=0.005)
     assert found["call_with_attention_macs"] == pytest.approx(401.6e9, rel=0.005)
     assert sum(found["linear_macs"]) + found["rest_linear_macs"] == found["call_linear_macs"]

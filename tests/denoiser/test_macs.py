@@ -36,6 +36,11 @@ PARAMETERS = {  # of the published checkpoints as diffusers holds them
     "sd3-medium": 2_028_328_000,
     "flux-dev": 11_901_408_320,
     "wan-1.3b": 1_418_996_800,
+    "pixart-sigma-1024": 610_856_096,
+    "sd35-large": 8_056_627_520,
+    "qwen-image": 20_430_401_088,
+    "wan22-14b": 14_288_491_584,  # of each of the two
+    "flux2-dev": 32_223_281_152,
 }
 GRAINS = [*((name, None) for name in TINY), ("sd15", "layer"), ("sdxl", "layer")]
 

@@ -37,9 +37,12 @@ def macs(
     json: AsJson = False,
 ) -> None:
     """Multiply-accumulates by block, in both conventions. No weights are read."""
+    import torch
+
     from secateur.cli import tables
     from secateur.denoiser import blocks
     from secateur.denoiser import macs as counting
+    from secateur.denoiser.families import dummy_inputs
     from secateur.pipeline import pipes
     from secateur.pruning import surgery
     from secateur.schedule import schedule as schedules
@@ -50,9 +53,13 @@ def macs(
     batch = 2 if guidance else 1
     costs = counting.count(config, chosen, size=size, tokens=tokens, batch=batch)
     weights = surgery.parameters(blocks.meta_twin(config))
+    with torch.device("meta"):
+        inputs = dummy_inputs(config, size=size, tokens=tokens, batch=batch)
+    shapes = {name: list(x.shape) for name, x in inputs.items() if torch.is_tensor(x) and x.dim() > 1}
     console.print(f"{weights / 1e6:,.1f} M parameters", highlight=False)
+    console.print(f"counted with {tables.of_shapes(shapes)}: --size and --tokens change it", highlight=False, soft_wrap=True)
     console.print(tables.macs(costs, plan, calls=calls, batch=batch))
-    finish({"parameters": weights, **tables.macs_document(costs, plan, calls=calls)}, as_json=json)
+    finish({"parameters": weights, "inputs": shapes, **tables.macs_document(costs, plan, calls=calls)}, as_json=json)
 
 
 @app.command("blocks", rich_help_panel=LOOK)

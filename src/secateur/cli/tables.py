@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,6 +70,11 @@ def macs_document(costs: Macs, schedule: Schedule | None = None, *, calls: int |
         return document  # the dense calls that it is a share of are not known
     keeps = {"schedule_keep_linear": spent["keep_linear"], "schedule_keep_with_attention": spent["keep_attention"]}
     return document | keeps
+
+
+def of_shapes(shapes: Mapping[str, Sequence[int]]) -> str:
+    """The names of tensors with their shapes."""
+    return ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in shapes.items())
 
 
 def _shares(amounts: Iterable[int], wholes: Iterable[int]) -> Iterator[str]:
