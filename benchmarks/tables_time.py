@@ -56,6 +56,20 @@ def after_schedulers(record: Record) -> str:
     return f"Draw new noise: {', '.join(noisy)}. Step otherwise or want more: {', '.join(rest)}.\n\n{provenance(record)}"
 
 
+def families(record: Record) -> Iterator[Row]:
+    """The classes that follow schedules, and what was seen of each."""
+    words = {True: "yes", False: "no", None: "not tried"}
+    for row in record["rows"]:
+        if "blocks" in row:
+            yield row | {"exact": words[row.get("exact")], "holds": words[row.get("holds")]}
+
+
+def after_families(record: Record) -> str:
+    """The classes that are refused, with what could not be found out."""
+    refused = [f"`{row['name']}` ({row['why'].rstrip('.')})" for row in record["rows"] if "why" in row]
+    return f"Refused by name: {', '.join(refused)}.\n\n{provenance(record)}"
+
+
 def zoo_rows(record: Record) -> Iterator[Row]:
     """The judge's rows and the pipelines'; older records have them by kind."""
     yield from record.get("rows", ())
@@ -99,6 +113,8 @@ carried: used = {dense.condition} | dense to home's = {dense.psnr_db.mean:.1f dB
     | best plain steps = {plain:mean.1f dB}, {plain_name}
 zoo: = {name} | images = {count} | right (95 %) = {mean:.1f %} ({ci95.0:.0f (%)}–{ci95.1:.0f (%)})
 schedulers: scheduler = {name} | calls of ten steps = {calls} | predictions in a step, at most = {predictions}
+families: denoiser class = {name} | blocks = {blocks} | one that is left out repeats its = {reuse}
+    | dense is exact = {exact} | half of the calls held = {holds}
 sampler-latency: pipe = {name} | seconds of ten plain steps ÷ those of ten calls of its schedule (quartiles) = {FASTER}
 cache: = {name} | every block's output, MiB = {every_output_bytes:.1f (MiB)}
     | freed after the last reader, MiB = {peak_cached_bytes:.1f (MiB)}
@@ -130,6 +146,7 @@ TABLES = tables(
         "ablations": ablations,
         "carried": carried_rows.conditions,
         "carried-samples": carried_rows.samples,
+        "families": families,
         "schedulers": lambda record: [row for row in record["rows"] if "calls" in row],
         "gpu": on_gpu,
         "zoo": zoo_rows,
@@ -138,5 +155,6 @@ TABLES = tables(
     after={
         "ablations": after_ablations,
         "schedulers": after_schedulers,
+        "families": after_families,
     },
 )

@@ -45,6 +45,29 @@ def test_two_replacements_of_one_file_do_not_meet(tmp_path):
     assert path.read_text() == "first"  # the last to end
 
 
+KILLED = """
+import os, signal, sys
+from secateur.artifact import replacing
+with replacing(sys.argv[1]) as part:
+    part.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_and_what_a_running_one_writes_stays(tmp_path):
+    path = tmp_path / "a.txt"
+    for name in ("a.txt", "b.txt"):
+        assert subprocess.run([sys.executable, "-c", KILLED, tmp_path / name], check=False).returncode == -9
+    with replacing(path) as running:
+        running.write_text("running")
+        write_text("new", path)
+        [orphan] = {*tmp_path.iterdir()} - {path, running}
+        assert orphan.name.startswith(".b.txt.")  # the next writer of b.txt will see to it
+    assert path.read_text() == "running"
+    write_text("new", tmp_path / "b.txt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
 def stop_half_way(path, error: type[BaseException]) -> None:
     with replacing(path) as part:
         part.write_text("half")

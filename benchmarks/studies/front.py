@@ -5,7 +5,7 @@ than dense calls: one image at a time, in turns with them, on an idle machine.""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
@@ -25,6 +25,7 @@ from secateur.pipeline.trajectory import Trajectory, first, record
 from secateur.schedule import baselines
 from secateur.searching import gradient_steps
 from secateur.searching.local import local_search
+from secateur.searching.memo import memo_in
 from secateur.searching.moves import exchange, slide
 from secateur.searching.objective import objective_for
 from study import Job, Record, Row, Run, Study
@@ -217,7 +218,7 @@ def searching_rivals(bench: Bench, budget: float, number: int) -> Iterator[Way]:
 
 def learning_rivals(bench: Bench, number: int, work: Path) -> Iterator[Way]:
     """DiP-GO with its two ways to allocate what it has learnt from one seed."""
-    folder = work / f"{bench.name}-dip-go-{number}"
+    folder = work / f"{bench.name}-dip-go-{number}-gradients"
     for budget in at(number):
         for method in ("bisection", "greedy"):
             group = f"DiP-GO ({UPDATES} updates), {method}"
@@ -252,7 +253,8 @@ def whole_calls_search(macs: Macs, calls: int, *, keep: float, **how: Any) -> It
 def learned(bench: Bench, folder: Path, number: int) -> Scores:
     """The scores of DiP-GO with fewer updates than the paper's, for every budget; a rerun goes on from the folder."""
     how, seen = dip_go.Settings(steps=UPDATES, lr=LR, seed=number), bench.trajectory(SEEDS[number])
-    *_, last = dip_go.search(bench.pipe, seen, keep=LEARNED_KEEP, macs=bench.macs, settings=how, folder=folder)
+    kept = memo_in(folder, {"keep": LEARNED_KEEP, **asdict(how)})
+    *_, last = dip_go.search(bench.pipe, seen, keep=LEARNED_KEEP, macs=bench.macs, settings=how, memo=kept)
     return last.scores
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from safetensors.numpy import save as safetensors_bytes
 
 ENTRY = "secateur"  # of a safetensors file's metadata: its JSON document
 HASH_DIGITS = 16
+HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # this machine, in the names of temporary files
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, RecursionError)
 TEXT, TEXT_OR_NONE = (str,), (str, type(None))
 NUMBERS = re.compile(r"\[\n([-+\d.eE,\s]*)\]")  # a list of nothing else, which reads better on one line
@@ -208,12 +211,14 @@ def write_bytes(content: bytes, path: str | Path) -> None:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A new file to write into, which takes the place of `path` at the end; after an error it is gone, and `path` as it was.
 
-    Its name is its own, so that several may write `path` at once: the last to end has it. Raises OSError with the path's name
-    if there is no room, or one may not write there.
+    Its name is its own, so that several may write `path` at once: the last to end has it. What killed writers of `path` left is
+    taken away. Raises OSError with the path's name if there is no room, or one may not write there.
     """
     path = Path(path)
     check_place(path)
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    for orphan in orphans(path, "part"):
+        orphan.unlink(missing_ok=True)
+    part = own_name(path, "part")
     try:
         yield part
         part.replace(path)
@@ -222,6 +227,31 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise type(error)(f"{path} cannot be written ({reason}), and is as it was: make room, or save elsewhere") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def own_name(path: Path, word: str) -> Path:
+    """A hidden name beside a path that nobody else takes. It says which process of which machine has it."""
+    return path.with_name(f".{path.name}.{HERE}-{os.getpid()}-{uuid4().hex[:8]}.{word}")
+
+
+def orphans(path: Path, word: str) -> list[Path]:
+    """What has a name from `own_name` of a process of this machine that runs no longer."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.{HERE}-(\d+)-[0-9a-f]{{8}}\.{word}")
+    found = [(match, there) for there in path.parent.iterdir() if (match := pattern.fullmatch(there.name))]
+    return [there for match, there in found if not is_running(int(match[1]))]
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number; where that cannot be asked, True."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def check_place(path: Path, *, folder: bool = False, otherwise: str = "save elsewhere") -> None:

@@ -80,9 +80,9 @@ def opened(path: Path, *, noun: str) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 def check_arguments(entry: Mapping[str, Any], folder: Path, *, noun: str, arguments: Mapping[str, Any] | None) -> None:
     """Raises ValueError if what is in a folder is of another format, or was made by other arguments."""
-    if entry.get("format") != FORMAT:
-        raise ValueError(f"{folder} holds a {noun} of format {entry.get('format')} and {FORMAT} is read: use another folder")
-    theirs = entry["arguments"]
+    form, theirs = (entry.get("format"), entry.get("arguments")) if isinstance(entry, Mapping) else (None, None)
+    if form != FORMAT or not isinstance(theirs, Mapping):
+        raise ValueError(f"{folder} holds a {noun} of format {form} and {FORMAT} is read: use another folder")
     ours = theirs if arguments is None else json.loads(json.dumps(arguments))
     if wrong := [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]:
         key = wrong[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from PIL import Image
 from commands import labelled, last_json
 from nets import apart
 from secateur import drop_layers
+from secateur.artifact import own_name
 from secateur.cli import terminal
 from secateur.cli.distil import EXAMPLES
 from secateur.distilling import encoded, store, update
@@ -484,13 +486,17 @@ def test_a_full_disk_leaves_the_pipe_that_was_there(tmp_path):
 @pytest.mark.parametrize("killed", ["before the new one was in place", "before the old one was deleted"])
 def test_what_a_killed_saving_left_behind_does_not_block_the_next(tmp_path, killed, monkeypatch):
     pipe, _ = dit()
-    out, old = tmp_path / "o", tmp_path / ".o.old"
+    out = tmp_path / "o"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: 2**22 + 1)  # of no process
+        old, part = (own_name(out, word) for word in ("old", "part"))
     pipes.save(pipe, out)
     before = weights(str(out))
     if killed == "before the new one was in place":
         out.replace(old)
     else:
         shutil.copytree(out, old)
+    shutil.copytree(old, part)
     with monkeypatch.context() as patched:  # no room either: the only copy must not be lost
         patched.setattr(pipe, "save_pretrained", lambda _: (_ for _ in ()).throw(OSError("full")))
         with pytest.raises(OSError, match="full"):

@@ -291,6 +291,18 @@ def test_an_interrupted_scoring_goes_on_and_ends_as_an_undisturbed_one(saved, mo
     np.testing.assert_allclose(one.losses, other.losses, rtol=1e-2)
 
 
+@pytest.mark.parametrize("saved", ["sd"], indirect=True)
+def test_a_command_that_was_killed_after_saving_is_run_again_and_another_is_refused(saved, monkeypatch):
+    words = small(saved, "--keep", 0.8)
+    monkeypatch.setattr(sys, "argv", ["secateur", "prune", "one"])
+    assert run(*words)[0] == 0
+    plan = (saved / "student" / "plan.json").read_bytes()
+    assert run(*words)[0] == 0
+    assert (saved / "student" / "plan.json").read_bytes() == plan
+    monkeypatch.setattr(sys, "argv", ["secateur", "prune", "another"])
+    assert "is there already" in run(*words)[1]
+
+
 @pytest.mark.slow  # the launcher is tested by distil's command, the shared samples by the scores' own test
 @pytest.mark.parametrize("saved", ["sd"], indirect=True)
 def test_two_launched_processes_score_as_one(saved):

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 
 import secateur
 import tiny_pipes
@@ -29,7 +28,7 @@ from secateur.measuring.variants import EVEN
 from secateur.pipeline import pipes, prompts, schedulers
 from secateur.schedule import baselines
 from secateur.schedule.scores import Scores
-from secateur.searching import objective, search, stages
+from secateur.searching import memo, objective, search, stages
 from secateur.searching.settings import SearchSettings
 
 
@@ -203,21 +202,6 @@ def test_scores_say_where_they_are_from_and_schedules_of_them_too(small):
     assert {"conditions_sha256", "seeds", "secateur", "torch", "diffusers"} <= told.keys()
 
 
-def test_the_gradient_stage_goes_on_from_its_folder(small):
-    words = ("--steps", "3", "--images", "1", "--keep", "0.7", "--stages", "gradient", "--updates", "2")
-    again = ("search", *PIPE, *words, "--checkpoints", "kept", "-o", "s.json")
-    assert small(*again)[0] == 0
-    saved = {path: path.read_bytes() for path in Path("kept").iterdir()}
-    assert saved
-    grid = load("s.json").grid
-    assert small(*again)[0] == 0
-    assert load("s.json").grid == grid
-    assert {path: path.read_bytes() for path in Path("kept").iterdir()} == saved
-    code, _, error = small(*again[:-4], "--checkpoints", "kept", "-o", "s.json", "--seed", "3", "--force")
-    assert code == 1
-    assert "holds a search" in error
-
-
 LEARNT = ("--steps", "3", "--images", "2", "--keep", "0.7", "--stages", "stock,gradient", "--updates", "3", "--batch-size", "2")
 
 
@@ -234,21 +218,101 @@ def assert_alike(one: str, other: str, *, rtol: float) -> None:
     np.testing.assert_allclose(*values, rtol=rtol)
 
 
-def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(small):
-    path = Path("kept/search.safetensors")
-    words = ("--checkpoints", "kept", "--save-every", "1", "-o", "s.json")
-    killed = started(*words)
-    until = time.monotonic() + 600
-    while not path.exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    killed.kill()
-    assert killed.wait() == -signal.SIGKILL
-    reached = safe_open(path, "pt").metadata()
-    assert small("search", *PIPE, *LEARNT, *words)[0] == 0
-    assert safe_open(path, "pt").metadata() != reached  # it was not over
-    code, _, error = small("search", *PIPE, *LEARNT, "-o", "whole.json")
+EVERY = ("--steps", "5", "--images", "2", "--more-images", "2", "--keep", "0.7", "--trials", "3", "--updates", "2")
+WORK = Path(".s.json.search")
+
+
+def killed_when(files: int, *words: str) -> None:
+    """Start a search, and kill it as soon as its folder holds this many files."""
+    command = [sys.executable, "-m", "secateur", "search", *words, "-o", "s.json"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 400
+    while not (WORK.exists() and len(list(WORK.iterdir())) >= files) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def found(name: str) -> tuple:
+    """What a search found, beside the command that it was."""
+    schedule = load(name)
+    return replace(schedule, made={}), {name: value for name, value in schedule.made.items() if name != "command"}
+
+
+def assert_ends_as_an_undisturbed_one(run, *words: str, kills: tuple[int, ...]) -> None:
+    for files in kills:
+        killed_when(files, *words)
+    reached = {path: path.stat().st_mtime_ns for path in WORK.glob("*.safetensors")}
+    assert len(reached) >= kills[-1] - 2  # beside its arguments, and a file that was being written
+    measured, whole = [], memo.checkpoint.write
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memo.checkpoint, "write", lambda made, path, **how: measured.append(path) or whole(made, path, **how))
+        code, _, error = run("search", *words, "-o", "s.json")
     assert code == 0, error
-    assert_alike("s", "whole", rtol=1e-5)
+    assert not reached.keys() & set(measured)
+    assert not WORK.exists()
+    code, _, error = run("search", *words, "-o", "whole.json")
+    assert code == 0, error
+    assert found("s.json") == found("whole.json")
+
+
+def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(small):
+    assert_ends_as_an_undisturbed_one(small, *PIPE, *EVERY, "--stages", "stock,cells,gradient", kills=(8,))
+    np.testing.assert_array_equal(*(Scores.load(Path(f"{name}.scores.safetensors")).values for name in ("s", "whole")))
+
+
+@pytest.mark.slow  # the stages above are kept in the same way
+def test_a_search_of_every_stage_ends_as_an_undisturbed_one(small):
+    stages = "stock,additive,refresh,cells,local,gradient-steps,gradient"
+    assert_ends_as_an_undisturbed_one(small, *PIPE, *EVERY, "--stages", stages, kills=(4, 20, 40))
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_again_and_again_ends_as_an_undisturbed_one(run):
+    words = ("emoji-dit", "--steps", "8", "--images", "8", "--more-images", "8", "--keep", "0.5", "--trials", "6")
+    assert_ends_as_an_undisturbed_one(run, *words, kills=(1, 2, 7, 16, 26))
+
+
+def test_times_that_were_measured_are_those_of_the_run_that_goes_on(small, monkeypatch):
+    words = ("search", *PIPE, *EVERY, "--stages", "stock,cells", "--cost", "ms", "-o", "s.json")
+    whole = search.run_stages
+
+    def interrupted(task):
+        yield next(whole(task))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "run_stages", interrupted)
+        assert small(*words)[0] == 130
+    kept = load("s.json")
+    seen = []
+    monkeypatch.setattr(search, "run_stages", lambda task: seen.append(task.macs) or whole(task))
+    monkeypatch.setattr(search.times, "block_times", lambda *args: pytest.fail("timed again"))
+    assert small(*words)[0] == 0
+    assert seen[0].unit == "ns"
+    assert "complete" in kept.made
+    assert "complete" not in load("s.json").made
+
+
+def test_the_folder_of_another_search_is_refused_by_name_and_replaced_by_force(small, monkeypatch):
+    words = ("search", *PIPE, *EVERY, "--stages", "stock", "-o", "s.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "run_stages", lambda task: iter([1 / 0]))
+        with pytest.raises(ZeroDivisionError):
+            small(*words)
+    code, _, error = small(*words, "--seed", "3")
+    assert code == 1
+    assert ".s.json.search holds a search whose seed is 40000 and this one's is 3" in sentence(error)
+    assert small(*words, "--seed", "3", "--work", "other")[0] == 0
+    assert (Path("other").exists(), WORK.exists()) == (False, True)
+    Path("s.json").unlink()
+    assert small(*words, "--seed", "4", "--force")[0] == 0
+    assert not WORK.exists()
+    Path("mine").mkdir()
+    Path("mine/letter.txt").write_text("dear")
+    code, _, error = small(*words, "--work", "mine", "--force")
+    assert (code, [path.name for path in Path("mine").iterdir()]) == (1, ["letter.txt"])
+    assert "mine holds letter.txt and no search to go on with" in sentence(error)
 
 
 @pytest.mark.slow  # the launcher is tested by distil's command, the shared gradients by dip_go's own test
@@ -286,11 +350,26 @@ def test_an_interrupt_leaves_the_best_so_far(small, monkeypatch):
         yield next(whole(*args, **kwargs))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(search, "run_stages", interrupted)
-    code, out, _ = small("search", *PIPE, *QUICK, "-o", "s.json")
-    assert code == 0
-    assert "stopped; the best so far is in s.json" in out
-    assert load("s.json").made["stage"] == "stock"
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "run_stages", interrupted)
+        code, out, _ = small("search", *PIPE, *QUICK, "-o", "s.json")
+    assert code == 130
+    assert "stopped; the best so far is in s.json; the same command goes on from .s.json.search" in out
+    assert (load("s.json").made["stage"], load("s.json").made["complete"]) == ("stock", False)
+    assert "not complete" in small("show", "s.json")[1]
+    assert small("search", *PIPE, *QUICK, "-o", "s.json")[0] == 0
+    assert "complete" not in load("s.json").made
+    assert "not complete" not in small("show", "s.json")[1]
+
+
+def test_sigterm_stops_a_search_which_keeps_its_best(small):
+    process = started("-o", "s.json")
+    until = time.monotonic() + 400
+    while not Path("s.json").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert load("s.json").made["complete"] is False
 
 
 def test_a_budget_in_milliseconds(small):
@@ -469,14 +548,6 @@ def test_a_budget_out_of_reach_is_refused_before_anything_is_loaded(run, monkeyp
     code, _, error = run("search", "emoji-sd", "--steps", "8", "--keep", "0.1")
     assert code == 1
     assert "keep=0.1 is out of reach: ask for 0.125" in sentence(error)
-
-
-def test_milliseconds_of_one_run_are_not_those_of_the_next(run):
-    words = ("--stages", "stock,gradient", "--cost", "ms", "--checkpoints", "kept")
-    code, _, error = run("search", "emoji-sd", *QUICK, *words)
-    assert code == 1
-    assert "leave checkpoints and the other processes out" in sentence(error)
-    assert not list(Path().iterdir())
 
 
 def test_a_tracker_alone_shares_no_milliseconds():

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 import re
-from collections.abc import Iterator
-from typing import Any
 
-import diffusers
 import pytest
 import torch
-from diffusers.models import transformers, unets
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from reference import random_rows, reference
 from secateur.denoiser.blocks import find_blocks, streams_by_name
-from secateur.denoiser.families import FAMILIES, dummy_inputs
+from secateur.denoiser.families import FAMILIES
 from secateur.schedule.apply import follow
 from secateur.schedule.baselines import closed
+from studies.families import CALLS, built, calls_of, denoiser_classes, drawn, shallow
 
-COUNTS = re.compile(r"num_(\w+_)?(layers|blocks)|n_layers|num_attention_heads|num_heads|heads_num")
-"""Arguments that say how many layers and heads there are; all else stays as the class has it."""
-CHANGES: dict[str, dict[str, Any]] = {
-    "LatteTransformer3DModel": {
-        "in_channels": 4,
-        "sample_size": 16,
-        "caption_channels": 12,
-        "patch_size": 2,
-        "video_length": 2,
-    },
-    "ConsisIDTransformer3DModel": {
-        "max_text_seq_length": 6,
-        "sample_height": 8,
-        "sample_width": 8,
-        "sample_frames": 5,
-    },
-    "WanVACETransformer3DModel": {"vace_layers": [0, 1]},
-    "AuraFlowTransformer2DModel": {"caption_projection_dim": 512},
-    "SD3Transformer2DModel": {"caption_projection_dim": 128},
-    "LTXVideoTransformer3DModel": {"cross_attention_dim": 128},
-    "Lumina2Transformer2DModel": {"hidden_size": 192, "num_kv_heads": 1},
-    "SanaTransformer2DModel": {"cross_attention_dim": 64, "num_cross_attention_heads": 2, "cross_attention_head_dim": 32},
-    "ZImageTransformer2DModel": {"dim": 256, "n_heads": 2, "n_kv_heads": 2},
-    "CogVideoXTransformer3DModel": {"max_text_seq_length": 6, "sample_height": 8, "sample_width": 8, "sample_frames": 5},
-}
 SAMPLE = (
     "AuraFlowTransformer2DModel",
     "Flux2Transformer2DModel",
@@ -57,51 +25,6 @@ SAMPLE = (
     "SanaTransformer2DModel",
     "ZImageTransformer2DModel",
 )
-SIZE, TOKENS, CALLS = (2, 8, 8), 6, 4
-
-
-def denoiser_classes() -> Iterator[str]:
-    """Names of all denoiser classes: of the models in diffusers' transformers and U-Nets."""
-    for package in (transformers, unets):
-        for info in pkgutil.iter_modules(package.__path__):
-            module = importlib.import_module(f"{package.__name__}.{info.name}")
-            for name, cls in vars(module).items():
-                if inspect.isclass(cls) and issubclass(cls, diffusers.ModelMixin) and cls.__module__ == module.__name__:
-                    yield name
-
-
-def shallow(name: str) -> dict[str, Any]:
-    """A configuration of the class with two layers and two heads, and otherwise with its own defaults."""
-    counts = {
-        key: 2
-        for key, p in inspect.signature(getattr(diffusers, name).__init__).parameters.items()
-        if isinstance(p.default, int) and not isinstance(p.default, bool) and p.default > 2 and COUNTS.fullmatch(key)
-    }
-    return {"_class_name": name, **counts, **CHANGES.get(name, {})}
-
-
-def built(config: dict[str, Any]) -> torch.nn.Module:
-    torch.manual_seed(0)
-    net = getattr(diffusers, config["_class_name"]).from_config(config).eval().requires_grad_(False)
-    for x in (*net.parameters(), *net.buffers()):
-        if x.is_floating_point() and not x.any():  # gates that begin at zero would hide what a block adds
-            x.normal_(std=0.02)
-    return net
-
-
-def calls_of(net: torch.nn.Module) -> list[dict[str, Any]]:
-    """The inputs of each call, all floats at random."""
-    given, generator = dummy_inputs(net, size=SIZE, tokens=TOKENS), torch.Generator().manual_seed(1)
-
-    def noise(x):
-        return torch.randn(x.shape, generator=generator) if x.is_floating_point() and x.dim() > 1 else x
-
-    return [tree_map_only(torch.Tensor, noise, given) for _ in range(CALLS)]
-
-
-def drawn(net: torch.nn.Module, calls: list[dict[str, Any]]) -> list[torch.Tensor]:
-    outputs = [net(**inputs, return_dict=False) for inputs in calls]
-    return [x for x in tree_leaves(outputs) if isinstance(x, torch.Tensor)]
 
 
 def check(name: str) -> None:

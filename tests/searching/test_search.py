@@ -15,6 +15,7 @@ from secateur import SearchSettings, zoo
 from secateur.denoiser.macs import count
 from secateur.pipeline import prompts
 from secateur.pipeline.schedulers import steps_within
+from secateur.searching import memo
 from secateur.searching import search as searching
 
 QUICK = {"keep": 0.5, "steps": 4, "images": 2, "guidance_scale": 3.0, "progress": False}
@@ -89,7 +90,7 @@ def test_pndm_is_searched_as_it_is(pndm):
 
 
 def test_a_scheduler_that_cannot_make_so_few_calls_is_refused_before_anything_is_drawn(sd, monkeypatch):
-    monkeypatch.setattr(searching, "record", lambda *args, **kwargs: pytest.fail("recorded"))
+    monkeypatch.setattr(memo, "record", lambda *args, **kwargs: pytest.fail("recorded"))
     monkeypatch.setattr(sd, "scheduler", diffusers.PNDMScheduler())
     with pytest.raises(ValueError, match="no number of steps of this PNDMScheduler makes 11 calls or fewer"):
         secateur.search(sd, ["a fox"], **{**QUICK, "keep": 0.4, "steps": 20})
@@ -123,7 +124,7 @@ def test_the_bar_is_on_stderr_and_can_be_silenced(sd, capsys, monkeypatch):
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_drawn(sd, monkeypatch, how, says):
-    monkeypatch.setattr(searching, "record", lambda *args, **kwargs: pytest.fail("recorded"))
+    monkeypatch.setattr(memo, "record", lambda *args, **kwargs: pytest.fail("recorded"))
     with pytest.raises(ValueError, match=says):
         secateur.search(sd, **{"prompts": ["a fox"], "settings": STOCK, **QUICK, **how})
 
@@ -137,7 +138,6 @@ def test_bad_arguments_are_refused_before_anything_is_drawn(sd, monkeypatch, how
         ({"trials": 0}, "found trials=0, wanted 1 or more"),
         ({"patience": 0}, "found patience=0, wanted 1 or more"),
         ({"more_images": -1}, "found more_images=-1, wanted 0 or more"),
-        ({"cost": "ms", "stages": ("gradient",), "checkpoints": "kept"}, "can neither resume nor use several processes"),
     ],
 )
 def test_settings_are_checked_when_they_are_made(how, says):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import metadata
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from secateur.cli import compare, distil, export, generate, prune, search, share, show, studio
+from secateur.cli.long_job import INTERRUPTED
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-INTERRUPTED = 130
 
 
 def show_version(asked: bool) -> None:
@@ -29,19 +30,29 @@ def secateur(
 
 
 def main() -> None:
-    """Run the command; bad input ends in one sentence on stderr and exit code 1."""
+    """Run the command; bad input ends in one sentence on stderr and exit code 1, Ctrl-C with 130 and SIGTERM with 143."""
+    terminated: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         app()
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            print("secateur: stopped; every file that it left is whole", file=sys.stderr)
-        raise
+        if end.code != INTERRUPTED:
+            raise
+        print("secateur: stopped; every file that it left is whole", file=sys.stderr)
+        raise SystemExit(128 + terminated[0] if terminated else INTERRUPTED) from None
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         stop(str(error))
     except (MemoryError, RuntimeError) as error:
         if "memory" not in f"{type(error).__name__} {error}".lower():
             raise
         stop(f"out of memory ({str(error)[:120]}): make fewer images at once by --batch-size, or use --dtype bfloat16")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def stop(sentence: str) -> NoReturn:

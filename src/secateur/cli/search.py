@@ -72,6 +72,7 @@ def search(
     device: Device = AUTO,
     dtype: Dtype = AUTO,
     force: Force = False,
+    work: Annotated[Path | None, typer.Option(help="folder of what it measures, until it ends; default: .OUT.search")] = None,
     json: AsJson = False,
     cost: Annotated[str, BUDGET(help="what keep is a fraction of: macs, or ms as measured on this device")] = "macs",
     granularity: Annotated[str | None, BUDGET(help="blocks by stage or layer; default: the coarsest")] = None,
@@ -79,11 +80,12 @@ def search(
     trials: Annotated[int, LOCAL(min=1, help="schedules that the local search tries at most")] = 80,
     patience: Annotated[int, LOCAL(min=1, help="trials in a row without a gain, after which it ends")] = 20,
     updates: Annotated[int, GRADIENT(min=1, help="updates of the Pruner")] = 100,
-    checkpoints: Annotated[Path | None, GRADIENT(help="folder where the stage saves its state, to go on from there")] = None,
-    save_every: Annotated[int, GRADIENT(min=1, help="updates from one checkpoint to the next")] = 50,
     log_with: Annotated[str | None, GRADIENT(help="where to log its losses, such as tensorboard or wandb")] = None,
 ) -> None:
-    """Find a schedule for a pipe: which calls of the denoiser run, and which blocks run in them."""
+    """Find a schedule for a pipe: which calls of the denoiser run, and which blocks run in them.
+
+    Stopped or killed, the same command goes on from what it measured.
+    """
     from secateur.denoiser import macs
     from secateur.denoiser.of_pipe import denoiser_of
     from secateur.pipeline.schedulers import scheduled
@@ -91,17 +93,16 @@ def search(
     from secateur.searching.settings import SearchSettings
 
     chosen = tuple(name.strip() for name in stages.split(",")) if stages else None
-    settings = SearchSettings(stages=chosen, more_images=more_images, trials=trials, patience=patience,
-                              updates=updates, checkpoints=checkpoints, save_every=save_every, granularity=granularity,
-                              cost=cost)  # fmt: skip
+    work = work or out.with_name(f".{out.name}.search")
+    settings = SearchSettings(stages=chosen, more_images=more_images, trials=trials, patience=patience, updates=updates,
+                              work=work, afresh=force, granularity=granularity, cost=cost)  # fmt: skip
     check_pipe(pipe, dtype=dtype, device=device)
     conditions = conditions_in(prompts, images + more_images, pipe=pipe, calibration=True)[0]
     check_writable(out)
     check_new(out, force=force)
-    if checkpoints:
-        check_writable(checkpoints, folder=True, option="--checkpoints")
+    check_writable(work, folder=True, option="--work")
     calls = checked_calls(pipe, scheduler, keep=keep, steps=steps, target=target, stages=chosen)
-    accelerator = accelerator_for("no", log_with, checkpoints or out.parent, device=device, project="secateur-search")
+    accelerator = accelerator_for("no", log_with, out.parent, device=device, project="secateur-search")
     settings.check_processes(accelerator)
     main = accelerator is None or accelerator.is_main_process
     if main and (note := few_images(images)):
@@ -111,7 +112,7 @@ def search(
         records = search_steps(loaded, conditions, keep=keep, steps=steps, target=target, images=images,
                                guidance_scale=guidance_scale, seed=seed, batch_size=batch_size, settings=settings,
                                accelerator=accelerator)  # fmt: skip
-        best = BestOnDisk(out if main else None, {"command": command_line()}).last_steps(watched(records))
+        best = BestOnDisk(out if main else None, {"command": command_line()}, work).last_steps(watched(records))
     if main:
         costs = macs.count(denoiser_of(loaded), granularity)
         report(best, out, pipe=pipe, prompts=prompts, costs=costs, calls=calls, keep=keep, images=images, json=json)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table, box
 
+from secateur.cli.long_job import INTERRUPTED
 from secateur.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -23,36 +24,43 @@ MISSED = 0.05  # of the budget asked for: a schedule that differs by more is rem
 class BestOnDisk:
     """The best schedule of a search, saved as soon as it is found.
 
-    out: None for a process that writes nothing. made: what every schedule says beside what the search says of itself.
+    out: None for a process that writes nothing. made: what every schedule says beside what the search says of itself. work:
+    where the search keeps what it measured. Until the search is over, the file says that it is not complete.
     """
 
     out: Path | None
     made: Mapping[str, Any]
-    stopped: bool = False
+    work: Path | None = None
     scored_db: float = float("-inf")  # value of the schedule whose scores were saved
 
     def last_steps(self, steps: Iterable[BestSoFar]) -> list[BestSoFar]:
-        """The last step of every stage. An interrupt ends the search and keeps the best; so does an error, which is raised."""
+        """The last step of every stage. An interrupt ends the command with exit code 130; like an error, it keeps the best."""
         last: dict[str, BestSoFar] = {}
         try:
             for step in steps:
                 last[step.stage] = step
                 self.save(step)
         except KeyboardInterrupt:
-            if not last:
-                raise
-            self.stopped = True
-            console.print(f"stopped; the best so far is in {self.out}", soft_wrap=True)
+            if self.out:
+                best = f"the best so far is in {self.out}" if last else "nothing was found yet"
+                console.print(f"stopped; {best}; the same command goes on from {self.work}", soft_wrap=True)
+            raise SystemExit(INTERRUPTED) from None
         except Exception:
             if last and self.out:
                 console.print(f"the search failed; the best so far is in {self.out}", soft_wrap=True)
             raise
+        self.write(list(last.values())[-1])
         return list(last.values())
 
+    def write(self, step: BestSoFar, **more: Any) -> None:
+        """Write the schedule."""
+        if self.out:
+            replace(step.schedule, made={**step.schedule.made, **self.made, **more}).save(self.out)
+
     def save(self, step: BestSoFar) -> None:
-        """Write the schedule if it is new or says more of itself, and the scores of the best that was made from any."""
-        if self.out and (step.improved or len(step.schedule.made["calibration_psnr_db"]) > 1):
-            replace(step.schedule, made={**step.schedule.made, **self.made}).save(self.out)
+        """Write the schedule if it is new, and the scores of the best that was made from any."""
+        if step.improved:
+            self.write(step, complete=False)
         if self.out and step.scores is not None and (step.last_db > self.scored_db or step.stage == "gradient"):
             self.scored_db = step.last_db
             replace(step.scores, made={**step.scores.made, **self.made}).save(scores_beside(self.out))

@@ -118,6 +118,8 @@ def show(artifact: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson
     console.print(str(shown), markup=False, highlight=False)
     if kind is Schedule and (keep := shown.made.get("keep")) is not None:
         console.print(f"made to keep {keep:.3f} of the dense {shown.made.get('unit', 'macs')}", highlight=False)
+    if shown.made.get("complete") is False:
+        console.print("not complete: the search was stopped; the same command goes on with it")
     finish(shown.document(), as_json=json)
 
 

@@ -166,6 +166,7 @@ def check_new(out: Path, *, force: bool = False) -> None:
 def check_saved_pipe(out: Path, *, force: bool, needed: Mapping[str, Path | None]) -> None:
     """Raises OSError, before any work, if the folder of a new pipe cannot be written, or would replace what it must not.
 
+    A pipe that this very command saved may be replaced: the command was killed afterwards, or is run again.
     needed: folders that the command reads, by what lies there. force: whether another pipe that is there may go.
     """
     for name, folder in needed.items():
@@ -173,7 +174,7 @@ def check_saved_pipe(out: Path, *, force: bool, needed: Mapping[str, Path | None
             raise FileExistsError(f"{out} is or holds the folder of the {name}, which saving would delete: give another --out")
     if out.exists() and not (out / "model_index.json").is_file():
         raise FileExistsError(f"{out} is there and no pipeline, so it will not be replaced: give another folder by --out")
-    if out.exists() and not force:
+    if out.exists() and not force and command_of(out / "plan.json") != command_line():
         raise FileExistsError(f"{out} is there already: give another folder by --out, or --force to replace it")
     check_writable(out.parent, folder=True) if out.exists() else check_writable(out)
 

@@ -6,12 +6,12 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur import hub, zoo
-from secateur.artifact import read_json
+from secateur.artifact import orphans, own_name, read_json
 from secateur.denoiser.of_pipe import DENOISERS
 
 if TYPE_CHECKING:
@@ -195,16 +195,13 @@ def save(pipe: DiffusionPipeline, folder: str | Path, *, beside: Mapping[str, An
     from safetensors import SafetensorError
 
     out = Path(folder)
-    part, old = (out.with_name(f".{out.name}.{word}") for word in ("part", "old"))
-    shutil.rmtree(part, ignore_errors=True)
-    if old.exists() and not out.exists():
-        old.replace(out)  # the only one there is
-    shutil.rmtree(old, ignore_errors=True)
+    part, old = (own_name(out, word) for word in ("part", "old"))
+    clear(out)
     try:
         pipe.save_pretrained(part)
         for name, artifact in (beside or {}).items():
             artifact.save(part / name)
-        if out.exists():
+        with suppress(FileNotFoundError):  # the first one here, or another process is just saving its own
             out.replace(old)
         part.replace(out)
         shutil.rmtree(old, ignore_errors=True)
@@ -213,6 +210,16 @@ def save(pipe: DiffusionPipeline, folder: str | Path, *, beside: Mapping[str, An
     finally:
         if old.exists() and not out.exists():
             old.replace(out)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def clear(out: Path) -> None:
+    """Take away what killed savings left beside a folder; if the folder is gone, what one had put aside is put back."""
+    for old in orphans(out, "old") if out.parent.is_dir() else ():
+        if not out.exists():
+            old.replace(out)
+        shutil.rmtree(old, ignore_errors=True)
+    for part in orphans(out, "part") if out.parent.is_dir() else ():
         shutil.rmtree(part, ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ search       `search(pipe, prompts, keep=0.2)`, and `search_steps`, the generato
 settings     what a search tries, and for how long
 task         what a search works on
 teacher      the latents that samplers of few calls should lead to
+memo         what was measured, kept in a folder: a search that was stopped goes on
 objective    how near the images of a schedule come to target images
 paired_gain  when a gain is significant
 stages       the stages one after the other, each from the best so far

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from secateur.denoiser.blocks import Blocks, kinds, needed, without
@@ -21,6 +23,7 @@ from secateur.schedule.apply import apply
 from secateur.schedule.baselines import closed
 from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
+from secateur.searching.memo import NOTHING, Memo, content_of
 
 
 class Choice(NamedTuple):
@@ -31,20 +34,26 @@ class Choice(NamedTuple):
     loss: float
 
 
-def reuse_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> np.ndarray:
+def reuse_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8, memo: Memo = NOTHING) -> np.ndarray:
     """The loss of reusing each block alone at each call, (T, L): mean square by which the prediction changes.
 
     From two replays a block: in one it is reused at odd calls, in the other at even ones. Every call gets the dense latents,
     and what it reuses ran dense one call before (for a line, three calls before too). So no cell depends on another.
     """
     T = len(trajectory.timesteps)
-    whole, losses = replay(pipe, trajectory, batch_size=batch_size), np.zeros((T, len(blocks)))
+    whole, losses = cache(lambda: replay(pipe, trajectory, batch_size=batch_size)), np.zeros((T, len(blocks)))
+
+    def changes(schedule: Schedule) -> dict[str, Tensor]:
+        dense = whole()
+        with apply(pipe, schedule, blocks=blocks, fold=False):
+            return {"losses": torch.from_numpy(mean_square(replay(pipe, trajectory, batch_size=batch_size) - dense))}
+
     for i in range(len(blocks)):
         for first in (1, 2):
             cells = range(first, T, 2)
-            with apply(pipe, reusing(blocks, i, calls=T, cells=cells), blocks=blocks, fold=False):
-                predictions = replay(pipe, trajectory, batch_size=batch_size)
-            losses[cells, i] = mean_square(predictions - whole)[list(cells)]
+            schedule = reusing(blocks, i, calls=T, cells=cells)
+            found = memo("cells", [content_of(schedule), trajectory.seeds], partial(changes, schedule))["losses"]
+            losses[cells, i] = found.numpy()[list(cells)]
     return losses
 
 
@@ -75,10 +84,12 @@ def cell_scores(pipe, trajectory: Trajectory, macs: Macs, *, losses: np.ndarray)
     return Scores(values, macs, name, digest, made)
 
 
-def kind_losses(pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8) -> dict[str, np.ndarray]:
+def kind_losses(
+    pipe, trajectory: Trajectory, blocks: Blocks, *, batch_size: int = 8, memo: Memo = NOTHING
+) -> dict[str, np.ndarray]:
     """The `reuse_losses` with every block reusing by the same kind, for each kind that they can have."""
     alike = {kind: replace(blocks, reuse=(kind,) * len(blocks)) for kind in kinds(blocks)}
-    return {kind: reuse_losses(pipe, trajectory, some, batch_size=batch_size) for kind, some in alike.items()}
+    return {kind: reuse_losses(pipe, trajectory, some, batch_size=batch_size, memo=memo) for kind, some in alike.items()}
 
 
 def choices(pipe, trajectory: Trajectory, macs: Macs, *, losses: Mapping[str, np.ndarray], keep: float) -> Iterator[Choice]:

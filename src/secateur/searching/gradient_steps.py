@@ -8,7 +8,7 @@ and a few dozen updates are enough (ours).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ from secateur.denoiser.patch import intercept
 from secateur.schedule.fold import sampler_for
 from secateur.schedule.schedule import Schedule
 from secateur.searching.dip_go.unrolled import decoded, frozen
+from secateur.searching.memo import content_of
 from secateur.searching.objective import Objective
 
 if TYPE_CHECKING:
@@ -49,13 +50,16 @@ def moved(pipe: DiffusionPipeline, schedule: Schedule, objective: Objective, *, 
     rows = [torch.tensor(row, dtype=torch.float64) for row in sampler.config["rows"]]
     shifts = [torch.zeros_like(row, requires_grad=True) for row in rows]  # relative, so that numbers of any size move alike
     times = sampler.timesteps.double().requires_grad_()
+    leaves = {"times": times, **{str(k): shift for k, shift in enumerate(shifts)}}
     adam = torch.optim.Adam([{"params": shifts, "lr": RATES[0]}, {"params": [times], "lr": RATES[1]}])
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, UPDATES)
     parts = [slice(k, k + batch_size) for k in range(0, len(objective.seeds), batch_size)]
     for update in range(UPDATES):
         learnt = [row * (1 + shift) for row, shift in zip(rows, shifts, strict=True)]
         moving = following(sampler_for(schedule, pipe.scheduler), learnt, times)
-        learn(pipe, moving, objective, parts[update % len(parts)])
+        learning = partial(gradients_of, leaves, pipe, moving, objective, parts[update % len(parts)])
+        for name, gradient in objective.memo("steps", [content_of(schedule), update], learning).items():
+            leaves[name].grad = gradient.to(leaves[name])
         adam.step()
         adam.zero_grad()
         cosine.step()
@@ -81,8 +85,10 @@ def following(sampler: LinearMultistepScheduler, rows: list[Tensor], timesteps: 
     return sampler
 
 
-def learn(pipe: DiffusionPipeline, sampler: LinearMultistepScheduler, objective: Objective, part: slice) -> None:
-    """Give a sampler's tensors the gradient of the mean dB of a batch of images to their targets."""
+def gradients_of(
+    leaves: Mapping[str, Tensor], pipe: DiffusionPipeline, sampler: LinearMultistepScheduler, objective: Objective, part: slice
+) -> dict[str, Tensor]:
+    """The gradient for a sampler's tensors of the mean dB of a batch of images to their targets."""
     own, target = pipe.scheduler, torch.from_numpy(objective.target[part]).permute(0, 3, 1, 2)
     with ExitStack() as stack:
         stack.enter_context(frozen(pipe))
@@ -92,4 +98,5 @@ def learn(pipe: DiffusionPipeline, sampler: LinearMultistepScheduler, objective:
         pipe.scheduler = sampler
         images = decoded(pipe, objective.conditions[part], seeds=objective.seeds[part], fresh=False, **objective.options)
         errors = (images / 2 + 0.5 - target.to(images)).square().flatten(1).mean(1)
-        (10 * errors.clamp(min=LEAST).log10()).mean().backward()
+        loss = (10 * errors.clamp(min=LEAST).log10()).mean()
+        return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from secateur.artifact import check_word
+from secateur.denoiser import fingerprint
 from secateur.denoiser.blocks import Blocks
 from secateur.measuring import quality
 from secateur.measuring.quality import check_finite
@@ -19,6 +21,7 @@ from secateur.pipeline.generate import generate
 from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule.apply import apply
 from secateur.schedule.schedule import Schedule
+from secateur.searching.memo import NOTHING, Memo, content_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -33,8 +36,8 @@ class Objective:
     """`objective(schedule)` is the mean PSNR in dB of a pipe's images to `target`, each at most 100; higher is better.
 
     conditions, seeds: B prompts or class labels, and a seed for each. target: (B, H, W, 3) float32 in [0, 1]. options: the
-    pipe's other arguments. blocks: the denoiser's; traced anew for every schedule if not given. The scheduler is the one that
-    the pipe has when the objective is called.
+    pipe's other arguments. blocks: the denoiser's; traced anew for every schedule if not given. memo: of what was
+    measured before. The scheduler is the one that the pipe has when the objective is called.
     """
 
     pipe: DiffusionPipeline
@@ -44,6 +47,7 @@ class Objective:
     options: Mapping[str, Any]
     batch_size: int = 8
     blocks: Blocks | None = None
+    memo: Memo = NOTHING
 
     def __post_init__(self):
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
@@ -61,10 +65,19 @@ class Objective:
 
         Raises ValueError if the schedule does not fit the pipe, NotFiniteError if the images are not finite.
         """
-        with apply(self.pipe, schedule, blocks=self.blocks):
-            images = generate(self.pipe, self.conditions, seeds=self.seeds, batch_size=self.batch_size, **self.options)
-        check_finite(images, "the images under the schedule")
-        return np.minimum(quality.psnr(images, self.target), CAP_DB)
+
+        def measure() -> dict[str, torch.Tensor]:
+            with apply(self.pipe, schedule, blocks=self.blocks):
+                images = generate(self.pipe, self.conditions, seeds=self.seeds, batch_size=self.batch_size, **self.options)
+            check_finite(images, "the images under the schedule")
+            return {"db": torch.from_numpy(np.minimum(quality.psnr(images, self.target), CAP_DB))}
+
+        return self.memo("schedule", [content_of(schedule), self.seeds, self.target_hash], measure)["db"].numpy()
+
+    @cached_property
+    def target_hash(self) -> str:
+        """A hash of the target images."""
+        return fingerprint.of_values(torch.from_numpy(self.target))
 
     def parts(self) -> tuple[Objective, ...]:
         """The same objective on some of the images each: a batch of them, but FEW at least."""
@@ -79,8 +92,8 @@ def objective_for(pipe: DiffusionPipeline, trajectory: Trajectory, *, target: st
     """Nearness to the "dense" images of a trajectory, whose own discretisation error counts as right, or to "converged" ones.
 
     Compare only samplers that start at the same noise with those: linspace spacing starts at the last training timestep, 999
-    of 1000; leading spacing, which many pipes come with, does not. options: batch_size and blocks, as in `Objective`. Raises
-    ValueError if there is no such target.
+    of 1000; leading spacing, which many pipes come with, does not. options: batch_size, blocks and memo, see `Objective`.
+    Raises ValueError if there is no such target.
     """
     check_target(target)
     t = trajectory
@@ -96,8 +109,9 @@ def more_for(
 
     def make(start: int) -> Objective:
         some, part = conditions[start : start + size], seeds[start : start + size]
-        images = TARGETS[target](objective.pipe, some, seeds=part, batch_size=objective.batch_size, **objective.options)
-        return replace(objective, conditions=tuple(some), seeds=tuple(part), target=images)
+        draw = partial(TARGETS[target], objective.pipe, some, seeds=part, batch_size=objective.batch_size, **objective.options)
+        images = objective.memo("target", [target, tuple(part)], lambda: {"images": torch.from_numpy(draw())})["images"]
+        return replace(objective, conditions=tuple(some), seeds=tuple(part), target=images.numpy())
 
     return [partial(make, start) for start in range(0, len(seeds) - size + 1, size)]
 

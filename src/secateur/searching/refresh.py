@@ -22,19 +22,20 @@ from secateur.schedule.apply import apply
 from secateur.schedule.baselines import closed
 from secateur.schedule.schedule import Schedule
 from secateur.searching.cells import cell_scores, reuse_losses
+from secateur.searching.memo import NOTHING, Memo, content_of
 from secateur.searching.paths import Path
 
 TIE = 1e-6
 SHARES = (1 / 3, 2 / 3)  # of a dense call's MACs: the budgets of partial calls (ours)
 
 
-def partial_rows(pipe, trajectory: Trajectory, macs: Macs, *, batch_size: int = 8) -> tuple[Row, ...]:
+def partial_rows(pipe, trajectory: Trajectory, macs: Macs, *, batch_size: int = 8, memo: Memo = NOTHING) -> tuple[Row, ...]:
     """The best blocks for partial calls to run, for each of SHARES, if these are some blocks and not all.
 
     They are the exact allocation of a single row, by the loss of reusing each block for one call, averaged over the calls.
     Takes two replays of the trajectory a block.
     """
-    losses = reuse_losses(pipe, trajectory, macs.blocks, batch_size=batch_size)
+    losses = reuse_losses(pipe, trajectory, macs.blocks, batch_size=batch_size, memo=memo)
     scores = cell_scores(pipe, trajectory, macs, losses=losses)
     cells = np.array(macs.cells()) / macs.call()
     mean = scores.values[1:].mean(axis=0)
@@ -44,7 +45,9 @@ def partial_rows(pipe, trajectory: Trajectory, macs: Macs, *, batch_size: int = 
     return tuple(dict.fromkeys(row for row in rows if any(row) and not all(row)))
 
 
-def partial_outputs(pipe, trajectory: Trajectory, blocks: Blocks, row: Row, *, reach: int, batch_size: int = 8) -> Tensor:
+def partial_outputs(
+    pipe, trajectory: Trajectory, blocks: Blocks, row: Row, *, reach: int, batch_size: int = 8, memo: Memo = NOTHING
+) -> Tensor:
     """Predictions at call s, g calls after the last whole call, if only `row` runs since then: (T, reach + 1, B, C, H, W).
 
     At g = 0 these are the trajectory's own; if s < g, they are NaN. Every call gets the dense latents. Takes reach + 1
@@ -56,8 +59,12 @@ def partial_outputs(pipe, trajectory: Trajectory, blocks: Blocks, row: Row, *, r
     for first in range(reach + 1):
         whole = {0, *range(first, T, reach + 1)}
         schedule = closed(blocks, [None if t in whole else row for t in range(T)], made={"method": "refresh"})
-        with apply(pipe, schedule, blocks=blocks, fold=False):
-            predictions = replay(pipe, trajectory, batch_size=batch_size)
+
+        def replayed(schedule: Schedule = schedule) -> dict[str, Tensor]:
+            with apply(pipe, schedule, blocks=blocks, fold=False):
+                return {"predictions": replay(pipe, trajectory, batch_size=batch_size)}
+
+        predictions = memo("replay", [content_of(schedule), trajectory.seeds], replayed)["predictions"]
         gaps = [s - max(k for k in whole if k <= s) for s in range(T)]
         for s, gap in enumerate(gaps):
             if gap:

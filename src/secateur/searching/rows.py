@@ -22,6 +22,8 @@ from secateur.pipeline.trajectory import Trajectory, stepping
 from secateur.schedule.apply import apply
 from secateur.schedule.fold import with_table
 from secateur.schedule.schedule import Schedule
+from secateur.searching.memo import NOTHING as NO_MEMO
+from secateur.searching.memo import Memo, content_of
 from secateur.searching.placing import NOTHING, RIDGE
 from secateur.searching.teacher import Teacher
 
@@ -44,7 +46,9 @@ class Choice(NamedTuple):
     scales: bool
 
 
-def with_fitted_rows(pipe: DiffusionPipeline, schedule: Schedule, teacher: Teacher, *, blocks: Blocks) -> Schedule:
+def with_fitted_rows(
+    pipe: DiffusionPipeline, schedule: Schedule, teacher: Teacher, *, blocks: Blocks, memo: Memo = NO_MEMO
+) -> Schedule:
     """The schedule with the table of a sampler that leads to a teacher's latents.
 
     schedule: its calls are at levels of the teacher, and all of them run. teacher: B samples that fit one batch: 4 to 8 are
@@ -53,6 +57,7 @@ def with_fitted_rows(pipe: DiffusionPipeline, schedule: Schedule, teacher: Teach
     path, places = teacher.trajectory, [teacher.timesteps.index(t) for t in schedule.timesteps or ()]
     goals = [*places[1:], len(teacher.timesteps)]
     own = [local_row(path, k, places, goals[k]) for k in range(len(places))]
+    start = with_table(schedule.bound_to(pipe.scheduler), teacher.table.at(places, own))
     x, newest, rows = path.latents[0].double().flatten(1), list[Tensor](), list[Step]()
 
     def on_step(step: StepOf, advance: Callable[[Tensor], Tensor]) -> Tensor:
@@ -64,12 +69,15 @@ def with_fitted_rows(pipe: DiffusionPipeline, schedule: Schedule, teacher: Teach
         x = torch.tensordot(torch.tensor(rows[-1], dtype=x.dtype), basis[: len(rows[-1])], dims=1)
         return x.view_as(step.latents)
 
-    start = with_table(schedule.bound_to(pipe.scheduler), teacher.table.at(places, own))
-    with apply(pipe, start, blocks=blocks):
-        options = {"seeds": path.seeds, "batch_size": len(path.seeds), **path.options}
-        for _ in stepping(pipe, path.conditions, on_step, **options):
-            pass
-    return replace(start, table={**(start.table or {}), "rows": rows})
+    def fit() -> dict[str, Tensor]:
+        with apply(pipe, start, blocks=blocks):
+            options = {"seeds": path.seeds, "batch_size": len(path.seeds), **path.options}
+            for _ in stepping(pipe, path.conditions, on_step, **options):
+                pass
+        return {str(k): torch.tensor(row, dtype=torch.float64) for k, row in enumerate(rows)}
+
+    fitted = memo("rows", [content_of(start)], fit)
+    return replace(start, table={**(start.table or {}), "rows": [tuple(fitted[str(k)].tolist()) for k in range(len(goals))]})
 
 
 def local_row(path: Trajectory, k: int, places: Sequence[int], goal: int) -> Step:

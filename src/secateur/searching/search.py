@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from secateur.denoiser import times
+import torch
+
+from secateur.denoiser import fingerprint, times
 from secateur.denoiser.families import bare
 from secateur.denoiser.macs import Macs, count
 from secateur.denoiser.of_pipe import denoiser_of
@@ -17,11 +19,12 @@ from secateur.pipeline import prompts as conditioning
 from secateur.pipeline.pipes import public_name, zoo_name
 from secateur.pipeline.progress import View
 from secateur.pipeline.prompts import CALIBRATION_SEED
-from secateur.pipeline.schedulers import begun, steps_within
+from secateur.pipeline.schedulers import begun, scheduler_signature, steps_within
 from secateur.pipeline.table import probe
 from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule.baselines import check_keep
 from secateur.schedule.schedule import Schedule
+from secateur.searching.memo import Memo, memo_in, recorded, tensors_of, trajectory_of
 from secateur.searching.objective import TARGETS, check_target, more_for, objective_for
 from secateur.searching.paired_gain import PairedGain
 from secateur.searching.settings import DEFAULT, SearchSettings
@@ -129,15 +132,20 @@ def search_steps(
     guidance = conditioning.guidance_of(pipe, zoo_name(pipe) or "", guidance_scale)
     call = {"num_inference_steps": steps, "guidance_scale": guidance}
     macs = count(denoiser, settings.granularity)
+    asked = {"keep": float(keep), "target": target, "images": images, "seed": seed, "batch_size": batch_size, **call}
+    memo = memo_of(pipe, {**asked, "prompts": conditioning.digest(conditions)}, settings, accelerator)
 
     def run_search() -> Iterator[BestSoFar]:
         seeds = tuple(range(seed, seed + len(conditions)))
-        costs, trajectory = record_costs(pipe, macs, conditions[:images], cost=settings.cost, seeds=seeds[:images],
+        costs, trajectory = record_costs(memo, pipe, macs, conditions[:images], cost=settings.cost, seeds=seeds[:images],
                                          batch_size=batch_size, **call)  # fmt: skip
-        objective = objective_for(pipe, trajectory, target=target, blocks=macs.blocks, batch_size=batch_size)
+        objective = objective_for(pipe, trajectory, target=target, blocks=macs.blocks, batch_size=batch_size, memo=memo)
         gain = PairedGain(objective, more_for(objective, conditions[images:], seeds[images:], target=target))
-        whole = Search(pipe, trajectory, costs, keep, gain, settings, seed, batch_size, accelerator, target)
+        whole = Search(pipe, trajectory, costs, keep, gain, settings, seed, batch_size, accelerator, target, memo)
         yield from described(whole, target, {**provenance(whole, conditions, seeds), **call})
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
+        memo.end()
 
     return run_search()
 
@@ -163,15 +171,35 @@ def few_images(images: int) -> str:
     return f"{few}, and the schedule may be worse than evenly held calls on others: give {ENOUGH} or more, better {IMAGES}"
 
 
+def memo_of(
+    pipe: DiffusionPipeline, asked: Mapping[str, Any], settings: SearchSettings, accelerator: Accelerator | None
+) -> Memo:
+    """What an earlier run of the same search measured, in the folder that the settings name."""
+    if settings.work is None:
+        return Memo()
+    how = {name: value for name, value in asdict(settings).items() if name not in ("work", "afresh")}
+    arguments = {"pipe": fingerprint.of_pipe(pipe), "scheduler": [*scheduler_signature(pipe.scheduler)], **asked, **how}
+    return memo_in(settings.work, arguments, afresh=settings.afresh, accelerator=accelerator)
+
+
 def record_costs(
-    pipe: DiffusionPipeline, macs: Macs, conditions: Sequence[Any], *, cost: str, **call: Any
+    memo: Memo, pipe: DiffusionPipeline, macs: Macs, conditions: Sequence[Any], *, cost: str, seeds: Sequence[int], **call: Any
 ) -> tuple[Macs, Trajectory]:
     """What blocks cost, in MACs or in the time that they take meanwhile, and the dense trajectory."""
     if cost == "macs":
-        return macs, record(pipe, conditions, **call)
-    trajectories: list[Trajectory] = []
-    run = lambda: trajectories.append(record(pipe, conditions, **call))  # noqa: E731
-    return times.block_times(bare(denoiser_of(pipe)), macs.blocks, run), trajectories[0]
+        return macs, recorded(memo, pipe, conditions, seeds=seeds, **call)
+
+    def timed() -> dict[str, torch.Tensor]:
+        seen: list[Trajectory] = []
+        run = lambda: seen.append(record(pipe, conditions, seeds=seeds, **call))  # noqa: E731
+        costs = times.block_times(bare(denoiser_of(pipe)), macs.blocks, run)
+        return tensors_of(seen[0]) | {"ns": torch.tensor([*costs.linear, costs.rest_linear])}
+
+    found = memo("timed", [], timed)
+    options = {name: value for name, value in call.items() if name != "batch_size"}
+    *cells, rest = found["ns"].tolist()
+    costs = Macs(macs.blocks, tuple(cells), (0,) * len(cells), rest, 0, unit="ns")
+    return costs, trajectory_of(found, conditions, seeds, options)
 
 
 def provenance(search: Search, conditions: Sequence[Any], seeds: Sequence[int]) -> dict[str, Any]:
@@ -218,9 +246,9 @@ def with_made(best: BestSoFar, known: Mapping[str, Any]) -> BestSoFar:
 
 def other_target(search: Search, schedule: Schedule, target: str) -> dict[str, float]:
     """How near a schedule's images are to the other target, by its name; nothing if that target is not finite."""
-    blocks, size = search.macs.blocks, search.batch_size
+    how = {"blocks": search.macs.blocks, "batch_size": search.batch_size, "memo": search.memo}
     try:
-        objective = objective_for(search.pipe, search.trajectory, target=target, blocks=blocks, batch_size=size)
+        objective = objective_for(search.pipe, search.trajectory, target=target, **how)
         return {target: objective(schedule)}
     except NotFiniteError:
         return {}

@@ -28,7 +28,9 @@ class SearchSettings:
     trials: schedules that the local search measures at most.
     patience: trials in a row without a gain that end the local search; None: it never ends early.
     updates: updates of the gradient stage.
-    checkpoints: folder in which the gradient stage saves itself, every `save_every` updates, and from which it resumes.
+    work: folder for what the search records and measures. The same search goes on from there if it was stopped; at its end the
+        folder goes.
+    afresh: whether what another search left there may go too; otherwise it is refused.
     granularity: size of the blocks, such as "stage" or "layer"; None: the coarsest that the denoiser has.
     cost: what `keep` is a fraction of: "macs", or "ms" as measured on the pipe's device.
     Raises ValueError if a value is out of its range.
@@ -39,8 +41,8 @@ class SearchSettings:
     trials: int = 80
     patience: int | None = 20
     updates: int = 100
-    checkpoints: str | Path | None = None
-    save_every: int = 50
+    work: str | Path | None = None
+    afresh: bool = False
     granularity: str | None = None
     cost: str = "macs"
 
@@ -49,28 +51,21 @@ class SearchSettings:
             object.__setattr__(self, "stages", check_stages(self.stages))
         if self.cost not in COSTS:
             raise ValueError(f"found cost {self.cost!r}: choose {' or '.join(COSTS)}")
-        least = {"more_images": 0, "trials": 1, "patience": 1, "updates": 1, "save_every": 1}
+        least = {"more_images": 0, "trials": 1, "patience": 1, "updates": 1}
         values = {name: getattr(self, name) for name in least}
         if wrong := [name for name, value in values.items() if value is not None and value < least[name]]:
             raise ValueError(f"found {wrong[0]}={values[wrong[0]]}, wanted {least[wrong[0]]} or more: change it")
-        if self.checkpoints and self.times_gradients:
-            raise ValueError(NOT_TWICE)
-
-    @property
-    def times_gradients(self) -> bool:
-        """Whether the gradient stage works with measured times, which differ from run to run."""
-        return self.cost == "ms" and "gradient" in (self.stages or ())
 
     def check_processes(self, accelerator: Accelerator | None) -> None:
         """Raises ValueError if several processes would work with different measured times."""
-        if self.times_gradients and accelerator is not None and accelerator.num_processes > 1:
-            raise ValueError(NOT_TWICE)
+        timed = self.cost == "ms" and "gradient" in (self.stages or ())
+        if timed and accelerator is not None and accelerator.num_processes > 1:
+            raise ValueError(
+                "each process times the blocks anew, so a gradient stage with cost ms cannot use several of them: leave the "
+                "others out, or take cost macs"
+            )
 
 
-NOT_TWICE = (
-    "each run times the blocks anew, so a gradient stage with cost ms can neither resume nor use several processes: "
-    "leave checkpoints and the other processes out, or take cost macs"
-)
 DEFAULT = SearchSettings()
 
 

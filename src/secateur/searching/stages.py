@@ -15,7 +15,7 @@ import torch
 from secateur.denoiser.blocks import kinds
 from secateur.denoiser.macs import row_macs
 from secateur.pipeline.schedulers import scheduled, steps_within
-from secateur.pipeline.trajectory import called, first
+from secateur.pipeline.trajectory import first
 from secateur.schedule import baselines
 from secateur.schedule.fold import table_at, with_table
 from secateur.schedule.schedule import REUSE, Schedule
@@ -24,6 +24,7 @@ from secateur.searching import dip_go, gradient_steps, paths, placing, refresh
 from secateur.searching.budget import budget_macs
 from secateur.searching.cells import choices, kind_losses
 from secateur.searching.local import local_search
+from secateur.searching.memo import recorded
 from secateur.searching.task import Search
 from secateur.searching.teacher import Teacher, inner_products
 
@@ -134,7 +135,7 @@ def stock_schedules(search: Search) -> Iterator[Schedule]:
             continue
         with scheduled(pipe, None, spacing):
             options["num_inference_steps"] = steps_within(pipe.scheduler, search.whole_calls)
-            times = called(pipe, condition, **options)
+            times = recorded(search.memo, pipe, [condition], seeds=[0], batch_size=1, **options).timesteps
             table = table_at(pipe.scheduler, times)
         if not spacing or times[0] == start:
             made = {"method": "stock", "spacing": name}
@@ -169,12 +170,12 @@ def refresh_stage(search: Search, best: BestSoFar | None) -> Candidates:
 
     For each row that partial calls may run, the best schedule that makes any; none if whole calls alone are better.
     """
-    pipe, macs, size = search.pipe, search.macs, search.batch_size
+    pipe, macs, size, memo = search.pipe, search.macs, search.batch_size, search.memo
     trajectory, levels = first(search.trajectory, SAMPLES), search.calls
     reach, name = min(MOST_REACH, levels - 1), (best.schedule.made.get("weights") if best else None) or "even"
     weights = weightings_of(Teacher.of(trajectory, pipe.scheduler))[name]
-    for row in refresh.partial_rows(pipe, first(trajectory, SAMPLES // 2), macs, batch_size=size):
-        outputs = refresh.partial_outputs(pipe, trajectory, macs.blocks, row, reach=reach, batch_size=size)
+    for row in refresh.partial_rows(pipe, first(trajectory, SAMPLES // 2), macs, batch_size=size, memo=memo):
+        outputs = refresh.partial_outputs(pipe, trajectory, macs.blocks, row, reach=reach, batch_size=size, memo=memo)
         products = inner_products([*trajectory.latents, *outputs.nan_to_num().flatten(0, 1)])
         errors = placing.updates(products, levels=levels, reach=reach, weights=weights)
         costs = macs.call(), row_macs(row, macs.cells(), macs.rest())
@@ -205,8 +206,9 @@ def gradient_steps_stage(search: Search, best: BestSoFar | None) -> Candidates:
 
 def cells_stage(search: Search, best: BestSoFar | None) -> Candidates:
     """Single cells reused at the least loss, each by the kind of reuse that loses least; on the scheduler's own grid."""
-    losses = kind_losses(search.pipe, search.trajectory, search.macs.blocks, batch_size=search.batch_size)
-    for choice in choices(search.pipe, search.trajectory, search.macs, losses=losses, keep=search.keep):
+    pipe, seen, macs = search.pipe, search.trajectory, search.macs
+    losses = kind_losses(pipe, seen, macs.blocks, batch_size=search.batch_size, memo=search.memo)
+    for choice in choices(pipe, seen, macs, losses=losses, keep=search.keep):
         yield from measure_each(search, [choice.schedule], choice.scores)
 
 
@@ -217,8 +219,7 @@ def gradient_stage(search: Search, best: BestSoFar | None) -> Candidates:
     values: dict[tuple[str, ...], float] = {}
     for step in dip_go.search(search.pipe, search.trajectory, keep=search.keep, macs=search.macs,
                               settings=gradient_settings(updates, seed=search.seed, device=search.pipe.device), start=start,
-                              folder=search.settings.checkpoints, save_every=search.settings.save_every,
-                              accelerator=search.accelerator):  # fmt: skip
+                              memo=search.memo, accelerator=search.accelerator):  # fmt: skip
         schedule = replace(step.schedule, hold=hold).bound_to(search.pipe.scheduler)
         if schedule.grid not in values:
             values[schedule.grid] = search.objective(schedule)

@@ -15,6 +15,7 @@ from secateur.pipeline.trajectory import Trajectory, first
 from secateur.schedule.baselines import check_keep
 from secateur.schedule.fold import has_lines
 from secateur.searching.dip_go.unrolled import check_pipe
+from secateur.searching.memo import NOTHING, Memo
 from secateur.searching.paired_gain import PairedGain
 from secateur.searching.rows import with_fitted_rows
 from secateur.searching.settings import DEFAULT, SearchSettings, stages_for
@@ -36,6 +37,7 @@ class Search:
     trajectory: dense, recorded with the pipe's scheduler as it is. macs: of the schedule's blocks, or their time.
     objective: what the search raises. seed: of the local search and of the gradient stage. accelerator: for the gradient stage;
     every process does the other stages by itself, with the same result. target: what the objective compares images with.
+    memo: of what was measured before.
     Raises ValueError, before anything is measured, if keep is outside (0, 1] or below one call, or if the scheduler draws noise
     or clips. It does so, too, if a stage needs gradients and none flow through the pipe.
     """
@@ -50,6 +52,7 @@ class Search:
     batch_size: int = 8
     accelerator: Accelerator | None = None
     target: str = "dense"
+    memo: Memo = NOTHING
 
     def __post_init__(self):
         check_keep(self.keep)
@@ -90,14 +93,14 @@ class Search:
         if schedule.timesteps is None and has_lines(schedule):
             return schedule.bound_to(self.pipe.scheduler)
         placed = self.teacher.placed(schedule, schedule.timesteps or self.trajectory.timesteps)
-        return with_fitted_rows(self.pipe, placed, self.teacher, blocks=self.macs.blocks)
+        return with_fitted_rows(self.pipe, placed, self.teacher, blocks=self.macs.blocks, memo=self.memo)
 
     @cached_property
     def teacher(self) -> Teacher:
         """What rows are fitted to, on the first batch of samples: their dense latents, or converged ones."""
         some = first(self.trajectory, self.batch_size)
         if self.target == "converged":
-            return converged_teacher(self.pipe, some, batch_size=self.batch_size)
+            return converged_teacher(self.pipe, some, batch_size=self.batch_size, memo=self.memo)
         return Teacher.of(some, self.pipe.scheduler)
 
 

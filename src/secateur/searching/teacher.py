@@ -13,9 +13,10 @@ from torch import Tensor
 
 from secateur.pipeline.schedulers import scheduled
 from secateur.pipeline.table import Table
-from secateur.pipeline.trajectory import Trajectory, record
+from secateur.pipeline.trajectory import Trajectory
 from secateur.schedule.fold import table_at
 from secateur.schedule.schedule import Schedule
+from secateur.searching.memo import NOTHING, Memo, recorded
 from secateur.searching.objective import converging
 
 if TYPE_CHECKING:
@@ -69,11 +70,11 @@ class Teacher:
         return replace(schedule, grid=tuple(schedule.grid[t] for t in runs), timesteps=times, hold="output", table=None)
 
 
-def converged_teacher(pipe: DiffusionPipeline, trajectory: Trajectory, *, batch_size: int) -> Teacher:
+def converged_teacher(pipe: DiffusionPipeline, trajectory: Trajectory, *, batch_size: int, memo: Memo = NOTHING) -> Teacher:
     """The teacher of FINE steps from the noise of a trajectory, whatever its own sampler was; see `converging`."""
     call = {**trajectory.options, "num_inference_steps": FINE, "batch_size": batch_size}
     with scheduled(pipe, *converging(pipe)):
-        return Teacher.of(record(pipe, trajectory.conditions, seeds=trajectory.seeds, **call), pipe.scheduler)
+        return Teacher.of(recorded(memo, pipe, trajectory.conditions, seeds=trajectory.seeds, **call), pipe.scheduler)
 
 
 def nearest(wanted: np.ndarray, grid: np.ndarray) -> list[int]:

@@ -29,8 +29,8 @@ from secateur.schedule.allocate import allocate
 from secateur.schedule.apply import apply
 from secateur.searching.dip_go import losses, updates
 from secateur.searching.dip_go.gradient import SearchStep, search
-from secateur.searching.dip_go.progress import FILE
 from secateur.searching.dip_go.updates import SLACK, Settings, place, presses
+from secateur.searching.memo import memo_in
 from tiny_pipes import PIPES, dit, noise, said, stable_diffusion
 
 STEPS = 4  # denoising steps, T
@@ -360,7 +360,7 @@ def test_bfloat16():
 def kwargs(folder) -> dict:
     """A search in a folder, with an optimizer that has a state."""
     settings = Settings(steps=30, width=8, lr=0.3, optimizer="adam", batch_size=2)
-    return {"keep": 0.6, "settings": settings, "folder": folder, "save_every": 2}
+    return {"keep": 0.6, "settings": settings, "memo": memo_in(folder, {})}
 
 
 SCRIPT = """
@@ -391,31 +391,21 @@ def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(tmp_pat
     pipe, trajectory, counted = made()
     rest = list(search(pipe, trajectory, macs=counted, **kwargs(tmp_path / "a")))
     whole = list(search(pipe, trajectory, macs=counted, **kwargs(tmp_path / "b")))
-    assert 2 <= rest[0].number < 30  # not from the beginning
-    assert rest[-1].number == whole[-1].number == 30
-    assert rest[-1].schedule == whole[-1].schedule
-    for one, other in zip(rest[::-1], whole[::-1], strict=False):
+    assert [step.number for step in rest] == list(range(1, 31))
+    for one, other in zip(rest, whole, strict=True):
         np.testing.assert_array_equal(one.scores.values, other.scores.values)
-        assert one.losses == other.losses
-    (over,) = search(pipe, trajectory, macs=counted, **kwargs(tmp_path / "a"))
-    assert (over.number, over.schedule) == (30, whole[-1].schedule)
-    assert over.losses == whole[-1].losses
+        assert (one.losses, one.schedule) == (other.losses, other.schedule)
 
 
-def test_a_folder_of_another_search_or_a_damaged_one_is_refused(tmp_path):
+def test_gradients_that_are_known_are_not_computed_again(tmp_path, monkeypatch):
     pipe, trajectory, counted = made()
-    ran(pipe, trajectory, macs=counted, folder=tmp_path)
-    with pytest.raises(ValueError, match=r"keep is 0\.5 and this one's is 0\.4"):
-        ran(pipe, trajectory, macs=counted, folder=tmp_path, keep=0.4)
-    with pytest.raises(ValueError, match=r"alpha is 1\.0 and this one's is 2\.0"):
-        ran(pipe, trajectory, macs=counted, folder=tmp_path, settings=replace(QUICK, alpha=2.0))
-    with pytest.raises(ValueError, match="trajectory is"):
-        ran(pipe, recorded(pipe, SMALL | {"guidance_scale": 2.0}), macs=counted, folder=tmp_path)
-    whole = (tmp_path / FILE).read_bytes()
-    for damage in (whole[: len(whole) // 2], b"", b"{}"):
-        (tmp_path / FILE).write_bytes(damage)
-        with pytest.raises(ValueError, match="no whole search to go on from"):
-            ran(pipe, trajectory, macs=counted, folder=tmp_path)
+    steps = search(pipe, trajectory, macs=counted, **kwargs(tmp_path))
+    before = [next(steps) for _ in range(3)]
+    computed, whole = [], updates.packed_gradient
+    monkeypatch.setattr(updates, "packed_gradient", lambda *args, **how: computed.append(how["first"]) or whole(*args, **how))
+    again = list(search(pipe, trajectory, macs=counted, **kwargs(tmp_path)))
+    assert computed == list(range(6, 60, 2))  # of two samples each, from the fourth update on
+    assert [step.losses for step in again[:3]] == [step.losses for step in before]
 
 
 # Processes
@@ -484,7 +474,6 @@ def test_pipes_that_draw_nan_are_refused():
         ({"keep": 0.0}, "above 0 and at most 1; got 0.0"),
         ({"keep": 1.5}, "got 1.5"),
         ({"keep": 0.2}, "0.25 stays whatever is removed"),
-        ({"save_every": 0}, "save_every=0"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_before_anything_is_drawn(options, says):

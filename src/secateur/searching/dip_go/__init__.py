@@ -5,7 +5,7 @@ supernet   the denoiser whose cells are gated between run and reuse
 pruner     the network that makes the gates
 losses     what the gates should give: nearness to the dense images, and a cost
 updates    one update, and the settings of all
-progress   checkpoints that a rerun resumes
+progress   the state of a search
 gradient   `search(pipe, trajectory, keep=...)`: a generator, one step an update
 """
 

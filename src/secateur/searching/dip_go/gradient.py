@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from secateur.checkpoint import check_save_every, saved_steps
-from secateur.denoiser import fingerprint
 from secateur.denoiser.macs import Macs, count
 from secateur.denoiser.of_pipe import only_denoiser_of
 from secateur.knapsack import budget
@@ -23,11 +20,11 @@ from secateur.schedule.allocate import allocate
 from secateur.schedule.baselines import check_keep
 from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
-from secateur.searching.dip_go import progress
 from secateur.searching.dip_go.progress import Progress
 from secateur.searching.dip_go.unrolled import check_pipe
 from secateur.searching.dip_go.updates import GradientSearch, Settings, begun, denoiser_branches, kept_shares, update
 from secateur.searching.local import check_start
+from secateur.searching.memo import NOTHING, Memo
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -61,8 +58,7 @@ def search(
     macs: Macs | None = None,
     settings: Settings = PAPER,
     start: Schedule | None = None,
-    folder: str | Path | None = None,
-    save_every: int = 50,
+    memo: Memo = NOTHING,
     accelerator: Accelerator | None = None,
 ) -> Iterator[SearchStep]:
     """One SearchStep an update, each with a Schedule that takes at most `keep` of the dense MACs: DiP-GO's search.
@@ -77,8 +73,7 @@ def search(
     Arguments to tinker with:
         macs: of the denoiser, with the blocks to choose among; by default `secateur.count(denoiser)`.
         start: a Schedule that the gates begin at, and whose kinds of reuse they take.
-        folder, save_every: where checkpoints go, every `save_every` updates and at the end. Call again with the same arguments
-            to resume; the first step yielded is the one that was saved.
+        memo: of gradients, from `memo_in` with these arguments. The same search, called again, goes on from those.
         accelerator: spreads each batch over its processes, with the same result; losses go to its trackers.
     """
     net = only_denoiser_of(pipe)
@@ -87,10 +82,9 @@ def search(
         check_start(start)
         macs.check_schedule(start)
         macs = replace(macs, blocks=replace(macs.blocks, reuse=start.reuse))
-    work = GradientSearch(pipe, trajectory, check_keep(keep), macs, settings, start, accelerator)
+    work = GradientSearch(pipe, trajectory, check_keep(keep), macs, settings, start, accelerator, memo)
     check(work)
-    check_save_every(save_every)
-    return run_updates(work, None if folder is None else Path(folder), save_every)
+    return train(work, begun(work))
 
 
 def check(search: GradientSearch) -> None:
@@ -106,22 +100,9 @@ def check(search: GradientSearch) -> None:
         raise ValueError("the schedule to start at has other timesteps than the trajectory: record a trajectory with it")
 
 
-def run_updates(search: GradientSearch, folder: Path | None, save_every: int) -> Iterator[SearchStep]:
-    """The SearchSteps of a search that was checked."""
-    now, own_arguments = begun(search), arguments(search)
-    now = progress.load(now, folder, arguments=own_arguments) if folder else now
-
-    def save(_: SearchStep) -> None:
-        if folder and (search.accelerator is None or search.accelerator.is_main_process):
-            progress.save(now, folder, arguments=own_arguments)
-
-    resumed = step_of(search, now) if now.number else None
-    yield from saved_steps(resumed, train(search, now), last=search.settings.steps, every=save_every, save=save)
-
-
 def train(search: GradientSearch, now: Progress) -> Iterator[SearchStep]:
-    """A SearchStep for each update that is left; trackers get its losses."""
-    chains = denoiser_branches(search) if now.number < search.settings.steps else 1
+    """A SearchStep for each update; trackers get its losses."""
+    chains = denoiser_branches(search)
     while now.number < search.settings.steps:
         update(search, now, chains)
         step = step_of(search, now)
@@ -140,20 +121,3 @@ def step_of(search: GradientSearch, now: Progress) -> SearchStep:
     if search.start is not None:
         schedule = replace(schedule, timesteps=search.start.timesteps, hold=search.start.hold)
     return SearchStep(now.number, dict(now.losses), *kept_shares(search, now.pruner), schedule, scores)
-
-
-def arguments(search: GradientSearch) -> dict[str, Any]:
-    """The arguments that must be the same for a search to resume, as JSON."""
-    t, blocks = search.trajectory, search.macs.blocks
-    return {
-        "keep": float(search.keep),
-        **asdict(search.settings),
-        "denoiser": [blocks.denoiser, blocks.granularity, *blocks.reuse],
-        "macs": [*search.macs.linear, *search.macs.attention],
-        "scheduler": list(scheduler_signature(search.pipe.scheduler)),
-        "start": [*search.start.grid, search.hold] if search.start else None,
-        "conditions": fingerprint.of_bytes(repr(t.conditions).encode()),
-        "trajectory": fingerprint.of_bytes(
-            repr((t.seeds, t.timesteps, sorted(t.options.items()))).encode()
-        ),  # images vary by rounding
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from secateur.searching.dip_go.progress import OPTIMIZERS, Progress
 from secateur.searching.dip_go.pruner import Pruner
 from secateur.searching.dip_go.supernet import supernet
 from secateur.searching.dip_go.unrolled import branches, decoded, frozen
+from secateur.searching.memo import NOTHING, Memo, content_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -84,6 +86,7 @@ class GradientSearch:
     settings: Settings
     start: Schedule | None
     accelerator: Accelerator | None
+    memo: Memo = NOTHING
 
     @property
     def calls(self) -> int:
@@ -140,6 +143,14 @@ def consistency_gradient(search: GradientSearch, gates: Tensor, *, first: int, c
 
     The Pruner is the same in every process, so this is all that they exchange. Raises ValueError if any of it is not finite.
     """
+    start = content_of(search.start) if search.start else ""
+    measure = partial(packed_gradient, search, gates, first=first, chains=chains)
+    packed = search.memo("gates", [start, first], lambda: {"gradient": measure()})["gradient"].to(gates)
+    return packed[:-1].view_as(gates), packed[-1].item()
+
+
+def packed_gradient(search: GradientSearch, gates: Tensor, *, first: int, chains: int) -> Tensor:
+    """What `consistency_gradient` gives, in one tensor: the gradient, then the loss."""
     s, leaf, consistency = search.settings, gates.clone().requires_grad_(), 0.0
     with frozen(search.pipe):
         for start in range(first, first + s.samples, s.batch_size):
@@ -152,7 +163,7 @@ def consistency_gradient(search: GradientSearch, gates: Tensor, *, first: int, c
             f"samples {first} to {first + s.samples - 1} gave NaN or infinity, in their images or on the way back: check the "
             "pipe's weights, and load it in float32 or bfloat16"
         )
-    return packed[:-1].view_as(gates), packed[-1].item()
+    return packed
 
 
 def backward(search: GradientSearch, leaf: Tensor, numbers: Sequence[int], chains: int) -> float:
