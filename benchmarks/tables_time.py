@@ -1,6 +1,7 @@
 """The tables of pruning in time that are not of a front: the demo, where schedules hold, the paper's ablations, costs."""
 
 from collections.abc import Iterator
+from textwrap import shorten
 
 import carried_rows
 from paper import TABLES as PAPERS
@@ -66,7 +67,8 @@ def families(record: Record) -> Iterator[Row]:
 
 def after_families(record: Record) -> str:
     """The classes that are refused, with what could not be found out."""
-    refused = [f"`{row['name']}` ({row['why'].rstrip('.')})" for row in record["rows"] if "why" in row]
+    reasons = {row["name"]: shorten(row["why"], 80, placeholder=" …") for row in record["rows"] if "why" in row}
+    refused = [f"{name} ({why.rstrip('.')})" for name, why in reasons.items()]
     return f"Refused by name: {', '.join(refused)}.\n\n{provenance(record)}"
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from secateur import files
 from secateur.artifact import frozen, replacing, thawed, write_text
-from secateur.cli.terminal import check_writable
+from secateur.cli.changes import read_changes
+from secateur.cli.terminal import check_writable, command_of
 from secateur.measuring import records
+from secateur.pipeline.prompts import read_prompts
 from secateur.pruning.layer_scores import LayerScores
-from secateur.pruning.plan import Plan
+from secateur.pruning.plan import Plan, is_plan
 from secateur.schedule.schedule import Schedule
 from secateur.schedule.scores import Scores
 
@@ -136,3 +141,91 @@ def test_json_nested_too_deep_is_refused_in_a_sentence(tmp_path):
     path.write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(ValueError, match=r"deep.json is no whole schedule file: its JSON is nested too deep"):
         Schedule.load(path)
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+NO_FILES = {
+    "deep": nested(100_000),
+    "rather deep": nested(900),
+    "long": "[" + "9" * 5000 + "]",
+}
+
+
+@pytest.mark.parametrize("kind", [*NO_FILES, "pipe", "device", "large"])
+@pytest.mark.parametrize(
+    "read", [Schedule.load, Plan.load, Scores.load, records.load, read_prompts, read_changes, is_plan, command_of], ids=str
+)
+def test_what_is_no_file_of_text_is_told_at_once_and_never_waited_for(tmp_path, read, kind, monkeypatch):
+    path = tmp_path / "a.json"
+    if kind in NO_FILES:
+        path.write_text(NO_FILES[kind])
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        monkeypatch.setattr(files, "MOST_BYTES", 10)
+        path.write_text('{"format": 1}')
+    if read in (is_plan, command_of):
+        assert not read(path)
+    elif read is read_prompts and kind in NO_FILES:
+        assert read(path)
+    else:
+        with pytest.raises((ValueError, FileNotFoundError), match=r"a\.json") as caught:
+            read(path)
+        assert len(str(caught.value).split()) <= 40
+
+
+def test_a_file_that_a_list_names_lies_in_its_folder(tmp_path):
+    (tmp_path / "data" / "inner").mkdir(parents=True)
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"")
+    (tmp_path / "data" / "link.png").symlink_to(secret)
+    (tmp_path / "data" / "folder").symlink_to(tmp_path)
+    for name in ("link.png", "../secret.png", "inner/../../secret.png", "folder/secret.png", str(secret)):
+        with pytest.raises(ValueError, match=r"leads out of .*data: put a copy"):
+            files.inside(tmp_path / "data", name)
+    for name in ("a.png", "inner/../a.png", "inner/none.png"):
+        assert files.inside(tmp_path / "data", name) == tmp_path / "data" / name
+
+
+def test_control_characters_are_shown_escaped_and_json_stays_json():
+    text = 'a\x1b[2J\x9b1m\u202e"é\n\t'
+    told = files.shown(json.dumps(text, ensure_ascii=False))
+    assert json.loads(told) == text
+    assert told.isascii() is False  # é is none
+    assert not set(told) & set("\x1b\x9b\u202e")
+    assert files.shown("a\x1b\n") == "a\\u001b\n"
+
+
+@pytest.mark.parametrize(
+    "times", [(5.0, float("nan")), (5.0, -1.0), (5.0, 6.0), ("5", "4"), (True, 0.0), (1e9, 5.0), (None, 1.0)]
+)
+def test_timesteps_that_make_no_pictures_are_refused(times):
+    with pytest.raises(ValueError, match=r"timestep"):
+        Schedule(("a",), ("#", "#"), ("output",), "Chain", timesteps=times)
+    assert Schedule(("a",), ("#", "#"), ("output",), "Chain", timesteps=(5, 5.0)).calls == 2  # Heun calls twice at one
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rows": [[1.0, float("inf")], [1.0, 0.5]]}, {"rows": [[1.0], [1.0, 0.5]]}, {"input_scales": ["1", 1.0]},
+     {"rows": [[1.0, 0.1], [1.0, 0.5, 0.1, 0.1]]}, {"init_noise_sigma": None}, {"signal_rates": 3}],
+)  # fmt: skip
+def test_numbers_of_a_table_are_checked(changes):
+    table = {"rows": [[1.0, 0.1], [1.0, 0.5]], "input_scales": [1.0] * 2, "signal_rates": [], "noise_rates": []}
+    table["init_noise_sigma"] = 1.0
+    Schedule(("a",), ("#", "#"), ("output",), "Chain", timesteps=(9, 5), table=table)
+    with pytest.raises(ValueError, match="table"):
+        Schedule(("a",), ("#", "#"), ("output",), "Chain", timesteps=(9, 5), table=table | changes)
+
+
+@pytest.mark.parametrize(
+    "made", [{"keep": "half"}, {"dense_calls": 0}, {"dense_calls": "50"}, {"folded_from": []}, {"keep": [1]}]
+)
+def test_numbers_of_made_that_are_read_are_checked(made):
+    with pytest.raises(ValueError, match="`made`"):
+        Schedule(("a",), ("#", "#"), ("output",), "Chain", made=made)

@@ -11,11 +11,12 @@ import secateur
 from house import circles, house, imported, package
 
 SRC = Path(secateur.__file__).parent
-GROUND = ("artifact", "checkpoint", "hub", "knapsack", "zoo")  # what everything else may import
+GROUND = ("artifact", "checkpoint", "files", "hub", "knapsack", "zoo")  # what everything else may import
 MODEL = (*GROUND, "denoiser", "pipeline")
 MAY_IMPORT = {
-    "artifact": (),
-    "checkpoint": ("artifact",),
+    "artifact": ("files",),
+    "files": (),
+    "checkpoint": ("artifact", "files"),
     "hub": ("zoo",),
     "knapsack": (),
     "zoo": (),

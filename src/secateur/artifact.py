@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -20,13 +21,14 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save as safetensors_bytes
+
+from secateur.files import UNREADABLE, check_file, fault, parsed, read_text, shown
 
 ENTRY = "secateur"  # of a safetensors file's metadata: its JSON document
 HASH_DIGITS = 16
 HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # this machine, in the names of temporary files
-UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, RecursionError)
 TEXT, TEXT_OR_NONE = (str,), (str, type(None))
 NUMBERS = re.compile(r"\[\n([-+\d.eE,\s]*)\]")  # a list of nothing else, which reads better on one line
 T = TypeVar("T")
@@ -116,8 +118,10 @@ def load(path: str | Path, form: Form, parse: Callable[..., T], *, edited: bool 
     """
     path = Path(path)
     if not path.is_file():
+        check_file(path, wanted=f"a {form.noun} file")
         there = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {there}: give a {form.noun} file")
+    check_file(path, wanted=f"a {form.noun} file")
     try:
         document, arrays = parts(path, form)
         check_document(document, form, edited=edited)
@@ -127,32 +131,15 @@ def load(path: str | Path, form: Form, parse: Callable[..., T], *, edited: bool 
     except UNREADABLE as error:
         raise ValueError(f"{path} is no whole {form.noun} file: {fault(path, error)}; give one that secateur wrote") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def fault(path: Path, error: Exception) -> str:
-    """What is wrong with a file that could not be read, in words for those who do not know the reader."""
-    if path.is_file() and not path.stat().st_size:
-        return "it is empty"
-    if isinstance(error, json.JSONDecodeError):
-        return f"it is no JSON, or cut short, at line {error.lineno}"
-    if isinstance(error, RecursionError):
-        return "its JSON is nested too deep"
-    return "it is no text" if isinstance(error, UnicodeDecodeError) else "it is no safetensors file of secateur, or cut short"
-
-
-def read_json(path: Path, noun: str) -> Any:
-    """What a JSON file holds. Raises ValueError, one sentence with its name, if it is no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except UNREADABLE as error:
-        raise ValueError(f"{path} is no whole {noun}: {fault(path, error)}; mend it, or give another") from error
+        raise ValueError(f"{path}: {shown(' '.join(str(error).split()))}") from error
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(f"{path}: its fields hold other things than those of a {form.noun}: take the original file") from error
 
 
 def parts(path: Path, form: Form) -> tuple[Any, dict[str, np.ndarray]]:
     """The JSON document in a file, and the arrays beside it. Raises ValueError if it holds other things."""
     if not form.arrays:
-        return json.loads(path.read_text(encoding="utf-8")), {}
+        return parsed(read_text(path)), {}
     with safe_open(path, framework="np") as file:
         names, entries = sorted(file.keys()), file.metadata() or {}
         if names != sorted(form.arrays) or ENTRY not in entries:
@@ -162,7 +149,7 @@ def parts(path: Path, form: Form) -> tuple[Any, dict[str, np.ndarray]]:
             )
         if others := {kind for name in names if (kind := file.get_slice(name).get_dtype()) != "F32"}:
             raise ValueError(f"its arrays are {', '.join(sorted(others))} and F32 is wanted: take the original file")
-        return json.loads(entries[ENTRY]), {name: file.get_tensor(name) for name in names}
+        return parsed(entries[ENTRY]), {name: file.get_tensor(name) for name in names}
 
 
 def check_document(document: Any, form: Form, *, edited: bool) -> None:
@@ -274,6 +261,11 @@ def check_word(name: str, word: str | None, words: Iterable[str | None]) -> None
     """Raises ValueError if a word is none of those to choose among."""
     if word not in words:
         raise ValueError(f"there is no {name} {word!r}: choose {', '.join(filter(None, words))}")
+
+
+def are_numbers(values: Any) -> bool:
+    """Whether this is a list of finite numbers."""
+    return isinstance(values, Sequence) and all(type(n) in (int, float) and math.isfinite(n) for n in values)
 
 
 def are_whole(numbers: Sequence[Any], *, below: int | None = None) -> bool:

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from secateur.artifact import fault, replacing
+from secateur.artifact import replacing
+from secateur.files import UNREADABLE, fault
 
 FORMAT, ENTRY = 1, "secateur"
 
@@ -72,7 +73,7 @@ def opened(path: Path, *, noun: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file, json.loads((file.metadata() or {})[ENTRY])
-    except (SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
+    except (*UNREADABLE, KeyError, OSError) as error:
         raise ValueError(
             f"{path} is no whole {noun} to go on from: {fault(path, error)}; take it away to start afresh"
         ) from error

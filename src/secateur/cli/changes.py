@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from secateur.artifact import read_json
+from secateur.files import parsed, read_json
 
 EXTRAS = {"sites": "", "save_every": 500}  # what --set takes beside the fields of DistilSettings, with a value of its kind
 ELSEWHERE = ("called", "updates", "batch_size", "lr", "seed", "mixed_precision")  # fields that other options give
@@ -35,8 +34,8 @@ def parse_changes(words: Sequence[str]) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """A JSON value, or the text itself."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return parsed(text)
+    except (ValueError, RecursionError):
         return text
 
 

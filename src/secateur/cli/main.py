@@ -11,6 +11,7 @@ import typer
 
 from secateur.cli import compare, distil, export, generate, prune, search, share, show, studio
 from secateur.cli.long_job import INTERRUPTED
+from secateur.files import shown
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -57,7 +58,7 @@ def main() -> None:
 
 def stop(sentence: str) -> NoReturn:
     """The end of a command that could not do what was asked."""
-    print(f"secateur: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"secateur: {shown(' '.join(sentence.split()))}", file=sys.stderr)
     raise SystemExit(1) from None
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from secateur.artifact import check_place, read_json
+from secateur.artifact import check_place
+from secateur.files import read_json, shown
 from secateur.schedule.baselines import check_keep
 
 if TYPE_CHECKING:
@@ -22,7 +24,15 @@ if TYPE_CHECKING:
 
     from secateur.schedule.schedule import Schedule
 
-console = Console()
+
+class Terminal(Console):
+    """A console on which every text is `shown`."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(shown(text), **how)
+
+
+console = Terminal()
 AUTO = "auto"
 TIME, DEPTH, DRAW, LOOK = "Fewer calls", "Fewer layers", "Draw and measure", "Look, without weights"  # groups of --help
 SHARE = "Share"
@@ -60,7 +70,7 @@ def command_line() -> str:
 def finish(document: dict[str, Any], *, as_json: bool) -> None:
     """With --json, the last line."""
     if as_json:
-        print(jsons.dumps(document, ensure_ascii=False))
+        print(shown(jsons.dumps(document, ensure_ascii=False)))
 
 
 def drawn_with(schedules: Iterable[Schedule], steps: int | None, guidance_scale: float | None) -> tuple[int, float | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
@@ -11,6 +10,8 @@ from tarfile import TarError
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from secateur.files import inside, parsed, read_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,13 +61,13 @@ def metadata(folder: Path, *, caption: str | None) -> list[tuple[str, Condition]
             '{"file_name": "0.png", "text": "a fox"} for each picture'
         )
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in read_text(path).splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not in UTF-8 ({error}): save it as UTF-8") from error
     if not lines:
         raise ValueError(f"{path} is empty: write a line for each picture, with file_name and text")
     entries = [entry(line, f"line {n} of {path}", caption=caption) for n, line in enumerate(lines, 1)]
-    if missing := [name for name, _ in entries if not (folder / name).is_file()]:
+    if missing := [name for name, _ in entries if not inside(folder, name).is_file()]:
         raise FileNotFoundError(f"{path} names {missing[0]}, which is not in {folder}: put it there, or take the line out")
     return entries
 
@@ -74,8 +75,8 @@ def metadata(folder: Path, *, caption: str | None) -> list[tuple[str, Condition]
 def entry(line: str, where: str, *, caption: str | None) -> tuple[str, Condition]:
     """The file and the caption in one line of metadata. Raises ValueError, with its place, if it is wrong."""
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
+        row = parsed(line)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is no JSON: correct it") from error
     if not isinstance(row, dict) or not isinstance(row.get(FILE_NAME), str):
         raise ValueError(f"{where} names no {FILE_NAME}: add it")

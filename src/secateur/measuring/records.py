@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from secateur.artifact import read_json, write_text
+from secateur.artifact import write_text
+from secateur.files import check_file, inside, read_json
 
 FORMAT = 1
 FOUND, GIVEN = "Secateur", "yours"  # groups of rows that a record is about: schedules found here, and given by the user
@@ -205,7 +206,8 @@ def _with_images(row: dict, folder: Path) -> dict:
 def _data_uri(image: str, folder: Path) -> str:
     if image.startswith("data:"):
         return image
-    path = folder / image
+    path = inside(folder, image)
+    check_file(path, wanted="a picture")
     if not path.is_file():
         raise FileNotFoundError(f"the record names the picture {image}, which is not in {folder}: put it there")
     return f"data:{IMAGE_TYPES[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode()}"

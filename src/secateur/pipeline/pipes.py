@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur import hub, zoo
-from secateur.artifact import orphans, own_name, read_json
+from secateur.artifact import orphans, own_name
 from secateur.denoiser.of_pipe import DENOISERS
+from secateur.files import read_json
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,8 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur.files import read_text
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
@@ -18,7 +20,7 @@ CALIBRATION_SEED = 40_000  # what is searched or scored is drawn from here on, w
 def read_prompts(path: Path) -> list[str] | list[int]:
     """The prompts in a file, one a line; class labels if all are whole numbers. Raises OSError or ValueError if it has none."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(f"there is no file {path}: give a text file with one prompt a line") from error
     except UnicodeDecodeError as error:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.artifact import HASH_DIGITS, read_json
+from secateur.artifact import HASH_DIGITS
+from secateur.files import read_json
 from secateur.pipeline.pipes import file_of, locate
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur import artifact
 from secateur.artifact import TEXT, Form, document_of, frozen
+from secateur.files import read_json
 
 if TYPE_CHECKING:
     from secateur.denoiser.macs import Macs
@@ -94,7 +94,7 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
 def is_plan(path: str | Path) -> bool:
     """Whether a file holds what can only be meant for a plan; `load` says what is wrong with it."""
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = read_json(Path(path), "artifact")
     except (OSError, ValueError):
         return False
     return isinstance(document, dict) and "layers" in document and "grid" not in document

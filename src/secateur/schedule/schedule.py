@@ -6,16 +6,18 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from secateur import artifact, hub
-from secateur.artifact import TEXT, TEXT_OR_NONE, Form, document_of, frozen
+from secateur.artifact import TEXT, TEXT_OR_NONE, Form, are_numbers, document_of, frozen
 from secateur.denoiser.reuse import KINDS
 from secateur.schedule.holds import FOLDED, HOLDS
 
 RUN, REUSE = "#", "."
 NUMBERS = ("rows", "input_scales", "signal_rates", "noise_rates", "init_noise_sigma")  # of a table, beside its timesteps
+MOST_TIMESTEP = 100_000  # schedulers were trained on 1000 or a few thousand (ours)
 BAND_CALLS = 84  # this many calls across fit beside the names of SD-1.5's layers in 120 columns
 FORM = Form(
     noun="schedule",
@@ -67,6 +69,7 @@ class Schedule:
         check_blocks(self)
         check_grid(self)
         check_table(self)
+        check_made(self)
 
     @property
     def calls(self) -> int:
@@ -190,8 +193,32 @@ def check_grid(schedule: Schedule) -> None:
     if not schedule.grid or REUSE in schedule.grid[0]:
         first = schedule.grid[0] if schedule.grid else "no row at all"
         raise ValueError(f"call 0 has nothing to reuse, so the first row must be all {RUN!r}; found {first}")
-    if schedule.timesteps is not None and len(schedule.timesteps) != schedule.calls:
-        raise ValueError(f"found {len(schedule.timesteps)} timesteps for {schedule.calls} calls: give one for each call")
+    if schedule.timesteps is not None:
+        check_timesteps(schedule.timesteps, schedule.calls)
+
+
+def check_timesteps(timesteps: Sequence[Any], calls: int) -> None:
+    """Raises ValueError if these are not a finite number for each call, from the noisiest on."""
+    if len(timesteps) != calls:
+        raise ValueError(f"found {len(timesteps)} timesteps for {calls} calls: give one for each call")
+    if not are_numbers(timesteps) or not 0 <= min(timesteps) <= max(timesteps) <= MOST_TIMESTEP:
+        shown = ", ".join(map(str, timesteps[:4]))
+        raise ValueError(f"found the timesteps {shown:.60} and so on: give finite numbers from 0 to {MOST_TIMESTEP}")
+    if rising := [pair for pair in pairwise(timesteps) if pair[0] < pair[1]]:
+        raise ValueError("found timestep {:g} before {:g}: give them from the noisiest on, falling".format(*rising[0]))
+
+
+def check_made(schedule: Schedule) -> None:
+    """Raises ValueError if what others read of `made` is of another kind than a search writes."""
+    made, folded = schedule.made, schedule.made.get(FOLDED, {})
+    counts = [made.get("dense_calls"), made.get("num_inference_steps"), isinstance(folded, Mapping) and folded.get("calls")]
+    if not all(count is None or (type(count) is int and count > 0) for count in counts):
+        raise ValueError(
+            f"its `made` counts {counts[0]!r:.20} calls, {counts[1]!r:.20} steps, folded {folded!r:.40}: give whole numbers"
+        )
+    scalars = [made.get("keep"), made.get("guidance_scale")]
+    if not are_numbers([number for number in scalars if number is not None]):
+        raise ValueError(f"its `made` has keep {scalars[0]!r:.40} and guidance {scalars[1]!r:.40}: give numbers")
 
 
 def check_table(schedule: Schedule) -> None:
@@ -205,6 +232,11 @@ def check_table(schedule: Schedule) -> None:
         raise ValueError(
             f"found a table of {rows} rows and {times} timesteps for {schedule.calls} calls: give one of each for every call"
         )
+    wrong = [name for name in NUMBERS[1:-1] if not are_numbers(schedule.table[name])]
+    lengths = range(2, rows + 2)
+    wrong += [f"row {k}" for k, row in enumerate(schedule.table["rows"]) if not are_numbers(row) or len(row) not in lengths]
+    if wrong or not are_numbers([schedule.table["init_noise_sigma"]]):
+        raise ValueError(f"found a table whose {(wrong or NUMBERS[-1:])[0]} is no list of as many numbers: take the original")
     if held := sum(map(schedule.held, range(schedule.calls))):
         raise ValueError(f"found a table and {held} held calls: leave them out by fold()")
 

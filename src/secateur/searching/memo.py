@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from secateur import checkpoint
-from secateur.artifact import read_json, write_text
+from secateur.artifact import write_text
 from secateur.denoiser import fingerprint
+from secateur.files import read_json
 from secateur.pipeline.schedulers import scheduler_signature
 from secateur.pipeline.trajectory import Trajectory, record
 from secateur.schedule.schedule import Schedule
