@@ -106,15 +106,19 @@ def jobs(run: Run) -> Iterator[Job]:
 @torch.no_grad()
 def row(name: str) -> Row:
     """How many blocks are found, and what following them does to a net's outputs; or why that is refused."""
+    found: Row = {"declared": name in FAMILIES}
     with warnings.catch_warnings(action="ignore"):
         try:
             blocks = find_blocks(shallow(name))
-        except Exception as error:
-            return {"declared": name in FAMILIES, "why": short(error)}
+        except Exception as error:  # whatever a class raises
+            return found | {"why": short(error)}
+        if not len(blocks):
+            return found | {"why": "it has no blocks"}
+        found |= {"blocks": len(blocks), "reuse": blocks.reuse[0]}
         try:
-            return {"declared": name in FAMILIES, "blocks": len(blocks), "reuse": blocks.reuse[0], **followed(name, blocks)}
+            return found | followed(name, blocks)
         except Exception as error:
-            return {"declared": name in FAMILIES, "blocks": len(blocks), "reuse": blocks.reuse[0], "untried": short(error)}
+            return found | {"untried": short(error)}
 
 
 def followed(name: str, blocks: Blocks) -> Row:
