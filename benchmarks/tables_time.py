@@ -58,18 +58,13 @@ def after_schedulers(record: Record) -> str:
 
 
 def families(record: Record) -> Iterator[Row]:
-    """The classes that follow schedules, and what was seen of each."""
+    """What was seen of each class; those that are refused last, with the reason."""
     words = {True: "yes", False: "no", None: "not tried"}
-    for row in record["rows"]:
-        if "blocks" in row:
+    for row in sorted(record["rows"], key=lambda row: ("why" in row, row["name"].lower())):
+        if "why" in row:
+            yield {"name": row["name"], "why": shorten(row["why"].replace("|", "/"), 80, placeholder=" …")}
+        else:
             yield row | {"exact": words[row.get("exact")], "holds": words[row.get("holds")]}
-
-
-def after_families(record: Record) -> str:
-    """The classes that are refused, with what could not be found out."""
-    reasons = {row["name"]: shorten(row["why"], 80, placeholder=" …") for row in record["rows"] if "why" in row}
-    refused = [f"{name} ({why.rstrip('.')})" for name, why in reasons.items()]
-    return f"Refused by name: {', '.join(refused)}.\n\n{provenance(record)}"
 
 
 def zoo_rows(record: Record) -> Iterator[Row]:
@@ -116,7 +111,7 @@ carried: used = {dense.condition} | dense to home's = {dense.psnr_db.mean:.1f dB
 zoo: = {name} | images = {count} | right (95 %) = {mean:.1f %} ({ci95.0:.0f (%)}–{ci95.1:.0f (%)})
 schedulers: scheduler = {name} | calls of ten steps = {calls} | predictions in a step, at most = {predictions}
 families: denoiser class = {name} | blocks = {blocks} | one that is left out repeats its = {reuse}
-    | dense is exact = {exact} | half of the calls held = {holds}
+    | dense is exact = {exact} | half of the calls held = {holds} | refused, since = {why}
 sampler-latency: pipe = {name} | seconds of ten plain steps ÷ those of ten calls of its schedule (quartiles) = {FASTER}
 cache: = {name} | every block's output, MiB = {every_output_bytes:.1f (MiB)}
     | freed after the last reader, MiB = {peak_cached_bytes:.1f (MiB)}
@@ -157,6 +152,5 @@ TABLES = tables(
     after={
         "ablations": after_ablations,
         "schedulers": after_schedulers,
-        "families": after_families,
     },
 )
