@@ -553,7 +553,7 @@ def test_a_budget_out_of_reach_is_refused_before_anything_is_loaded(run, monkeyp
 def test_a_tracker_alone_shares_no_milliseconds():
     timed = SearchSettings(cost="ms", stages=("stock", "gradient"))
     timed.check_processes(SimpleNamespace(num_processes=1))
-    with pytest.raises(ValueError, match="can neither resume nor use several processes"):
+    with pytest.raises(ValueError, match=r"each process times the blocks anew, .* cannot use several of them"):
         timed.check_processes(SimpleNamespace(num_processes=2))
 
 
@@ -585,7 +585,7 @@ def test_memory_that_runs_out_ends_in_one_sentence(run, monkeypatch, kind):
             raise kind("CUDA out of memory. Tried to allocate 2.00 GiB")
         torch.empty(2**60)  # what the CPU says
 
-    monkeypatch.setattr(search, "record", full)
+    monkeypatch.setattr(memo, "record", full)
     code, _, error = run("search", "emoji-sd", *QUICK)
     assert code == 1
     assert "out of memory" in sentence(error)

@@ -93,12 +93,12 @@ def search(
     from secateur.searching.settings import SearchSettings
 
     chosen = tuple(name.strip() for name in stages.split(",")) if stages else None
+    check_writable(out)
     work = work or out.with_name(f".{out.name}.search")
     settings = SearchSettings(stages=chosen, more_images=more_images, trials=trials, patience=patience, updates=updates,
                               work=work, afresh=force, granularity=granularity, cost=cost)  # fmt: skip
     check_pipe(pipe, dtype=dtype, device=device)
     conditions = conditions_in(prompts, images + more_images, pipe=pipe, calibration=True)[0]
-    check_writable(out)
     check_new(out, force=force)
     check_writable(work, folder=True, option="--work")
     calls = checked_calls(pipe, scheduler, keep=keep, steps=steps, target=target, stages=chosen)

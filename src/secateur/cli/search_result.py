@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from secateur.schedule.schedule import Schedule
     from secateur.searching.stages import BestSoFar
 
+OVER_BUDGET = 3  # exit code of a command whose schedule costs more than was asked for, by over MISSED
 MISSED = 0.05  # of the budget asked for: a schedule that differs by more is remarked on
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -36,10 +36,12 @@ NOUN, ARGUMENTS, VALUES = "search", "search.json", ".safetensors"
 class Memo:
     """`memo(name, key, make)` gives the tensors that `make()` makes, or made in an earlier run for the same name and key.
 
-    folder: where they are; None keeps nothing. known: the files that earlier runs left. writes: whether this process saves.
+    folder: where they are, made with the first; None keeps nothing. arguments: of the search. known: the files that earlier
+    runs left. writes: whether this process saves.
     """
 
     folder: Path | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     known: frozenset[str] = frozenset()
     writes: bool = True
 
@@ -52,12 +54,15 @@ class Memo:
             made = make()
             if not self.writes:
                 return made
+            if not (list_of := self.folder / ARGUMENTS).exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_text(json.dumps({"format": checkpoint.FORMAT, "arguments": dict(self.arguments)}, indent=1), list_of)
             checkpoint.write(made, path, stated={}, arguments={})
         return checkpoint.read(path, noun=NOUN, arguments=None)[1]
 
     def end(self) -> None:
         """Take away what was kept: the search is over. The last file to go says whose folder it is."""
-        if self.folder is None or not self.writes:
+        if self.folder is None or not self.writes or not self.folder.exists():
             return
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == ARGUMENTS):
             if path.suffix in (VALUES, ".part") or path.name == ARGUMENTS:
@@ -73,7 +78,7 @@ NOTHING = Memo()
 def memo_in(
     folder: str | Path | None, arguments: Mapping[str, Any], *, afresh: bool = False, accelerator: Accelerator | None = None
 ) -> Memo:
-    """The Memo of a search in its folder, which is made; one that keeps nothing if folder is None.
+    """The Memo of a search in its folder; one that keeps nothing if folder is None.
 
     afresh: what another search left there goes. Otherwise raises ValueError, with the folder's name and the first argument that
     differs. Raises FileExistsError if something else is there. Among the processes of an accelerator one writes; all of them
@@ -96,10 +101,7 @@ def memo_in(
         raise FileExistsError(f"{folder} holds {others[0]} and no search to go on with: give another folder, or an empty one")
     if accelerator is not None:
         accelerator.wait_for_everyone()
-    if writes:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(json.dumps({"format": checkpoint.FORMAT, "arguments": dict(arguments)}, indent=1), folder / ARGUMENTS)
-    return Memo(folder, names, writes)
+    return Memo(folder, arguments, names, writes)
 
 
 def content_of(schedule: Schedule) -> str:

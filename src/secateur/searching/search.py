@@ -136,6 +136,16 @@ def search_steps(
     memo = memo_of(pipe, {**asked, "prompts": conditioning.digest(conditions)}, settings, accelerator)
 
     def run_search() -> Iterator[BestSoFar]:
+        try:
+            yield from whole_search()
+        except ValueError:  # to which the same search would come again
+            memo.end()
+            raise
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
+        memo.end()
+
+    def whole_search() -> Iterator[BestSoFar]:
         seeds = tuple(range(seed, seed + len(conditions)))
         costs, trajectory = record_costs(memo, pipe, macs, conditions[:images], cost=settings.cost, seeds=seeds[:images],
                                          batch_size=batch_size, **call)  # fmt: skip
@@ -143,9 +153,6 @@ def search_steps(
         gain = PairedGain(objective, more_for(objective, conditions[images:], seeds[images:], target=target))
         whole = Search(pipe, trajectory, costs, keep, gain, settings, seed, batch_size, accelerator, target, memo)
         yield from described(whole, target, {**provenance(whole, conditions, seeds), **call})
-        if accelerator is not None:
-            accelerator.wait_for_everyone()
-        memo.end()
 
     return run_search()
 
