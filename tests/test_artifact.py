@@ -156,7 +156,9 @@ NO_FILES = {
 
 @pytest.mark.parametrize("kind", [*NO_FILES, "pipe", "device", "large"])
 @pytest.mark.parametrize(
-    "read", [Schedule.load, Plan.load, Scores.load, records.load, read_prompts, read_changes, is_plan, command_of], ids=str
+    "read",
+    [Schedule.load, Plan.load, Scores.load, records.load, read_prompts, read_changes, is_plan, command_of],
+    ids=lambda read: read.__qualname__,
 )
 def test_what_is_no_file_of_text_is_told_at_once_and_never_waited_for(tmp_path, read, kind, monkeypatch):
     path = tmp_path / "a.json"
