@@ -265,7 +265,9 @@ def check_word(name: str, word: str | None, words: Iterable[str | None]) -> None
 
 def are_numbers(values: Any) -> bool:
     """Whether this is a list of finite numbers."""
-    return isinstance(values, Sequence) and all(type(n) in (int, float) and math.isfinite(n) for n in values)
+    return isinstance(values, Sequence) and all(
+        isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n) for n in values
+    )
 
 
 def are_whole(numbers: Sequence[Any], *, below: int | None = None) -> bool:

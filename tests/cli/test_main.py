@@ -349,7 +349,7 @@ def test_bad_input_ends_in_one_sentence(run, words, says):
         (("search", "emoji-flux", "--keep", "0.2"), "the zoo has no pipeline 'emoji-flux'"),
         (("search", "emoji-sd", "--keep", "0.2", "--stages", "magic"), "there is no stage 'magic'"),
         (("search", "emoji-sd", "--keep", "0.2", "--prompts", "no.txt"), "there is no file no.txt"),
-        (("search", "emoji-sd", "--keep", "0.2", "--prompts", os.devnull), "holds no prompt"),
+        (("search", "emoji-sd", "--keep", "0.2", "--prompts", os.devnull), "is a pipe or a device and no file"),
         (("search", "emoji-sd", "--keep", "0.2", "-o", "no/where.json"), "there is no folder no"),
         (("search", "emoji-sd", "--keep", "0.2", "--device", "abacus"), "there is no device 'abacus' here"),
         (("search", "emoji-sd", "--keep", "0.2", "--dtype", "int3"), "found dtype 'int3'"),

@@ -17,7 +17,7 @@ from secateur.schedule.holds import FOLDED, HOLDS
 
 RUN, REUSE = "#", "."
 NUMBERS = ("rows", "input_scales", "signal_rates", "noise_rates", "init_noise_sigma")  # of a table, beside its timesteps
-MOST_TIMESTEP = 100_000  # schedulers were trained on 1000 or a few thousand (ours)
+LEAST_TIMESTEP, MOST_TIMESTEP = -100, 100_000  # stage gradient-steps may end a little below 0 (ours)
 BAND_CALLS = 84  # this many calls across fit beside the names of SD-1.5's layers in 120 columns
 FORM = Form(
     noun="schedule",
@@ -201,9 +201,11 @@ def check_timesteps(timesteps: Sequence[Any], calls: int) -> None:
     """Raises ValueError if these are not a finite number for each call, from the noisiest on."""
     if len(timesteps) != calls:
         raise ValueError(f"found {len(timesteps)} timesteps for {calls} calls: give one for each call")
-    if not are_numbers(timesteps) or not 0 <= min(timesteps) <= max(timesteps) <= MOST_TIMESTEP:
+    if not are_numbers(timesteps) or not LEAST_TIMESTEP <= min(timesteps) <= max(timesteps) <= MOST_TIMESTEP:
         shown = ", ".join(map(str, timesteps[:4]))
-        raise ValueError(f"found the timesteps {shown:.60} and so on: give finite numbers from 0 to {MOST_TIMESTEP}")
+        raise ValueError(
+            f"found the timesteps {shown:.60} and so on: give finite numbers from {LEAST_TIMESTEP} to {MOST_TIMESTEP}"
+        )
     if rising := [pair for pair in pairwise(timesteps) if pair[0] < pair[1]]:
         raise ValueError("found timestep {:g} before {:g}: give them from the noisiest on, falling".format(*rising[0]))
 

@@ -62,7 +62,7 @@ def moved(pipe: DiffusionPipeline, schedule: Schedule, objective: Objective, *, 
             leaves[name].grad = gradient.to(leaves[name])
         adam.step()
         adam.zero_grad()
-        times.data = times.data.clamp(min=0.0).sort(descending=True).values  # a rate as large as a gap would swap two
+        times.data = times.data.sort(descending=True).values  # a rate as large as a gap would swap two
         cosine.step()
         if (update + 1) % EVERY == 0:
             numbers = [tuple((row * (1 + shift)).tolist()) for row, shift in zip(rows, shifts, strict=True)]
