@@ -32,6 +32,7 @@ KINDS: dict[str, Callable[[str], bool]] = {  # of rivals: a table shows the near
     "best search by trial": ("random search", "genetic search", "BudCache-like").__contains__,
     "static cache": "static cache, best setting".__eq__,
 }
+MOST_ROWS = 10
 ALWAYS = ("DDIM", "GITS")  # shown beside the nearest of their kind
 
 
@@ -164,7 +165,7 @@ def telling(record: Record, key: str) -> dict[str, str]:
     wanted = dict.fromkeys([*(f"Secateur, {solver}" for solver in AIMED[key]), *ALWAYS], "")
     for kind, fits in KINDS.items():
         wanted |= {group: kind for group in list(filter(fits, order))[:1] if group not in ALWAYS}
-    return {group: wanted[group] for group in order if group in wanted}
+    return dict([(group, wanted[group]) for group in order if group in wanted][:MOST_ROWS])
 
 
 def shortened(record: Record) -> Record:

@@ -65,7 +65,7 @@ class Teacher:
         """A schedule of the calls that run, each at the level nearest to its own. timesteps: of all calls, held ones too."""
         runs = [t for t in range(schedule.calls) if not schedule.held(t)]
         levels, wanted = np.array(self.timesteps), np.array([timesteps[t] for t in runs])
-        places = [0, *nearest(wanted[1:], levels[1:])]
+        places = [0, *sorted(nearest(wanted[1:], levels[1:]))]  # two calls of one level may have been given others crosswise
         times = tuple(self.timesteps[place] for place in places)
         return replace(schedule, grid=tuple(schedule.grid[t] for t in runs), timesteps=times, hold="output", table=None)
 
