@@ -65,7 +65,7 @@ class Teacher:
         """A schedule of the calls that run, each at the level nearest to its own. timesteps: of all calls, held ones too."""
         runs = [t for t in range(schedule.calls) if not schedule.held(t)]
         levels, wanted = np.array(self.timesteps), np.array([timesteps[t] for t in runs])
-        places = [0, *sorted(nearest(wanted[1:], levels[1:]))]  # two calls of one level may have been given others crosswise
+        places = [0, *nearest(wanted[1:], levels[1:])]
         times = tuple(self.timesteps[place] for place in places)
         return replace(schedule, grid=tuple(schedule.grid[t] for t in runs), timesteps=times, hold="output", table=None)
 
@@ -78,11 +78,11 @@ def converged_teacher(pipe: DiffusionPipeline, trajectory: Trajectory, *, batch_
 
 
 def nearest(wanted: np.ndarray, grid: np.ndarray) -> list[int]:
-    """Which of the levels, from 1 on, each wanted timestep gets: each its own, the squared distances least in all."""
+    """Which of the levels, from 1 on, each wanted timestep gets, in order: each its own, the squared distances least in all."""
     from scipy.optimize import linear_sum_assignment
 
-    _, columns = linear_sum_assignment((wanted[:, None] - grid[None, :]) ** 2)  # of sorted points, which keeps their order
-    return [int(column) + 1 for column in columns]
+    _, columns = linear_sum_assignment((wanted[:, None] - grid[None, :]) ** 2)
+    return sorted(int(column) + 1 for column in columns)  # two calls of one level may have been given others crosswise
 
 
 def inner_products(vectors: Sequence[Tensor]) -> np.ndarray:
